@@ -1,0 +1,70 @@
+"""Claude calls through a queue: live streams and message batches, followed over Redis.
+
+What a producer or a reader needs is here. Importing this imports neither the anthropic SDK nor
+Celery; they come in when they are first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from penstock.batches import Batch
+    from penstock.client import Client
+    from penstock.errors import (
+        ConfigurationError,
+        InvalidRequest,
+        NotEnded,
+        NotFound,
+        PenstockError,
+        RedisUnavailable,
+        RequestCanceled,
+        RequestFailed,
+    )
+    from penstock.events import Cursor, Event
+    from penstock.states import State
+    from penstock.stream import MessageStream, StreamRequest
+
+_HOME = {
+    "Batch": "batches",
+    "Client": "client",
+    "ConfigurationError": "errors",
+    "Cursor": "events",
+    "Event": "events",
+    "InvalidRequest": "errors",
+    "MessageStream": "stream",
+    "NotEnded": "errors",
+    "NotFound": "errors",
+    "PenstockError": "errors",
+    "RedisUnavailable": "errors",
+    "RequestCanceled": "errors",
+    "RequestFailed": "errors",
+    "State": "states",
+    "StreamRequest": "stream",
+}
+
+__all__ = [
+    "Batch",
+    "Client",
+    "ConfigurationError",
+    "Cursor",
+    "Event",
+    "InvalidRequest",
+    "MessageStream",
+    "NotEnded",
+    "NotFound",
+    "PenstockError",
+    "RedisUnavailable",
+    "RequestCanceled",
+    "RequestFailed",
+    "State",
+    "StreamRequest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"penstock.{_HOME[name]}"), name)

@@ -1,0 +1,115 @@
+"""The producer's side, in the shape of the Anthropic SDK, plus what a queue adds."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from penstock.batches import Batches
+from penstock.connection import connect, translated
+from penstock.events import Cursor
+from penstock.ids import new_id
+from penstock.records import RequestRecords
+from penstock.requests import check_body, encode_body
+from penstock.settings import ClientSettings
+from penstock.stream import MessageStream, StreamRequest
+from penstock.wakeups import WakeUps
+
+
+class Client:
+    """Enqueues requests and batches, and follows them. Safe to share between threads.
+
+    Settings come from ``PENSTOCK_*`` environment variables; keyword arguments win
+    (`penstock.settings.ClientSettings` has them all). Raises `ConfigurationError` for a value
+    that cannot be used. Nothing is connected before the first call.
+    """
+
+    def __init__(self, redis_url: str | None = None, **settings: Any) -> None:
+        if redis_url is not None:
+            settings["redis_url"] = redis_url
+        self.settings = ClientSettings.load(**settings)
+        self._redis = connect(self.settings)
+        self._wakeups: WakeUps | None = None
+        self.messages = Messages(self)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._redis.close()
+        if self._wakeups is not None:
+            self._wakeups.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def wakeups(self) -> WakeUps:
+        """The sender of wake-ups, made when first used."""
+        if self._wakeups is None:
+            self._wakeups = WakeUps(self.settings)
+        return self._wakeups
+
+
+class Messages:
+    """``client.messages``: live streams, and ``client.messages.batches``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._records = RequestRecords(client._redis, client.settings)
+        self.batches = Batches(client._redis, client.settings, lambda: client.wakeups)
+
+    def stream(
+        self, *, timeout: float | None = None, typed: bool = False, **body: Any
+    ) -> MessageStream:
+        """Enqueue a Messages request and follow its answer, as ``anthropic`` does.
+
+        ``body`` is what ``client.messages.stream`` of the SDK takes. ``timeout`` bounds the
+        seconds between two events. Raises what `enqueue` raises.
+        """
+        return self.enqueue(typed=typed, **body).stream(timeout=timeout)
+
+    def enqueue(self, *, typed: bool = False, **body: Any) -> StreamRequest:
+        """Enqueue a Messages request and return its handle at once.
+
+        ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. Raises
+        `InvalidRequest`, naming the field, or `RedisUnavailable`; nothing is enqueued then.
+        """
+        body.pop("stream", None)  # every request is streamed; the SDK's flag says nothing here
+        encoded = encode_body(check_body(body))
+        id, model = new_id(), str(body["model"])
+        with translated(self._client.settings):
+            self._records.submit(id, model, encoded, typed=typed)
+            try:
+                self._client.wakeups.stream(id, model)
+            except BaseException:
+                # Nobody will hear of it: a record without a wake-up would only confuse.
+                self._records.discard(id)
+                raise
+        return self._handle(id)
+
+    def request(self, id: str) -> StreamRequest:
+        """The handle of a request that was enqueued before. Raises `NotFound`."""
+        with translated(self._client.settings):
+            self._records.read(id)
+        return self._handle(id)
+
+    def attach(
+        self,
+        id: str,
+        *,
+        after: Cursor | str | None = None,
+        timeout: float | None = None,
+    ) -> MessageStream:
+        """Follow a request from its beginning, or from the cursor of the last event taken.
+
+        Raises `NotFound`, or `ValueError` for a cursor that is none.
+        """
+        return self.request(id).stream(after=after, timeout=timeout)
+
+    def _handle(self, id: str) -> StreamRequest:
+        return StreamRequest(id, self._client._redis, self._client.settings)

@@ -1,0 +1,86 @@
+"""The one module that opens connections to Redis, with the reason for every odd value.
+
+redis-py 8 waits at most 5 s for a reply and then repeats the command up to ten times with
+backoff. Repeating is wrong here twice over: XADD and PUBLISH are not idempotent by themselves
+(our write script is, and decides itself when to send again), and a producer that enqueues from
+a web request must learn within seconds that Redis is gone. So: no retries inside the driver.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.backoff
+import redis.exceptions
+import redis.retry
+
+from penstock.errors import RedisUnavailable
+from penstock.settings import ClientSettings
+
+#: A redis-py client. Its own annotations are unions of the sync and async answers in both
+#: decoding modes, which says less than our docstrings do.
+Connection: TypeAlias = Any
+
+#: PING a connection that was idle for so many seconds before it is used again, so that one cut
+#: by a firewall is noticed before a command is sent into it.
+HEALTH_CHECK_S = 25
+
+
+def _options(settings: ClientSettings) -> dict[str, Any]:
+    return {
+        "socket_timeout": settings.redis_timeout_s,
+        "socket_connect_timeout": settings.redis_timeout_s,
+        "health_check_interval": HEALTH_CHECK_S,
+        "max_connections": 1000,
+    }
+
+
+def connect(settings: ClientSettings) -> Connection:
+    """A synchronous client (bytes in, bytes out) with a pool of its own."""
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        **_options(settings),
+    )
+
+
+def connect_async(settings: ClientSettings) -> Connection:
+    """An asyncio client (bytes in, bytes out) with a pool of its own."""
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
+        **_options(settings),
+    )
+
+
+def where(settings: ClientSettings) -> str:
+    """The address in a Redis URL, without user and password, for messages."""
+    url = settings.redis_url.get_secret_value()
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+@contextmanager
+def translated(settings: ClientSettings) -> Iterator[None]:
+    """Turn the driver's connection errors into `RedisUnavailable` with a hint what to do."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise RedisUnavailable(
+            f"Redis at {where(settings)} refused the user or password "
+            f"in PENSTOCK_REDIS_URL: {error}"
+        ) from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise RedisUnavailable(
+            f"Redis at {where(settings)} cannot be reached ({error}). "
+            "Is it running, and is PENSTOCK_REDIS_URL right?"
+        ) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise RedisUnavailable(
+            f"Redis at {where(settings)} is full (maxmemory): nothing can be enqueued."
+        ) from error
+    except redis.exceptions.NoPermissionError as error:
+        raise RedisUnavailable(f"Redis at {where(settings)} forbids this user: {error}") from error

@@ -1,0 +1,135 @@
+"""Every Redis key and channel of Penstock: name, type, lifetime, writer and reader.
+
+This is the only place where a key is spelled. All keys of one request or job share the hash
+tag ``{id}``. ``id`` is a UUIDv7; ``penstock`` is the prefix (``PENSTOCK_KEY_PREFIX``).
+"Sliding" means renewed by every writer while the work goes on (``PENSTOCK_REQUEST_TTL_S`` for
+requests, ``PENSTOCK_BATCH_TTL_S`` for jobs); once the work has ended a key lives
+``PENSTOCK_RETENTION_S`` (requests) or ``PENSTOCK_BATCH_RETENTION_S`` (jobs) longer.
+
+Celery's own keys on the same server are ``streams`` and ``batches`` (lists: the queues),
+``unacked``, ``unacked_index``, ``unacked_mutex``, ``_kombu.binding*`` and ``*.pidbox``.
+They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks for leaks.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last are
+#: Celery's own.
+PERMANENT: Final = (
+    "streams*",
+    "batches*",
+    "unacked*",
+    "_kombu.binding*",
+    "*.reply.celery.pidbox",
+    "*:jobs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKeys:
+    """What requests and jobs have in common: a record, a log of events and a channel."""
+
+    prefix: str
+    id: str
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}:{{{self.id}}}:{name}"
+
+    @property
+    def meta(self) -> str:
+        """Hash, sliding. The record: ``state``, ``epoch``, ``n`` (number of the last event),
+        ``cancel`` (who asked), ``model``, times in ms since 1970, usage, error.
+        Written by the producer before the wake-up is sent, then by whoever holds the lease;
+        ``cancel`` by anyone. Read by everybody."""
+        return self._key("meta")
+
+    @property
+    def log(self) -> str:
+        """Stream, sliding. One entry per published event, entry id ``<epoch>-<n>``, one field
+        ``d``: the JSON that was published. Written by the write script, read by readers that
+        join late or missed something."""
+        return self._key("log")
+
+    @property
+    def lease(self) -> str:
+        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of whoever works on this now;
+        renewed by it, gone soon after it dies. Written and read by workers."""
+        return self._key("lease")
+
+    @property
+    def events(self) -> str:
+        """Channel. One JSON line per event, as in the log, plus heartbeats, which are not
+        logged. Published by the write script; subscribed to by readers."""
+        return self._key("events")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKeys(RecordKeys):
+    """The keys of one streamed request; the id is also the Celery task id."""
+
+    @property
+    def request(self) -> str:
+        """String, sliding. The Messages body as the producer sent it (JSON). Written once by
+        the producer, read by the worker."""
+        return self._key("request")
+
+    @property
+    def text(self) -> str:
+        """String, sliding. The visible answer so far: one GET is a late join. Appended to by
+        the write script, read by anyone."""
+        return self._key("text")
+
+    @property
+    def typed(self) -> str:
+        """Channel, only where the producer asked for it (``typed=True``). Bare text, so that
+        ``redis-cli SUBSCRIBE`` reads like a typewriter."""
+        return self._key("typed")
+
+
+@dataclass(frozen=True, slots=True)
+class JobKeys(RecordKeys):
+    """The keys of one batch job."""
+
+    @property
+    def shards(self) -> str:
+        """Hash, sliding. Shard number → JSON of `penstock.jobs.Shard`. Written by the producer
+        when the job is made, then by the step that holds the shard; read by everybody."""
+        return self._key("shards")
+
+    def spool(self, shard: int) -> str:
+        """List, sliding. The request lines of a shard as zlib-compressed chunks of JSONL.
+        Written by the producer, read by the create step."""
+        return self._key(f"spool:{shard}")
+
+    def results(self, shard: int) -> str:
+        """List, sliding. The result lines of a shard as zlib-compressed chunks of JSONL,
+        complete from the moment it exists. Written by the collect step by one RENAME, read by
+        clients."""
+        return self._key(f"results:{shard}")
+
+    def collecting(self, shard: int, epoch: int) -> str:
+        """List, sliding. Result chunks on their way to `results`, one list per claim so that
+        two collectors never mix. Written and renamed by the collect step."""
+        return self._key(f"collecting:{shard}:{epoch}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys under one prefix."""
+
+    prefix: str = "penstock"
+
+    def request(self, id: str) -> RequestKeys:
+        """The keys of the streamed request ``id``."""
+        return RequestKeys(self.prefix, id)
+
+    def job(self, id: str) -> JobKeys:
+        """The keys of the batch job ``id``."""
+        return JobKeys(self.prefix, id)
+
+    @property
+    def jobs(self) -> str:
+        """Sorted set, permanent. Job id → time of creation in ms. Written by producers; read by
+        ``batches.list()``, which also drops the ids whose records have expired."""
+        return f"{self.prefix}:jobs"

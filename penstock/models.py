@@ -1,0 +1,32 @@
+"""What differs between models, in one table. Unknown models are taken for the newest family."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a family of models can do, as Anthropic documents it."""
+
+    max_output_tokens: int  #: upper limit of ``max_tokens`` for one Messages call
+    prefill: bool  #: whether the conversation may end with a partial assistant message
+
+
+_NEWEST: Final = Capability(max_output_tokens=128_000, prefill=False)
+
+#: Family (prefix of the model's id) → capability. The longest matching prefix counts.
+CAPABILITIES: Final = {
+    "claude-haiku-4-5": Capability(max_output_tokens=64_000, prefill=True),
+    "claude-sonnet-4-5": Capability(max_output_tokens=64_000, prefill=True),
+    "claude-opus-4-5": Capability(max_output_tokens=64_000, prefill=True),
+    "claude-sonnet-4-6": Capability(max_output_tokens=64_000, prefill=False),
+}
+
+#: Only inside a batch, and only with the beta ``output-300k-2026-03-24``.
+MAX_OUTPUT_TOKENS_IN_A_BATCH: Final = 300_000
+
+
+def capability(model: str) -> Capability:
+    """What ``model`` can do."""
+    matching = [family for family in CAPABILITIES if model.startswith(family)]
+    return CAPABILITIES[max(matching, key=len)] if matching else _NEWEST

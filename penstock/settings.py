@@ -1,0 +1,87 @@
+"""What a producer or a reader has to know. Workers add their own settings in ``config/``."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from penstock.errors import ConfigurationError
+from penstock.keys import Keys
+
+Seconds = Annotated[int, Field(gt=0)]
+
+
+class ClientSettings(BaseSettings):
+    """Settings of every Penstock process, read from ``PENSTOCK_*`` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore", frozen=True)
+
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis for records, events and the Celery queues: redis:// or "
+        "rediss://, with user and password where needed.",
+    )
+    key_prefix: str = Field(
+        default="penstock",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="First part of every key and channel, so that deployments can share a Redis.",
+    )
+    redis_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=5.0,
+        description="Seconds to wait for a connection to Redis, or for one answer from it.",
+    )
+    request_ttl_s: Seconds = Field(
+        default=86_400,
+        description="Seconds a request's record lives after it was last written; a request that "
+        "no worker takes in this time expires.",
+    )
+    retention_s: Seconds = Field(
+        default=3_600, description="Seconds a stream can still be read after it has ended."
+    )
+    batch_ttl_s: Seconds = Field(
+        default=7 * 86_400,
+        description="Seconds a batch job's record lives after it was last written.",
+    )
+    batch_retention_s: Seconds = Field(
+        default=7 * 86_400,
+        description="Seconds a job's results can still be read after it has ended.",
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must start with redis:// or rediss://")
+        return value
+
+    @property
+    def keys(self) -> Keys:
+        """The keys under this deployment's prefix."""
+        return Keys(self.key_prefix)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment; ``overrides`` win.
+
+        Raises `ConfigurationError` with one line that names the variable and what is wrong.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise ConfigurationError(_one_line(cls, error)) from None
+
+
+def variable_of(settings: type[BaseSettings], field: str) -> str:
+    """The name of the environment variable that sets ``field``."""
+    info = settings.model_fields.get(field)
+    alias = info.validation_alias if info else None
+    return alias if isinstance(alias, str) else f"PENSTOCK_{field}".upper()
+
+
+def _one_line(settings: type[BaseSettings], error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        field = str(item["loc"][0]) if item["loc"] else ""
+        name = field if field.isupper() else variable_of(settings, field)
+        problems.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)
