@@ -30,6 +30,9 @@ SPOOLING_TTL_S = 3_600
 MAX_BATCH_REQUESTS = 100_000
 MAX_BATCH_BYTES = 256_000_000
 
+_HEAD = b'{"requests":['
+_TAIL = b"]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -55,7 +58,7 @@ class Shard:
     """One batch at the API, as its record stands."""
 
     number: int  #: counted from 0
-    state: str = "planned"  #: planned · sending · in_progress · canceling · ended · collected
+    state: str = "planned"  #: planned · sending · in_progress · ended · collected
     requests: int = 0  #: how many requests it holds
     size: int = 0  #: their bytes as the create call will carry them
     batch_id: str = ""  #: the API's id, once it is known
@@ -63,8 +66,10 @@ class Shard:
     ended_ms: int = 0  #: when it was first seen to have ended
     polls: int = 0  #: how often its status was asked for
     counts: Counts = field(default_factory=Counts)
-    usage: dict[str, int] = field(default_factory=dict)  #: tokens of its succeeded requests
-    error: dict[str, Any] | None = None  #: why it could not be created, if so
+    #: model → tokens of its succeeded requests, by the API's names
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    sent_ms: int = 0  #: when the create call was last sent
+    watermark: str = ""  #: the newest batch the API knew of before that
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -122,6 +127,16 @@ def unpacked(chunk: bytes) -> list[bytes]:
     """The lines of a chunk, without their line ends. Split on ``\\n`` alone: JSON may contain
     U+2028, U+0085 and other characters that ``splitlines`` takes for line ends."""
     return zlib.decompress(chunk).rstrip(b"\n").split(b"\n")
+
+
+def create_body(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The body of the API's create call, from stored lines, without ever holding it whole."""
+    yield _HEAD
+    separator = b""
+    for line in lines:
+        yield separator + line
+        separator = b","
+    yield _TAIL
 
 
 class JobRecords:
@@ -231,7 +246,7 @@ class _LineCheck:
 
     def __init__(self) -> None:
         self.requests = 0
-        self.size = len(b'{"requests":[]}')
+        self.size = len(_HEAD) + len(_TAIL)  # of what `create_body` will yield
         self.model = ""
         self._seen: dict[str, int] = {}
 
@@ -250,8 +265,8 @@ class _LineCheck:
                 f"{custom_id!r} was used in line {first} already", field="custom_id"
             )
         line = encode_body({"custom_id": custom_id, "params": params})
+        self.size += len(line) + (1 if self.requests else 0)
         self.requests += 1
-        self.size += len(line) + 1
         self.model = self.model or params["model"]
         if self.requests > MAX_BATCH_REQUESTS:
             raise InvalidRequest(f"more than {MAX_BATCH_REQUESTS:,} requests")

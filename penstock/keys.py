@@ -97,6 +97,11 @@ class JobKeys(RecordKeys):
         when the job is made, then by the step that holds the shard; read by everybody."""
         return self._key("shards")
 
+    def shard_lease(self, shard: int) -> str:
+        """String, PX a few minutes. ``<worker>:<epoch>`` of whoever works on this shard now;
+        gone when its step is over. Written and read by workers."""
+        return self._key(f"lease:{shard}")
+
     def spool(self, shard: int) -> str:
         """List, sliding. The request lines of a shard as zlib-compressed chunks of JSONL.
         Written by the producer, read by the create step."""

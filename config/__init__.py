@@ -1,0 +1,1 @@
+"""What differs between deployments: settings, the Celery configuration, logs."""

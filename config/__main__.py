@@ -1,0 +1,35 @@
+"""``python -m config``: every setting with its value, default and meaning."""
+
+import sys
+
+from pydantic import SecretStr
+
+from config.settings import WorkerSettings
+from penstock.connection import where
+from penstock.errors import ConfigurationError
+from penstock.settings import variable_of
+
+
+def main() -> int:
+    """Print the settings; a value that cannot be used is one line and exit code 1."""
+    try:
+        settings = WorkerSettings.load()
+    except ConfigurationError as error:
+        print(f"penstock: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    for name, field in WorkerSettings.model_fields.items():
+        value = getattr(settings, name)
+        default = field.default
+        if name == "redis_url":
+            value, default = where(settings), default.get_secret_value()
+        elif isinstance(value, SecretStr):
+            value = "(set)"
+        shown = "" if value is None else str(value)
+        changed = "" if value == default else f"   (default: {default})"
+        print(f"{variable_of(WorkerSettings, name)} = {shown}{changed}")  # noqa: T201
+        print(f"    {field.description}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The Celery configuration. Whatever differs from Celery's default has its reason beside it."""
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from config.settings import WorkerSettings
+from penstock import names
+from penstock.wakeups import transport_options
+
+
+def celery_config(settings: WorkerSettings) -> dict[str, Any]:
+    """The configuration of the workers' Celery app."""
+    return {
+        "broker_url": settings.redis_url.get_secret_value(),
+        # Workers start before Redis in many deployments; Celery says on one line that it waits.
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": worker_transport_options(settings),
+        # State, answers and errors lie in records. A result backend would be a second truth,
+        # cost a round trip per task, and hold a connection per thread.
+        "result_backend": None,
+        "task_ignore_result": True,
+        # JSON only: a message must never be able to run code.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in names.QUEUES],
+        "task_default_queue": names.BATCHES_QUEUE,
+        "task_routes": lambda name, *_args, **_kwargs: {"queue": names.queue_of(name)},
+        "task_create_missing_queues": False,
+        # A message is acknowledged when its task starts: from then on the record and its lease
+        # stand for the work. Late acks would add nothing but redelivery of long streams, and
+        # Celery 5.7 dies when Redis restarts under an unacknowledged message (workers/guard.py).
+        "task_acks_late": False,
+        # Take only what can start now: a message that waits inside a busy worker is one that
+        # an idle worker does not get.
+        "worker_disable_prefetch": True,
+        "worker_prefetch_multiplier": 1,
+        # One process, one event loop, many streams; the batch steps wait for the network too.
+        "worker_pool": "workers.pool:TaskPool",
+        "worker_concurrency": settings.streams_concurrency,
+        # Explicit, since Celery 6 will turn it on: a lost broker connection is no reason to
+        # end streams, which do not need the broker at all.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Flower.
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+def worker_transport_options(settings: WorkerSettings) -> dict[str, Any]:
+    """What kombu needs on top of a producer's options."""
+    return {
+        **transport_options(settings),
+        "visibility_timeout": settings.visibility_timeout_s,
+        # A message can only be handed out again some sweeps after its timeout; kombu's cadence
+        # (every 10th of a 10 s tick) adds up to 100 s to it.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # kombu's 10 connections are too few when many tasks end in the same moment.
+        "max_connections": 2 * max(settings.streams_concurrency, settings.batches_concurrency),
+        # Above the health check's interval, so that a dead link is dropped, not a quiet one.
+        "socket_timeout": 30,
+        "health_check_interval": 25,
+    }

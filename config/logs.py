@@ -1,0 +1,49 @@
+"""Logs: one line per event, for people or as JSON, and never a prompt, an answer or a key."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+from config.settings import WorkerSettings
+
+#: These log bodies and headers at DEBUG; below WARNING they are never let through.
+_TALKATIVE = ("anthropic", "httpx2", "httpcore2", "aiohttp")
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, and what ``extra`` added."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for ``record``."""
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k != "data"}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps({**extra, **fields}, default=str).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """``time LEVEL logger: message``, with ``extra`` as ``key=value`` behind it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+def configure_logs(settings: WorkerSettings) -> None:
+    """Send all logs to standard error in the form that the settings ask for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,83 @@
+"""The workers' settings, each documented here and nowhere else (``penstock settings``)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from penstock.settings import ClientSettings
+
+Count = Annotated[int, Field(gt=0)]
+Duration = Annotated[float, Field(gt=0)]
+
+
+class WorkerSettings(ClientSettings):
+    """Everything a worker reads from the environment."""
+
+    anthropic_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="ANTHROPIC_API_KEY",
+        description="Key for the API. The SDK's other ways (ANTHROPIC_AUTH_TOKEN, a profile, "
+        "workload identity) work as well.",
+    )
+    anthropic_base_url: str | None = Field(
+        default=None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        pattern=r"^https?://",
+        description="Address of the API, for a gateway or the simulator.",
+    )
+    streams_concurrency: Annotated[int, Field(gt=0, le=5000)] = Field(
+        default=200, description="Streams one worker process carries at the same time."
+    )
+    batches_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
+        default=8, description="Batch steps one worker process runs at the same time."
+    )
+    lease_ms: Annotated[int, Field(ge=500)] = Field(
+        default=5_000,
+        description="Milliseconds after which a worker that no longer renews its claim counts as "
+        "dead; renewed three times in that span.",
+    )
+    connect_timeout_s: Duration = Field(
+        default=10.0, description="Seconds to wait for a connection to the API."
+    )
+    idle_timeout_s: Duration = Field(
+        default=120.0,
+        description="Seconds of silence on a stream after which it counts as broken. The API "
+        "sends pings, so a healthy stream is never silent for long.",
+    )
+    refusals_limit: Count = Field(
+        default=20,
+        description="How often a request that the API refuses for the moment (429, 529, 5xx) "
+        "goes back to the queue before it fails.",
+    )
+    refusal_max_wait_s: Duration = Field(
+        default=60.0,
+        description="Longest wait in seconds before a refused call is made again, unless the "
+        "API's retry-after asks for more.",
+    )
+    poll_min_s: Duration = Field(
+        default=5.0, description="Shortest wait in seconds between two looks at a batch."
+    )
+    poll_max_s: Annotated[float, Field(gt=0, le=900)] = Field(
+        default=300.0,
+        description="Longest wait in seconds between two looks at a batch; far below "
+        "PENSTOCK_VISIBILITY_TIMEOUT_S.",
+    )
+    poll_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.05,
+        description="The wait between two looks, as a share of the batch's age: results wait at "
+        "most about this much of the time their batch took.",
+    )
+    upload_timeout_s: Duration = Field(
+        default=600.0, description="Seconds to wait for the API's answer to a batch create."
+    )
+    visibility_timeout_s: Annotated[int, Field(ge=1800)] = Field(
+        default=3_600,
+        description="Seconds after which Redis hands out again a message that a worker took and "
+        "never acknowledged.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How a log line is written: for people, or one JSON object."
+    )

@@ -1,0 +1,101 @@
+"""Pytest fixtures for testing against Penstock: a private Redis, the API simulator, real workers.
+
+They come with the package (a pytest plugin): name one as a test's argument and it is there. The
+processes are started once per test session and end with it; `penstock_client` empties Redis
+before each test that uses it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from penstock.client import Client
+from penstock.embedded import EmbeddedRedis
+from penstock.simulator.control import Control
+from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+
+#: Settings that make a worker quick to try again, so that tests need not wait.
+QUICK: Mapping[str, str] = {
+    "PENSTOCK_POLL_MIN_S": "0.2",
+    "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+    "PENSTOCK_LEASE_MS": "2000",
+}
+
+
+def wait_until(condition: Callable[[], object], *, timeout: float = 20.0, what: str = "") -> None:
+    """Wait until ``condition()`` is true. Fails the test after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s in vain for {what or condition}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def penstock_redis() -> Iterator[EmbeddedRedis]:
+    """A private Redis server."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def penstock_simulator() -> Iterator[SimulatorProcess]:
+    """The API simulator; `penstock_control` steers it."""
+    with SimulatorProcess("--batch-seconds", "0.5") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def penstock_control(penstock_simulator: SimulatorProcess) -> Iterator[Control]:
+    """Faults and counters of the simulator, reset around each test."""
+    control = Control(penstock_simulator.url)
+    control.reset()
+    yield control
+    control.reset()
+
+
+@pytest.fixture(scope="session")
+def penstock_environment(
+    penstock_redis: EmbeddedRedis, penstock_simulator: SimulatorProcess
+) -> dict[str, str]:
+    """The environment that points a process at the private Redis and the simulator."""
+    return {
+        "PENSTOCK_REDIS_URL": penstock_redis.url,
+        "ANTHROPIC_BASE_URL": penstock_simulator.url,
+        "ANTHROPIC_API_KEY": SIMULATOR_KEY,
+        **QUICK,
+        # root is usual in containers; Celery's warning about it would only hide real output
+        "C_FORCE_ROOT": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def penstock_workers(penstock_environment: Mapping[str, str]) -> Iterator[list[WorkerProcess]]:
+    """A worker for streams and one for batches."""
+    workers = [WorkerProcess(queue, env=penstock_environment) for queue in ("streams", "batches")]
+    try:
+        # Started together: most of a start is imports.
+        for worker in workers:
+            worker.launch()
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@pytest.fixture
+def penstock_client(penstock_redis: EmbeddedRedis) -> Iterator[Client]:
+    """A client of the private Redis."""
+    with Client(penstock_redis.url) as client:
+        yield client
+
+
+def scrub_environment() -> None:
+    """Drop the developer's own settings, which would leak into every process a test starts."""
+    for name in list(os.environ):
+        if name.startswith(("PENSTOCK_", "ANTHROPIC_")) and name != "PENSTOCK_REDIS_SERVER":
+            del os.environ[name]

@@ -1,0 +1,178 @@
+"""Carries the outboxes of all streams of a process to Redis in shared pipelines.
+
+Nothing waits a fixed time: as soon as one flush has been answered, everything that has come in
+since goes out with the next. When Redis is away the same calls are made again until it is back;
+the write script makes that harmless.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import redis
+
+from penstock import events
+from penstock.connection import Connection
+from penstock.scripts import Script, script
+from tasks.outbox import Call, Outbox
+
+logger = logging.getLogger(__name__)
+
+#: Pause before a flush is tried again while Redis is away.
+RETRY_S = 0.2
+#: The lease is renewed so many times in its life.
+RENEWALS = 3
+
+_HEARTBEAT = b'{"e":%d,"n":%%n,"data":%s}'
+
+
+class Publisher:
+    """Writes what outboxes hold, and renews the leases of their streams."""
+
+    def __init__(self, connection: Connection, *, worker: str, lease_ms: int) -> None:
+        self._redis = connection
+        self._worker = worker
+        self._lease_ms = lease_ms
+        self._write: Script = script("write")
+        self._renew: Script = script("renew")
+        self._watched: dict[Outbox, Callable[[], None]] = {}
+        self._dirty: dict[Outbox, None] = {}
+        self._wake = asyncio.Event()
+        self._settled: dict[Outbox, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start flushing and renewing on the running loop."""
+        self._tasks = [
+            asyncio.create_task(self._flush_for_ever()),
+            asyncio.create_task(self._renew_for_ever()),
+        ]
+
+    async def stop(self) -> None:
+        """Stop; what was not written stays unwritten."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
+        """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""
+        self._watched[outbox] = interrupt
+        self._settled[outbox] = asyncio.Event()
+
+    def forget(self, outbox: Outbox) -> None:
+        """The stream is over for this process."""
+        self._watched.pop(outbox, None)
+        self._settled.pop(outbox, None)
+        self._dirty.pop(outbox, None)
+
+    def notify(self, outbox: Outbox) -> None:
+        """There is something to write."""
+        self._dirty[outbox] = None
+        self._wake.set()
+
+    def look(self, id: str) -> None:
+        """Look at a stream's cancel flag now, not with its next write."""
+        for outbox in self._watched:
+            if outbox.keys.id == id:
+                self._looked = asyncio.ensure_future(self._renew_now([outbox]))
+
+    async def drain(self, outbox: Outbox) -> None:
+        """Wait until everything in the outbox is written, or may not be written any more."""
+        self.notify(outbox)
+        while not outbox.settled:
+            settled = self._settled[outbox]
+            settled.clear()
+            await settled.wait()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            dirty, self._dirty = list(self._dirty), {}
+            calls = [(outbox, call) for outbox in dirty if (call := outbox.take()) is not None]
+            if calls and not await self._flush(calls):
+                for outbox, _ in calls:
+                    self.notify(outbox)
+                await asyncio.sleep(RETRY_S)
+
+    async def _flush(self, calls: list[tuple[Outbox, Call]]) -> bool:
+        """Make the calls in one pipeline; False if Redis is away."""
+        replies = await self._pipelined(self._write, [call for _, call in calls])
+        if replies is None:
+            return False
+        for (outbox, _), reply in zip(calls, replies, strict=True):
+            if isinstance(reply, Exception):
+                # Refused, not lost: full, read only, loading. Nothing of it was written.
+                logger.warning("Redis refuses to write %s: %s", outbox.keys.id, reply)
+                self.notify(outbox)
+                continue
+            outbox.settle(reply)
+            self._after(outbox)
+        if any(isinstance(reply, Exception) for reply in replies):
+            await asyncio.sleep(RETRY_S)
+        return True
+
+    def _after(self, outbox: Outbox) -> None:
+        if not outbox.settled:
+            self.notify(outbox)
+        elif outbox in self._settled:
+            self._settled[outbox].set()
+        self._interrupt_if_due(outbox)
+
+    def _interrupt_if_due(self, outbox: Outbox) -> None:
+        if (outbox.cancel or outbox.lost) and outbox in self._watched:
+            self._watched[outbox]()
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
+            await self._renew_now(list(self._watched))
+
+    async def _renew_now(self, outboxes: list[Outbox]) -> None:
+        replies = await self._pipelined(self._renew, [self._renewal(o) for o in outboxes])
+        for outbox, reply in zip(outboxes, replies or [], strict=False):
+            self._take_renewal(outbox, reply)
+
+    def _renewal(self, outbox: Outbox) -> Call:
+        keys = outbox.keys
+        beat = _HEARTBEAT % (outbox.epoch, orjson.dumps({"type": events.HEARTBEAT}))
+        return Call(
+            [keys.meta, keys.lease, keys.events],
+            [self._worker, outbox.epoch, self._lease_ms, beat],
+        )
+
+    def _take_renewal(self, outbox: Outbox, reply: Any) -> None:
+        if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
+            return
+        if reply[0] == b"fenced":
+            outbox.lost = outbox.lost or "another worker has claimed it, or it has ended"
+            self._settled[outbox].set()
+        else:
+            outbox.cancel = outbox.cancel or reply[1].decode()
+        self._interrupt_if_due(outbox)
+
+    async def _pipelined(self, called: Script, calls: list[Call]) -> list[Any] | None:
+        """Run one script many times in one round trip. None: Redis is away."""
+        if not calls:
+            return []
+        try:
+            replies = await self._evalsha(called, calls)
+            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+                # Redis was restarted or its scripts were flushed. None of them ran.
+                await self._redis.script_load(called.text)
+                replies = await self._evalsha(called, calls)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            logger.warning("Redis is away, trying again: %s", error)
+            return None
+        return replies
+
+    async def _evalsha(self, called: Script, calls: list[Call]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for call in calls:
+            pipe.evalsha(called.sha, len(call.keys), *call.keys, *call.args)
+        replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies

@@ -1,0 +1,56 @@
+"""What to do when the API says no; pure.
+
+A refusal before the first byte has cost nothing and can be tried again; which ones are worth it,
+and when, is decided here and nowhere else.
+"""
+
+import email.utils
+import time
+from collections.abc import Mapping
+from typing import Final
+
+#: 429s that no waiting cures before somebody changes a limit.
+SPEND_LIMITS: Final = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
+
+#: Statuses that say "not now".
+PASSING: Final = frozenset({408, 429, 500, 502, 503, 504, 529})
+
+#: First wait after a refusal without retry-after; doubled with each further one.
+FIRST_WAIT_S: Final = 1.0
+#: Longest retry-after that is believed: the API's own limits refill within minutes.
+LONGEST_RETRY_AFTER_S: Final = 900.0
+
+
+def may_pass(status: int, error_code: str | None, should_retry: str | None) -> bool:
+    """Whether the same call may succeed later. ``should_retry`` is the API's own word on it
+    (header ``x-should-retry``), where it gave one."""
+    if error_code in SPEND_LIMITS:
+        return False
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
+    return status in PASSING
+
+
+def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
+    """Seconds before the call is made again.
+
+    ``refusals`` counts this one, ``jitter`` is random in [0, 1): without it all the requests
+    that one limit refused together would come back together.
+    """
+    if retry_after is not None:
+        return min(retry_after, LONGEST_RETRY_AFTER_S) * (1 + 0.2 * jitter)
+    grown = FIRST_WAIT_S * 2.0 ** min(refusals - 1, 20)
+    return min(grown, max_wait_s) * (0.5 + 0.5 * jitter)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What the API asks for (``retry-after-ms``, ``retry-after`` in seconds or as a date)."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return max(float(milliseconds) / 1000, 0.0)
+        value = headers.get("retry-after", "")
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    parsed = email.utils.parsedate_tz(headers.get("retry-after", ""))
+    return None if parsed is None else max(email.utils.mktime_tz(parsed) - time.time(), 0.0)

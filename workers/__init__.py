@@ -1,0 +1,1 @@
+"""How processes live: the Celery app, its pool, the event loop, and what they need to survive."""

@@ -1,0 +1,22 @@
+"""The Celery app: ``celery -A workers.app worker -Q streams``, ``… -Q batches``, ``… flower``."""
+
+from celery import Celery
+
+from config.broker import celery_config
+from config.settings import WorkerSettings
+from penstock.errors import ConfigurationError
+from workers import boot, guard
+
+try:
+    settings = WorkerSettings.load()
+except ConfigurationError as error:
+    raise boot.StartRefused(str(error)) from None
+
+app = Celery("penstock", include=["tasks.stream", "tasks.batch"])
+app.config_from_object(celery_config(settings))
+guard.install()
+boot.install(settings)
+
+# Now, not at the first task: the `celery` command has the current folder on the path only while
+# it imports this module.
+app.loader.import_default_modules()
