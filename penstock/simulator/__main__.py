@@ -1,0 +1,54 @@
+"""`python -m penstock.simulator`: prints its base URL once it accepts connections."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+
+from .options import Options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a simulator until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(
+        prog="python -m penstock.simulator",
+        description="A local stand-in for the Anthropic API, reached through ANTHROPIC_BASE_URL.",
+        epilog="Directives and faults: python -m pydoc penstock.simulator",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (%(default)s).")
+    parser.add_argument("--port", type=int, default=0, help="Port; 0 takes a free one.")
+    for each in fields(Options):
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}",
+            type=type(each.default),
+            default=each.default,
+            metavar=type(each.default).__name__.upper(),
+            help=f"{each.metadata['doc']} (%(default)s)",
+        )
+    values = vars(parser.parse_args(argv))
+    host, port = values.pop("host"), values.pop("port")
+    try:
+        options = Options(**values)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        from .server import serve
+    except ImportError as error:
+        parser.error(f"{error}; it needs: pip install 'penstock[simulator]'")
+    try:
+        serve(options, host=host, port=port, ready=_announce)
+    except OSError as error:
+        parser.error(f"cannot listen on {host}:{port}: {error.strerror}")
+    return 0
+
+
+def _announce(url: str) -> None:
+    # The one line on stdout: whoever started this process reads it to learn the port.
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The control surface under /_sim/: what a test asks of the simulator, not of the API."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .batch_store import now_utc
+from .errors import invalid, not_found
+from .exchange import Exchange
+from .faults import Fault
+from .state import State
+from .validation import parse_json
+
+PREFIX = "/_sim/"
+_MAX_BODY = 1024 * 1024
+
+
+async def serve(exchange: Exchange, state: State) -> None:
+    """Answer one control request."""
+    await exchange.read(_MAX_BODY)
+    name = exchange.path.removeprefix(PREFIX)
+    try:
+        answer = _act(exchange, state, name)
+    except (TypeError, ValueError) as error:
+        raise invalid(str(error)) from error
+    await exchange.reply(answer)
+
+
+def _act(exchange: Exchange, state: State, name: str) -> Any:
+    match exchange.method, name.split("/"):
+        case "GET", ["stats"]:
+            return state.stats.as_dict()
+        case "GET", ["requests"]:
+            limit = int(exchange.query.get("limit", "100"))
+            return [each.as_dict() for each in list(state.log)[max(0, len(state.log) - limit) :]]
+        case _, ["faults"]:
+            return _faults(exchange, state)
+        case "GET", ["options"]:
+            return asdict(state.options)
+        case "POST", ["options"]:
+            state.configure(parse_json(exchange.body))
+            return asdict(state.options)
+        case "POST", ["reset"]:
+            state.reset()
+            return {}
+        case "POST", ["batches", batch_id, action]:
+            return _batch(state, batch_id, action)
+        case _:
+            raise not_found(f"{exchange.method} {exchange.path}")
+
+
+def _faults(exchange: Exchange, state: State) -> Any:
+    if exchange.method == "POST":
+        state.faults.add(Fault.parse(parse_json(exchange.body)))
+    elif exchange.method == "DELETE":
+        state.faults.clear()
+    return state.faults.as_list()
+
+
+def _batch(state: State, batch_id: str, action: str) -> Any:
+    now = now_utc()
+    batch = state.batches.get(batch_id, now)
+    if batch is None:
+        raise not_found(f"Message Batch {batch_id} not found.")
+    if action == "hold":
+        batch.held = True
+    elif action == "release":
+        batch.held = False
+    elif action == "end":
+        if batch.ended_at is None:
+            batch.end(now)
+    elif action == "archive":
+        batch.archived_at = now
+    else:
+        raise ValueError(f"unknown action {action!r}: hold, release, end or archive")
+    batch.advance(now)
+    return batch.as_dict("")

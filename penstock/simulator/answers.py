@@ -1,0 +1,240 @@
+"""What the model says: a pure function of a conversation, its model and its directives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import orjson
+
+from . import conversation
+from .conversation import Body
+from .directives import Shape, strip
+from .prose import chop, cut, prose, seeded, sizes
+from .tool_inputs import tool_input
+
+_TOKEN_CHARS = 16
+"""Characters that one token holds at most: an ordinary delta is one token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One content block, as the pieces that its deltas carry."""
+
+    kind: str
+    pieces: tuple[str, ...] = ()
+    name: str = ""
+    """The tool's name and the call's id, of a tool_use block."""
+    id: str = ""
+    signature: str = ""
+    stamped: bool = False
+    """Each delta's text is the time at which it is written, not its piece."""
+    whole: bool = True
+    """False when max_tokens ended the answer inside this block."""
+
+    @property
+    def text(self) -> str:
+        """The pieces together."""
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A whole answer, before anything goes wrong with it."""
+
+    model: str
+    blocks: tuple[Block, ...]
+    stop_reason: str
+    stop_sequence: str | None
+    input_tokens: int
+    output_tokens: int
+    thinking_tokens: int = 0
+
+
+def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
+    """Answer a valid request; `deltas` is the number of text deltas unless a directive says one."""
+    model = str(body.get("model"))
+    prompt = strip(conversation.first_user_text(body))
+    shape = replace(shape, deltas=shape.deltas or deltas)
+    tool = _tool(body, shape)
+    pieces, stop_sequence = _stopped(
+        _rest(_text_pieces(prompt, model, shape, tool), body, shape), body.get("stop_sequences")
+    )
+    blocks = list(_thinking(body, shape, prompt, model))
+    if pieces:
+        blocks.append(Block(kind="text", pieces=tuple(pieces), stamped=shape.stamp))
+    if tool and stop_sequence is None:
+        blocks.append(_tool_use(tool, prompt, model))
+    blocks, tokens, fits = _within(blocks, int(body.get("max_tokens") or 0))
+    reason = "tool_use" if tool else "end_turn"
+    reason = "stop_sequence" if stop_sequence is not None else reason
+    return Answer(
+        model=model,
+        blocks=tuple(blocks),
+        stop_reason=shape.stop_reason or (reason if fits else "max_tokens"),
+        stop_sequence=stop_sequence if fits else None,
+        input_tokens=count_input(body),
+        output_tokens=tokens,
+        thinking_tokens=sum(token_count(b.pieces) for b in blocks if b.kind == "thinking"),
+    )
+
+
+def count_input(body: Body) -> int:
+    """Return a cheap and stable number of input tokens."""
+    counted = {key: body.get(key) for key in ("system", "messages", "tools")}
+    return len(orjson.dumps(counted)) // 4 + 1
+
+
+def token_count(pieces: Iterable[str]) -> int:
+    """Return the tokens of some pieces; each is at least one."""
+    return sum(_tokens(piece) for piece in pieces)
+
+
+def _tokens(piece: str) -> int:
+    return -(-len(piece) // _TOKEN_CHARS) or 1
+
+
+def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | None) -> list[str]:
+    """Return the full text that answers the prompt, in its deltas."""
+    rng = seeded("text", model, prompt)
+    count = shape.deltas or (3 if tool else rng.randrange(24, 65))
+    if shape.stamp:
+        return [""] * count
+    if shape.text is not None:
+        return _given(shape.text, shape, rng)
+    lengths = [shape.chars] * count if shape.chars else sizes(rng, count)
+    text = f"Calling {tool['name']}…" if tool and not shape.deltas else prose(rng, sum(lengths))
+    if shape.u2028:
+        # Line ends for some readers, plain characters for JSON and for SSE.
+        text = text.replace(" ", "\u2028", 1).replace(" ", "\u0085", 1)
+    return list(cut(text, lengths))
+
+
+def _given(text: str, shape: Shape, rng: Random) -> list[str]:
+    """Cut a text that a directive gave."""
+    if shape.chars:
+        return list(cut(text, [shape.chars] * (len(text) // shape.chars + 1)))
+    if shape.deltas:
+        count = min(shape.deltas, len(text))
+        ends = [len(text) * (i + 1) // count for i in range(count)]
+        return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return chop(rng, text)
+
+
+def _rest(pieces: list[str], body: Body, shape: Shape) -> list[str]:
+    """Leave out what the conversation shows to have been said already."""
+    text = "".join(pieces)
+    said = conversation.prefill(body)
+    if said is not None:
+        start = _length_at_end(said, text)
+    else:
+        quoted = max(
+            (_length_inside(each, text) for each in conversation.last_turn_texts(body)), default=0
+        )
+        start = max(0, quoted - shape.overlap) if quoted else 0
+    return _without(pieces, start)
+
+
+def _without(pieces: list[str], start: int) -> list[str]:
+    """Leave out the first `start` characters, and keep the cuts that are left."""
+    if not start:
+        return pieces
+    kept = []
+    for piece in pieces:
+        if start < len(piece) or not piece:
+            kept.append(piece[start:])
+        start = max(0, start - len(piece))
+    return kept
+
+
+def _length_at_end(said: str, text: str) -> int:
+    """Return how much of the beginning of `text` ends `said`.
+
+    A user's own prefill comes before the text, so the beginning need not be at
+    the start of `said`.
+    """
+    start = said.find(text[:1]) if text else -1
+    while start >= 0:
+        if text.startswith(said[start:]):
+            return len(said) - start
+        start = said.find(text[:1], start + 1)
+    return 0
+
+
+def _length_inside(quote: str, text: str) -> int:
+    """Return the length of the longest beginning of `text`, of a word or more, inside `quote`."""
+    word = text.split(" ", 1)[0]
+    longest, start = 0, quote.find(word) if word else -1
+    while start >= 0:
+        low, high = len(word), min(len(text), len(quote) - start)
+        while low < high:
+            middle = (low + high + 1) // 2
+            same = quote.startswith(text[:middle], start)
+            low, high = (middle, high) if same else (low, middle - 1)
+        longest = max(longest, low)
+        start = quote.find(word, start + 1)
+    return longest
+
+
+def _stopped(pieces: list[str], sequences: Sequence[str] | None) -> tuple[list[str], str | None]:
+    """End the pieces before the first stop sequence, and say which one it was."""
+    text = "".join(pieces)
+    found = [(text.find(each), each) for each in sequences or () if each and each in text]
+    if not found:
+        return pieces, None
+    end, sequence = min(found)
+    lengths = [len(piece) for piece in pieces]
+    return list(cut(text[:end], lengths)), sequence
+
+
+def _thinking(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Block]:
+    asked = body.get("thinking")
+    asked = asked if isinstance(asked, dict) else {}
+    if not shape.thinking and asked.get("type") not in ("enabled", "adaptive"):
+        return
+    rng = seeded("thinking", model, prompt)
+    lengths = sizes(rng, rng.randrange(4, 10))
+    thought = list(cut(prose(rng, sum(lengths)), lengths))
+    if asked.get("display") == "omitted":
+        thought = []
+    yield Block(kind="thinking", pieces=tuple(thought), signature=f"sig{rng.getrandbits(256):064x}")
+
+
+def _tool(body: Body, shape: Shape) -> dict[str, Any] | None:
+    """Return the tool to call, if one is to be called."""
+    choice = body.get("tool_choice") or {}
+    own: list[dict[str, Any]] = [
+        t for t in body.get("tools") or [] if "name" in t and "input_schema" in t
+    ]
+    if shape.tool and not own:
+        return {"name": "lookup", "input_schema": {"properties": {"query": {"type": "string"}}}}
+    if not own or choice.get("type") == "none" or conversation.answers_a_tool(body):
+        return None
+    return next((tool for tool in own if tool["name"] == choice.get("name")), own[0])
+
+
+def _tool_use(tool: dict[str, Any], prompt: str, model: str) -> Block:
+    rng = seeded("tool", model, prompt, tool["name"])
+    arguments = orjson.dumps(tool_input(tool["input_schema"], rng)).decode()
+    # The API's first delta of a tool's input is always empty.
+    pieces = ("", *chop(rng, arguments))
+    return Block(
+        kind="tool_use", pieces=pieces, name=tool["name"], id=f"toolu_01{rng.getrandbits(88):022x}"
+    )
+
+
+def _within(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
+    """Cut the blocks at `limit` tokens; return them, their tokens and whether they fitted."""
+    used = 0
+    for place, block in enumerate(blocks):
+        for count, piece in enumerate(block.pieces):
+            cost = _tokens(piece)
+            if used + cost > limit:
+                part = piece[: (limit - used) * _TOKEN_CHARS]
+                pieces = (*block.pieces[:count], *([part] if part else []))
+                cut_block = replace(block, pieces=pieces, whole=False)
+                return [*blocks[:place], *([cut_block] if pieces else [])], limit, False
+            used += cost
+    return blocks, used, True

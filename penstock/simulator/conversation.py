@@ -1,0 +1,73 @@
+"""Reading a Messages body: whose text is where. All functions accept unvalidated JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Body = dict[str, Any]
+
+
+def messages(body: Body) -> list[dict[str, Any]]:
+    """Return the messages that are objects at all."""
+    found = body.get("messages")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a message's content as blocks, whichever way it was written."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+
+
+def texts(message: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts of a message's text blocks."""
+    for block in blocks(message):
+        text = block.get("text")
+        if block.get("type") == "text" and isinstance(text, str):
+            yield text
+
+
+def user_texts(body: Body) -> Iterator[str]:
+    """Yield every text of every user message, in order."""
+    for message in messages(body):
+        if message.get("role") == "user":
+            yield from texts(message)
+
+
+def first_user_text(body: Body) -> str:
+    """Return the text that decides the answer.
+
+    Only the first block of it: a client may append a request to continue to the
+    same message, and the answer to continue must still be the same one.
+    """
+    return next(user_texts(body), "")
+
+
+def last_turn_texts(body: Body) -> list[str]:
+    """Return the texts of the user messages at the end, without the conversation's first text."""
+    ending: list[str] = []
+    for message in reversed(messages(body)):
+        if message.get("role") == "assistant":
+            return ending
+        ending[:0] = texts(message)
+    return ending[1:]
+
+
+def prefill(body: Body) -> str | None:
+    """Return the text of a final assistant message that the answer is to continue, if any."""
+    found = messages(body)
+    if not found or found[-1].get("role") != "assistant":
+        return None
+    last = blocks(found[-1])[-1:]
+    if not last or last[0].get("type") != "text":
+        return None
+    return "".join(texts(found[-1]))
+
+
+def answers_a_tool(body: Body) -> bool:
+    """Say whether the last message brings a tool's result."""
+    found = messages(body)[-1:]
+    return any(block.get("type") == "tool_result" for m in found for block in blocks(m))

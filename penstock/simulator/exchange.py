@@ -1,0 +1,140 @@
+"""One HTTP request and its answer, over ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from .errors import ApiError
+
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+
+DROP_EXTENSION = "penstock.drop"
+"""The ASGI extension by which our HTTP protocol lets the application cut a connection."""
+
+
+class Exchange:
+    """A request, the means to answer it, and what was answered so far."""
+
+    def __init__(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, request_id: str
+    ) -> None:
+        """Wrap one ASGI call."""
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.scheme: str = scope.get("scheme", "http")
+        self.headers = {
+            k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]
+        }
+        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        self.request_id = request_id
+        self.body: bytes | bytearray = b""
+        self.size = 0
+        self.dropped = False
+        self.status = 0
+        #: Headers that every answer to this request carries.
+        self.answer_headers: dict[str, str] = {"request-id": request_id}
+        self.on_start: Callable[[int], None] = lambda status: None
+        self._receive = receive
+        self._send = send
+        self._extensions = scope.get("extensions") or {}
+
+    async def read(self, limit: int) -> None:
+        """Read the body; raises ApiError when it is larger than `limit`.
+
+        What is too much is read all the same and thrown away: a client that is
+        still writing would not see the answer.
+        """
+        # One array that grows: a list of parts would hold a batch of 256 MB twice.
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            self.size += len(part)
+            if self.size <= limit:
+                body += part
+            else:
+                body.clear()
+            if not message.get("more_body", False):
+                break
+        if self.size > limit:
+            raise ApiError(
+                "request_too_large",
+                f"Request exceeds the maximum allowed number of bytes ({limit}).",
+            )
+        self.body = body
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the status and the headers."""
+        self.status = status
+        self.on_start(status)
+        both = {**self.answer_headers, **headers}
+        raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in both.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body, as one chunk."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the end of the body."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def reply(
+        self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole JSON answer."""
+        data = orjson.dumps(value)
+        shape = {"content-type": "application/json", "content-length": str(len(data))}
+        await self.start(status, {**shape, **(headers or {})})
+        await self.end(data)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send an error."""
+        await self.reply(
+            error.envelope(self.request_id), status=error.status, headers=error.headers
+        )
+
+    async def gone(self) -> None:
+        """Wait until the client leaves, or the answer is complete."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def drop(self, *, reset: bool = False) -> None:
+        """Cut the connection: what was written still arrives, unless `reset` is set."""
+        extension = self._extensions.get(DROP_EXTENSION)
+        if extension is None:
+            raise RuntimeError("this server cannot cut a connection; use penstock.simulator.server")
+        self.dropped = True
+        extension["cut"](reset)
+        # A server answers 500 for an application that returns without an answer,
+        # so it must have seen the end of the connection before.
+        await self.gone()
+
+    async def run(self, work: Awaitable[None]) -> bool:
+        """Do `work` for as long as the client stays; return False if it left before the end."""
+        task = asyncio.ensure_future(work)
+        watcher = asyncio.ensure_future(self.gone())
+        try:
+            await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            # The end of an answer wakes the watcher as well; the work is then done or about to be.
+            left = not task.done()
+        finally:
+            watcher.cancel()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        return self.dropped or not left
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete."""

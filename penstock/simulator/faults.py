@@ -1,0 +1,213 @@
+"""What can go wrong on purpose: the faults, which requests they meet, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+Position = int | Literal["last"]
+"""A point in a stream: deltas before it, or from the end when negative."""
+
+FOREVER_S = 3600.0
+
+
+def _position(value: Any) -> Position:
+    return "last" if value == "last" else int(value)
+
+
+def _flag(value: Any) -> bool:
+    return value not in (False, "false", "0", 0)
+
+
+def _flag_or_position(value: Any) -> Position:
+    # As a bare flag it has no value: the first suitable place will do.
+    return 0 if value in ("", True) else _position(value)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "status": int,
+    "retry_after": float,
+    "error_code": str,
+    "error_type": str,
+    "message": str,
+    "slow_first": float,
+    "disconnect_after": _position,
+    "eof_after": _position,
+    "error_after": _position,
+    "stall_after": _position,
+    "stall": float,
+    "chunk": int,
+    "crlf": _flag,
+    "reset": _flag,
+    "drop_mid_char": _flag_or_position,
+    "commit_then_drop": _flag,
+    "drop_before_commit": _flag,
+    "results_cut": int,
+    "times": int,
+    "after": int,
+    "path": str,
+    "method": str,
+    "model": str,
+}
+FILTERS = frozenset({"path", "method", "model"})
+FAULT_KEYS = frozenset(_READ) - FILTERS
+_DETAILS = frozenset({"retry_after", "error_code", "error_type", "message", "stall", "reset"})
+EFFECTS = FAULT_KEYS - _DETAILS - {"times", "after"}
+_CREATE = frozenset({"commit_then_drop", "drop_before_commit"})
+_ANYWHERE = frozenset({"status", "slow_first"})
+DIRECTIVE_KEYS = FAULT_KEYS - _CREATE - {"results_cut"}
+"""The keys that make sense inside one message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault, possibly of several effects. The package's docstring explains each key."""
+
+    status: int | None = None
+    retry_after: float | None = None
+    error_code: str | None = None
+    error_type: str | None = None
+    message: str | None = None
+    slow_first: float | None = None
+    disconnect_after: Position | None = None
+    eof_after: Position | None = None
+    error_after: Position | None = None
+    stall_after: Position | None = None
+    stall: float | None = None
+    chunk: int | None = None
+    crlf: bool | None = None
+    reset: bool | None = None
+    drop_mid_char: Position | None = None
+    commit_then_drop: bool | None = None
+    drop_before_commit: bool | None = None
+    results_cut: int | None = None
+    times: int = 1
+    after: int = 0
+    path: str | None = None
+    method: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Fault:
+        """Read a fault from text or JSON values; raises ValueError naming the key."""
+        read = {}
+        for key, value in values.items():
+            if key not in _READ:
+                raise ValueError(f"fault: unknown key {key!r}")
+            try:
+                read[key] = _READ[key](value)
+            except (TypeError, ValueError):
+                raise ValueError(f"fault: {key}={value!r} is not understood") from None
+        fault = cls(**read)
+        if not fault.effects:
+            raise ValueError("fault: names no effect, such as status or disconnect_after")
+        return fault
+
+    @property
+    def effects(self) -> tuple[str, ...]:
+        """The names of what this fault does."""
+        return tuple(f.name for f in fields(self) if f.name in EFFECTS and self._has(f.name))
+
+    def _has(self, name: str) -> bool:
+        value = getattr(self, name)
+        # Not `in (None, False)`: a position of 0 equals False.
+        return value is not None and value is not False
+
+    def meets(self, method: str, path: str, model: str | None) -> bool:
+        """Say whether a request is one this fault is meant for."""
+        wanted_method, wanted_path = self._target()
+        return (
+            fnmatchcase(path, self.path or wanted_path)
+            and method == (self.method or wanted_method or method).upper()
+            and (self.model is None or fnmatchcase(model or "", self.model))
+        )
+
+    def _target(self) -> tuple[str | None, str]:
+        """Return where the effects make sense, for faults that name no path."""
+        effects = set(self.effects)
+        if effects <= _ANYWHERE:
+            return None, "/v1/*"
+        if effects & _CREATE:
+            return "POST", "/v1/messages/batches"
+        if "results_cut" in effects:
+            return "GET", "/v1/messages/batches/*/results"
+        return "POST", "/v1/messages"
+
+    def over(self, other: Fault) -> Fault:
+        """Return both faults in one; this one's values win."""
+        own = {key: value for key, value in asdict(self).items() if value is not None}
+        return replace(other, **own)
+
+
+@dataclass
+class _Armed:
+    fault: Fault
+    met: int = 0
+    fired: int = 0
+
+    @property
+    def ready(self) -> bool:
+        beyond = self.met > self.fault.after
+        return beyond and (self.fault.times == 0 or self.fired < self.fault.times)
+
+
+class Faults:
+    """The faults in force, and how often each has fired."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._armed: list[_Armed] = []
+        self._directives: dict[tuple[str, str, int], _Armed] = {}
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in force."""
+        self._armed.append(_Armed(fault))
+
+    def clear(self) -> None:
+        """Forget every fault, and which directives have fired."""
+        self._armed.clear()
+        self._directives.clear()
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the faults in force with their counts."""
+        return [
+            {
+                **{k: v for k, v in asdict(each.fault).items() if v is not None},
+                "met": each.met,
+                "fired": each.fired,
+            }
+            for each in self._armed
+        ]
+
+    def take(
+        self,
+        method: str,
+        path: str,
+        model: str | None = None,
+        *,
+        prompt: str = "",
+        directives: Iterable[tuple[str, Fault]] = (),
+    ) -> Fault | None:
+        """Return what shall go wrong with this request, and count it as fired.
+
+        Of the faults that fire a limited number of times one fires for each
+        request, in order, so that several make a sequence; unlimited ones
+        (`times=0`) come on top of it.
+        """
+        met = [each for each in self._armed if each.fault.meets(method, path, model)]
+        met += [
+            self._directives.setdefault((prompt, text, place), _Armed(fault))
+            for place, (text, fault) in enumerate(directives)
+        ]
+        for each in met:
+            each.met += 1
+        ready = [each for each in met if each.ready]
+        firing = [each for each in ready if each.fault.times == 0]
+        firing += [each for each in ready if each.fault.times][:1]
+        result: Fault | None = None
+        for each in firing:
+            each.fired += 1
+            result = each.fault if result is None else each.fault.over(result)
+        return result

@@ -1,0 +1,50 @@
+"""The rate limit of POST /v1/messages: a token bucket, and the headers that tell of it."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from .errors import ApiError
+from .options import Options
+
+
+class Bucket:
+    """As many tokens as requests a minute allows, refilled all the time."""
+
+    def __init__(self, options: Options, now: float) -> None:
+        """Begin full."""
+        self.capacity = options.requests_per_minute
+        self.per_second = self.capacity / options.minute_seconds
+        self.tokens = float(self.capacity)
+        self.filled_at = now
+
+    def take(self, now: float) -> None:
+        """Take a token; raises the API's 429 when there is none."""
+        if not self.capacity:
+            return
+        self.tokens = min(self.capacity, self.tokens + (now - self.filled_at) * self.per_second)
+        self.filled_at = now
+        if self.tokens >= 1:
+            self.tokens -= 1
+            return
+        wait = max(1, math.ceil((1 - self.tokens) / self.per_second))
+        raise ApiError(
+            "rate_limit_error",
+            f"This request would exceed your organization's rate limit of "
+            f"{self.capacity} requests per minute.",
+            headers={"retry-after": str(wait)},
+        )
+
+    def headers(self, wall: datetime | None = None) -> dict[str, str]:
+        """Return the anthropic-ratelimit headers, none without a limit."""
+        if not self.capacity:
+            return {}
+        full_in = (self.capacity - self.tokens) / self.per_second
+        reset = (wall or datetime.now(UTC)) + timedelta(seconds=full_in)
+        name = "anthropic-ratelimit-requests"
+        return {
+            f"{name}-limit": str(self.capacity),
+            f"{name}-remaining": str(int(self.tokens)),
+            f"{name}-reset": reset.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }

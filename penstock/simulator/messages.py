@@ -1,0 +1,158 @@
+"""POST /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+
+from . import conversation, sse, validation
+from .answers import Answer, compose, count_input
+from .directives import Directives, Shape, parse
+from .errors import TYPE_OF_STATUS, ApiError, invalid
+from .exchange import Exchange
+from .faults import FOREVER_S, Fault
+from .player import Player
+from .script import script
+from .state import State
+
+MAX_BODY = 32 * 1024 * 1024
+
+
+async def create(exchange: Exchange, state: State) -> None:
+    """Answer a message, streamed or whole, with whatever shall go wrong with it."""
+    version = validation.check_version(exchange.headers)
+    try:
+        state.bucket.take(time.monotonic())
+    finally:
+        exchange.answer_headers |= state.bucket.headers()
+    body = validation.parse_json(exchange.body)
+    directives = _directives(body)
+    fault = state.faults.take(
+        exchange.method,
+        exchange.path,
+        str(body.get("model")),
+        prompt=conversation.first_user_text(body),
+        directives=directives.faults,
+    )
+    fired(state, fault)
+    refuse_if_asked(fault)
+    validation.check_message(body, version)
+    answer = compose(body, directives.shape, deltas=state.options.deltas)
+    work = _stream if body.get("stream") else _whole
+    if not await exchange.run(work(exchange, state, answer, directives.shape, fault)):
+        state.stats.client_disconnects += 1
+
+
+async def count_tokens(exchange: Exchange, state: State) -> None:
+    """Answer the number of input tokens."""
+    version = validation.check_version(exchange.headers)
+    body = validation.parse_json(exchange.body)
+    validation.check_message(body, version, counting=True)
+    await exchange.reply({"input_tokens": count_input(body)})
+
+
+def fired(state: State, fault: Fault | None) -> None:
+    """Count a fault."""
+    if fault is not None:
+        state.stats.faults.update(fault.effects)
+
+
+def refuse_if_asked(fault: Fault | None) -> None:
+    """Raise the error that a fault of a status asks for."""
+    if fault is None or fault.status is None:
+        return
+    kind = fault.error_type or TYPE_OF_STATUS.get(fault.status)
+    headers = {}
+    if fault.retry_after is not None:
+        headers["retry-after"] = f"{fault.retry_after:g}"
+    raise ApiError(
+        kind or ("api_error" if fault.status >= 500 else "invalid_request_error"),
+        fault.message or "",
+        status=fault.status,
+        error_code=fault.error_code,
+        headers=headers,
+    )
+
+
+def _directives(body: dict[str, Any]) -> Directives:
+    try:
+        return parse(conversation.user_texts(body))
+    except ValueError as error:
+        raise invalid(str(error)) from error
+
+
+async def _slowly(state: State, fault: Fault | None) -> None:
+    seconds = state.options.latency_seconds + ((fault and fault.slow_first) or 0.0)
+    if seconds:
+        await asyncio.sleep(seconds)
+
+
+async def _stream(
+    exchange: Exchange, state: State, answer: Answer, shape: Shape, fault: Fault | None
+) -> None:
+    options = state.options
+    course = script(
+        answer,
+        state.new_id("msg"),
+        fault=fault,
+        ping_every=options.ping_every,
+        request_id=exchange.request_id,
+    )
+    state.stats.stream_opened()
+    try:
+        await _slowly(state, fault)
+        headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+        await exchange.start(200, headers)
+        player = Player(
+            exchange,
+            state.stats,
+            rate=options.rate if shape.rate is None else shape.rate,
+            chunk=(fault and fault.chunk) or 0,
+            crlf=bool(fault and fault.crlf),
+        )
+        await player.play(course)
+        if course.dropped:
+            await exchange.drop(reset=bool(fault and fault.reset))
+        else:
+            # Counted first: a client that has seen the end may ask at once.
+            state.stats.messages_finished += course.finished
+            await exchange.end()
+    finally:
+        state.stats.stream_closed()
+
+
+async def _whole(
+    exchange: Exchange, state: State, answer: Answer, shape: Shape, fault: Fault | None
+) -> None:
+    await _slowly(state, fault)
+    data = orjson.dumps(sse.message(answer, state.new_id("msg")))
+    if fault is None:
+        await _send(exchange, state, data)
+        return
+    if fault.stall_after is not None:
+        await asyncio.sleep(FOREVER_S if fault.stall is None else fault.stall)
+    if fault.error_after is not None:
+        raise ApiError(fault.error_type or "overloaded_error", fault.message or "")
+    if {"disconnect_after", "eof_after", "drop_mid_char"} & set(fault.effects):
+        # Without events there is one way to break off: in the middle of the body.
+        await exchange.start(200, _json_headers(data))
+        await exchange.write(data[: len(data) // 2])
+        await exchange.drop(reset=bool(fault.reset))
+        return
+    await _send(exchange, state, data, chunk=fault.chunk or 0)
+
+
+async def _send(exchange: Exchange, state: State, data: bytes, *, chunk: int = 0) -> None:
+    await exchange.start(200, _json_headers(data))
+    state.stats.messages_answered += 1
+    for start in range(0, len(data) if chunk else 0, chunk or 1):
+        await exchange.write(data[start : start + chunk])
+        await asyncio.sleep(0)
+    await exchange.end(b"" if chunk else data)
+
+
+def _json_headers(data: bytes) -> dict[str, str]:
+    return {"content-type": "application/json", "content-length": str(len(data))}

@@ -1,0 +1,95 @@
+"""The process: a socket, uvicorn, and the few things it does not do by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .app import create_app
+from .exchange import DROP_EXTENSION
+from .options import Options
+
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, plus a way for the application to cut the connection."""
+
+    def on_message_begin(self) -> None:
+        """Offer the extension to every request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {DROP_EXTENSION: {"cut": self._drop}}
+
+    def _drop(self, reset: bool) -> None:
+        if not reset:
+            self.transport.close()
+            return
+        # With no time to linger, closing sends RST in place of what is buffered and FIN.
+        connection: socket.socket = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which says when it is ready and stops at once."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        """Call `ready` as soon as connections are accepted."""
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept, then say so."""
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop without waiting for streams: a stand-in owes nobody the end of an answer."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal, and let the process then end as usual: with status 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def serve(options: Options, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes; `ready` is called with the base URL."""
+    listener = socket.create_server((host, port), backlog=2048)
+    address = listener.getsockname()
+    config = uvicorn.Config(
+        create_app(options),
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        # Longer than clients keep a connection: whoever closes first should be them, or
+        # now and then a request meets a connection that is just being closed.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
+    server = Server(config, lambda: ready(f"http://{address[0]}:{address[1]}"))
+    with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+
+
+def _loop_factory() -> Callable[[], Any]:
+    try:
+        import uvloop
+    except ImportError:  # Windows, PyPy
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

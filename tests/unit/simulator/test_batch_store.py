@@ -1,0 +1,121 @@
+"""The life of a batch, by a clock that is an argument."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.simulator.batch_store import Batch, BatchStore, Lines, Outcome, scattered
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    """Return a time after the start."""
+    return START + timedelta(seconds=seconds)
+
+
+def batch(outcomes: bytes = bytes(8), name: str = "msgbatch_1", seconds: float = 8) -> Batch:
+    """Return a batch that takes a second a line."""
+    return Batch(
+        id=name,
+        created_at=START,
+        lines=Lines(b"%d" % i for i in range(len(outcomes))),
+        outcomes=outcomes,
+        version="2026-10-21",
+        ends_at=at(seconds),
+    )
+
+
+def test_a_batch_ends_when_its_time_has_come() -> None:
+    """Until then all is in processing, whatever will become of it."""
+    found = batch(bytes([Outcome.ERRORED, Outcome.EXPIRED, 0, 0]))
+    found.advance(at(7))
+    shown = found.as_dict("http://x")
+    assert (shown["processing_status"], shown["results_url"]) == ("in_progress", None)
+    assert shown["request_counts"]["processing"] == 4
+    assert sum(shown["request_counts"].values()) == 4
+    found.advance(at(9))
+    shown = found.as_dict("http://x")
+    assert shown["processing_status"] == "ended"
+    assert shown["ended_at"] == "2026-11-23T00:00:08.000000Z"
+    assert shown["expires_at"] == "2026-11-24T00:00:00.000000Z"
+    assert shown["results_url"] == "http://x/v1/messages/batches/msgbatch_1/results"
+    counts = {"processing": 0, "succeeded": 2, "errored": 1, "canceled": 0, "expired": 1}
+    assert shown["request_counts"] == counts
+
+
+@pytest.mark.parametrize(("when", "succeeded"), [(0, 2), (4, 4), (7.9, 7)])
+def test_a_canceled_batch_keeps_what_was_done(when: float, succeeded: int) -> None:
+    """At least a quarter, and the rest is canceled when it ends."""
+    found = batch()
+    found.cancel(at(when))
+    assert found.status == "canceling"
+    found.advance(at(8))
+    assert found.counts == {Outcome.SUCCEEDED: succeeded, Outcome.CANCELED: 8 - succeeded}
+
+
+def test_a_held_batch_waits() -> None:
+    """Until it is canceled, if it is."""
+    found = batch()
+    found.held = True
+    found.advance(at(1000))
+    assert found.status == "in_progress"
+    found.cancel(at(1000))
+    found.advance(at(1000))
+    assert found.status == "ended"
+    assert found.counts[Outcome.CANCELED] == 6
+
+
+def test_an_archived_batch_has_no_results() -> None:
+    """It is still shown."""
+    found = batch()
+    found.end(at(1))
+    found.archived_at = at(2)
+    assert found.as_dict("http://x")["results_url"] is None
+    assert found.as_dict("http://x")["archived_at"]
+
+
+@given(st.integers(1, 3000))
+def test_results_come_in_another_order(count: int) -> None:
+    """Every line once."""
+    order = list(scattered(count))
+    assert sorted(order) == list(range(count))
+    assert count == 1 or order != sorted(order)
+
+
+@given(st.lists(st.binary()))
+def test_lines_are_kept_as_they_are(lines: list[bytes]) -> None:
+    """In one piece of memory."""
+    kept = Lines(lines)
+    assert [kept[i] for i in range(len(kept))] == lines
+
+
+def page(store: BatchStore, **cursor: str) -> tuple[list[str], bool] | None:
+    """Return the ids of a page of two."""
+    found = store.page(
+        START, limit=2, after_id=cursor.get("after_id"), before_id=cursor.get("before_id")
+    )
+    return found and ([each.id for each in found[0]], found[1])
+
+
+def test_pages_go_from_new_to_old_and_back() -> None:
+    """A cursor is not part of its page, and `more` looks in the page's direction."""
+    store = BatchStore()
+    for name in "abcde":
+        store.add(batch(name=name))
+    assert page(store) == (["e", "d"], True)
+    assert page(store, after_id="d") == (["c", "b"], True)
+    assert page(store, after_id="b") == (["a"], False)
+    assert page(store, before_id="b") == (["d", "c"], True)
+    assert page(store, before_id="d") == (["e"], False)
+    assert page(store, after_id="x") is None
+
+
+def test_a_deleted_batch_is_gone() -> None:
+    """For good."""
+    store = BatchStore()
+    store.add(batch())
+    store.delete("msgbatch_1")
+    assert store.get("msgbatch_1", START) is None

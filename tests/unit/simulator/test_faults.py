@@ -1,0 +1,113 @@
+"""Which requests a fault meets, and how often."""
+
+from typing import Any
+
+import pytest
+
+from penstock.simulator.faults import Fault, Faults
+
+MESSAGES = ("POST", "/v1/messages")
+RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")
+
+
+def armed(*specs: dict[str, Any]) -> Faults:
+    """Return faults in force."""
+    faults = Faults()
+    for spec in specs:
+        faults.add(Fault.parse(spec))
+    return faults
+
+
+def test_a_fault_fires_once_unless_it_says_otherwise() -> None:
+    """A retry succeeds."""
+    faults = armed({"status": 529})
+    assert faults.take(*MESSAGES) == Fault(status=529)
+    assert faults.take(*MESSAGES) is None
+
+
+def test_times_and_after_choose_the_requests() -> None:
+    """Skip one, meet two, leave the rest alone; zero is for ever."""
+    faults = armed({"status": 529, "times": 2, "after": 1})
+    assert [bool(faults.take(*MESSAGES)) for _ in range(5)] == [False, True, True, False, False]
+    assert all(map(armed({"status": 529, "times": 0}).take, ["POST"] * 9, ["/v1/messages"] * 9))
+
+
+def test_several_faults_make_a_sequence() -> None:
+    """In the order in which they were put in force."""
+    faults = armed({"status": 529}, {"disconnect_after": 3}, {"status": 500})
+    fired = [faults.take(*MESSAGES) for _ in range(4)]
+    assert [f and f.effects for f in fired] == [
+        ("status",),
+        ("disconnect_after",),
+        ("status",),
+        None,
+    ]
+
+
+def test_an_unlimited_fault_comes_on_top() -> None:
+    """Odd chunks all the time, and a cut in between."""
+    faults = armed({"chunk": 1, "times": 0}, {"disconnect_after": 0})
+    first, second = faults.take(*MESSAGES), faults.take(*MESSAGES)
+    assert first is not None
+    assert first.effects == ("disconnect_after", "chunk")
+    assert second is not None
+    assert second.effects == ("chunk",)
+
+
+def test_filters_choose_the_requests() -> None:
+    """By path, method and model."""
+    faults = armed({"status": 500, "path": "/v1/messages/batches/*", "method": "get", "times": 0})
+    assert faults.take(*RESULTS)
+    assert not faults.take(*MESSAGES)
+    assert not faults.take("POST", "/v1/messages/batches/msgbatch_1/cancel")
+    by_model = armed({"status": 500, "model": "claude-haiku-*", "times": 0})
+    assert by_model.take(*MESSAGES, "claude-haiku-4-5")
+    assert not by_model.take(*MESSAGES, "claude-opus-5")
+
+
+@pytest.mark.parametrize(
+    ("spec", "method", "path"),
+    [
+        ({"disconnect_after": 1}, *MESSAGES),
+        ({"commit_then_drop": True}, "POST", "/v1/messages/batches"),
+        ({"results_cut": 10}, *RESULTS),
+        ({"status": 500}, "GET", "/v1/models"),
+    ],
+)
+def test_without_a_path_a_fault_waits_for_a_request_it_can_spoil(
+    spec: dict[str, Any], method: str, path: str
+) -> None:
+    """Another request does not use it up."""
+    faults = armed(spec)
+    if "status" not in spec:
+        assert not faults.take("GET", "/v1/messages/batches")
+    assert faults.take(method, path)
+
+
+def test_a_directive_is_counted_with_its_prompt() -> None:
+    """Two conversations that ask for the same fault both meet it."""
+    faults, asked = Faults(), [("[[sim status=529]]", Fault(status=529))]
+    assert faults.take(*MESSAGES, prompt="a", directives=asked)
+    assert not faults.take(*MESSAGES, prompt="a", directives=asked)
+    assert faults.take(*MESSAGES, prompt="b", directives=asked)
+    faults.clear()
+    assert faults.take(*MESSAGES, prompt="a", directives=asked)
+
+
+def test_faults_in_force_are_shown_with_their_counts() -> None:
+    """For a test that wonders why nothing happened."""
+    faults = armed({"disconnect_after": 0, "after": 1})
+    faults.take(*MESSAGES)
+    assert faults.as_list() == [
+        {"disconnect_after": 0, "times": 1, "after": 1, "met": 1, "fired": 0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [({"sttus": 1}, "sttus"), ({"status": "x"}, "status"), ({"times": 2}, "no effect")],
+)
+def test_a_fault_that_means_nothing_is_an_error(spec: dict[str, Any], named: str) -> None:
+    """It names the key."""
+    with pytest.raises(ValueError, match=named):
+        Fault.parse(spec)

@@ -1,0 +1,56 @@
+"""The token bucket and the options."""
+
+from dataclasses import fields
+from datetime import UTC, datetime
+
+import pytest
+
+from penstock.simulator.errors import ApiError
+from penstock.simulator.limits import Bucket
+from penstock.simulator.options import Options
+
+
+def test_a_bucket_refuses_what_exceeds_it_and_says_how_long_to_wait() -> None:
+    """In whole seconds, and not too few."""
+    bucket = Bucket(Options(requests_per_minute=2, minute_seconds=60), 0.0)
+    bucket.take(0.0)
+    bucket.take(0.0)
+    with pytest.raises(ApiError) as refused:
+        bucket.take(0.5)
+    assert refused.value.status == 429
+    assert refused.value.headers == {"retry-after": "30"}
+    bucket.take(0.5 + 30)
+
+
+def test_a_bucket_tells_what_is_left() -> None:
+    """And when it will be full again."""
+    bucket = Bucket(Options(requests_per_minute=60), 0.0)
+    bucket.take(0.0)
+    assert bucket.headers(datetime(2026, 1, 1, tzinfo=UTC)) == {
+        "anthropic-ratelimit-requests-limit": "60",
+        "anthropic-ratelimit-requests-remaining": "59",
+        "anthropic-ratelimit-requests-reset": "2026-01-01T00:00:01Z",
+    }
+
+
+def test_without_a_limit_nothing_is_refused_or_told() -> None:
+    """The default."""
+    bucket = Bucket(Options(), 0.0)
+    for _ in range(100):
+        bucket.take(0.0)
+    assert bucket.headers() == {}
+
+
+def test_every_option_is_documented() -> None:
+    """The command's help is made from it."""
+    assert all(each.metadata["doc"].endswith(".") for each in fields(Options))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"rate": -1}, {"rate": "x"}, {"rates": 1}, {"minute_seconds": 0}, {"deltas": 1.5}],
+)
+def test_an_option_that_cannot_be_is_an_error(values: dict[str, float]) -> None:
+    """It names the option."""
+    with pytest.raises((ValueError, TypeError), match=next(iter(values))):
+        Options().changed(values)

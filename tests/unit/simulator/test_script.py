@@ -1,0 +1,141 @@
+"""The course of a stream, as bytes."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock.simulator.answers import Answer, Block, compose
+from penstock.simulator.directives import Shape
+from penstock.simulator.faults import Fault
+from penstock.simulator.script import Kind, Script, script
+
+ANSWER = Answer(
+    model="claude-haiku-4-5",
+    blocks=(
+        Block(kind="thinking", pieces=("hm", "m"), signature="sig"),
+        Block(kind="text", pieces=("né", "日本", "ok.")),
+        Block(kind="tool_use", pieces=("", '{"a"', ":1}"), name="t", id="toolu_1"),
+    ),
+    stop_reason="tool_use",
+    stop_sequence=None,
+    input_tokens=7,
+    output_tokens=8,
+    thinking_tokens=2,
+)
+DELTAS = 9
+
+
+def course(fault: Fault | None = None, answer: Answer = ANSWER) -> Script:
+    """Return the script of an answer."""
+    return script(answer, "msg_1", fault=fault, ping_every=4, request_id="req_1")
+
+
+def events(found: Script) -> list[dict[str, Any]]:
+    """Return the data of each event, having checked its name."""
+    raw = b"".join(step.data for step in found.steps)
+    assert raw.endswith(b"\n\n")
+    parsed = []
+    for event in raw.decode().split("\n\n")[:-1]:
+        name, data = event.split("\n")
+        parsed.append(orjson.loads(data.removeprefix("data: ")))
+        assert name == f"event: {parsed[-1]['type']}"
+    return parsed
+
+
+def deltas(found: Script) -> int:
+    """Return how many deltas a script writes."""
+    return sum(step.kind in (Kind.DELTA, Kind.STAMPED_DELTA) for step in found.steps)
+
+
+def test_a_stream_has_the_events_of_the_api_in_order() -> None:
+    """From message_start to message_stop, with pings in between."""
+    found = [e["type"] for e in events(course()) if e["type"] != "ping"]
+    block = ["content_block_start", "content_block_stop"]
+    assert found == [
+        "message_start",
+        *(block[0], *["content_block_delta"] * 3, block[1]) * 3,
+        *("message_delta", "message_stop"),
+    ]
+    assert sum(e["type"] == "ping" for e in events(course())) == 3
+
+
+def test_each_block_has_its_own_kind_of_delta() -> None:
+    """The signature last of a thought's, the tool's input in pieces."""
+    found = [e["delta"] for e in events(course()) if e["type"] == "content_block_delta"]
+    assert [d["type"] for d in found] == [
+        *("thinking_delta", "thinking_delta", "signature_delta"),
+        *["text_delta"] * 3,
+        *["input_json_delta"] * 3,
+    ]
+    assert "".join(d.get("partial_json", "") for d in found) == '{"a":1}'
+
+
+def test_usage_is_cumulative() -> None:
+    """One token at the start, all of them at the end."""
+    found = {e["type"]: e for e in events(course())}
+    start = found["message_start"]["message"]["usage"]
+    assert (start["input_tokens"], start["output_tokens"]) == (7, 1)
+    assert found["message_start"]["message"]["stop_reason"] is None
+    assert found["message_delta"]["usage"]["output_tokens"] == 8
+    assert found["message_delta"]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("position", "count"), [(0, 0), (4, 4), (-1, 8), (-99, 0), ("last", DELTAS), (99, DELTAS)]
+)
+def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
+    """Counted through all blocks, or from the end; and message_stop never comes."""
+    for name in ("disconnect_after", "eof_after", "error_after"):
+        found = course(Fault.parse({name: position}))
+        assert deltas(found) == count
+        assert not found.finished
+        assert found.dropped == (name == "disconnect_after")
+        assert events(found)[-1]["type"] != "message_stop"
+
+
+def test_an_error_event_is_the_last() -> None:
+    """In the API's envelope."""
+    found = course(Fault(error_after=2, error_type="api_error", message="Oh."))
+    assert events(found)[-1] == {
+        "type": "error",
+        "error": {"type": "api_error", "message": "Oh."},
+        "request_id": "req_1",
+    }
+
+
+def test_a_stall_lies_between_two_deltas() -> None:
+    """And the stream goes on after it."""
+    found = course(Fault(stall_after=4, stall=1.5))
+    place = next(i for i, step in enumerate(found.steps) if step.kind is Kind.STALL)
+    assert found.steps[place].seconds == 1.5
+    assert deltas(Script(found.steps[:place])) == 4
+    assert found.finished
+
+
+def test_a_stall_may_come_before_a_cut() -> None:
+    """Silence, then the end of the connection."""
+    found = course(Fault(stall_after=4, stall=1, disconnect_after=4))
+    assert found.steps[-1].kind is Kind.STALL
+    assert found.dropped
+
+
+@pytest.mark.parametrize(("position", "whole", "head"), [(0, 3, "n"), (4, 4, ""), ("last", 3, "n")])
+def test_a_connection_can_end_inside_a_character(position: Any, whole: int, head: str) -> None:
+    """The first that has several bytes, from a delta on or anywhere."""
+    found = course(Fault(drop_mid_char=position))
+    assert (deltas(found), found.dropped) == (whole, True)
+    with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
+        found.steps[-1].data.decode()
+    assert found.steps[-1].data[:-1].decode().endswith(f'"text":"{head}')
+
+
+def test_a_stamped_delta_takes_its_text_when_it_is_written() -> None:
+    """Until then it is a template."""
+    body = {
+        "model": "claude-opus-5",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "x"}],
+    }
+    found = course(answer=compose(body, Shape(stamp=True, deltas=3)))
+    assert [s.data.count(b"%d ") for s in found.steps if s.kind is Kind.STAMPED_DELTA] == [1, 1, 1]
