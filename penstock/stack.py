@@ -4,6 +4,7 @@ The parts are the ones that run in production (a Redis server, Celery workers, F
 simulator stands in, for the API, and is reached through ``ANTHROPIC_BASE_URL`` alone.
 """
 
+import json
 import os
 import sys
 import urllib.error
@@ -85,6 +86,14 @@ class FlowerProcess(LocalProcess):
         super().start()
         self.wait_until(lambda: answers(f"{self.url}/healthcheck"), timeout=60)
         return self
+
+    def wait_for_workers(self, count: int) -> "FlowerProcess":
+        """Wait until it hears so many workers. It shows no task that ran before that."""
+        return self.wait_until(lambda: self._workers() >= count)
+
+    def _workers(self) -> int:
+        with urllib.request.urlopen(f"{self.url}/workers?json=1", timeout=5) as response:  # noqa: S310
+            return len(json.load(response)["data"])
 
 
 def worker_command(queue: str, *options: str) -> list[str]:

@@ -1,11 +1,10 @@
 """Pytest fixtures for testing against Penstock: a private Redis, the API simulator, real workers.
 
-They come with the package (a pytest plugin): name one as a test's argument and it is there. The
-processes are started once per test session and end with it; `penstock_client` empties Redis
-before each test that uses it.
+Put ``pytest_plugins = ["penstock.testing"]`` into your top ``conftest.py``; then name a fixture as
+a test's argument and it is there. The processes are started once per test session and end with
+it.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -92,10 +91,3 @@ def penstock_client(penstock_redis: EmbeddedRedis) -> Iterator[Client]:
     """A client of the private Redis."""
     with Client(penstock_redis.url) as client:
         yield client
-
-
-def scrub_environment() -> None:
-    """Drop the developer's own settings, which would leak into every process a test starts."""
-    for name in list(os.environ):
-        if name.startswith(("PENSTOCK_", "ANTHROPIC_")) and name != "PENSTOCK_REDIS_SERVER":
-            del os.environ[name]

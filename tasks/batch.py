@@ -17,7 +17,7 @@ from penstock import names
 from penstock.connection import connect
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps, JobFailed
-from tasks.later import retry_later
+from tasks.later import later
 from tasks.shard import ClaimedShard, Fenced, NotClaimed
 from workers.app import app, settings
 
@@ -51,7 +51,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         raise Ignore from None
     if step.countdown_s is None:
         return step.summary
-    retry_later(task, reason=step.reason, countdown_s=step.countdown_s)
+    raise later(task, reason=step.reason, countdown_s=step.countdown_s)
 
 
 @app.task(name=names.BATCH_CREATE, bind=True, max_retries=None, throws=(JobFailed,))

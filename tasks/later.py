@@ -1,6 +1,6 @@
 """Run a task again later, so that Flower shows why and when and still shows what it is."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 from celery import Task
 
@@ -9,9 +9,14 @@ class NotNow(Exception):
     """The task has to wait; it is run again later."""
 
 
-def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> NoReturn:
-    """Send the task back to the queue by countdown; it keeps its id and its place in a chain."""
-    raise task.retry(
+def later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
+    """Send the task back to the queue by countdown; raise what this returns.
+
+    The task keeps its id and its place in a chain.
+    """
+    countdown_s = round(countdown_s, 3)
+    return task.retry(
+        throw=False,
         exc=NotNow(f"{reason}; again in {countdown_s:.3g} s"),
         countdown=countdown_s,
         # Celery would make these anew from the arguments, and lose the kind and the model.

@@ -12,7 +12,7 @@ from celery.utils.log import get_task_logger
 from penstock import names
 from penstock.connection import connect_async
 from tasks.api import async_client
-from tasks.later import retry_later
+from tasks.later import later
 from tasks.publisher import Publisher
 from tasks.relay import Outcome, Relay
 from workers.app import app, settings
@@ -44,7 +44,7 @@ def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
 def _report(task: "Task[Any, Any]", id: str, outcome: Outcome) -> dict[str, Any]:
     """Tell Celery, and with it Flower, how it went."""
     if outcome.state == "retry":
-        retry_later(task, reason=outcome.reason, countdown_s=outcome.countdown_s)
+        raise later(task, reason=outcome.reason, countdown_s=outcome.countdown_s)
     if outcome.state == "failed":
         raise StreamFailed(outcome.reason)
     if outcome.state == "skipped":

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import redis
-from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
+from celery.signals import celeryd_init, setup_logging, worker_init
 
 from config.logs import configure_logs
 from config.settings import WorkerSettings
@@ -33,12 +33,12 @@ def install(settings: WorkerSettings) -> None:
         check_credentials(settings)
         check_redis(settings)
 
-    @celeryd_after_setup.connect(weak=False)
-    def _size(instance: Any, **_: Any) -> None:
-        queues = set(instance.app.amqp.queues.consume_from)
+    @worker_init.connect(weak=False)
+    def _size(sender: Any, **_: Any) -> None:
+        queues = set(sender.app.amqp.queues.consume_from)
         # Celery fills in the app's default where -c was not given.
-        if queues == {BATCHES_QUEUE} and instance.concurrency == settings.streams_concurrency:
-            instance.concurrency = settings.batches_concurrency
+        if queues == {BATCHES_QUEUE} and sender.concurrency == settings.streams_concurrency:
+            sender.concurrency = settings.batches_concurrency
 
 
 def check_credentials(settings: WorkerSettings) -> None:

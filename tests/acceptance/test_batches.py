@@ -1,0 +1,159 @@
+"""Batches through real workers: create → poll → collect → finish."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from penstock import Client, NotEnded, NotFound, State
+from penstock.events import END, PROGRESS, QUEUED
+from penstock.jobs import Counts
+from penstock.simulator.control import Control
+from penstock.testing import wait_until
+
+Body = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
+
+
+def lines(body: Body, count: int, prompt: str = "hello") -> list[dict[str, Any]]:
+    return [{"custom_id": f"line-{i}", "params": body(f"{prompt} {i}")} for i in range(count)]
+
+
+def ended(client: Client, id: str) -> list[Any]:
+    return list(client.messages.batches.events(id, timeout=30))
+
+
+def test_a_batch_runs_from_its_requests_to_its_results(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=lines(body, 50))
+    assert job.processing_status == "in_progress"
+    events = ended(penstock_client, job.id)
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
+    assert events[0].type == QUEUED
+    assert [e.data["step"] for e in events if e.type == PROGRESS] == ["create", "poll", "collect"]
+    assert events[-1].type == END
+    done = batches.retrieve(job.id)
+    assert done.state is State.DONE
+    assert done.processing_status == "ended"
+    assert done.request_counts == Counts(succeeded=50)
+    results = {line.custom_id: line.result for line in batches.results(job.id)}
+    assert results.keys() == {f"line-{i}" for i in range(50)}
+    assert all(result.message.content[0].text for result in results.values())
+    assert penstock_control.stats()["batches_created"] == 1
+
+
+def test_every_way_a_line_can_end_is_counted(penstock_client: Client, body: Body) -> None:
+    requests = lines(body, 10)
+    requests[1]["params"] = body("[[sim expired]]")
+    requests[2]["params"] = body("[[sim errored=overloaded_error]]")
+    requests[3]["params"] = body("[[sim canceled]]")
+    requests[4]["params"] = body(model="gpt-4")
+    job = penstock_client.messages.batches.create(requests=requests)
+    ended(penstock_client, job.id)
+    done = penstock_client.messages.batches.retrieve(job.id)
+    assert done.request_counts == Counts(succeeded=6, errored=2, canceled=1, expired=1)
+    result = {r.custom_id: r.result for r in penstock_client.messages.batches.results(job.id)}
+    assert result["line-2"].error.error.type == "overloaded_error"
+    assert result["line-4"].error.error.type == "not_found_error"
+
+
+def test_the_cost_is_half_of_the_live_price(penstock_client: Client, body: Body) -> None:
+    job = penstock_client.messages.batches.create(requests=lines(body, 5))
+    end = ended(penstock_client, job.id)[-1].data
+    done = penstock_client.messages.batches.retrieve(job.id)
+    # claude-haiku-4-5: 1 and 5 dollars for a million tokens in and out
+    tokens = done.usage
+    live = (tokens["input_tokens"] * 1 + tokens["output_tokens"] * 5) / 1_000_000
+    assert done.cost == {"currency": "USD", "batch": live / 2, "live": live} == end["cost"]
+
+
+def test_a_create_call_whose_answer_was_lost_is_not_made_again(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.fault(commit_then_drop=True, path="/v1/messages/batches")
+    job = penstock_client.messages.batches.create(requests=lines(body, 7))
+    ended(penstock_client, job.id)
+    done = penstock_client.messages.batches.retrieve(job.id)
+    assert done.request_counts == Counts(succeeded=7)
+    assert penstock_control.stats()["batches_created"] == 1
+
+
+def test_a_refused_create_call_is_made_again(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.fault(status=429, method="POST", path="/v1/messages/batches", times=2)
+    job = penstock_client.messages.batches.create(requests=lines(body, 3))
+    ended(penstock_client, job.id)
+    assert penstock_client.messages.batches.retrieve(job.id).state is State.DONE
+    assert penstock_control.stats()["batches_created"] == 1
+
+
+def test_results_that_break_off_are_fetched_again(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.fault(results_cut=2000)
+    job = penstock_client.messages.batches.create(requests=lines(body, 30))
+    ended(penstock_client, job.id)
+    results = [line.custom_id for line in penstock_client.messages.batches.results(job.id)]
+    assert sorted(results) == sorted(f"line-{i}" for i in range(30))
+    stats = penstock_control.stats()
+    assert stats["faults"] == {"results_cut": 1}
+    assert stats["results_served"] == 1
+
+
+def test_line_separators_inside_an_answer_do_not_split_it(
+    penstock_client: Client, body: Body
+) -> None:
+    job = penstock_client.messages.batches.create(requests=lines(body, 5, "[[sim u2028]]"))
+    ended(penstock_client, job.id)
+    texts = [
+        r.result.message.content[0].text for r in penstock_client.messages.batches.results(job.id)
+    ]
+    assert len(texts) == 5
+    assert all("\u2028" in text for text in texts)
+
+
+def test_a_refusal_for_good_fails_the_job_with_the_apis_words(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.fault(status=403, method="POST", path="/v1/messages/batches")
+    job = penstock_client.messages.batches.create(requests=lines(body, 3))
+    end = ended(penstock_client, job.id)[-1].data
+    assert end["state"] == State.FAILED
+    assert end["error"]["type"] == "permission_error"
+    assert penstock_client.messages.batches.retrieve(job.id).error == end["error"]
+
+
+def test_cancel_reaches_the_api_and_ends_the_job(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.configure(batch_seconds=6)  # a canceled batch takes a quarter of that
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=lines(body, 1))
+    wait_until(lambda: batches.retrieve(job.id).shards[0].batch_id)
+    assert batches.cancel(job.id).processing_status == "canceling"
+    end = ended(penstock_client, job.id)[-1].data
+    assert end["state"] == State.CANCELED
+    assert penstock_control.stats()["batches_canceled"] == 1
+    assert batches.retrieve(job.id).request_counts.processing == 0
+
+
+def test_a_running_job_has_no_results_and_cannot_be_deleted(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.configure(batch_seconds=6)
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=lines(body, 2))
+    with pytest.raises(NotEnded, match="not ended"):
+        list(batches.results(job.id))
+    with pytest.raises(NotEnded, match="cancel it first"):
+        batches.delete(job.id)
+    batches.cancel(job.id)
+    ended(penstock_client, job.id)
+    batches.delete(job.id)
+    with pytest.raises(NotFound):
+        batches.retrieve(job.id)
+    assert job.id not in [other.id for other in batches.list()]

@@ -1,0 +1,59 @@
+"""A worker that cannot do its work says so in one line and does not start."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from penstock.embedded import EmbeddedRedis
+from penstock.stack import python_path, worker_command
+
+
+def start(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a streams worker that is expected to refuse."""
+    return subprocess.run(
+        worker_command("streams"),
+        env={**os.environ, "C_FORCE_ROOT": "1", **python_path(), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refusal(env: Mapping[str, str]) -> str:
+    """The one line with which a worker refuses to start."""
+    ended = start(env)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return ended.stderr.strip().splitlines()[-1]
+
+
+def test_without_an_api_key_a_worker_does_not_start(penstock_redis: EmbeddedRedis) -> None:
+    line = refusal({"PENSTOCK_REDIS_URL": penstock_redis.url})
+    assert line.startswith("penstock: no API key: set ANTHROPIC_API_KEY")
+
+
+def test_a_wrong_redis_password_is_named() -> None:
+    with EmbeddedRedis(password="right") as server:
+        url = f"redis://:wrong@127.0.0.1:{server.port}/0"
+        line = refusal({"PENSTOCK_REDIS_URL": url, "ANTHROPIC_API_KEY": "k"})
+    assert "refused the user or password in PENSTOCK_REDIS_URL" in line
+    assert "wrong" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
+        ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
+        ("PENSTOCK_POLL_SHARE", "7", "less than or equal to 1"),
+        ("ANTHROPIC_BASE_URL", "api.anthropic.com", "match pattern"),
+        ("PENSTOCK_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, told: str) -> None:
+    line = refusal({"ANTHROPIC_API_KEY": "k", name: value})
+    assert line.startswith(f"penstock: {name}: ")
+    assert told in line

@@ -1,0 +1,41 @@
+"""What all tests share: a scrubbed environment, Penstock's fixtures, and the check for leaks."""
+
+import fnmatch
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.embedded import EmbeddedRedis
+from penstock.keys import PERMANENT
+
+pytest_plugins = ["penstock.testing"]
+
+# The developer's own settings would leak into every process that a test starts.
+for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
+    if name != "PENSTOCK_REDIS_SERVER":
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def no_key_lives_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every key has a lifetime, or is listed as permanent where keys are documented."""
+    yield
+    if "penstock_redis" not in request.fixturenames:
+        return
+    server: EmbeddedRedis = request.getfixturevalue("penstock_redis")
+    leaked = keys_without_lifetime(server)
+    assert not leaked, f"keys without a TTL that are not listed as permanent: {leaked}"
+
+
+def keys_without_lifetime(server: EmbeddedRedis) -> list[str]:
+    """The keys that would stay for ever, other than those that may."""
+    import redis
+
+    with redis.Redis.from_url(server.url, decode_responses=True) as connection:
+        return [
+            key
+            for key in connection.scan_iter(count=1000)
+            if connection.ttl(key) == -1
+            and not any(fnmatch.fnmatch(key, pattern) for pattern in PERMANENT)
+        ]
