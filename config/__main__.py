@@ -19,7 +19,7 @@ def main() -> int:
         return 1
     for name, field in WorkerSettings.model_fields.items():
         value = getattr(settings, name)
-        default = field.default
+        default = field.get_default(call_default_factory=True)
         if name == "redis_url":
             value, default = where(settings), default.get_secret_value()
         elif isinstance(value, SecretStr):

@@ -44,6 +44,30 @@ class WorkerSettings(ClientSettings):
         description="Seconds of silence on a stream after which it counts as broken. The API "
         "sends pings, so a healthy stream is never silent for long.",
     )
+    attempts_limit: Count = Field(
+        default=6,
+        description="How often the API is called for one stream that keeps breaking off; then it "
+        "fails and keeps what was received.",
+    )
+    total_timeout_s: Duration = Field(
+        default=3_600.0,
+        description="Seconds from a stream's first claim after which a break is not mended any "
+        "more.",
+    )
+    deaths_limit: Count = Field(
+        default=3,
+        description="How many workers may be lost over one request before it fails: it may be "
+        "what kills them.",
+    )
+    prefill: dict[str, bool] = Field(
+        default_factory=dict,
+        description="JSON object, model id or its beginning → whether it continues a partial "
+        "assistant message; for models that penstock does not know.",
+    )
+    reaper_wait_s: Duration = Field(
+        default=10.0,
+        description="Seconds after which a wake-up that did not arrive is sent again.",
+    )
     refusals_limit: Count = Field(
         default=20,
         description="How often a request that the API refuses for the moment (429, 529, 5xx) "

@@ -7,7 +7,7 @@ from penstock.batches import Batches
 from penstock.connection import connect, translated
 from penstock.events import Cursor
 from penstock.ids import new_id
-from penstock.records import RequestRecords
+from penstock.records import DEFAULT_PRIORITY, RequestOptions, RequestRecords
 from penstock.requests import check_body, encode_body
 from penstock.settings import ClientSettings
 from penstock.stream import MessageStream, StreamRequest
@@ -63,29 +63,44 @@ class Messages:
         self._records = RequestRecords(client._redis, client.settings)
         self.batches = Batches(client._redis, client.settings, lambda: client.wakeups)
 
-    def stream(
-        self, *, timeout: float | None = None, typed: bool = False, **body: Any
-    ) -> MessageStream:
+    def stream(self, *, timeout: float | None = None, **body: Any) -> MessageStream:
         """Enqueue a Messages request and follow its answer, as ``anthropic`` does.
 
-        ``body`` is what ``client.messages.stream`` of the SDK takes. ``timeout`` bounds the
-        seconds between two events. Raises what `enqueue` raises.
+        ``body`` is what ``client.messages.stream`` of the SDK takes, and the options of
+        `enqueue`. ``timeout`` bounds the seconds between two events. Raises what `enqueue`
+        raises.
         """
-        return self.enqueue(typed=typed, **body).stream(timeout=timeout)
+        return self.enqueue(**body).stream(timeout=timeout)
 
-    def enqueue(self, *, typed: bool = False, **body: Any) -> StreamRequest:
+    def enqueue(
+        self,
+        *,
+        typed: bool = False,
+        priority: int = DEFAULT_PRIORITY,
+        deadline: float | None = None,
+        on_break: str = "continue",
+        **body: Any,
+    ) -> StreamRequest:
         """Enqueue a Messages request and return its handle at once.
 
-        ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. Raises
-        `InvalidRequest`, naming the field, or `RedisUnavailable`; nothing is enqueued then.
+        ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. ``priority``:
+        0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
+        and fails with ``deadline_exceeded``, no tokens spent. ``on_break``: what is done when the
+        answer breaks off: ``continue`` behind what was received, ``restart``, or ``fail``.
+
+        Raises `InvalidRequest`, naming the field, or `RedisUnavailable`; nothing is enqueued
+        then.
         """
+        options = RequestOptions(
+            typed=typed, priority=priority, deadline_s=deadline, on_break=on_break
+        )
         body.pop("stream", None)  # every request is streamed; the SDK's flag says nothing here
         encoded = encode_body(check_body(body))
         id, model = new_id(), str(body["model"])
         with translated(self._client.settings):
-            self._records.submit(id, model, encoded, typed=typed)
+            self._records.submit(id, model, encoded, options)
             try:
-                self._client.wakeups.stream(id, model)
+                self._client.wakeups.stream(id, model, priority)
             except BaseException:
                 # Nobody will hear of it: a record without a wake-up would only confuse.
                 self._records.discard(id)

@@ -16,7 +16,7 @@ from penstock import events
 from penstock.connection import Connection
 from penstock.errors import InvalidRequest
 from penstock.keys import JobKeys
-from penstock.records import Record, checked_id, now_ms, request_cancel
+from penstock.records import Record, checked_id, now_ms, state_found
 from penstock.requests import check_line, encode_body
 from penstock.scripts import script
 from penstock.settings import ClientSettings
@@ -188,7 +188,7 @@ class JobRecords:
                 submit.text,
                 3,
                 *(keys.meta, keys.log, keys.events),
-                *(ttl, events.encode(0, 1, queued), "", *meta),
+                *(ttl, events.encode(0, 1, queued), "", "", *meta),
             )
             pipe.zadd(self._settings.keys.jobs, {id: created})
             pipe.execute()
@@ -230,7 +230,9 @@ class JobRecords:
 
     def cancel(self, id: str, who: str) -> State:
         """Ask for a job to be canceled; returns its state. Raises `NotFound`."""
-        return request_cancel(self._redis, self._settings.keys.job(checked_id(id)), who)
+        keys = self._settings.keys.job(checked_id(id))
+        names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
+        return state_found(id, script("cancel")(self._redis, names, [who, "", ""]))
 
 
 def stored_lines(connection: Connection, key: str) -> Iterator[bytes]:

@@ -14,8 +14,8 @@ They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks f
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last are
-#: Celery's own.
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last two
+#: are Celery's own.
 PERMANENT: Final = (
     "streams*",
     "batches*",
@@ -23,6 +23,7 @@ PERMANENT: Final = (
     "_kombu.binding*",
     "*.reply.celery.pidbox",
     "*:jobs",
+    "*:live",
 )
 
 
@@ -39,7 +40,10 @@ class RecordKeys:
     @property
     def meta(self) -> str:
         """Hash, sliding. The record: ``state``, ``epoch``, ``n`` (number of the last event),
-        ``cancel`` (who asked), ``model``, times in ms since 1970, usage, error.
+        ``cancel`` (who asked), ``model``, ``worker``, times in ms since 1970, usage, error; for
+        requests also ``attempts``, ``spent`` (usage of earlier attempts), ``refusals`` (the API
+        said "not now"), ``deaths`` (workers lost), ``woken`` (by the reaper), ``due_ms``
+        (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``.
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")
@@ -132,6 +136,40 @@ class Keys:
     def job(self, id: str) -> JobKeys:
         """The keys of the batch job ``id``."""
         return JobKeys(self.prefix, id)
+
+    @property
+    def live(self) -> str:
+        """Sorted set, permanent. Id of every request that has not ended → when the reaper looks
+        at it next, in ms of Redis's clock. Written by the scripts, read by the reaper."""
+        return f"{self.prefix}:live"
+
+    @property
+    def reaper(self) -> str:
+        """String, PX a few seconds. The worker that does the reaping now. Written and read by
+        workers."""
+        return f"{self.prefix}:reaper"
+
+    @property
+    def control(self) -> str:
+        """Channel. The id of a request whose record asks for attention (it was canceled): a
+        wake-up for the worker that holds it. Published by who cancels, subscribed to by workers."""
+        return f"{self.prefix}:control"
+
+    def gate(self, model: str) -> str:
+        """Hash, 1 h sliding. What is known of the API's rate limit for a model: ``tokens``,
+        ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
+        the gate's scripts for all workers."""
+        return f"{self.prefix}:gate:{{{model}}}"
+
+    def gate_calls(self, model: str) -> str:
+        """Sorted set, 1 h sliding. Calls that the API has not answered yet → when they count as
+        lost, in ms. Written by the gate's scripts."""
+        return f"{self.gate(model)}:calls"
+
+    def gate_slots(self, model: str) -> str:
+        """Sorted set, 1 h sliding. Requests that wait for the rate limit → when their turn is,
+        in ms. Written by the gate's scripts."""
+        return f"{self.gate(model)}:slots"
 
     @property
     def jobs(self) -> str:

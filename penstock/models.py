@@ -1,5 +1,6 @@
 """What differs between models, in one table. Unknown models are taken for the newest family."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,13 @@ CAPABILITIES: Final = {
 
 #: Only inside a batch, and only with the beta ``output-300k-2026-03-24``.
 MAX_OUTPUT_TOKENS_IN_A_BATCH: Final = 300_000
+
+
+def takes_prefill(model: str, overrides: Mapping[str, bool]) -> bool:
+    """Whether ``model`` continues a partial assistant message. ``overrides``: model id or its
+    beginning → the truth about it."""
+    matching = [family for family in overrides if model.startswith(family)]
+    return overrides[max(matching, key=len)] if matching else capability(model).prefill
 
 
 def capability(model: str) -> Capability:

@@ -15,10 +15,15 @@ from penstock import events
 from penstock.connection import Connection
 from penstock.errors import InvalidRequest, NotFound
 from penstock.ids import is_id
-from penstock.keys import RecordKeys
 from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.states import State
+
+#: Celery's queues on Redis have four steps of priority (0, 3, 6, 9); this leaves room above.
+DEFAULT_PRIORITY = 3
+
+#: Milliseconds after which the reaper looks whether a fresh request's wake-up has arrived.
+LOST_AFTER_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,33 @@ class Record:
         return orjson.loads(text) if text else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What a producer may ask for beside the Messages body."""
+
+    typed: bool = False  #: publish the bare text as well
+    priority: int = DEFAULT_PRIORITY  #: 0 is taken first, 9 last
+    deadline_s: float | None = None  #: seconds after which it is not worth starting any more
+    on_break: str = "continue"  #: continue · restart · fail
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.priority <= 9:
+            raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
+        if self.deadline_s is not None and self.deadline_s <= 0:
+            raise InvalidRequest("must be a number of seconds above 0", field="deadline")
+        if self.on_break not in ("continue", "restart", "fail"):
+            raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_break")
+
+    def fields(self) -> dict[str, str | int]:
+        """Their fields of the record."""
+        fields: dict[str, str | int] = {"priority": self.priority, "on_break": self.on_break}
+        if self.typed:
+            fields["typed"] = 1
+        if self.deadline_s is not None:
+            fields["deadline_ms"] = now_ms() + int(self.deadline_s * 1000)
+        return fields
+
+
 def now_ms() -> int:
     """Milliseconds since 1970, the unit of every time in a record."""
     return time.time_ns() // 1_000_000
@@ -72,7 +104,7 @@ class RequestRecords:
         self._redis = connection
         self._settings = settings
 
-    def submit(self, id: str, model: str, body: bytes, *, typed: bool) -> None:
+    def submit(self, id: str, model: str, body: bytes, options: "RequestOptions") -> None:
         """Record a request (``body``: JSON) and log its first event.
 
         Raises `InvalidRequest` if the id is in use, `redis.RedisError` if Redis fails.
@@ -80,15 +112,15 @@ class RequestRecords:
         keys = self._settings.keys.request(id)
         queued = {"type": events.QUEUED, "id": id, "model": model}
         meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
-        if typed:
-            meta["typed"] = 1
+        meta |= options.fields()
         fresh = script("submit")(
             self._redis,
-            [keys.meta, keys.log, keys.events, keys.request],
+            [keys.meta, keys.log, keys.events, keys.request, self._settings.keys.live],
             [
                 self._settings.request_ttl_s,
                 events.encode(0, 1, queued),
                 body,
+                LOST_AFTER_MS,
                 *(item for pair in meta.items() for item in pair),
             ],
         )
@@ -99,6 +131,7 @@ class RequestRecords:
         """Remove a request that could not be announced."""
         keys = self._settings.keys.request(id)
         self._redis.delete(keys.meta, keys.log, keys.request)
+        self._redis.zrem(self._settings.keys.live, id)
 
     def read(self, id: str) -> Record:
         """The record. Raises `NotFound`."""
@@ -115,13 +148,23 @@ class RequestRecords:
         return Record.parse(id, raw), (text or b"").decode()
 
     def cancel(self, id: str, who: str) -> State:
-        """Ask for a request to be canceled; returns its state. Raises `NotFound`."""
-        return request_cancel(self._redis, self._settings.keys.request(checked_id(id)), who)
+        """Ask for a request to be canceled; returns the state it had. Raises `NotFound`.
+
+        One that no worker holds ends at once; what was received before is kept.
+        """
+        keys = self._settings.keys.request(checked_id(id))
+        end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
+        names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
+        state = script("cancel")(
+            self._redis,
+            [*names, keys.lease, self._settings.keys.live],
+            [who, orjson.dumps(end), self._settings.retention_s],
+        )
+        return state_found(id, state)
 
 
-def request_cancel(connection: Connection, keys: RecordKeys, who: str) -> State:
-    """Set the cancel flag of a request or a job; returns its state. Raises `NotFound`."""
-    state = script("cancel")(connection, [keys.meta], [who])
+def state_found(id: str, state: bytes) -> State:
+    """The cancel script's answer. Raises `NotFound`."""
     if not state:
-        raise NotFound(f"no record of {keys.id}: it never existed, or it has expired")
+        raise NotFound(f"no record of {id}: it never existed, or it has expired")
     return State(state.decode())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import names
 from penstock.errors import RedisUnavailable
+from penstock.records import DEFAULT_PRIORITY
 from penstock.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def shown(kind: str, model: str, id: str, shard: int | None = None) -> dict[str,
     return {"argsrepr": args, "kwargsrepr": repr(facts)}
 
 
+def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
+    """Send the wake-up of a recorded request."""
+    app.send_task(
+        names.STREAM,
+        args=(id,),
+        task_id=id,
+        queue=names.STREAMS_QUEUE,
+        priority=priority,
+        ignore_result=True,
+        **shown("stream", model, id),
+    )
+
+
 class WakeUps:
     """Sends wake-ups on behalf of a producer."""
 
@@ -73,17 +87,10 @@ class WakeUps:
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0},
         )
 
-    def stream(self, id: str, model: str) -> None:
+    def stream(self, id: str, model: str, priority: int = DEFAULT_PRIORITY) -> None:
         """Announce a recorded request. Raises `RedisUnavailable`."""
         with _translated():
-            self._app.send_task(
-                names.STREAM,
-                args=(id,),
-                task_id=id,
-                queue=names.STREAMS_QUEUE,
-                ignore_result=True,
-                **shown("stream", model, id),
-            )
+            send_stream(self._app, id, model, priority)
 
     def batch(self, job: str, shard: int, model: str, step: str = names.BATCH_CREATE) -> None:
         """Announce a recorded shard of a batch job. Raises `RedisUnavailable`."""

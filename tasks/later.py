@@ -22,4 +22,5 @@ def later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Excepti
         # Celery would make these anew from the arguments, and lose the kind and the model.
         argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]
         kwargsrepr=task.request.get("kwargsrepr"),
+        priority=(task.request.delivery_info or {}).get("priority") or 0,
     )

@@ -3,15 +3,19 @@
 Pure: `take` gives the arguments of one call of the write script, `settle` takes its answer.
 While a call is under way, deltas of the same block that come in are merged into one event; an
 idle stream therefore sends every delta at once, and a busy one sends fewer, larger events.
+
+What was written stays in memory for a while: a Redis that is restarted may have lost the end of
+its log, and says so with the next call (``gap``); then the same lines are written again.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from penstock import events
-from penstock.keys import RequestKeys
+from penstock.keys import Keys
 from penstock.states import State
 
 #: Delta type → its field. These say the same whether they come in one piece or in many.
@@ -20,6 +24,10 @@ MERGED: Final = {
     "thinking_delta": "thinking",
     "input_json_delta": "partial_json",
 }
+
+#: So many bytes of written events are kept for a Redis that forgets. With ``appendfsync everysec``
+#: it forgets a second or two: at 40 deltas a second some 15 kB.
+KEPT_BYTES: Final = 128 * 1024
 
 
 @dataclass(slots=True)
@@ -39,6 +47,18 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """One call's events and what they did to the record, in case they have to be written again."""
+
+    first: int
+    lines: list[bytes]
+    text: str
+    fresh: bool  #: the text was emptied first
+    meta: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call of the write script; sent again unchanged until Redis has answered."""
 
@@ -51,15 +71,19 @@ class Outbox:
 
     def __init__(
         self,
-        keys: RequestKeys,
+        keys: Keys,
+        id: str,
         *,
+        worker: str,
         epoch: int,
         n: int,
         ttl_s: int,
         retention_s: int,
         typed: bool = False,
     ) -> None:
-        self.keys = keys
+        self.id = id
+        self.keys = keys.request(id)
+        self.worker = worker
         self.epoch = epoch
         self.lost = ""  #: why this worker may not write any more; empty while it may
         self.cancel = ""  #: who asked for the stream to be canceled
@@ -68,14 +92,18 @@ class Outbox:
         self._retention_s = retention_s
         self._entries: list[_Entry] = []
         self._text: list[str] = []
+        self._fresh = False
         self._meta: dict[str, Any] = {}
         self._final = ""
+        self._sent: _Written | None = None  # under way
         self._call: Call | None = None
-        self._count = 0  # events in the call under way
+        self._kept: deque[_Written] = deque()
+        self._kept_bytes = 0
         self._calls = 0
-        self._names = [keys.meta, keys.log, keys.lease, keys.events, keys.text]
+        own = self.keys
+        self._names = [own.meta, own.log, own.lease, own.events, own.text, keys.live]
         if typed:
-            self._names.append(keys.typed)
+            self._names.append(own.typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Take one of the API's events: ``raw`` is its JSON, ``data`` the same, parsed."""
@@ -99,6 +127,12 @@ class Outbox:
     def add_own(self, data: dict[str, Any]) -> None:
         """Take one of Penstock's own events."""
         self._entries.append(_Entry(orjson.dumps(data)))
+
+    def rewind(self, index: int, offset: int, *, drop_text: bool) -> None:
+        """Take back what readers got from this place on."""
+        self.add_own({"type": events.REWIND, "index": index, "offset": offset})
+        if drop_text:
+            self._text, self._fresh = [], True
 
     def note(self, **fields: Any) -> None:
         """Have fields of the record written along with the next events."""
@@ -125,39 +159,75 @@ class Outbox:
         if self.lost:
             return None
         if self._call is None and (self._entries or self._meta):
-            self._call = self._next()
+            self._sent = self._gather()
+            self._call = self._call_for(self._sent)
         return self._call
-
-    def _next(self) -> Call:
-        first = self._n + 1
-        lines = [
-            events.wrap(self.epoch, first + i, entry.render())
-            for i, entry in enumerate(self._entries)
-        ]
-        meta = [item for pair in self._meta.items() for item in pair]
-        text = "".join(self._text)
-        self._count = len(lines)
-        args = [self.epoch, first, self._renewal(), text, self._final, len(lines), *lines, *meta]
-        self._entries, self._text, self._meta = [], [], {}
-        self._calls += 1
-        return Call(self._names, args)
 
     def settle(self, reply: list[Any]) -> None:
         """Take the script's answer to the call."""
         verdict = reply[0]
         if verdict == b"ok":
-            self._n += self._count
-            self.cancel = self.cancel or reply[2].decode()
-            self._call = None
+            self._stands(reply[2].decode())
         elif verdict == b"fenced":
             self.lost = "another worker has claimed it, or it has ended"
         elif verdict == b"gone":
             self.lost = "its record has expired or was deleted"
         else:
-            self.lost = f"its log ends at {reply[1]}, not at {self._n}"
+            self._write_again(int(reply[1]))
+
+    def _gather(self) -> _Written:
+        first = self._n + 1
+        lines = [
+            events.wrap(self.epoch, first + i, entry.render())
+            for i, entry in enumerate(self._entries)
+        ]
+        text = "".join(self._text)
+        size = sum(map(len, lines))
+        written = _Written(first, lines, text, self._fresh, self._meta, size)
+        self._entries, self._text, self._meta, self._fresh = [], [], {}, False
+        return written
+
+    def _call_for(self, written: _Written) -> Call:
+        meta = [item for pair in written.meta.items() for item in pair]
+        self._calls += 1
+        args = [self.worker, self.epoch, written.first, self._renewal(), written.text]
+        args += ["1" if written.fresh else "", self._final, len(written.lines)]
+        return Call(self._names, [*args, *written.lines, *meta])
+
+    def _stands(self, cancel: str) -> None:
+        written = self._sent
+        assert written is not None
+        self._n = max(self._n, written.first + len(written.lines) - 1)
+        self.cancel = self.cancel or cancel
+        self._sent = self._call = None
+        self._kept.append(written)
+        self._kept_bytes += written.size
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popleft().size
+
+    def _write_again(self, top: int) -> None:
+        """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
+        written = [*self._kept, *([self._sent] if self._sent else [])]
+        missing = [each for each in written if each.first + len(each.lines) - 1 > top]
+        if not missing or missing[0].first > top + 1:
+            self.lost = f"its log ends at {top}, and what came behind is not in memory any more"
+            return
+        # A call is atomic, so the log ends where one of ours did, not inside of it.
+        self._kept = deque(each for each in self._kept if each not in missing)
+        self._kept_bytes = sum(each.size for each in self._kept)
+        self._sent = _Written(
+            first=top + 1,
+            lines=[line for each in missing for line in each.lines],
+            text="".join(each.text for each in missing),
+            fresh=any(each.fresh for each in missing),
+            meta={k: v for each in missing for k, v in each.meta.items()},
+            size=sum(each.size for each in missing),
+        )
+        self._calls = 0  # the lifetimes may be lost as well
+        self._call = self._call_for(self._sent)
 
     def _renewal(self) -> int | str:
-        """The lifetime to set with this call; only every so often, since it costs three EXPIREs."""
+        """The lifetime to set with this call; only now and then, since it costs three EXPIREs."""
         if self._final:
             return self._retention_s
-        return self._ttl_s if self._calls % 256 == 0 else ""
+        return self._ttl_s if self._calls % 256 == 1 else ""

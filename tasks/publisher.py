@@ -11,11 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import redis
 
-from penstock import events
 from penstock.connection import Connection
+from penstock.keys import Keys
 from penstock.scripts import Script, script
 from tasks.outbox import Call, Outbox
 
@@ -26,15 +25,13 @@ RETRY_S = 0.2
 #: The lease is renewed so many times in its life.
 RENEWALS = 3
 
-_HEARTBEAT = b'{"e":%d,"n":%%n,"data":%s}'
-
 
 class Publisher:
     """Writes what outboxes hold, and renews the leases of their streams."""
 
-    def __init__(self, connection: Connection, *, worker: str, lease_ms: int) -> None:
+    def __init__(self, connection: Connection, keys: Keys, *, lease_ms: int) -> None:
         self._redis = connection
-        self._worker = worker
+        self._keys = keys
         self._lease_ms = lease_ms
         self._write: Script = script("write")
         self._renew: Script = script("renew")
@@ -77,7 +74,7 @@ class Publisher:
     def look(self, id: str) -> None:
         """Look at a stream's cancel flag now, not with its next write."""
         for outbox in self._watched:
-            if outbox.keys.id == id:
+            if outbox.id == id:
                 self._looked = asyncio.ensure_future(self._renew_now([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
@@ -107,7 +104,7 @@ class Publisher:
         for (outbox, _), reply in zip(calls, replies, strict=True):
             if isinstance(reply, Exception):
                 # Refused, not lost: full, read only, loading. Nothing of it was written.
-                logger.warning("Redis refuses to write %s: %s", outbox.keys.id, reply)
+                logger.warning("Redis refuses to write %s: %s", outbox.id, reply)
                 self.notify(outbox)
                 continue
             outbox.settle(reply)
@@ -139,11 +136,8 @@ class Publisher:
 
     def _renewal(self, outbox: Outbox) -> Call:
         keys = outbox.keys
-        beat = _HEARTBEAT % (outbox.epoch, orjson.dumps({"type": events.HEARTBEAT}))
-        return Call(
-            [keys.meta, keys.lease, keys.events],
-            [self._worker, outbox.epoch, self._lease_ms, beat],
-        )
+        names = [keys.meta, keys.lease, keys.events, self._keys.live]
+        return Call(names, [outbox.worker, outbox.epoch, self._lease_ms])
 
     def _take_renewal(self, outbox: Outbox, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:

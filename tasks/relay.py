@@ -1,32 +1,45 @@
 """Carry one request from its record through the API to its readers.
 
-claim → call the API → publish every event → end. All streams of a process run here, on one
-event loop. A record that somebody else holds, or that has ended, is left alone, so a wake-up
-that comes twice does nothing the second time.
+claim → gate → call → publish every event → end. All streams of a process run here, on one event
+loop. An answer that breaks off is gone on with, here or by whoever claims the request next: what
+readers have is in the log, so any worker can continue it.
 """
 
 import asyncio
+import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import anthropic
 import httpx2
 import orjson
 
 from config.settings import WorkerSettings
+from penstock import events
 from penstock.connection import Connection
-from penstock.keys import RequestKeys
+from penstock.models import takes_prefill
 from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.states import State
-from tasks.answer import Answer, StreamBroken
 from tasks.api import ApiProblem, problem_of
-from tasks.outbox import Outbox
+from tasks.attempt import Attempt, StreamBroken
+from tasks.call import open_stream
+from tasks.continuation import Mode, OnBreak, Plan, plan
+from tasks.gate import Gate
 from tasks.publisher import Publisher
 from tasks.refusals import wait_s
 from tasks.sse import SSEDecoder
+from tasks.work import Refused, Work
+
+logger = logging.getLogger(__name__)
+
+#: Longest pause before a broken answer is gone on with; its readers are waiting.
+MEND_MAX_WAIT_S: Final = 5.0
+#: A worker that shuts down waits so long for Redis to take what it has.
+LAST_WRITE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +52,24 @@ class Outcome:
     countdown_s: float = 0.0  #: for ``retry``: when
 
 
-class Interrupted(Exception):
-    """The stream was canceled, or is not ours any more."""
+class _Interrupted(Exception):
+    """The stream was canceled or handed over, or is not ours any more."""
 
 
-@dataclass(slots=True)
-class _Work:
-    """One claimed request while it runs."""
+class _NotNow(Exception):
+    """The call is not to be made now; the request goes back to the queue."""
 
-    id: str
-    outbox: Outbox
-    answer: Answer
-    claimed_ms: int
-    first_delta_ms: int | None = None
-    api_request_id: str = ""
+    def __init__(self, reason: str, countdown_s: float) -> None:
+        super().__init__(reason)
+        self.countdown_s = countdown_s
+
+
+class _Failed(Exception):
+    """The request cannot be answered."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["type"])
+        self.error = error
 
 
 class Relay:
@@ -71,189 +88,263 @@ class Relay:
         self._api = api
         self._publisher = publisher
         self._worker = worker
+        self._gate = Gate(connection, settings.keys)
+        self._running: dict[str, Work] = {}
+        self._refuse_prefill: set[str] = set()  # models that said so
+        self._closing = False
 
     async def run(self, id: str) -> Outcome:
         """Take a request as far as it goes; returns what became of it."""
-        keys = self._settings.keys.request(id)
-        claim = await script("claim").run(
-            self._redis,
-            [keys.meta, keys.lease],
-            [self._worker, self._settings.lease_ms, now_ms()],
-        )
-        if claim[0] != b"claimed":
-            return Outcome("skipped", reason=_why_not(claim))
-        work = await self._prepare(id, keys, epoch=claim[1], n=claim[2])
-        work.outbox.cancel = claim[3].decode()
-        task = asyncio.current_task()
-        assert task is not None
-        interrupt = asyncio.Event()
-        self._publisher.watch(work.outbox, interrupt.set)
         try:
-            return await self._attempt(work, keys, interrupt)
+            work = await Work.claim(self._redis, self._settings, id, self._worker)
+        except Refused as refused:
+            return Outcome("skipped", reason=str(refused))
+        work.hand_over = self._closing
+        self._running[id] = work
+        self._publisher.watch(work.outbox, work.interrupt.set)
+        try:
+            return await self._answer(work)
         finally:
+            self._running.pop(id, None)
             self._publisher.forget(work.outbox)
 
     async def cancel(self, id: str, who: str) -> None:
-        """Cancel a request that runs here; its next write sees the flag at the latest."""
-        keys = self._settings.keys.request(id)
-        await script("cancel").run(self._redis, [keys.meta], [who])
+        """Cancel a request, wherever it is."""
+        keys, shared = self._settings.keys.request(id), self._settings.keys
+        end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
+        await script("cancel").run(
+            self._redis,
+            [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live],
+            [who, orjson.dumps(end), self._settings.retention_s],
+        )
         self._publisher.look(id)
 
-    async def _prepare(self, id: str, keys: RequestKeys, *, epoch: int, n: int) -> _Work:
-        typed = await self._redis.hget(keys.meta, "typed")
-        outbox = Outbox(
-            keys,
-            epoch=epoch,
-            n=n,
-            ttl_s=self._settings.request_ttl_s,
-            retention_s=self._settings.retention_s,
-            typed=typed == b"1",
-        )
-        return _Work(id, outbox, Answer(), claimed_ms=now_ms())
+    def hand_over(self) -> None:
+        """Give all running streams back to the queue at once: this worker shuts down."""
+        self._closing = True
+        for work in self._running.values():
+            work.hand_over = True
+            work.interrupt.set()
 
-    async def _attempt(self, work: _Work, keys: RequestKeys, interrupt: asyncio.Event) -> Outcome:
-        body = await self._redis.get(keys.request)
-        if body is None:
-            return await self._fail(work, {"type": "not_found_error", "message": "body expired"})
+    async def _answer(self, work: Work) -> Outcome:
         try:
-            await self._interruptible(self._stream(work, orjson.loads(body)), interrupt, work)
-        except Interrupted:
+            await self._interruptible(self._until_complete(work), work)
+        except _Interrupted:
             return await self._interrupted(work)
-        except StreamBroken as broken:
-            return await self._fail(work, broken.error)
-        except (anthropic.APIError, httpx2.HTTPError) as error:
-            return await self._refused(work, problem_of(error))
+        except _NotNow as later:
+            return await self._back_to_queue(work, str(later), later.countdown_s)
+        except _Failed as failed:
+            return await self._finish(work, State.FAILED, error=failed.error)
+        except Exception as error:
+            # Ours, not the API's. A request that fails is better than one that hangs.
+            logger.exception("request %s failed by an error of penstock", work.id)
+            bug = {"type": "internal_error", "message": f"{type(error).__name__} in the worker"}
+            return await self._finish(work, State.FAILED, error=bug)
         return await self._finish(work, State.DONE)
 
-    async def _interruptible(self, stream: Any, interrupt: asyncio.Event, work: _Work) -> None:
-        """Run ``stream`` until it ends or is interrupted; an interrupt closes its connection."""
-        if work.outbox.cancel:
-            stream.close()
-            raise Interrupted
-        streaming = asyncio.ensure_future(stream)
-        interrupted = asyncio.ensure_future(interrupt.wait())
+    async def _interruptible(self, running: Coroutine[Any, Any, None], work: Work) -> None:
+        """Run it until it ends or is interrupted; an interrupt closes its connection."""
+        if work.outbox.cancel or work.hand_over:
+            running.close()
+            raise _Interrupted
+        task = asyncio.ensure_future(running)
+        interrupt = asyncio.ensure_future(work.interrupt.wait())
         try:
-            await asyncio.wait({streaming, interrupted}, return_when=asyncio.FIRST_COMPLETED)
-            if not streaming.done():
-                streaming.cancel()
-                await asyncio.wait({streaming})
-                raise Interrupted
-            await streaming
+            await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+                raise _Interrupted
+            await task
         finally:
-            interrupted.cancel()
+            interrupt.cancel()
 
-    async def _stream(self, work: _Work, body: dict[str, Any]) -> None:
-        """Call the API and hand every event to the outbox as it arrives."""
-        decoder, outbox, answer = SSEDecoder(), work.outbox, work.answer
-        async for chunk in self._chunks(work, body):
+    async def _until_complete(self, work: Work) -> None:
+        """Call the API until the answer is complete."""
+        body = self._startable(work)
+        broken: StreamBroken | None = None
+        while not work.transcript.complete:
+            reason = str(broken.error["type"]) if broken else "takeover"
+            if broken is not None:
+                self._mendable(work, broken)
+                wait = wait_s(work.attempts, None, MEND_MAX_WAIT_S, random.random())  # noqa: S311
+                await asyncio.sleep(wait)
+            broken = await self._attempt(work, body, reason)
+
+    def _startable(self, work: Work) -> dict[str, Any]:
+        """The body. Raises `_Failed` for a request that must not be called (any more)."""
+        if work.body is None:
+            raise _Failed({"type": "not_found_error", "message": "the request's body has expired"})
+        if work.deadline_ms and now_ms() > work.deadline_ms and not work.attempts:
+            message = "its deadline passed while it waited; no tokens were spent"
+            raise _Failed({"type": "deadline_exceeded", "message": message})
+        if work.deaths >= self._settings.deaths_limit:
+            message = f"{work.deaths} workers were lost while they ran this request"
+            raise _Failed({"type": "worker_lost", "message": message})
+        if work.attempts and work.on_break is OnBreak.FAIL:
+            raise _Failed({"type": "worker_lost", "message": "the worker was lost"})
+        return work.body
+
+    def _mendable(self, work: Work, broken: StreamBroken) -> None:
+        """Raises `_Failed` where a broken answer is not to be gone on with."""
+        exhausted = (
+            work.attempts >= self._settings.attempts_limit
+            or work.age_s > self._settings.total_timeout_s
+        )
+        if work.on_break is OnBreak.FAIL or not broken.transient or exhausted:
+            raise _Failed(broken.error)
+
+    async def _attempt(self, work: Work, body: dict[str, Any], reason: str) -> StreamBroken | None:
+        """One call; returns how it broke off, None if it is complete."""
+        await self._wait_for_turn(work)
+        prefill = takes_prefill(work.model, self._settings.prefill)
+        prefill = prefill and work.model not in self._refuse_prefill
+        planned = plan(work.transcript, body, work.on_break, prefill=prefill)
+        try:
+            async with open_stream(self._api, planned.body) as answer:
+                work.start_attempt()
+                self._announce(work, planned, reason)
+                work.api_request_ids.append(answer.headers.get("request-id", ""))
+                await self._gate.report(work.model, work.id, answer.headers)
+                await self._relay(work, planned, answer.chunks())
+        except StreamBroken as broken:
+            return broken
+        except (anthropic.APIError, httpx2.HTTPError) as error:
+            await self._refused(work, planned, error)
+        return None
+
+    def _announce(self, work: Work, planned: Plan, reason: str) -> None:
+        """Tell readers that an attempt goes on with, or anew, what they have."""
+        if work.attempts == 1:
+            return
+        outbox, transcript = work.outbox, work.transcript
+        resume = {"mode": planned.mode, "attempt": work.attempts, "reason": reason}
+        outbox.add_own({"type": events.RESUME, **resume})
+        if planned.rewind:
+            index, offset = planned.rewind
+            before = len(transcript.text)
+            transcript.apply({"type": events.REWIND, "index": index, "offset": offset})
+            outbox.rewind(index, offset, drop_text=len(transcript.text) < before)
+        self._publisher.notify(outbox)
+
+    async def _relay(self, work: Work, planned: Plan, chunks: Any) -> None:
+        """Hand every event to the outbox as it arrives. Raises `StreamBroken`."""
+        decoder, outbox, transcript = SSEDecoder(), work.outbox, work.transcript
+        attempt = Attempt(planned, transcript, work.usage)
+        async for chunk in chunks:
             for raw in decoder.feed(chunk):
-                data = orjson.loads(raw)
-                if answer.apply(data):
-                    outbox.add(raw, data)
-                if answer.has_delta and work.first_delta_ms is None:
-                    work.first_delta_ms = now_ms()
+                for line, data in attempt.take(raw):
+                    outbox.add(line, data)
+            if transcript.has_delta and work.first_delta_ms is None:
+                work.first_delta_ms = now_ms() - work.started_ms
+                outbox.note(first_delta_ms=work.first_delta_ms)
+            if attempt.noted:
+                outbox.note(spent=orjson.dumps(work.usage.total))
+                attempt.noted = False
             self._publisher.notify(outbox)
-            if answer.stopped:
+            if transcript.stopped:
                 break  # not at the end of the body: a proxy may keep the connection open
-        if not answer.complete:
+        if not transcript.complete:
             raise StreamBroken(
                 "incomplete_stream", "the connection was closed before the answer was complete"
             )
 
-    async def _chunks(self, work: _Work, body: dict[str, Any]) -> AsyncIterator[bytes]:
-        """The raw bytes of the answer. The body goes out as the producer wrote it: `extra_body`
-        replaces the SDK's own arguments, which would only be transformed again."""
-        call = self._api.messages.with_streaming_response.create(
-            model=body["model"],
-            max_tokens=body["max_tokens"],
-            messages=[],
-            stream=True,
-            extra_body=body,
-            # gzip would hold deltas back until its block is full
-            extra_headers={"Accept-Encoding": "identity"},
+    async def _wait_for_turn(self, work: Work) -> None:
+        """Ask the rate gate. Raises `_NotNow`: a request that waits holds no slot."""
+        wait = await self._gate.wait_s(work.model, work.id)
+        if wait > 0:
+            raise _NotNow("waiting for its turn at the API's rate limit", wait)
+
+    async def _refused(self, work: Work, planned: Plan, error: Exception) -> None:
+        """The API gave no answer: raises `_NotNow` or `_Failed`, or returns to try otherwise."""
+        problem = problem_of(error)
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        await self._gate.report(
+            work.model,
+            work.id,
+            headers,
+            refused=problem.status in (429, 529) and problem.passing,
+            retry_after_s=problem.retry_after,
         )
-        async with call as response:
-            work.api_request_id = response.headers.get("request-id", "")
-            try:
-                async for chunk in response.iter_bytes():
-                    yield chunk
-            except httpx2.TransportError as error:
-                # The SDK lets these through as they are once the body has begun.
-                name = type(error).__name__
-                raise StreamBroken("connection_error", f"the stream broke off: {name}") from error
-
-    async def _interrupted(self, work: _Work) -> Outcome:
-        if work.outbox.lost:
-            return Outcome("skipped", reason=work.outbox.lost)
-        return await self._finish(work, State.CANCELED, by=work.outbox.cancel)
-
-    async def _refused(self, work: _Work, problem: ApiProblem) -> Outcome:
-        """The API gave no answer at all: back to the queue, or the end."""
+        if planned.mode is Mode.PREFILL and problem.status == 400 and "prefill" in problem.message:
+            self._refuse_prefill.add(work.model)
+            return
         if not problem.passing:
-            return await self._fail(work, problem.as_error())
+            raise _Failed(problem.as_error())
         keys = work.outbox.keys
         refusals = int(await self._redis.hincrby(keys.meta, "refusals", 1))
         if refusals >= self._settings.refusals_limit:
-            error = problem.as_error()
-            error["message"] += f" (refused {refusals} times)"
-            return await self._fail(work, error)
+            raise _Failed(_counted(problem, refusals))
+        longest = self._settings.refusal_max_wait_s
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        raise _NotNow(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
+
+    async def _interrupted(self, work: Work) -> Outcome:
+        if work.outbox.lost:
+            return Outcome("skipped", reason=work.outbox.lost)
+        if work.outbox.cancel:
+            return await self._finish(work, State.CANCELED, by=work.outbox.cancel)
+        reason = "handed over: its worker is shutting down"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                return await self._back_to_queue(work, reason, 0.0)
+        # Redis is away. The lease runs out, and another worker goes on with what stands there.
+        return Outcome("skipped", reason=f"{reason}, and Redis is away")
+
+    async def _back_to_queue(self, work: Work, reason: str, countdown_s: float) -> Outcome:
+        """Give up the claim with everything written, so that the next one can go on."""
+        await self._publisher.drain(work.outbox)
+        if work.outbox.lost:
+            return Outcome("skipped", reason=work.outbox.lost)
+        keys = work.outbox.keys
+        due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.reaper_wait_s * 1000)
         await script("release").run(
-            self._redis, [keys.meta, keys.lease], [self._worker, work.outbox.epoch]
+            self._redis,
+            [keys.meta, keys.lease, self._settings.keys.live],
+            [self._worker, work.outbox.epoch, due_ms, patience_ms],
         )
-        wait = wait_s(
-            refusals,
-            problem.retry_after,
-            self._settings.refusal_max_wait_s,
-            random.random(),  # noqa: S311 - spreads load, guards nothing
-        )
-        return Outcome("retry", reason=str(problem), countdown_s=wait)
+        return Outcome("retry", reason=reason, countdown_s=countdown_s)
 
-    async def _fail(self, work: _Work, error: dict[str, Any]) -> Outcome:
-        return await self._finish(work, State.FAILED, error=error)
-
-    async def _finish(self, work: _Work, state: State, **more: Any) -> Outcome:
+    async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:
         """Write the last event and wait until it stands."""
-        answer, ended_ms = work.answer, now_ms()
-        first = None if work.first_delta_ms is None else work.first_delta_ms - work.claimed_ms
+        transcript, ended_ms = work.transcript, now_ms()
+        usage = work.usage.total
         end: dict[str, Any] = {
             "state": state,
-            "stop_reason": answer.stop_reason,
-            "usage": answer.usage,
-            "characters": answer.characters,
-            "text_sha256": answer.text_sha256,
-            "first_delta_ms": first,
-            "total_ms": ended_ms - work.claimed_ms,
-            **({"api_request_id": work.api_request_id} if work.api_request_id else {}),
+            "stop_reason": transcript.stop_reason,
+            "usage": usage,
+            "characters": len(transcript.text),
+            "text_sha256": transcript.text_sha256,
+            "first_delta_ms": work.first_delta_ms,
+            "total_ms": ended_ms - work.started_ms,
+            "attempts": work.attempts,
+            "api_request_ids": [id for id in work.api_request_ids if id],
             **more,
         }
         work.outbox.end(
             end,
             ended_ms=ended_ms,
-            usage=orjson.dumps(answer.usage),
-            stop_reason=answer.stop_reason or "",
+            usage=orjson.dumps(usage),
+            stop_reason=transcript.stop_reason or "",
             **({"error": orjson.dumps(more["error"])} if "error" in more else {}),
         )
         await self._publisher.drain(work.outbox)
-        # The body and the lease are not part of the write: they only have to go away in time.
-        await self._redis.expire(work.outbox.keys.request, self._settings.retention_s)
         if work.outbox.lost:
             return Outcome("skipped", reason=work.outbox.lost)
-        return Outcome(state, _summary(work, end), reason=_reason(more))
+        # Not part of the write: the body only has to go away in time.
+        with suppress(Exception):
+            await self._redis.expire(work.outbox.keys.request, self._settings.retention_s)
+        return Outcome(state, _summary(end), reason=_reason(more.get("error")))
 
 
-def _why_not(claim: list[Any]) -> str:
-    """The claim script's refusal in words."""
-    words = {
-        b"gone": "its record has expired or was deleted",
-        b"ended": "it has ended already",
-        b"leased": "another worker is at it",
-    }
-    return words[claim[0]]
+def _counted(problem: ApiProblem, refusals: int) -> dict[str, Any]:
+    error = problem.as_error()
+    error["message"] += f" (refused {refusals} times)"
+    return error
 
 
-def _reason(more: dict[str, Any]) -> str:
+def _reason(error: dict[str, Any] | None) -> str:
     """Why a stream did not end well, without the API's words: they may quote the request."""
-    error = more.get("error")
     if error is None:
         return ""
     status = f" (HTTP {error['status']})" if "status" in error else ""
@@ -261,14 +352,15 @@ def _reason(more: dict[str, Any]) -> str:
     return f"{error['type']}{status}{request}"
 
 
-def _summary(work: _Work, end: dict[str, Any]) -> dict[str, Any]:
+def _summary(end: dict[str, Any]) -> dict[str, Any]:
     """What Flower shows of a stream that has ended."""
     return {
         "kind": "stream",
         "state": str(end["state"]),
         "stop_reason": end["stop_reason"],
-        "input_tokens": work.answer.usage.get("input_tokens"),
-        "output_tokens": work.answer.usage.get("output_tokens"),
+        "input_tokens": end["usage"].get("input_tokens"),
+        "output_tokens": end["usage"].get("output_tokens"),
         "first_delta_ms": end["first_delta_ms"],
         "total_ms": end["total_ms"],
+        "attempts": end["attempts"],
     }

@@ -1,42 +1,40 @@
 """The task ``penstock.stream``: one live stream, from its wake-up to its end."""
 
-import os
-import socket
-import threading
-from functools import cache
 from typing import Any
 
 from celery import Task
+from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
 from penstock import names
-from penstock.connection import connect_async
-from tasks.api import async_client
+from penstock.wakeups import send_stream
+from tasks.engine import Engine
 from tasks.later import later
-from tasks.publisher import Publisher
-from tasks.relay import Outcome, Relay
+from tasks.relay import Outcome
 from workers.app import app, settings
 from workers.loop import streams_loop
-from workers.pool import on_terminate
+from workers.pool import on_shutdown, on_terminate
 
 logger = get_task_logger(__name__)
-_starting = threading.Lock()
 
 
 class StreamFailed(Exception):
     """The stream ended in an error; its record has the API's words."""
 
 
+def _send(id: str, model: str, priority: int) -> None:
+    send_stream(app, id, model, priority)
+
+
+engine = Engine(settings, streams_loop, _send)
+
+
 @app.task(name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,))
 def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
     """Relay the request ``id``. Returns a summary without any of its content."""
-    relay = _relay()
+    relay = engine.start()
     future = streams_loop.submit(relay.run(id))
-
-    def terminate() -> None:
-        streams_loop.submit(relay.cancel(id, "terminate"))
-
-    with on_terminate(terminate):
+    with on_terminate(lambda: engine.cancel(id, "terminate")):
         outcome = future.result()
     return _report(task, id, outcome)
 
@@ -53,20 +51,16 @@ def _report(task: "Task[Any, Any]", id: str, outcome: Outcome) -> dict[str, Any]
     return outcome.summary
 
 
-def _relay() -> Relay:
-    """The relay of this process, started with its first stream: a forked or idle process has no
-    connections."""
-    with _starting:
-        return _started_relay()
+@worker_ready.connect
+def _ready(sender: Any, **_: Any) -> None:
+    """Be warm for the first stream, and begin to reap, where this worker takes streams."""
+    if names.STREAMS_QUEUE in sender.app.amqp.queues.consume_from:
+        engine.start()
+        on_shutdown(engine.hand_over)
 
 
-@cache
-def _started_relay() -> Relay:
-    async def start() -> Relay:
-        worker = f"{socket.gethostname()}:{os.getpid()}"
-        connection = connect_async(settings)
-        publisher = Publisher(connection, worker=worker, lease_ms=settings.lease_ms)
-        publisher.start()
-        return Relay(settings, connection, async_client(settings), publisher, worker)
-
-    return streams_loop.submit(start()).result()
+@task_revoked.connect
+def _revoked(request: Any, **_: Any) -> None:
+    """Flower's revoke before the start: Celery drops the message, the record has to follow."""
+    if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
+        engine.cancel(request.id, "revoke")

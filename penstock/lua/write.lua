@@ -1,27 +1,28 @@
 -- Append events to a record: log, text, record and channels in one step, or nothing at all.
 --
--- KEYS  1 meta  2 log  3 lease  4 events channel  [5 text  6 typed channel]
--- ARGV  1 epoch  2 number of the first event  3 ttl in s to renew ('' = leave it)
---       4 text to append ('' = none)  5 final state ('' = goes on)  6 count of events
---       7.. the events (JSON), then field, value of meta
+-- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 live requests  [7 typed channel]
+-- ARGV  1 worker  2 epoch  3 number of the first event  4 ttl in s to renew ('' = leave it)
+--       5 text to append ('' = none)  6 '1' to empty the text first  7 final state ('' = goes on)
+--       8 count of events  9.. the events (JSON), then field, value of meta
 -- Returns {'ok', n, cancel}: written, or written before (the answer to an earlier call was lost).
 --         {'fenced', epoch}: a later claim exists, or the record has ended; stop.
 --         {'gap', n}: the log ends at n; send again from n + 1.
 --         {'gone'}: the record has expired or was deleted; stop.
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'cancel', 'state')
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'cancel', 'state', 'worker')
 if not meta[1] then
   return {'gone'}
 end
-local epoch, n = tonumber(meta[1]), tonumber(meta[2])
-local first, count = tonumber(ARGV[2]), tonumber(ARGV[6])
-if epoch ~= tonumber(ARGV[1]) then
+local epoch, n, mine = tonumber(meta[1]), tonumber(meta[2]), tonumber(ARGV[2])
+local first, count = tonumber(ARGV[3]), tonumber(ARGV[8])
+local ended = meta[4] == 'done' or meta[4] == 'failed' or meta[4] == 'canceled'
+if epoch > mine or (epoch == mine and meta[5] ~= ARGV[1]) then
   return {'fenced', epoch}
 end
 if count > 0 and first + count - 1 <= n then
   return {'ok', n, meta[3] or ''}
 end
-if meta[4] == 'done' or meta[4] == 'failed' or meta[4] == 'canceled' then
+if ended then
   return {'fenced', epoch}
 end
 if count > 0 and first ~= n + 1 then
@@ -31,32 +32,43 @@ end
 -- The log comes first: it refuses an id that is not above its top, so a mistake anywhere else
 -- can never publish what was not logged.
 for i = 1, count do
-  redis.call('XADD', KEYS[2], epoch .. '-' .. (n + i), 'd', ARGV[6 + i])
+  redis.call('XADD', KEYS[2], mine .. '-' .. (n + i), 'd', ARGV[8 + i])
 end
 local fields = {'n', n + count}
-for i = 7 + count, #ARGV do
+for i = 9 + count, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
-if ARGV[5] ~= '' then
+if epoch < mine then
+  -- Redis was restarted and lost the claim with the tail of its log; nobody claimed it since.
+  fields[#fields + 1] = 'epoch'
+  fields[#fields + 1] = mine
+  fields[#fields + 1] = 'worker'
+  fields[#fields + 1] = ARGV[1]
   fields[#fields + 1] = 'state'
-  fields[#fields + 1] = ARGV[5]
+  fields[#fields + 1] = 'running'
+end
+if ARGV[7] ~= '' then
+  fields[#fields + 1] = 'state'
+  fields[#fields + 1] = ARGV[7]
   redis.call('DEL', KEYS[3])
+  redis.call('ZREM', KEYS[6], string.match(KEYS[1], '{(.-)}'))
 end
 redis.call('HSET', KEYS[1], unpack(fields))
-if ARGV[4] ~= '' then
-  redis.call('APPEND', KEYS[5], ARGV[4])
+if ARGV[6] == '1' then
+  redis.call('DEL', KEYS[5])
 end
-if ARGV[3] ~= '' then
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
-  if KEYS[5] then
-    redis.call('EXPIRE', KEYS[5], ARGV[3])
-  end
+if ARGV[5] ~= '' then
+  redis.call('APPEND', KEYS[5], ARGV[5])
+end
+if ARGV[4] ~= '' then
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+  redis.call('EXPIRE', KEYS[2], ARGV[4])
+  redis.call('EXPIRE', KEYS[5], ARGV[4])
 end
 for i = 1, count do
-  redis.call('PUBLISH', KEYS[4], ARGV[6 + i])
+  redis.call('PUBLISH', KEYS[4], ARGV[8 + i])
 end
-if ARGV[4] ~= '' and KEYS[6] then
-  redis.call('PUBLISH', KEYS[6], ARGV[4])
+if ARGV[5] ~= '' and KEYS[7] then
+  redis.call('PUBLISH', KEYS[7], ARGV[5])
 end
 return {'ok', n + count, meta[3] or ''}

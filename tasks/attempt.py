@@ -1,0 +1,149 @@
+"""One call of the API: its events, fitted to what readers have already; pure.
+
+Blocks keep one numbering over all attempts, so readers see one coherent message: an attempt that
+continues a text gets that block's number, and its own message_start is not shown.
+"""
+
+from typing import Any, Final
+
+import orjson
+
+from tasks.continuation import Mode, Plan
+from tasks.transcript import Transcript
+from tasks.usage import Usage
+
+#: Errors in the middle of a stream after which the same request may well succeed.
+TRANSIENT: Final = frozenset(
+    {
+        "overloaded_error",
+        "api_error",
+        "timeout_error",
+        "rate_limit_error",
+        "connection_error",
+        "incomplete_stream",
+    }
+)
+
+_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
+
+Fitted = tuple[bytes, dict[str, Any]]
+
+
+class StreamBroken(Exception):
+    """The answer stopped before its end. ``error`` has the API's ``type`` and ``message``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.error = {"type": kind, "message": message}
+
+    @property
+    def transient(self) -> bool:
+        """Whether going on may help."""
+        return self.error["type"] in TRANSIENT
+
+
+class Attempt:
+    """Fits the events of one API call."""
+
+    def __init__(self, plan: Plan, transcript: Transcript, usage: Usage) -> None:
+        self._plan = plan
+        self._transcript = transcript
+        self._usage = usage
+        self._exact = plan.mode is Mode.START and not usage.earlier
+        self._numbers: dict[int, int] = {}  # the API's block number → the published one
+        self._next = plan.first
+        self._joining = plan.joins  # the open text block that waits for its continuation
+        self._seam_at: int | None = None  # the API's number of the block behind the seam
+        self._seamed = plan.mode in (Mode.START, Mode.RESTART)  # whether the seam is behind us
+        self.noted = False  #: what the attempt costs was reported; set anew by whoever reads it
+
+    def take(self, raw: bytes) -> list[Fitted]:
+        """What readers get of one event, as JSON and parsed. Raises `StreamBroken`."""
+        try:
+            data = orjson.loads(raw)
+            kind = data["type"]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise StreamBroken("api_error", "an event is not valid JSON") from error
+        if kind == "ping":
+            return []
+        if kind == "error":
+            told = data.get("error") or {}
+            raise StreamBroken(told.get("type", "api_error"), told.get("message", "no message"))
+        if kind == "message_start":
+            self._usage.add(data["message"].get("usage"))
+            self.noted = True
+        elif kind == "message_delta":
+            self._usage.add(data.get("usage"))
+        fitted = [(raw, data)] if self._exact else self._fit(raw, kind, data)
+        for _, event in fitted:
+            self._transcript.apply(event)
+        return fitted
+
+    def _fit(self, raw: bytes, kind: str, data: dict[str, Any]) -> list[Fitted]:
+        if kind == "message_start":
+            return [] if self._transcript.started else [(raw, data)]
+        if kind == "content_block_start":
+            return self._start(data)
+        if kind == "content_block_delta":
+            return self._delta(data)
+        if kind == "content_block_stop":
+            return self._stop(data)
+        if kind == "message_delta":
+            return [*self._close_joined(), _encoded({**data, "usage": self._usage.total})]
+        return [(raw, data)]
+
+    def _start(self, data: dict[str, Any]) -> list[Fitted]:
+        index, block = data["index"], data["content_block"]
+        if self._joining is not None and block["type"] in _THINKING:
+            return []  # thoughts about how to go on belong to no reader's message
+        if block["type"] == "text" and not self._seamed:
+            self._seamed, self._seam_at = True, index
+            if self._joining is not None:
+                self._numbers[index], self._joining = self._joining, None
+                return self._text(index, block.get("text", ""))
+        closing = self._close_joined()
+        self._numbers[index] = self._next
+        self._next += 1
+        return [*closing, _encoded({**data, "index": self._numbers[index]})]
+
+    def _delta(self, data: dict[str, Any]) -> list[Fitted]:
+        index = data["index"]
+        if index not in self._numbers:
+            return []
+        if index == self._seam_at and data["delta"].get("type") == "text_delta":
+            return self._text(index, data["delta"]["text"])
+        return [_encoded({**data, "index": self._numbers[index]})]
+
+    def _stop(self, data: dict[str, Any]) -> list[Fitted]:
+        index = data["index"]
+        if index not in self._numbers:
+            return []
+        rest = self._flush(index)
+        return [*rest, _encoded({**data, "index": self._numbers[index]})]
+
+    def _text(self, index: int, piece: str) -> list[Fitted]:
+        return self._shown(index, self._plan.seam.feed(piece))
+
+    def _flush(self, index: int) -> list[Fitted]:
+        if index != self._seam_at:
+            return []
+        self._seam_at = None
+        return self._shown(index, self._plan.seam.flush())
+
+    def _shown(self, index: int, text: str) -> list[Fitted]:
+        if not text:
+            return []
+        delta = {"type": "text_delta", "text": text}
+        number = self._numbers[index]
+        return [_encoded({"type": "content_block_delta", "index": number, "delta": delta})]
+
+    def _close_joined(self) -> list[Fitted]:
+        """Close the text block that was to be continued, since no text came."""
+        if self._joining is None:
+            return []
+        index, self._joining = self._joining, None
+        return [_encoded({"type": "content_block_stop", "index": index})]
+
+
+def _encoded(data: dict[str, Any]) -> Fitted:
+    return orjson.dumps(data), data

@@ -1,0 +1,56 @@
+"""One call of the API, as raw bytes: what it may do and how it can go wrong."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+
+from tasks.attempt import StreamBroken
+
+
+class OpenStream:
+    """An answer that has begun."""
+
+    def __init__(self, response: anthropic.AsyncAPIResponse[Any]) -> None:
+        self._response = response
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers."""
+        return self._response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises `StreamBroken` where the connection breaks."""
+        try:
+            async for chunk in self._response.iter_bytes():
+                yield chunk
+        except httpx2.ReadTimeout as error:
+            raise StreamBroken("connection_error", "the stream fell silent") from error
+        except httpx2.HTTPError as error:
+            # The SDK lets these through as they are once the body has begun.
+            name = type(error).__name__
+            raise StreamBroken("connection_error", f"the stream broke off: {name}") from error
+
+
+@asynccontextmanager
+async def open_stream(
+    api: anthropic.AsyncAnthropic, body: dict[str, Any]
+) -> AsyncIterator[OpenStream]:
+    """Call the API; leaving the block closes the connection. Raises the SDK's errors.
+
+    The body goes out as it is: ``extra_body`` replaces the SDK's own arguments, which would only
+    be transformed again.
+    """
+    call = api.messages.with_streaming_response.create(
+        model=body["model"],
+        max_tokens=body["max_tokens"],
+        messages=[],
+        stream=True,
+        extra_body=body,
+        # gzip would hold deltas back until its block is full
+        extra_headers={"Accept-Encoding": "identity"},
+    )
+    async with call as response:
+        yield OpenStream(response)

@@ -1,0 +1,78 @@
+"""What a process needs to carry streams, started once and shared by all its tasks."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import redis
+
+from config.settings import WorkerSettings
+from penstock.connection import Connection, connect_async
+from penstock.ids import new_id
+from tasks.api import async_client
+from tasks.publisher import Publisher
+from tasks.relay import Relay
+from workers.loop import LoopThread
+from workers.reaper import Reaper, Send
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """The relay, the publisher, the reaper and the ear on the control channel."""
+
+    def __init__(self, settings: WorkerSettings, loop: LoopThread, send: Send) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._send = send
+        self._lock = threading.Lock()
+        self._relay: Relay | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> Relay:
+        """The process's relay; starts it, with all it needs, the first time."""
+        with self._lock:
+            if self._relay is None:
+                self._relay = self._loop.submit(self._start()).result()
+            return self._relay
+
+    def cancel(self, id: str, who: str) -> None:
+        """Cancel a request from any thread."""
+        self._loop.submit(self.start().cancel(id, who))
+
+    def hand_over(self) -> None:
+        """The worker shuts down: give all running streams back to the queue."""
+        self._loop.loop.call_soon_threadsafe(self.start().hand_over)
+
+    async def _start(self) -> Relay:
+        settings = self._settings
+        # The random part tells this process from an earlier one with the same host and pid.
+        worker = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
+        connection = connect_async(settings)
+        publisher = Publisher(connection, settings.keys, lease_ms=settings.lease_ms)
+        publisher.start()
+        relay = Relay(settings, connection, async_client(settings), publisher, worker)
+        self._keep(Reaper(settings, connection, worker, self._send).run())
+        self._keep(self._listen(connection, publisher))
+        return relay
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(asyncio.ensure_future(work))
+
+    async def _listen(self, connection: Connection, publisher: Publisher) -> None:
+        """Look at a request at once when the control channel names it."""
+        while True:
+            try:
+                async with connection.pubsub() as channel:
+                    await channel.subscribe(self._settings.keys.control)
+                    async for message in channel.listen():
+                        if message["type"] == "message":
+                            publisher.look(message["data"].decode(errors="replace"))
+            except (redis.RedisError, OSError) as error:
+                # Only a wake-up: the next write or renewal sees the flag as well.
+                logger.debug("the control channel is away: %s", error)
+            await asyncio.sleep(1)

@@ -1,0 +1,131 @@
+"""One claimed request while a worker runs it: its record, its outbox and its transcript."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from config.settings import WorkerSettings
+from penstock import events
+from penstock.connection import Connection
+from penstock.events import Cursor
+from penstock.records import now_ms
+from penstock.scripts import script
+from tasks.continuation import OnBreak
+from tasks.outbox import Outbox
+from tasks.transcript import Transcript
+from tasks.usage import Usage
+
+_FIELDS = (
+    "model",
+    "typed",
+    "on_break",
+    "deadline_ms",
+    "started_ms",
+    "attempts",
+    "spent",
+    "first_delta_ms",
+)
+
+
+class Refused(Exception):
+    """The record cannot be claimed; the message says why."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A claimed request."""
+
+    id: str
+    outbox: Outbox
+    model: str
+    on_break: OnBreak
+    deadline_ms: int | None  #: not worth starting after this
+    started_ms: int  #: of its first claim
+    deaths: int  #: workers lost over it
+    body: dict[str, Any] | None  #: None: it has expired
+    attempts: int = 0  #: calls of the API made so far
+    transcript: Transcript = field(default_factory=Transcript)
+    usage: Usage = field(default_factory=Usage)
+    first_delta_ms: int | None = None  #: from the first claim to the first delta
+    api_request_ids: list[str] = field(default_factory=list)
+    hand_over: bool = False  #: the worker is shutting down
+    interrupt: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    async def claim(
+        cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
+    ) -> "Work":
+        """Claim a request and read what is known of it. Raises `Refused`."""
+        keys = settings.keys.request(id)
+        names = [keys.meta, keys.lease, settings.keys.live]
+        claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
+        if claim[0] != b"claimed":
+            raise Refused(_WHY_NOT[claim[0]])
+        _, epoch, n, cancel, deaths = claim
+        async with connection.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.meta, *_FIELDS)
+            pipe.get(keys.request)
+            values, body = await pipe.execute()
+        record = dict(
+            zip(_FIELDS, (value.decode() if value else "" for value in values), strict=True)
+        )
+        outbox = Outbox(
+            settings.keys,
+            id,
+            worker=worker,
+            epoch=epoch,
+            n=n,
+            ttl_s=settings.request_ttl_s,
+            retention_s=settings.retention_s,
+            typed=bool(record["typed"]),
+        )
+        outbox.cancel = cancel.decode()
+        work = cls(
+            id=id,
+            outbox=outbox,
+            model=record["model"],
+            on_break=OnBreak(record["on_break"] or OnBreak.CONTINUE),
+            deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
+            started_ms=int(record["started_ms"]),
+            deaths=deaths,
+            body=None if body is None else orjson.loads(body),
+            attempts=int(record["attempts"] or 0),
+            usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
+            first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
+        )
+        if work.attempts:
+            await work._replay(connection)
+        return work
+
+    async def _replay(self, connection: Connection) -> None:
+        """Read from the log what earlier attempts have published. No earlier writer can add to
+        it: this claim has shut them out."""
+        after = Cursor()
+        while True:
+            page = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=1000)
+            for _, fields in page:
+                event = events.decode(fields[b"d"])
+                self.transcript.apply(event.data)
+                after = event.cursor
+            if len(page) < 1000:
+                return
+
+    def start_attempt(self) -> None:
+        """Note that the API is called (again)."""
+        self.attempts += 1
+        self.usage.next_attempt()
+        self.outbox.note(attempts=self.attempts)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its first claim."""
+        return (now_ms() - self.started_ms) / 1000
+
+
+_WHY_NOT = {
+    b"gone": "its record has expired or was deleted",
+    b"ended": "it has ended already",
+    b"leased": "another worker is at it",
+}

@@ -1,0 +1,99 @@
+"""The reaper: sees that no request is forgotten.
+
+A worker that dies lets its leases run out; a message can be lost on its way. Each request that
+has not ended stands in one sorted set with the time at which somebody should look at it. Every
+streams worker can do that, and one does: whoever holds the reaper's key.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import redis
+
+from config.settings import WorkerSettings
+from penstock.connection import Connection
+from penstock.names import STREAMS_QUEUE
+from penstock.scripts import script
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks; with the lease it bounds how long a lost worker goes unnoticed.
+TICK_S = 0.5
+#: Requests to look at in one tick.
+PAGE = 200
+
+#: Sends the wake-up of a request: id, model, priority.
+Send = Callable[[str, str, int], None]
+
+
+class Reaper:
+    """Finds requests that need a new wake-up, and has it sent."""
+
+    def __init__(
+        self, settings: WorkerSettings, connection: Connection, worker: str, send: Send
+    ) -> None:
+        self._settings = settings
+        self._redis = connection
+        self._worker = worker
+        self._send = send
+        self._last_tick = 0.0
+
+    async def run(self) -> None:
+        """Reap for ever; a Redis that is away is waited for."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                if await self._is_mine():
+                    await self._tick()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("the reaper cannot reach Redis: %s", error)
+
+    async def _is_mine(self) -> bool:
+        """Whether this worker does the reaping; takes it over when nobody does."""
+        key, life_ms = self._settings.keys.reaper, self._settings.lease_ms
+        taken = await self._redis.set(key, self._worker, px=life_ms, nx=True, get=True)
+        if taken not in (None, self._worker.encode()):
+            return False
+        await self._redis.pexpire(key, life_ms)
+        return True
+
+    async def _tick(self) -> None:
+        lease_s = self._settings.lease_ms / 1000
+        if self._last_tick and time.monotonic() - self._last_tick > TICK_S + lease_s / 2:
+            # Redis was away or stood still: leases ran out that nobody could renew. Their
+            # workers get the time to do it before anyone takes their streams from them.
+            await asyncio.sleep(lease_s / 2)
+        self._last_tick = time.monotonic()
+        seconds, microseconds = await self._redis.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        due = await self._redis.zrange(
+            self._settings.keys.live, "-inf", now_ms, byscore=True, offset=0, num=PAGE
+        )
+        if due:
+            oldest = await self._oldest_message()
+            for id in due:
+                await self._look_at(id.decode(), oldest)
+
+    async def _look_at(self, id: str, oldest: str | None) -> None:
+        keys, shared = self._settings.keys.request(id), self._settings.keys
+        # Messages are taken in the order of their ids, by and large: one that is older than the
+        # oldest in the queue has been taken out of it, or was never there.
+        may_hold = oldest is not None and oldest <= id
+        verdict = await script("reap").run(
+            self._redis,
+            [keys.meta, keys.lease, shared.live],
+            [int(self._settings.reaper_wait_s * 1000), int(may_hold)],
+        )
+        if verdict == b"wake":
+            model, priority = await self._redis.hmget(keys.meta, "model", "priority")
+            logger.warning("request %s has no worker; waking one", id)
+            await asyncio.to_thread(self._send, id, (model or b"").decode(), int(priority or 0))
+
+    async def _oldest_message(self) -> str | None:
+        """The id of the message that will be taken next; None where the queue is empty."""
+        raw: Any = await self._redis.lindex(STREAMS_QUEUE, -1)
+        return None if raw is None else str(orjson.loads(raw)["headers"]["id"])
