@@ -15,6 +15,8 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         "broker_url": settings.redis_url.get_secret_value(),
         # Workers start before Redis in many deployments; Celery says on one line that it waits.
         "broker_connection_retry_on_startup": True,
+        # For ever, not a hundred times: a worker must outlive any outage.
+        "broker_connection_max_retries": None,
         "broker_transport_options": worker_transport_options(settings),
         # State, answers and errors lie in records. A result backend would be a second truth,
         # cost a round trip per task, and hold a connection per thread.

@@ -26,3 +26,11 @@ QUEUES: Final = (STREAMS_QUEUE, BATCHES_QUEUE)
 def queue_of(task: str) -> str:
     """The queue that the task named ``task`` is sent to."""
     return STREAMS_QUEUE if task == STREAM else BATCHES_QUEUE
+
+
+def lists_of(queue: str) -> list[str]:
+    """The Redis lists that a queue consists of, one for each step of priority, first to last.
+
+    The names are kombu's (``kombu.transport.redis``, ``priority_steps`` and ``sep``).
+    """
+    return [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]

@@ -16,7 +16,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.connection import Connection
-from penstock.names import STREAMS_QUEUE
+from penstock.names import STREAMS_QUEUE, lists_of
 from penstock.scripts import script
 
 logger = logging.getLogger(__name__)
@@ -74,15 +74,15 @@ class Reaper:
             self._settings.keys.live, "-inf", now_ms, byscore=True, offset=0, num=PAGE
         )
         if due:
-            oldest = await self._oldest_message()
+            next_ids = await self._next_messages()
             for id in due:
-                await self._look_at(id.decode(), oldest)
+                await self._look_at(id.decode(), next_ids)
 
-    async def _look_at(self, id: str, oldest: str | None) -> None:
+    async def _look_at(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
         # Messages are taken in the order of their ids, by and large: one that is older than the
-        # oldest in the queue has been taken out of it, or was never there.
-        may_hold = oldest is not None and oldest <= id
+        # next in each list has been taken out of it, or was never there.
+        may_hold = any(next_id <= id for next_id in next_ids)
         verdict = await script("reap").run(
             self._redis,
             [keys.meta, keys.lease, shared.live],
@@ -93,7 +93,10 @@ class Reaper:
             logger.warning("request %s has no worker; waking one", id)
             await asyncio.to_thread(self._send, id, (model or b"").decode(), int(priority or 0))
 
-    async def _oldest_message(self) -> str | None:
-        """The id of the message that will be taken next; None where the queue is empty."""
-        raw: Any = await self._redis.lindex(STREAMS_QUEUE, -1)
-        return None if raw is None else str(orjson.loads(raw)["headers"]["id"])
+    async def _next_messages(self) -> list[str]:
+        """The ids of the messages that will be taken next, one for each priority in use."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in lists_of(STREAMS_QUEUE):
+                pipe.lindex(name, -1)
+            heads: list[Any] = await pipe.execute()
+        return [str(orjson.loads(head)["headers"]["id"]) for head in heads if head]
