@@ -44,6 +44,11 @@ class WorkerSettings(ClientSettings):
         description="Seconds of silence on a stream after which it counts as broken. The API "
         "sends pings, so a healthy stream is never silent for long.",
     )
+    log_limit: Annotated[int, Field(ge=100)] = Field(
+        default=20_000,
+        description="Events of one stream that its log keeps; of a longer one the oldest are "
+        "trimmed, and late readers begin with the text so far.",
+    )
     attempts_limit: Count = Field(
         default=6,
         description="How often the API is called for one stream that keeps breaking off; then it "

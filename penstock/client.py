@@ -1,5 +1,6 @@
 """The producer's side, in the shape of the Anthropic SDK, plus what a queue adds."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,6 +80,8 @@ class Messages:
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         on_break: str = "continue",
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **body: Any,
     ) -> StreamRequest:
         """Enqueue a Messages request and return its handle at once.
@@ -87,13 +90,20 @@ class Messages:
         0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
         and fails with ``deadline_exceeded``, no tokens spent. ``on_break``: what is done when the
         answer breaks off: ``continue`` behind what was received, ``restart``, or ``fail``.
+        ``extra_headers`` (``anthropic-*`` only: betas, another API version) and ``extra_body``
+        as in the SDK.
 
         Raises `InvalidRequest`, naming the field, or `RedisUnavailable`; nothing is enqueued
         then.
         """
         options = RequestOptions(
-            typed=typed, priority=priority, deadline_s=deadline, on_break=on_break
+            typed=typed,
+            priority=priority,
+            deadline_s=deadline,
+            on_break=on_break,
+            headers=extra_headers or {},
         )
+        body |= extra_body or {}
         body.pop("stream", None)  # every request is streamed; the SDK's flag says nothing here
         encoded = encode_body(check_body(body))
         id, model = new_id(), str(body["model"])

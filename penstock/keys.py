@@ -43,7 +43,8 @@ class RecordKeys:
         ``cancel`` (who asked), ``model``, ``worker``, times in ms since 1970, usage, error; for
         requests also ``attempts``, ``spent`` (usage of earlier attempts), ``refusals`` (the API
         said "not now"), ``deaths`` (workers lost), ``woken`` (by the reaper), ``due_ms``
-        (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``.
+        (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
+        ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")

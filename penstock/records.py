@@ -6,7 +6,7 @@ synchronous shell round them that clients use. Workers use the same scripts from
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -66,6 +66,7 @@ class RequestOptions:
     priority: int = DEFAULT_PRIORITY  #: 0 is taken first, 9 last
     deadline_s: float | None = None  #: seconds after which it is not worth starting any more
     on_break: str = "continue"  #: continue · restart · fail
+    headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 9:
@@ -74,12 +75,18 @@ class RequestOptions:
             raise InvalidRequest("must be a number of seconds above 0", field="deadline")
         if self.on_break not in ("continue", "restart", "fail"):
             raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_break")
+        for name in self.headers:
+            # No keys in Redis: who may call the API is the workers' business.
+            if not name.lower().startswith("anthropic-"):
+                raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
 
     def fields(self) -> dict[str, str | int]:
         """Their fields of the record."""
         fields: dict[str, str | int] = {"priority": self.priority, "on_break": self.on_break}
         if self.typed:
             fields["typed"] = 1
+        if self.headers:
+            fields["headers"] = orjson.dumps(dict(self.headers)).decode()
         if self.deadline_s is not None:
             fields["deadline_ms"] = now_ms() + int(self.deadline_s * 1000)
         return fields

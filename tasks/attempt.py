@@ -54,6 +54,7 @@ class Attempt:
         self._next = plan.first
         self._joining = plan.joins  # the open text block that waits for its continuation
         self._seam_at: int | None = None  # the API's number of the block behind the seam
+        self._unshown: dict[str, Any] = {}  # the start of that block while nothing of it is new
         self._seamed = plan.mode in (Mode.START, Mode.RESTART)  # whether the seam is behind us
         self.noted = False  #: what the attempt costs was reported; set anew by whoever reads it
 
@@ -94,31 +95,38 @@ class Attempt:
 
     def _start(self, data: dict[str, Any]) -> list[Fitted]:
         index, block = data["index"], data["content_block"]
-        if self._joining is not None and block["type"] in _THINKING:
+        if not self._seamed and block["type"] in _THINKING:
             return []  # thoughts about how to go on belong to no reader's message
         if block["type"] == "text" and not self._seamed:
             self._seamed, self._seam_at = True, index
             if self._joining is not None:
                 self._numbers[index], self._joining = self._joining, None
-                return self._text(index, block.get("text", ""))
-        closing = self._close_joined()
-        self._numbers[index] = self._next
+            else:
+                # It may be nothing but a repetition, and the API takes no empty block back.
+                self._unshown = {**data, "content_block": {**block, "text": ""}}
+            return self._text(index, block.get("text", ""))
+        self._seamed = True
+        return [*self._close_joined(), *self._numbered(data)]
+
+    def _numbered(self, data: dict[str, Any]) -> list[Fitted]:
+        """The start of a new block under its published number."""
+        number = self._numbers[data["index"]] = self._next
         self._next += 1
-        return [*closing, _encoded({**data, "index": self._numbers[index]})]
+        return [_encoded({**data, "index": number})]
 
     def _delta(self, data: dict[str, Any]) -> list[Fitted]:
         index = data["index"]
-        if index not in self._numbers:
-            return []
         if index == self._seam_at and data["delta"].get("type") == "text_delta":
             return self._text(index, data["delta"]["text"])
+        if index not in self._numbers:
+            return []
         return [_encoded({**data, "index": self._numbers[index]})]
 
     def _stop(self, data: dict[str, Any]) -> list[Fitted]:
         index = data["index"]
+        rest = self._flush(index)
         if index not in self._numbers:
             return []
-        rest = self._flush(index)
         return [*rest, _encoded({**data, "index": self._numbers[index]})]
 
     def _text(self, index: int, piece: str) -> list[Fitted]:
@@ -133,9 +141,11 @@ class Attempt:
     def _shown(self, index: int, text: str) -> list[Fitted]:
         if not text:
             return []
+        started = [] if index in self._numbers else self._numbered(self._unshown)
         delta = {"type": "text_delta", "text": text}
         number = self._numbers[index]
-        return [_encoded({"type": "content_block_delta", "index": number, "delta": delta})]
+        shown = {"type": "content_block_delta", "index": number, "delta": delta}
+        return [*started, _encoded(shown)]
 
     def _close_joined(self) -> list[Fitted]:
         """Close the text block that was to be continued, since no text came."""

@@ -36,7 +36,7 @@ class OpenStream:
 
 @asynccontextmanager
 async def open_stream(
-    api: anthropic.AsyncAnthropic, body: dict[str, Any]
+    api: anthropic.AsyncAnthropic, body: dict[str, Any], headers: Mapping[str, str]
 ) -> AsyncIterator[OpenStream]:
     """Call the API; leaving the block closes the connection. Raises the SDK's errors.
 
@@ -50,7 +50,7 @@ async def open_stream(
         stream=True,
         extra_body=body,
         # gzip would hold deltas back until its block is full
-        extra_headers={"Accept-Encoding": "identity"},
+        extra_headers={**headers, "Accept-Encoding": "identity"},
     )
     async with call as response:
         yield OpenStream(response)

@@ -79,6 +79,7 @@ class Outbox:
         n: int,
         ttl_s: int,
         retention_s: int,
+        log_limit: int = 0,
         typed: bool = False,
     ) -> None:
         self.id = id
@@ -90,6 +91,7 @@ class Outbox:
         self._n = n  # number of the last event that stands in the log
         self._ttl_s = ttl_s
         self._retention_s = retention_s
+        self._log_limit = log_limit or ""
         self._entries: list[_Entry] = []
         self._text: list[str] = []
         self._fresh = False
@@ -191,7 +193,7 @@ class Outbox:
         meta = [item for pair in written.meta.items() for item in pair]
         self._calls += 1
         args = [self.worker, self.epoch, written.first, self._renewal(), written.text]
-        args += ["1" if written.fresh else "", self._final, len(written.lines)]
+        args += ["1" if written.fresh else "", self._final, self._log_limit, len(written.lines)]
         return Call(self._names, [*args, *written.lines, *meta])
 
     def _stands(self, cancel: str) -> None:

@@ -201,7 +201,7 @@ class Relay:
         prefill = prefill and work.model not in self._refuse_prefill
         planned = plan(work.transcript, body, work.on_break, prefill=prefill)
         try:
-            async with open_stream(self._api, planned.body) as answer:
+            async with open_stream(self._api, planned.body, work.headers) as answer:
                 work.start_attempt()
                 self._announce(work, planned, reason)
                 work.api_request_ids.append(answer.headers.get("request-id", ""))

@@ -72,5 +72,11 @@ class OverlapSeam(ExactSeam):
             return held[len(before) :]  # it began all over again
         for length in range(min(len(held), len(before)), MIN_OVERLAP - 1, -1):
             if before.endswith(held[:length]):
-                return held[length:]
+                return held if _is_monotonous(held[:length]) else held[length:]
         return held
+
+
+def _is_monotonous(text: str) -> bool:
+    """Whether it repeats itself, as rulers and indentations do: such an end and such a beginning
+    look alike wherever the cut was, and to lose some of it is worse than to have it twice."""
+    return any(text.startswith(text[period:]) for period in range(1, len(text) // 2 + 1))

@@ -59,6 +59,21 @@ class Transcript:
         elif kind == events.REWIND:
             self._rewind(data["index"], data["offset"])
 
+    def restore(self, text: str, rest: list[dict[str, Any]]) -> None:
+        """Begin where a trimmed log begins: ``rest`` is what it still has, ``text`` all visible
+        text. How the text before it was divided into blocks is lost, and does not matter."""
+        self.started = True
+        place = next((data for data in rest if "index" in data), None)
+        if place is None:
+            return
+        opens = place["type"] == "content_block_start"
+        count = place["index"] + (0 if opens else 1)
+        deltas = (data["delta"] for data in rest if data["type"] == "content_block_delta")
+        after = sum(len(d["text"]) for d in deltas if d.get("type") == "text_delta")
+        self.blocks = [Block("", open=False) for _ in range(count)]
+        if self.blocks:
+            self.blocks[-1] = Block("text", open=not opens, parts=[text[: len(text) - after]])
+
     @property
     def complete(self) -> bool:
         """Whether the answer has really ended. A closed connection alone says nothing: the SDK

@@ -26,6 +26,8 @@ _FIELDS = (
     "attempts",
     "spent",
     "first_delta_ms",
+    "headers",
+    "base",
 )
 
 
@@ -45,6 +47,7 @@ class Work:
     started_ms: int  #: of its first claim
     deaths: int  #: workers lost over it
     body: dict[str, Any] | None  #: None: it has expired
+    headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
     attempts: int = 0  #: calls of the API made so far
     transcript: Transcript = field(default_factory=Transcript)
     usage: Usage = field(default_factory=Usage)
@@ -79,6 +82,7 @@ class Work:
             n=n,
             ttl_s=settings.request_ttl_s,
             retention_s=settings.retention_s,
+            log_limit=settings.log_limit,
             typed=bool(record["typed"]),
         )
         outbox.cancel = cancel.decode()
@@ -91,26 +95,33 @@ class Work:
             started_ms=int(record["started_ms"]),
             deaths=deaths,
             body=None if body is None else orjson.loads(body),
+            headers=orjson.loads(record["headers"] or "{}"),
             attempts=int(record["attempts"] or 0),
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
             first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
         )
         if work.attempts:
-            await work._replay(connection)
+            await work._replay(connection, trimmed=bool(record["base"]))
         return work
 
-    async def _replay(self, connection: Connection) -> None:
+    async def _replay(self, connection: Connection, *, trimmed: bool) -> None:
         """Read from the log what earlier attempts have published. No earlier writer can add to
         it: this claim has shut them out."""
+        published = []
         after = Cursor()
         while True:
             page = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=1000)
             for _, fields in page:
                 event = events.decode(fields[b"d"])
-                self.transcript.apply(event.data)
+                published.append(event.data)
                 after = event.cursor
             if len(page) < 1000:
-                return
+                break
+        if trimmed:
+            text = await connection.get(self.outbox.keys.text)
+            self.transcript.restore((text or b"").decode(), published)
+        for data in published:
+            self.transcript.apply(data)
 
     def start_attempt(self) -> None:
         """Note that the API is called (again)."""

@@ -3,7 +3,8 @@
 -- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 live requests  [7 typed channel]
 -- ARGV  1 worker  2 epoch  3 number of the first event  4 ttl in s to renew ('' = leave it)
 --       5 text to append ('' = none)  6 '1' to empty the text first  7 final state ('' = goes on)
---       8 count of events  9.. the events (JSON), then field, value of meta
+--       8 entries to keep in the log ('' = all)  9 count of events  10.. the events (JSON), then
+--       field, value of meta
 -- Returns {'ok', n, cancel}: written, or written before (the answer to an earlier call was lost).
 --         {'fenced', epoch}: a later claim exists, or the record has ended; stop.
 --         {'gap', n}: the log ends at n; send again from n + 1.
@@ -14,7 +15,7 @@ if not meta[1] then
   return {'gone'}
 end
 local epoch, n, mine = tonumber(meta[1]), tonumber(meta[2]), tonumber(ARGV[2])
-local first, count = tonumber(ARGV[3]), tonumber(ARGV[8])
+local first, count = tonumber(ARGV[3]), tonumber(ARGV[9])
 local ended = meta[4] == 'done' or meta[4] == 'failed' or meta[4] == 'canceled'
 if epoch > mine or (epoch == mine and meta[5] ~= ARGV[1]) then
   return {'fenced', epoch}
@@ -32,10 +33,20 @@ end
 -- The log comes first: it refuses an id that is not above its top, so a mistake anywhere else
 -- can never publish what was not logged.
 for i = 1, count do
-  redis.call('XADD', KEYS[2], mine .. '-' .. (n + i), 'd', ARGV[8 + i])
+  redis.call('XADD', KEYS[2], mine .. '-' .. (n + i), 'd', ARGV[9 + i])
 end
 local fields = {'n', n + count}
-for i = 9 + count, #ARGV do
+local keep = tonumber(ARGV[8])
+if keep and n + count > keep * 1.25 then
+  -- Trimmed in large steps, and never silently: readers find in `base` where the log begins.
+  local base = tonumber(redis.call('HGET', KEYS[1], 'base') or 1)
+  if n + count - base >= keep * 1.25 then
+    redis.call('XTRIM', KEYS[2], 'MAXLEN', '=', keep)
+    fields[#fields + 1] = 'base'
+    fields[#fields + 1] = n + count - keep + 1
+  end
+end
+for i = 10 + count, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 if epoch < mine then
@@ -66,7 +77,7 @@ if ARGV[4] ~= '' then
   redis.call('EXPIRE', KEYS[5], ARGV[4])
 end
 for i = 1, count do
-  redis.call('PUBLISH', KEYS[4], ARGV[8 + i])
+  redis.call('PUBLISH', KEYS[4], ARGV[9 + i])
 end
 if ARGV[5] ~= '' and KEYS[7] then
   redis.call('PUBLISH', KEYS[7], ARGV[5])
