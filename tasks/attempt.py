@@ -68,8 +68,16 @@ class Attempt:
         if kind == "ping":
             return []
         if kind == "error":
-            told = data.get("error") or {}
+            told = data.get("error")
+            if not isinstance(told, dict):  # a gateway's
+                told = {"message": str(told)}
             raise StreamBroken(told.get("type", "api_error"), told.get("message", "no message"))
+        try:
+            return self._taken(raw, kind, data)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise StreamBroken("api_error", f"a {kind} event has an unexpected form") from error
+
+    def _taken(self, raw: bytes, kind: str, data: dict[str, Any]) -> list[Fitted]:
         if kind == "message_start":
             self._usage.add(data["message"].get("usage"))
             self.noted = True

@@ -26,12 +26,24 @@ class OpenStream:
         try:
             async for chunk in self._response.iter_bytes():
                 yield chunk
-        except httpx2.ReadTimeout as error:
-            raise StreamBroken("connection_error", "the stream fell silent") from error
         except httpx2.HTTPError as error:
             # The SDK lets these through as they are once the body has begun.
-            name = type(error).__name__
-            raise StreamBroken("connection_error", f"the stream broke off: {name}") from error
+            if unread := self._unread():
+                yield unread
+            silent = isinstance(error, httpx2.ReadTimeout)
+            what = "fell silent" if silent else f"broke off: {type(error).__name__}"
+            raise StreamBroken("connection_error", f"the stream {what}") from error
+
+    def _unread(self) -> bytes:
+        """What arrived before the connection broke and was not read by then. aiohttp raises the
+        error first and has no public way to ask for the rest, which is received and paid."""
+        stream: Any = self._response.http_response.stream
+        for name in ("_stream", "_aiohttp_response", "content"):
+            stream = getattr(stream, name, None)
+        if not hasattr(stream, "_exception"):
+            return b""
+        stream._exception = None
+        return bytes(stream.read_nowait())
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ A request that may not be called yet goes back to the queue by countdown and hol
 decision is one script, so that workers cannot spend the same allowance twice.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,6 +13,9 @@ from typing import Any, Final
 from penstock.connection import Connection
 from penstock.keys import Keys
 from penstock.scripts import script
+from tasks.patience import AWAY, patiently
+
+logger = logging.getLogger(__name__)
 
 #: Calls without an answer to allow while nothing is known about the limit.
 FIRST_CALLS: Final = 20
@@ -31,7 +35,8 @@ class Gate:
         """Seconds to wait before the call may be made; 0 to make it now."""
         names = self._names(model)
         args = [id, FIRST_CALLS, LOST_AFTER_MS]
-        return int(await script("gate_admit").run(self._redis, names, args)) / 1000
+        answer = await patiently(lambda: script("gate_admit").run(self._redis, names, args))
+        return int(answer) / 1000
 
     async def report(
         self,
@@ -42,10 +47,16 @@ class Gate:
         refused: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
-        """Tell what the API answered: its headers, and whether it refused the call for now."""
+        """Tell what the API answered: its headers, and whether it refused the call for now.
+
+        Advice for others: an answer that is under way does not wait for a Redis that is away.
+        """
         after = "" if retry_after_s is None else int(retry_after_s * 1000)
         args = [id, "1" if refused else "", after, *limit_of(headers, time.time())]
-        await script("gate_report").run(self._redis, self._names(model), args)
+        try:
+            await script("gate_report").run(self._redis, self._names(model), args)
+        except AWAY as error:
+            logger.warning("the rate gate was not told of an answer: %s", error)
 
     def _names(self, model: str) -> list[str]:
         keys = self._keys

@@ -89,7 +89,7 @@ class Outbox:
         self.lost = ""  #: why this worker may not write any more; empty while it may
         self.cancel = ""  #: who asked for the stream to be canceled
         self._n = n  # number of the last event that stands in the log
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
         self._retention_s = retention_s
         self._log_limit = log_limit or ""
         self._entries: list[_Entry] = []
@@ -103,23 +103,24 @@ class Outbox:
         self._kept_bytes = 0
         self._calls = 0
         own = self.keys
-        self._names = [own.meta, own.log, own.lease, own.events, own.text, keys.live]
+        self._names = [own.meta, own.log, own.lease, own.events, own.text, own.request, keys.live]
         if typed:
             self._names.append(own.typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Take one of the API's events: ``raw`` is its JSON, ``data`` the same, parsed."""
-        if data["type"] != "content_block_delta":
+        delta = data.get("delta") if data.get("type") == "content_block_delta" else None
+        if not isinstance(delta, dict) or not isinstance(data.get("index"), int):
             self._entries.append(_Entry(raw))
             return
-        delta, index = data["delta"], data["index"]
-        kind = delta["type"]
-        if kind not in MERGED:
-            self._entries.append(_Entry(raw))
-            return
-        piece = delta[MERGED[kind]]
-        if kind == "text_delta":
+        kind, index = delta.get("type", ""), data["index"]
+        piece = delta.get(MERGED.get(kind, ""))
+        if kind == "text_delta" and piece:
             self._text.append(piece)
+        if piece is None or len(data) > 3 or len(delta) > 2:
+            # Not merged: a field that is new to the API must not come and go with the load.
+            self._entries.append(_Entry(raw))
+            return
         last = self._entries[-1] if self._entries else None
         if last is not None and last.index == index and last.kind == kind:
             last.parts.append(piece)
@@ -130,11 +131,12 @@ class Outbox:
         """Take one of Penstock's own events."""
         self._entries.append(_Entry(orjson.dumps(data)))
 
-    def rewind(self, index: int, offset: int, *, drop_text: bool) -> None:
-        """Take back what readers got from this place on."""
+    def rewind(self, index: int, offset: int, *, left: str | None) -> None:
+        """Take back what readers got from this place on. ``left``: the visible text that is left,
+        None if none of it is taken back."""
         self.add_own({"type": events.REWIND, "index": index, "offset": offset})
-        if drop_text:
-            self._text, self._fresh = [], True
+        if left is not None:
+            self._text, self._fresh = [left], True
 
     def note(self, **fields: Any) -> None:
         """Have fields of the record written along with the next events."""
@@ -217,10 +219,11 @@ class Outbox:
         # A call is atomic, so the log ends where one of ours did, not inside of it.
         self._kept = deque(each for each in self._kept if each not in missing)
         self._kept_bytes = sum(each.size for each in self._kept)
+        emptied = max((i for i, each in enumerate(missing) if each.fresh), default=0)
         self._sent = _Written(
             first=top + 1,
             lines=[line for each in missing for line in each.lines],
-            text="".join(each.text for each in missing),
+            text="".join(each.text for each in missing[emptied:]),
             fresh=any(each.fresh for each in missing),
             meta={k: v for each in missing for k, v in each.meta.items()},
             size=sum(each.size for each in missing),
@@ -229,7 +232,8 @@ class Outbox:
         self._call = self._call_for(self._sent)
 
     def _renewal(self) -> int | str:
-        """The lifetime to set with this call; only now and then, since it costs three EXPIREs."""
+        """The lifetime to set with this call. Between the first and the last one the renewal of
+        the lease does it, by the clock."""
         if self._final:
             return self._retention_s
-        return self._ttl_s if self._calls % 256 == 1 else ""
+        return self.ttl_s if self._calls == 1 else ""

@@ -8,6 +8,7 @@ the write script makes that harmless.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Pause before a flush is tried again while Redis is away.
 RETRY_S = 0.2
+#: So long a Redis that answers and refuses is tried before a stream is given up.
+PATIENCE_S = 300.0
 #: The lease is renewed so many times in its life.
 RENEWALS = 3
 
@@ -39,6 +42,7 @@ class Publisher:
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
         self._settled: dict[Outbox, asyncio.Event] = {}
+        self._refused_since: dict[Outbox, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -65,6 +69,7 @@ class Publisher:
         self._watched.pop(outbox, None)
         self._settled.pop(outbox, None)
         self._dirty.pop(outbox, None)
+        self._refused_since.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
         """There is something to write."""
@@ -91,7 +96,13 @@ class Publisher:
             self._wake.clear()
             dirty, self._dirty = list(self._dirty), {}
             calls = [(outbox, call) for outbox in dirty if (call := outbox.take()) is not None]
-            if calls and not await self._flush(calls):
+            try:
+                stands = not calls or await self._flush(calls)
+            except Exception:
+                # One bad call must not end the writing of all streams of this process.
+                logger.exception("a flush failed")
+                stands = False
+            if not stands:
                 for outbox, _ in calls:
                     self.notify(outbox)
                 await asyncio.sleep(RETRY_S)
@@ -103,15 +114,24 @@ class Publisher:
             return False
         for (outbox, _), reply in zip(calls, replies, strict=True):
             if isinstance(reply, Exception):
-                # Refused, not lost: full, read only, loading. Nothing of it was written.
-                logger.warning("Redis refuses to write %s: %s", outbox.id, reply)
-                self.notify(outbox)
-                continue
-            outbox.settle(reply)
+                self._refused(outbox, reply)
+            else:
+                self._refused_since.pop(outbox, None)
+                outbox.settle(reply)
             self._after(outbox)
         if any(isinstance(reply, Exception) for reply in replies):
             await asyncio.sleep(RETRY_S)
         return True
+
+    def _refused(self, outbox: Outbox, error: Exception) -> None:
+        """Redis says no: full, read only, loading. Nothing of the call was written, and the
+        outbox keeps it; but not for ever, since somebody pays for what comes in meanwhile."""
+        now = time.monotonic()
+        since = self._refused_since.setdefault(outbox, now)
+        if now == since:
+            logger.warning("Redis refuses to write %s: %s", outbox.id, error)
+        if now - since > PATIENCE_S:
+            outbox.lost = f"Redis has refused to write for {PATIENCE_S:.0f} s: {error}"
 
     def _after(self, outbox: Outbox) -> None:
         if not outbox.settled:
@@ -137,7 +157,8 @@ class Publisher:
     def _renewal(self, outbox: Outbox) -> Call:
         keys = outbox.keys
         names = [keys.meta, keys.lease, keys.events, self._keys.live]
-        return Call(names, [outbox.worker, outbox.epoch, self._lease_ms])
+        names += [keys.log, keys.text, keys.request]
+        return Call(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
 
     def _take_renewal(self, outbox: Outbox, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:

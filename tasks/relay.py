@@ -29,6 +29,7 @@ from tasks.attempt import Attempt, StreamBroken
 from tasks.call import open_stream
 from tasks.continuation import Mode, OnBreak, Plan, plan
 from tasks.gate import Gate
+from tasks.patience import patiently
 from tasks.publisher import Publisher
 from tasks.refusals import wait_s
 from tasks.sse import SSEDecoder
@@ -224,7 +225,8 @@ class Relay:
             index, offset = planned.rewind
             before = len(transcript.text)
             transcript.apply({"type": events.REWIND, "index": index, "offset": offset})
-            outbox.rewind(index, offset, drop_text=len(transcript.text) < before)
+            text = transcript.text
+            outbox.rewind(index, offset, left=text if len(text) < before else None)
         self._publisher.notify(outbox)
 
     async def _relay(self, work: Work, planned: Plan, chunks: Any) -> None:
@@ -272,7 +274,8 @@ class Relay:
         if not problem.passing:
             raise _Failed(problem.as_error())
         keys = work.outbox.keys
-        refusals = int(await self._redis.hincrby(keys.meta, "refusals", 1))
+        counted = await patiently(lambda: self._redis.hincrby(keys.meta, "refusals", 1))
+        refusals = int(counted)
         if refusals >= self._settings.refusals_limit:
             raise _Failed(_counted(problem, refusals))
         longest = self._settings.refusal_max_wait_s
@@ -298,11 +301,9 @@ class Relay:
             return Outcome("skipped", reason=work.outbox.lost)
         keys = work.outbox.keys
         due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.reaper_wait_s * 1000)
-        await script("release").run(
-            self._redis,
-            [keys.meta, keys.lease, self._settings.keys.live],
-            [self._worker, work.outbox.epoch, due_ms, patience_ms],
-        )
+        names = [keys.meta, keys.lease, self._settings.keys.live]
+        args = [self._worker, work.outbox.epoch, due_ms, patience_ms]
+        await patiently(lambda: script("release").run(self._redis, names, args))
         return Outcome("retry", reason=reason, countdown_s=countdown_s)
 
     async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import redis
+from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.connection import Connection
@@ -49,8 +50,11 @@ class Reaper:
             try:
                 if await self._is_mine():
                     await self._tick()
-            except (redis.RedisError, OSError) as error:
+            except (redis.RedisError, OperationalError, OSError) as error:
                 logger.warning("the reaper cannot reach Redis: %s", error)
+            except Exception:
+                # Nobody would miss it before requests hang.
+                logger.exception("the reaper failed; it goes on")
 
     async def _is_mine(self) -> bool:
         """Whether this worker does the reaping; takes it over when nobody does."""

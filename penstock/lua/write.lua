@@ -1,6 +1,7 @@
 -- Append events to a record: log, text, record and channels in one step, or nothing at all.
 --
--- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 live requests  [7 typed channel]
+-- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 body  7 live requests
+--       [8 typed channel]
 -- ARGV  1 worker  2 epoch  3 number of the first event  4 ttl in s to renew ('' = leave it)
 --       5 text to append ('' = none)  6 '1' to empty the text first  7 final state ('' = goes on)
 --       8 entries to keep in the log ('' = all)  9 count of events  10.. the events (JSON), then
@@ -23,7 +24,7 @@ end
 if count > 0 and first + count - 1 <= n then
   return {'ok', n, meta[3] or ''}
 end
-if ended then
+if ended or (epoch == mine and meta[4] ~= 'running') then
   return {'fenced', epoch}
 end
 if count > 0 and first ~= n + 1 then
@@ -62,24 +63,25 @@ if ARGV[7] ~= '' then
   fields[#fields + 1] = 'state'
   fields[#fields + 1] = ARGV[7]
   redis.call('DEL', KEYS[3])
-  redis.call('ZREM', KEYS[6], string.match(KEYS[1], '{(.-)}'))
+  redis.call('ZREM', KEYS[7], string.match(KEYS[1], '{(.-)}'))
 end
 redis.call('HSET', KEYS[1], unpack(fields))
 if ARGV[6] == '1' then
   redis.call('DEL', KEYS[5])
 end
-if ARGV[5] ~= '' then
-  redis.call('APPEND', KEYS[5], ARGV[5])
+if ARGV[5] ~= '' and redis.call('APPEND', KEYS[5], ARGV[5]) == #ARGV[5] then
+  -- Made just now: it lives as long as the record, also where this call renews nothing.
+  redis.call('PEXPIRE', KEYS[5], math.max(redis.call('PTTL', KEYS[1]), 1000))
 end
 if ARGV[4] ~= '' then
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-  redis.call('EXPIRE', KEYS[2], ARGV[4])
-  redis.call('EXPIRE', KEYS[5], ARGV[4])
+  for _, i in ipairs({1, 2, 5, 6}) do
+    redis.call('EXPIRE', KEYS[i], ARGV[4])
+  end
 end
 for i = 1, count do
   redis.call('PUBLISH', KEYS[4], ARGV[9 + i])
 end
-if ARGV[5] ~= '' and KEYS[7] then
-  redis.call('PUBLISH', KEYS[7], ARGV[5])
+if ARGV[5] ~= '' and KEYS[8] then
+  redis.call('PUBLISH', KEYS[8], ARGV[5])
 end
 return {'ok', n + count, meta[3] or ''}

@@ -1,0 +1,103 @@
+"""The pattern everyone writes by hand: the SDK's stream in a Celery thread, one PUBLISH a delta.
+
+As a module of a worker it is that program; ``python -m benchmarks.baseline --streams 10`` measures
+it, and the other benchmarks measure it beside Penstock in the same run.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+import anthropic
+import redis
+from celery import Celery
+
+from benchmarks.figures import report
+from benchmarks.listen import LAST
+from benchmarks.rig import Rig, asking, outcome, rig, said
+from benchmarks.usage import Usage
+from penstock.processes import LocalProcess
+from penstock.settings import ClientSettings
+from penstock.stack import python_path
+
+PATTERN = "baseline:*"
+
+_url = ClientSettings.load().redis_url.get_secret_value()
+app = Celery("baseline", broker=_url, set_as_current=False)
+app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
+_redis = redis.Redis.from_url(_url, max_connections=1000)
+
+
+@app.task(name="baseline.stream")
+def stream(channel: str, body: dict[str, Any]) -> None:
+    """Publish an answer as it comes."""
+    with _api().messages.stream(**body) as answer:
+        for text in answer.text_stream:
+            _redis.publish(channel, text)
+    _redis.publish(channel, LAST)
+
+
+_clients: list[anthropic.Anthropic] = []
+
+
+def _api() -> anthropic.Anthropic:
+    if not _clients:
+        _clients.append(anthropic.Anthropic())
+    return _clients[0]
+
+
+class BaselineWorker(LocalProcess):
+    """A worker process that runs `stream` in threads."""
+
+    def __init__(self, stage: Rig, threads: int) -> None:
+        command = [sys.executable, "-m", "celery", "-A", "benchmarks.baseline", "worker"]
+        command += ["--pool=threads", f"--concurrency={threads}", "--loglevel=INFO"]
+        super().__init__("baseline", command, env={**stage.env, **python_path()})
+
+    def start(self) -> "BaselineWorker":
+        """Start it and wait until it takes tasks."""
+        super().start()
+        return self.wait_until(lambda: " ready." in self.log.read_text(errors="replace"))
+
+
+def enqueue(stage: Rig, streams: int, **directives: object) -> None:
+    """Send the messages of so many streams."""
+    with Celery(broker=stage.redis.url, set_as_current=False) as sender:
+        for number in range(streams):
+            args = (f"baseline:{number}", asking(**directives))
+            sender.send_task("baseline.stream", args=args, ignore_result=True)
+
+
+def measure(stage: Rig, worker: LocalProcess, streams: int, rate: float, seconds: float) -> Any:
+    """Carry so many streams at a pace; latency and CPU."""
+    deltas = max(1, round(rate * seconds))
+    options = ("--streams", streams, "--deltas", deltas, "--timeout", 2 * seconds + 30)
+    listener = stage.process("listen", "--redis", stage.redis.url, "--pattern", PATTERN, *options)
+    listener.wait_until(said(listener, "ready"))
+    usage = Usage(worker=worker.pid)
+    enqueue(stage, streams, deltas=deltas, rate=rate, stamp=True)
+    listener.wait_until(said(listener, "heard"), timeout=2 * seconds + 60)
+    used = usage.cpu_s()["worker"]
+    figures = outcome(listener, timeout=60)
+    return {
+        "streams": streams,
+        "asked_per_s": round(streams * rate),
+        **figures,
+        "cpu_us_per_delta": round(used / max(1, figures["deltas"]) * 1e6, 1),
+    }
+
+
+def main() -> None:
+    """Measure it alone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=25)
+    parser.add_argument("--rate", type=float, default=40)
+    parser.add_argument("--seconds", type=float, default=10)
+    asked = parser.parse_args()
+    with rig() as stage, BaselineWorker(stage, asked.streams) as worker:
+        measure(stage, worker, 2, 0, 1)
+        report("baseline", measure(stage, worker, asked.streams, asked.rate, asked.seconds))
+
+
+if __name__ == "__main__":
+    main()

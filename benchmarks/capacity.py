@@ -1,0 +1,137 @@
+"""How many deltas a second one streams worker process carries, beside the hand-written baseline.
+
+``python -m benchmarks.capacity``: 300 streams × 40 deltas/s for a minute. ``--sweep`` looks for the
+highest rate at which 99 % of the deltas reach the subscriber within 100 ms.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, Final
+
+from benchmarks import baseline
+from benchmarks.baseline import BaselineWorker
+from benchmarks.figures import note, report
+from benchmarks.rig import Rig, asking, outcome, rig, said
+from benchmarks.usage import Usage, forget_peak, memory_mb, peak_memory_mb
+from penstock.stack import WorkerProcess
+
+PATTERN: Final = "penstock:*:events"
+BOUND_MS: Final = 100.0
+Measured = dict[str, Any]
+
+
+def measure(
+    stage: Rig, worker: WorkerProcess, streams: int, rate: float, seconds: float
+) -> Measured:
+    """Carry so many streams at a pace through one worker process."""
+    deltas = max(1, round(rate * seconds))
+    options = ("--streams", streams, "--deltas", deltas, "--timeout", 2 * seconds + 30)
+    listener = stage.process(
+        "listen", "--redis", stage.redis.url, "--pattern", PATTERN, "--stored", *options
+    )
+    listener.wait_until(said(listener, "ready"))
+    forget_peak(worker.pid)
+    idle_mb = memory_mb(worker.pid)
+    usage = Usage(
+        worker=worker.pid,
+        redis=stage.redis.pid,
+        simulator=stage.simulator.pid,
+        subscriber=listener.pid,
+    )
+    for _ in range(streams):
+        stage.client.messages.enqueue(**asking(deltas=deltas, rate=rate, stamp=True))
+    listener.wait_until(said(listener, "heard"), timeout=2 * seconds + 60)
+    used = usage.cpu_s()
+    heard = outcome(listener, timeout=60)
+    told = max(1, heard["deltas"])
+    grown_mb = peak_memory_mb(worker.pid) - idle_mb
+    return {
+        "streams": streams,
+        "asked_per_s": round(streams * rate),
+        "expected": streams * deltas,
+        **heard,
+        "cpu_us_per_delta": round(used["worker"] / told * 1e6, 1),
+        "redis_cpu_us_per_delta": round(used["redis"] / told * 1e6, 1),
+        "cpu_s": used,
+        "peak_mb_per_stream": round(grown_mb / streams, 3),
+    }
+
+
+def within(measured: Measured, expected: int) -> bool:
+    """Whether a step of the sweep was carried: all of it, at its pace, in time."""
+    whole = measured["deltas"] == expected and measured["complete"] == measured["streams"]
+    on_pace = measured["deltas_per_s"] >= 0.85 * measured["asked_per_s"]
+    return bool(whole and on_pace and measured["latency_ms"]["p99"] <= BOUND_MS)
+
+
+def sweep(
+    run: Callable[[int], Measured], first: int, step: int, most: int, rate: float, seconds: float
+) -> tuple[int, list[Measured]]:
+    """The highest rate that is carried, going up by ``step`` streams; two misses end it."""
+    best, missed, steps = 0, 0, list[Measured]()
+    for streams in range(first, most + 1, step):
+        measured = run(streams)
+        carried = within(measured, streams * max(1, round(rate * seconds)))
+        p99 = measured["latency_ms"].get("p99")
+        note(f"  {streams} streams, {measured['deltas_per_s']} deltas/s: p99 {p99} ms, {carried=}")
+        steps.append({"asked_per_s": round(streams * rate), "p99_ms": p99, "carried": carried})
+        best = max(best, round(streams * rate)) if carried else best
+        missed = 0 if carried else missed + 1
+        if missed == 2:
+            break
+    return best, steps
+
+
+def floor(stage: Rig, streams: int, rate: float, deltas: int) -> Measured:
+    """The CPU that only reading the same streams costs."""
+    options = ("--streams", streams, "--rate", rate, "--deltas", deltas)
+    return outcome(stage.process("floor", *options), timeout=120)
+
+
+def highest_rates(stage: Rig, worker: WorkerProcess, asked: argparse.Namespace) -> Measured:
+    """Sweep both and compare."""
+    rate, seconds = asked.rate, asked.step_seconds
+    note("the worker:")
+    ours, our_steps = sweep(
+        lambda n: measure(stage, worker, n, rate, seconds), 150, 50, 700, rate, seconds
+    )
+    note("the baseline:")
+    with BaselineWorker(stage, 100) as plain:
+        baseline.measure(stage, plain, 2, 0, 1)  # warm
+        theirs, their_steps = sweep(
+            lambda n: baseline.measure(stage, plain, n, rate, seconds), 4, 4, 60, rate, seconds
+        )
+    return {
+        "highest_per_s": ours,
+        "baseline_highest_per_s": theirs,
+        "ratio": round(ours / theirs, 1) if theirs else None,
+        "steps": our_steps,
+        "baseline_steps": their_steps,
+    }
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=40, help="deltas per second of a stream")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--sweep", action="store_true", help="look for the highest rates too")
+    parser.add_argument("--step-seconds", type=float, default=10, help="of each step of the sweep")
+    parser.add_argument("--no-floor", action="store_true")
+    asked = parser.parse_args()
+    with rig() as stage:
+        figures: Measured = {}
+        if not asked.no_floor:
+            deltas = max(1, round(asked.rate * min(asked.seconds, 10)))
+            figures["floor"] = floor(stage, asked.streams, asked.rate, deltas)
+            note(f"floor: {figures['floor']}")
+        worker = stage.worker(PENSTOCK_STREAMS_CONCURRENCY=str(max(asked.streams, 700)))
+        figures |= measure(stage, worker, asked.streams, asked.rate, asked.seconds)
+        if asked.sweep:
+            figures["sweep"] = highest_rates(stage, worker, asked)
+    report("capacity", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A subscriber in a process of its own: hears every channel of a pattern on one connection.
+
+``python -m benchmarks.listen --redis URL --pattern 'penstock:*:events' --streams 300 --deltas 2400``
+
+While it listens it does the least there is to do, to leave the machine to what is measured; the
+texts are taken apart behind the last message. The text of each delta is the time at which the API
+wrote it, so a message that several deltas were merged into tells the delay of each.
+"""
+
+import argparse
+import gc
+import json
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import hiredis
+import orjson
+import redis
+
+from benchmarks.figures import percentile, spread
+from penstock.events import END, HEARTBEAT
+
+#: What the last message of a channel contains. The baseline says it in the same words.
+LAST: Final = END.encode()
+
+#: When a message came in, its channel, and what it said.
+Heard = tuple[int, bytes, bytes]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the answers."""
+
+    delays_ns: list[int] = field(default_factory=list)
+    messages: int = 0
+    complete: int = 0  #: channels on which every delta came, once and in order
+    equal: int = 0  #: ... and whose stored text is the same
+    by_second: dict[int, list[int]] = field(default_factory=dict)  #: delays, by time of arrival
+    first_ns: int = 0
+    last_ns: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """The tally as plain data."""
+        seconds = (self.last_ns - self.first_ns) / 1e9 or 1.0
+        return {
+            "deltas": len(self.delays_ns),
+            "seconds": round(seconds, 2),
+            "deltas_per_s": round(len(self.delays_ns) / seconds),
+            "messages": self.messages,
+            "complete": self.complete,
+            "texts_equal": self.equal,
+            "latency_ms": spread(self.delays_ns, scale=1e-6),
+            # Tells a slow start from a slow course.
+            "p99_ms_by_second": [
+                round(percentile(sorted(delays), 0.99) / 1e6)
+                for _, delays in sorted(self.by_second.items())
+            ],
+        }
+
+
+def connected(url: str, pattern: str) -> socket.socket:
+    """A connection that hears ``pattern``."""
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname, address.port or 6379))
+    connection.sendall(b"PSUBSCRIBE %b\r\n" % pattern.encode())
+    return connection
+
+
+def listen(connection: socket.socket, streams: int, timeout: float) -> list[Heard]:
+    """Everything that is published until so many channels have ended."""
+    reader, heard, ended = hiredis.Reader(), list[Heard](), 0
+    deadline = time.monotonic() + timeout
+    connection.settimeout(1)
+    while ended < streams and time.monotonic() < deadline:
+        try:
+            data = connection.recv(1 << 18)
+        except TimeoutError:
+            continue
+        now = time.monotonic_ns()
+        reader.feed(data)
+        while (message := reader.gets()) is not False:
+            if message[0] != b"pmessage":
+                continue
+            heard.append((now, message[2], message[3]))
+            ended += LAST in message[3]
+    return heard
+
+
+def tally(heard: list[Heard], deltas: int, stored: redis.Redis | None) -> Tally:
+    """Account for every delta. ``stored``: where the texts of the channels lie, if anywhere."""
+    told, texts, last_n = Tally(messages=len(heard)), dict[bytes, list[bytes]](), {}
+    for now, channel, line in heard:
+        if HEARTBEAT.encode() in line:
+            continue
+        text, n = _text_of(line)
+        # Penstock numbers its messages: none may be missing.
+        assert n is None or n == last_n.get(channel, n - 1) + 1, f"a hole before {line[:80]!r}"
+        last_n[channel] = n
+        if text:
+            texts.setdefault(channel, []).append(text)
+            told.first_ns, told.last_ns = told.first_ns or now, now
+            delays = [now - int(stamp) for stamp in text.split()]
+            told.delays_ns += delays
+            told.by_second.setdefault((now - told.first_ns) // 1_000_000_000, []).extend(delays)
+    for channel, parts in texts.items():
+        whole = b"".join(parts)
+        stamps = [int(stamp) for stamp in whole.split()]
+        told.complete += len(stamps) == deltas and stamps == sorted(stamps)
+        if stored is not None:
+            told.equal += whole == stored.get(channel.replace(b":events", b":text"))
+    return told
+
+
+def _text_of(line: bytes) -> tuple[bytes, int | None]:
+    """The text in a message, and its number where it has one."""
+    if not line.startswith(b"{"):
+        return (b"" if line == LAST else line), None
+    event = orjson.loads(line)
+    delta = event["data"].get("delta") or {}
+    return str(delta.get("text", "")).encode(), event["n"]
+
+
+def main() -> None:
+    """Say ``ready``, listen, say ``heard``, and print the tally as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--pattern", required=True)
+    parser.add_argument("--streams", type=int, required=True)
+    parser.add_argument("--deltas", type=int, required=True)
+    parser.add_argument("--timeout", type=float, default=120.0)
+    parser.add_argument("--stored", action="store_true", help="compare with the stored texts")
+    asked = parser.parse_args()
+    gc.disable()
+    with connected(asked.redis, asked.pattern) as connection:
+        print("ready", flush=True)
+        heard = listen(connection, asked.streams, asked.timeout)
+        print("heard", flush=True)
+    stored = redis.Redis.from_url(asked.redis) if asked.stored else None
+    print(json.dumps(tally(heard, asked.deltas, stored).figures()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

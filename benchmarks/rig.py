@@ -1,0 +1,105 @@
+"""The stage of a measurement: a private Redis, the simulator and workers, each its own process."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from penstock import Client
+from penstock.embedded import EmbeddedRedis
+from penstock.processes import LocalProcess
+from penstock.simulator.control import Control
+from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess, python_path
+
+MODEL: Final = "claude-sonnet-5-5"
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """What all measurements share."""
+
+    redis: EmbeddedRedis
+    simulator: SimulatorProcess
+    control: Control
+    client: Client
+    env: dict[str, str]
+    _stack: ExitStack
+
+    def worker(self, name: str = "streams", **settings: str) -> WorkerProcess:
+        """Start a streams worker that is ended with the rig, and let it run warm."""
+        worker = WorkerProcess("streams", env={**self.env, **settings}, name=name)
+        self._stack.enter_context(worker)
+        self.warm_up()
+        return worker
+
+    def process(self, module: str, *options: object) -> LocalProcess:
+        """Start ``python -m benchmarks.<module>``, ended with the rig."""
+        command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, options)]
+        process = LocalProcess(module, command, env={**self.env, **python_path()})
+        return self._stack.enter_context(process)
+
+    def warm_up(self, streams: int = 4) -> None:
+        """Answer a few streams: the first ones of a process pay for imports and connections."""
+        handles = [self.client.messages.enqueue(**asking(deltas=3, rate=0)) for _ in range(streams)]
+        for handle in handles:
+            for _ in handle.events(timeout=30):
+                pass
+
+
+@contextmanager
+def rig(*options: str) -> Iterator[Rig]:
+    """Redis and a simulator with these command-line ``options``; all is ended behind the block."""
+    # The developer's own settings are not to be measured.
+    for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
+        if name != "PENSTOCK_REDIS_SERVER":
+            del os.environ[name]
+    with ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis())
+        simulator = stack.enter_context(SimulatorProcess(*options))
+        client = stack.enter_context(Client(redis.url))
+        env = {
+            "PENSTOCK_REDIS_URL": redis.url,
+            "ANTHROPIC_BASE_URL": simulator.url,
+            "ANTHROPIC_API_KEY": SIMULATOR_KEY,
+            "C_FORCE_ROOT": "1",
+        }
+        yield Rig(redis, simulator, Control(simulator.url), client, env, stack)
+
+
+def asking(text: str = "Tell me.", **directives: object) -> dict[str, Any]:
+    """A Messages body that asks the simulator for this answer; True stands for a bare flag."""
+    items = (key if value is True else f"{key}={value}" for key, value in directives.items())
+    deltas = directives.get("deltas", 100)
+    assert isinstance(deltas, int)
+    return {
+        "model": MODEL,
+        # A stamp may be longer than the 16 characters that the simulator calls a token.
+        "max_tokens": max(1000, 2 * deltas),
+        "messages": [{"role": "user", "content": f"{text} [[sim {' '.join(items)}]]"}],
+    }
+
+
+def outcome(process: LocalProcess, *, timeout: float) -> dict[str, Any]:
+    """Wait until a process of ours has ended; returns the JSON object that it printed last."""
+    deadline = time.monotonic() + timeout
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for line in reversed(_lines(process)):
+        if line.startswith("{"):
+            found: dict[str, Any] = orjson.loads(line)
+            return found
+    raise RuntimeError(f"{process.name} told nothing{process.tail()}")
+
+
+def said(process: LocalProcess, line: str) -> Callable[[], bool]:
+    """A check, for `LocalProcess.wait_until`, whether it has printed this line."""
+    return lambda: line in _lines(process)
+
+
+def _lines(process: LocalProcess) -> list[str]:
+    return process.log.read_text(errors="replace").splitlines()

@@ -1,0 +1,65 @@
+"""What a process has used so far, from ``/proc``; Linux only."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used, in user and kernel mode, over all its threads."""
+    # The name, in brackets, may contain anything: the fields are counted from behind it.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    return _status_kb(pid, "VmRSS") / 1024
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Highest resident memory of a process since `forget_peak`."""
+    return _status_kb(pid, "VmHWM") / 1024
+
+
+def forget_peak(pid: int) -> None:
+    """Begin anew to watch for the highest memory: that of the start-up is not of interest."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_kb(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise ValueError(f"no {name} of process {pid}")
+
+
+def machine_cpu_s() -> float:
+    """Seconds of CPU that all processes have used; idle and stolen time left out."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq = fields[:7]
+    return (user + nice + system + irq + softirq) * _TICK_S
+
+
+class Usage:
+    """CPU seconds of some processes, and of everybody else, from now on."""
+
+    def __init__(self, **pids: int) -> None:
+        self._pids = {"own": os.getpid(), **pids}
+        self._before = self._now()
+
+    def cpu_s(self) -> dict[str, float]:
+        """What each of them has used since; ``others`` are those that are not listed."""
+        used = {name: now - self._before[name] for name, now in self._now().items()}
+        used["others"] = 2 * used["machine"] - sum(used.values())
+        return {name: round(seconds, 2) for name, seconds in used.items() if name != "machine"}
+
+    def _now(self) -> dict[str, float]:
+        each = {name: cpu_s(pid) for name, pid in self._pids.items() if _exists(pid)}
+        return {**each, "machine": machine_cpu_s()}
+
+
+def _exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

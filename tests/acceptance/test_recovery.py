@@ -1,0 +1,320 @@
+"""Answers that break off, requests that wait and requests that are called off."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from penstock import Client, RequestCanceled, RequestFailed, State
+from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.simulator.control import Control
+from penstock.stream import StreamRequest
+from penstock.testing import wait_until
+from tests.acceptance.stage import (
+    PREFILL,
+    USER_TURN,
+    Stage,
+    asked,
+    content,
+    resumes,
+    rewinds,
+    text_of,
+    told,
+)
+
+NARROW = 2  #: the database of the worker with two slots
+NOBODY = 5  #: a database without a worker
+
+FAULTS = [
+    "disconnect_after=1",
+    "disconnect_after=5",
+    "disconnect_after=5 reset",
+    "disconnect_after=last",
+    "eof_after=4",
+    "eof_after=-1",
+    "eof_after=last",
+    "error_after=3 error_type=overloaded_error",
+    "error_after=6 error_type=api_error",
+    "drop_mid_char=2",
+    "stall_after=4 stall=60",
+    "disconnect_after=4 crlf chunk=7",
+]
+TOOL = {
+    "name": "open_gate",
+    "description": "Open a gate.",
+    "input_schema": {"type": "object", "properties": {"gate": {"type": "string"}}},
+}
+THINKING = {"type": "enabled", "budget_tokens": 1024}
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """A worker that carries many streams, and one that carries two, each with its own queue."""
+    settings = {
+        "PENSTOCK_IDLE_TIMEOUT_S": "1",
+        "PENSTOCK_ATTEMPTS_LIMIT": "3",
+        "PENSTOCK_LEASE_MS": "1500",
+        "PENSTOCK_REAPER_WAIT_S": "0.5",
+        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+    }
+    with Stage(**settings) as stage:
+        stage.launch()
+        stage.launch(
+            database=NARROW, PENSTOCK_STREAMS_CONCURRENCY="2", PENSTOCK_IDLE_TIMEOUT_S="60"
+        )
+        stage.ready()
+        yield stage
+
+
+@pytest.fixture
+def client(stage: Stage) -> Iterator[Client]:
+    stage.control.reset()
+    yield stage.client
+    stage.control.reset()
+
+
+@pytest.fixture
+def control(stage: Stage) -> Control:
+    return stage.control
+
+
+@pytest.fixture
+def narrow(stage: Stage) -> Iterator[Client]:
+    """A client of the worker with two slots."""
+    stage.control.reset()
+    with Client(stage.address(NARROW)) as client:
+        yield client
+    stage.control.reset()
+
+
+@pytest.fixture
+def busy(narrow: Client, control: Control) -> Iterator[list[StreamRequest]]:
+    """Two streams that fill the narrow worker for as long as the test wants."""
+    stall = "[[sim stall_after=1 stall=600]]"
+    requests = [
+        narrow.messages.enqueue(**asked(f"Hold {i}. [[sim rate=0]]", stall)) for i in range(2)
+    ]
+    wait_until(lambda: control.stats()["open_streams"] == 2, what="both slots to be taken")
+    yield requests
+    for request in requests:
+        request.cancel()
+        told(request)
+
+
+@pytest.mark.parametrize(("model", "mode"), [(PREFILL, "prefill"), (USER_TURN, "user_turn")])
+def test_every_break_is_gone_on_with_to_the_exact_text(
+    client: Client, stage: Stage, model: str, mode: str
+) -> None:
+    bodies = [
+        asked(f"Break {i}. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]", model)
+        for i, fault in enumerate(FAULTS)
+    ]
+    requests = [client.messages.enqueue(**body) for body in bodies]
+    for fault, body, request in zip(FAULTS, bodies, requests, strict=True):
+        events = told(request)
+        assert content(events) == stage.truth(body), fault
+        if "reset" not in fault:  # which may take what came before it along
+            assert [each[0] for each in resumes(events)] == [mode], fault
+        assert request.text() == text_of(content(events)), fault
+        assert events[-1].data["attempts"] == 2, fault
+
+
+@pytest.mark.parametrize("overlap", [20, 400])
+def test_what_a_model_repeats_when_it_goes_on_is_not_doubled(
+    client: Client, stage: Stage, overlap: int
+) -> None:
+    body = asked(
+        f"Again. [[sim deltas=20 rate=0 overlap={overlap}]]",
+        "[[sim disconnect_after=9]] [[sim eof_after=6]]",
+        USER_TURN,
+    )
+    events = told(client.messages.enqueue(**body))
+    assert content(events) == stage.truth(body)
+    assert [mode for mode, _ in resumes(events)] == ["user_turn", "user_turn"]
+
+
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_an_open_tool_call_is_taken_back_and_written_anew(
+    client: Client, stage: Stage, model: str
+) -> None:
+    body = asked(
+        "A gate. [[sim deltas=6 rate=0]]", "[[sim disconnect_after=-2]]", model, tools=[TOOL]
+    )
+    events = told(client.messages.enqueue(**body))
+    assert content(events) == stage.truth(body)
+    assert content(events)[-1]["type"] == "tool_use"
+    assert rewinds(events) == [(1, 0)]
+
+
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_half_a_thought_is_taken_back_and_thought_anew(
+    client: Client, stage: Stage, model: str
+) -> None:
+    body = asked(
+        "Think. [[sim deltas=6 rate=0]]", "[[sim disconnect_after=2]]", model, thinking=THINKING
+    )
+    events = told(client.messages.enqueue(**body))
+    assert content(events) == stage.truth(body)
+    assert content(events)[0]["signature"]
+    assert (resumes(events)[0][0], rewinds(events)) == ("restart", [(0, 0)])
+
+
+def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage: Stage) -> None:
+    body = asked("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
+    request = client.messages.enqueue(on_break="restart", **body)
+    events = told(request)
+    assert content(events) == stage.truth(body)
+    assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
+    assert request.text() == text_of(stage.truth(body))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("disconnect_after=5", "connection_error"),
+        ("eof_after=5", "incomplete_stream"),
+        ("error_after=5 error_type=overloaded_error", "overloaded_error"),
+        ("stall_after=5 stall=60", "connection_error"),
+    ],
+)
+def test_fail_ends_with_the_error_and_keeps_what_was_received(
+    client: Client, stage: Stage, control: Control, fault: str, kind: str
+) -> None:
+    body = asked("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
+    request = client.messages.enqueue(on_break="fail", **body)
+    with pytest.raises(RequestFailed) as failed:
+        request.result(timeout=20)
+    assert failed.value.error["type"] == kind
+    assert failed.value.text == request.text() != ""
+    assert text_of(stage.truth(body)).startswith(failed.value.text)
+    assert control.stats()["messages_streamed"] == 1
+
+
+def test_attempts_are_bounded_and_the_end_tells_what_was_kept(
+    client: Client, stage: Stage, control: Control
+) -> None:
+    body = asked("Never. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
+    request = client.messages.enqueue(**body)
+    end = told(request)[-1].data
+    kept = request.text()
+    assert (end["state"], end["error"]["type"]) == ("failed", "connection_error")
+    assert end["attempts"] == control.stats()["messages_streamed"] == 3
+    assert text_of(stage.truth(body)).startswith(kept)
+    assert (end["characters"], end["text_sha256"]) == (
+        len(kept),
+        sha256(kept.encode()).hexdigest(),
+    )
+
+
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_usage_adds_up_over_attempts(
+    client: Client, stage: Stage, control: Control, model: str
+) -> None:
+    faults = "[[sim disconnect_after=8]] [[sim eof_after=4]]"
+    request = client.messages.enqueue(**asked("Count. [[sim deltas=30 rate=0]]", faults, model))
+    end = told(request)[-1].data
+    bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
+    assert len(bodies) == end["attempts"] == 3
+    assert end["usage"]["input_tokens"] == sum(stage.input_tokens(body) for body in bodies)
+
+
+def test_an_unknown_model_that_takes_no_prefill_is_asked_otherwise(
+    client: Client, stage: Stage
+) -> None:
+    body = asked("New. [[sim deltas=9 rate=0]]", "[[sim disconnect_after=4]]", "claude-nova-9")
+    events = told(client.messages.enqueue(**body))
+    assert content(events) == stage.truth(body)
+    assert resumes(events) == [("user_turn", "connection_error")]
+
+
+def test_a_request_that_nobody_has_taken_is_canceled_at_once(stage: Stage) -> None:
+    with Client(stage.address(NOBODY)) as client:
+        request = client.messages.enqueue(**asked("Nobody. [[sim rate=0]]"))
+        assert request.cancel("me") is State.QUEUED
+        end = told(request)[-1].data
+    assert (end["state"], end["by"], end["stop_reason"]) == ("canceled", "me", None)
+
+
+def test_a_request_is_canceled_before_its_first_byte(client: Client, control: Control) -> None:
+    request = client.messages.enqueue(**asked("Slow.", "[[sim slow_first=0.9]]"))
+    wait_until(lambda: control.stats()["open_streams"] == 1, what="the call to be made")
+    request.cancel()
+    with pytest.raises(RequestCanceled) as canceled:
+        request.result(timeout=20)
+    assert canceled.value.text == ""
+    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+
+
+def test_two_redis_commands_cancel_a_stream(client: Client, stage: Stage, control: Control) -> None:
+    request = client.messages.enqueue(**asked("Stop. [[sim deltas=9000 rate=40]]"))
+    wait_until(request.text, what="some text")
+    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "cancel", "redis-cli")
+    stage.connection.publish("penstock:control", request.id)
+    end = told(request)[-1].data
+    assert (end["state"], end["by"]) == ("canceled", "redis-cli")
+    assert end["characters"] == len(request.text()) > 0
+    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+
+
+def calls(control: Control) -> list[str]:
+    """The first words of all that was asked of the API, in order."""
+    bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
+    return [body["messages"][0]["content"].split(".")[0] for body in bodies]
+
+
+def test_a_message_revoked_in_the_queue_cancels_its_request(
+    narrow: Client, busy: list[StreamRequest], control: Control
+) -> None:
+    request = narrow.messages.enqueue(**asked("Revoked. [[sim rate=0]]"))
+    narrow.wakeups._app.control.revoke(request.id)
+    busy[0].cancel()
+    end = told(request)[-1].data
+    assert (end["state"], end["by"]) == ("canceled", "revoke")
+    assert "Revoked" not in calls(control)
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_costs_nothing(
+    narrow: Client, busy: list[StreamRequest], control: Control
+) -> None:
+    request = narrow.messages.enqueue(deadline=0.01, **asked("Late. [[sim rate=0]]"))
+    in_time = narrow.messages.enqueue(deadline=60, **asked("In time. [[sim rate=0]]"))
+    busy[0].cancel()
+    assert told(request)[-1].data["error"]["type"] == "deadline_exceeded"
+    assert told(in_time)[-1].data["state"] == "done"
+    assert "Late" not in calls(control)
+
+
+def test_a_higher_priority_is_taken_first(
+    narrow: Client, busy: list[StreamRequest], control: Control
+) -> None:
+    wanted = {9: "last", 3: "third", 0: "first"}
+    requests = [
+        narrow.messages.enqueue(priority=priority, **asked(f"Priority {word}. [[sim rate=0]]"))
+        for priority, word in wanted.items()
+    ]
+    busy[0].cancel()
+    for request in requests:
+        told(request)
+    order = [words for words in calls(control) if words.startswith("Priority")]
+    assert order == ["Priority first", "Priority third", "Priority last"]
+
+
+def test_a_request_whose_wake_up_was_lost_is_woken_again(
+    narrow: Client, busy: list[StreamRequest], stage: Stage
+) -> None:
+    request = narrow.messages.enqueue(**asked("Lost. [[sim rate=0]]"))
+    database = redis_of(stage, NARROW)
+    assert database.delete(*lists_of(STREAMS_QUEUE)) == 1
+    busy[0].cancel()
+    # The reaper would look in ten seconds; for it, they have passed.
+    database.zadd("penstock:live", {request.id: 0})
+    assert told(request)[-1].data["state"] == "done"
+    assert request.record().fields["woken"] == "1"
+    database.close()
+
+
+def redis_of(stage: Stage, database: int) -> Any:
+    import redis
+
+    return redis.Redis.from_url(stage.address(database), decode_responses=True)

@@ -1,0 +1,252 @@
+"""Workers and Redis die under running streams; readers see no hole and an end."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock import Client
+from penstock.events import Event
+from penstock.stack import WorkerProcess
+from penstock.stream import StreamRequest
+from penstock.testing import wait_until
+from tests.acceptance.stage import (
+    PREFILL,
+    USER_TURN,
+    Stage,
+    asked,
+    content,
+    resumes,
+    text_of,
+    told,
+)
+
+MODELS = [PREFILL, USER_TURN]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    settings = {
+        "PENSTOCK_LEASE_MS": "1500",
+        "PENSTOCK_REAPER_WAIT_S": "0.5",
+        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+        "PENSTOCK_DEATHS_LIMIT": "5",
+    }
+    with Stage(**settings) as stage:
+        yield stage
+
+
+@pytest.fixture(autouse=True)
+def two_workers(stage: Stage) -> Iterator[None]:
+    """Each test begins with two workers that are well."""
+    while len(stage.alive()) < 2:
+        stage.launch()
+    stage.ready()
+    stage.control.reset()
+    yield
+    stage.control.reset()
+
+
+@pytest.fixture
+def client(stage: Stage) -> Client:
+    return stage.client
+
+
+class Follower:
+    """Reads a stream live, in a thread of its own, while the test does its worst."""
+
+    def __init__(self, request: StreamRequest) -> None:
+        self._request = request
+        self.events: list[Event] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        from penstock.errors import RedisUnavailable
+
+        cursor = None
+        while not self.events or self.events[-1].type != "penstock.end":
+            try:
+                for event in self._request.events(after=cursor, timeout=30):
+                    self.events.append(event)
+                    cursor = event.cursor
+            except RedisUnavailable:
+                continue
+            except BaseException as error:
+                self._error = error
+                return
+
+    def all(self) -> list[Event]:
+        """Everything, once it has ended; the same as a late reader finds."""
+        self._thread.join(40)
+        assert self._error is None
+        assert not self._thread.is_alive()
+        assert self.events == told(self._request)
+        return self.events
+
+
+def long(prompt: str, model: str = PREFILL, faults: str = "") -> dict[str, Any]:
+    """A stream of three seconds."""
+    return asked(f"{prompt} [[sim deltas=60 rate=20]]", faults, model)
+
+
+def started(client: Client, stage: Stage, body: dict[str, Any]) -> tuple[StreamRequest, Follower]:
+    request = client.messages.enqueue(**body)
+    follower = Follower(request)
+    wait_until(request.text, what="some text")
+    return request, follower
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_another_worker_goes_on_when_one_is_killed(
+    client: Client, stage: Stage, model: str
+) -> None:
+    body = long("Killed.", model)
+    request, follower = started(client, stage, body)
+    stage.worker_of(request).kill()
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert request.text() == text_of(content(events))
+    assert [reason for _, reason in resumes(events)] == ["takeover"]
+    assert request.record().fields["deaths"] == "1"
+
+
+def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: Stage) -> None:
+    bodies = [long(f"Shut down {i}.", model) for i, model in enumerate(MODELS * 3)]
+    running = [started(client, stage, body) for body in bodies]
+    stage.worker_of(running[0][0]).stop()
+    for body, (request, follower) in zip(bodies, running, strict=True):
+        assert content(follower.all()) == stage.truth(body)
+        # Nobody had to find a dead lease.
+        assert not {"deaths", "woken"} & request.record().fields.keys()
+    assert any(resumes(follower.events) for _, follower in running)
+
+
+def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
+    body = long("Zombie.")
+    request, follower = started(client, stage, body)
+    zombie = stage.worker_of(request)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: request.record().epoch == 2, what="another worker to claim it")
+    finally:
+        os.kill(zombie.pid, signal.SIGCONT)
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    wait_until(
+        lambda: f"request {request.id} left alone" in zombie.log.read_text(),
+        what="the zombie to see it",
+    )
+
+
+def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> None:
+    request, follower = started(client, stage, long("Killer."))
+    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "deaths", 4)
+    stage.worker_of(request).kill()
+    end = follower.all()[-1].data
+    assert (end["state"], end["error"]["type"]) == ("failed", "worker_lost")
+    assert end["characters"] == len(request.text()) > 0
+
+
+def test_two_workers_keep_to_one_retry_after(client: Client, stage: Stage) -> None:
+    stage.control.fault(status=429, retry_after=4, times=0)
+    first = client.messages.enqueue(**asked("Storm. [[sim rate=0]]"))
+    wait_until(lambda: stage.control.stats()["refused_429"] == 1, what="the refusal")
+    wait_until(lambda: first.record().state == "queued", what="it to be told to all")
+    others = [client.messages.enqueue(**asked(f"Storm {i}. [[sim rate=0]]")) for i in range(12)]
+    wait_until(lambda: all("due_ms" in r.record().fields for r in others), what="all to wait")
+    stage.control.clear_faults()
+    for request in [first, *others]:
+        assert told(request)[-1].data["state"] == "done"
+    assert stage.control.stats()["requests"]["POST /v1/messages"] == {"429": 1, "200": 13}
+
+
+@pytest.mark.parametrize("lose", [0, 8_000])
+@pytest.mark.parametrize("model", MODELS)
+def test_readers_see_no_hole_when_redis_is_killed(
+    client: Client, stage: Stage, lose: int, model: str
+) -> None:
+    body = long(f"Redis killed {lose}.", model)
+    request, follower = started(client, stage, body)
+    wait_until(lambda: len(follower.events) > 20, what="a good part of it")
+    stage.restart_redis(lose=lose)
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert request.text() == text_of(content(events))
+    assert resumes(events) == []
+
+
+def test_readers_see_no_hole_when_redis_loses_even_the_claim(client: Client, stage: Stage) -> None:
+    workers = stage.alive()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    body = long("Claim lost.")
+    request = client.messages.enqueue(**body)
+    size = stage.written()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGCONT)
+    follower = Follower(request)
+    wait_until(lambda: len(follower.events) > 20, what="a good part of it")
+    stage.restart_redis(keep=size)
+    assert content(follower.all()) == stage.truth(body)
+
+
+def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
+    client: Client, stage: Stage
+) -> None:
+    faults = ["", "[[sim slow_first=1]]", "[[sim status=529]]", "[[sim eof_after=2]]"] * 3
+    bodies = [asked(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
+    requests = [client.messages.enqueue(**body) for body in bodies]
+    stage.restart_redis()
+    for body, request in zip(bodies, requests, strict=True):
+        assert content(told(request)) == stage.truth(body)
+
+
+def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:
+    body = long("Redis paused.")
+    request, follower = started(client, stage, body)
+    os.kill(stage.redis.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+    finally:
+        os.kill(stage.redis.pid, signal.SIGCONT)
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert request.text() == text_of(content(events))
+
+
+def test_a_full_redis_is_waited_for(client: Client, stage: Stage) -> None:
+    body = long("Redis full.")
+    request, follower = started(client, stage, body)
+    stage.connection.config_set("maxmemory", "1mb")
+    try:
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+    finally:
+        stage.connection.config_set("maxmemory", "0")
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert request.text() == text_of(content(events))
+
+
+def test_cut_connections_are_made_anew(client: Client, stage: Stage) -> None:
+    body = long("Cut.")
+    _, follower = started(client, stage, body)
+    for kind in ("normal", "pubsub"):
+        stage.connection.client_kill_filter(_type=kind, skipme=True)
+    assert content(follower.all()) == stage.truth(body)
+    assert resumes(follower.events) == []
+
+
+def test_every_worker_and_redis_may_die_together(client: Client, stage: Stage) -> None:
+    body = long("All at once.")
+    _, follower = started(client, stage, body)
+    dead: list[WorkerProcess] = stage.alive()
+    for worker in dead:
+        worker.kill()
+    stage.restart_redis()
+    stage.launch()
+    assert content(follower.all()) == stage.truth(body)

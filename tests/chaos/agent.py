@@ -1,0 +1,127 @@
+"""The agent of chaos: does one bad thing after the other, at random moments."""
+
+import asyncio
+from collections import Counter
+from random import Random
+from typing import Any
+
+import redis
+
+from penstock.names import STREAMS_QUEUE, lists_of
+from tests.chaos.world import LEASE_S, World, complaints, pause, resume
+
+QUEUES = lists_of(STREAMS_QUEUE)
+
+
+class Agent:
+    """Hurts the world, and heals what it cannot live without."""
+
+    def __init__(self, world: World, rng: Random, *, every_s: float) -> None:
+        self._world = world
+        self._rng = rng
+        self._every_s = every_s
+        self.done: Counter[str] = Counter()
+        self.complaints: list[str] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Finish the act under way, and do no more."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Go on until stopped."""
+        acts: list[Any] = [self.kill] * 4 + [self.terminate] * 3 + [self.freeze] * 3
+        acts += [self.restart_redis] * 3 + [self.pause_redis, self.cut_connections]
+        acts += [self.lose] * 3 + [self.double] * 2 + [self.forget_scripts]
+        while not self._stopped:
+            await asyncio.sleep(self._rng.uniform(0.3, 1.7) * self._every_s)
+            self._world.welcome()
+            act = self._rng.choice(acts)
+            await act()
+
+    async def kill(self) -> None:
+        """A worker crashes."""
+        if len(self._world.workers) > 1:
+            victim = self._rng.choice(self._world.workers)
+            victim.kill()
+            self._replace(victim, "worker killed")
+
+    async def terminate(self) -> None:
+        """A worker is asked to end, as by a deployment."""
+        if len(self._world.workers) < 2:
+            return
+        victim = self._rng.choice(self._world.workers)
+        self.complaints += complaints(victim.log.read_text(errors="replace"))
+        self._world.workers.remove(victim)
+        self._world.launch()
+        code = await asyncio.to_thread(victim.stop, timeout=15)
+        self.done["worker terminated" if code == 0 else f"worker terminated, exit {code}"] += 1
+
+    def _replace(self, victim: Any, name: str) -> None:
+        self.complaints += complaints(victim.log.read_text(errors="replace"))
+        self._world.bury(victim)
+        self._world.launch()
+        self.done[name] += 1
+
+    async def freeze(self) -> None:
+        """A worker stands still for longer than its leases live, then wakes as a zombie."""
+        if len(self._world.workers) < 2:
+            return
+        victim = self._rng.choice(self._world.workers)
+        pause(victim)
+        await asyncio.sleep(LEASE_S + self._rng.uniform(0.5, 2.5))
+        resume(victim)
+        self.done["worker frozen"] += 1
+
+    async def restart_redis(self) -> None:
+        """Redis crashes and comes back with what it has on disk."""
+        await asyncio.to_thread(self._world.restart_redis)
+        self.done["Redis killed"] += 1
+
+    async def pause_redis(self) -> None:
+        """Redis answers nobody for a while."""
+        pause(self._world.redis)
+        await asyncio.sleep(self._rng.uniform(0.5, 4))
+        resume(self._world.redis)
+        self.done["Redis paused"] += 1
+
+    async def lose(self) -> None:
+        """Wake-ups vanish from the queue."""
+
+        def act(connection: Any) -> int:
+            return sum(bool(connection.rpop(queue)) for queue in QUEUES)
+
+        self.done["wake-ups lost"] += await self._on_redis(act)
+
+    async def double(self) -> None:
+        """Wake-ups are delivered twice."""
+
+        def act(connection: Any) -> int:
+            messages = [(queue, m) for queue in QUEUES for m in connection.lrange(queue, 0, 5)]
+            for queue, message in messages:
+                connection.lpush(queue, message)
+            return len(messages)
+
+        self.done["wake-ups doubled"] += await self._on_redis(act)
+
+    async def cut_connections(self) -> None:
+        """A firewall drops every connection."""
+        kind = self._rng.choice(("pubsub", "normal"))
+        self.done["connections cut"] += await self._on_redis(
+            lambda connection: connection.client_kill_filter(_type=kind, skipme=True)
+        )
+
+    async def forget_scripts(self) -> None:
+        """The script cache is emptied."""
+        await self._on_redis(lambda connection: connection.script_flush())
+        self.done["scripts flushed"] += 1
+
+    async def _on_redis(self, act: Any) -> int:
+        def run() -> int:
+            try:
+                with redis.Redis.from_url(self._world.redis.url) as connection:
+                    return int(act(connection))
+            except redis.RedisError:
+                return 0
+
+        return await asyncio.to_thread(run)

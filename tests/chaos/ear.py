@@ -1,0 +1,102 @@
+"""One pub/sub connection that many readers share: hears channels, heals itself.
+
+Deliberately not Penstock's own reader: it speaks RESP by itself, so that a mistake of the product
+cannot hide in both.
+"""
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import hiredis
+
+#: Put into a reader's queue when messages may have been lost: read the log.
+REFILL: Final = b""
+
+Queue = asyncio.Queue[bytes]
+
+
+class Ear:
+    """A connection that is subscribed to many channels and comes back when it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._queues: dict[bytes, set[Queue]] = {}
+        self._acknowledged: dict[bytes, asyncio.Event] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._task = asyncio.create_task(self._hear_for_ever())
+        self.messages = 0
+        self.cuts = 0
+
+    async def listen(self, channel: str) -> Queue:
+        """A queue of what is published from now on; returns once Redis has acknowledged."""
+        name = channel.encode()
+        queue: Queue = asyncio.Queue()
+        self._queues.setdefault(name, set()).add(queue)
+        if name not in self._acknowledged:
+            self._acknowledged[name] = asyncio.Event()
+            self._send(b"SUBSCRIBE", name)
+        await self._acknowledged[name].wait()
+        return queue
+
+    def unlisten(self, channel: str, queue: Queue) -> None:
+        """Hear no more of it; the last one out ends the subscription."""
+        name = channel.encode()
+        self._queues[name].discard(queue)
+
+    def close_channel(self, channel: str) -> None:
+        """Nobody will want it again."""
+        name = channel.encode()
+        if self._queues.pop(name, None) is not None:
+            self._acknowledged.pop(name, None)
+            self._send(b"UNSUBSCRIBE", name)
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def _send(self, *words: bytes) -> None:
+        if self._writer is not None:
+            parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+            self._writer.write(b"*%d\r\n%b" % (len(words), parts))
+
+    async def _hear_for_ever(self) -> None:
+        while True:
+            try:
+                await self._hear()
+            except OSError:
+                pass
+            finally:
+                self._writer = None
+            self.cuts += 1
+            await asyncio.sleep(0.05)
+
+    async def _hear(self) -> None:
+        source, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            for name, event in self._acknowledged.items():
+                event.clear()
+                self._send(b"SUBSCRIBE", name)
+            parser = hiredis.Reader()
+            while data := await source.read(1 << 16):
+                parser.feed(data)
+                while (message := parser.gets()) is not False:
+                    self._take(message)
+        finally:
+            self._writer.close()
+
+    def _take(self, message: Any) -> None:
+        if not isinstance(message, list):
+            raise ConnectionError("Redis is not ready")  # it loads its data: ask again
+        kind, name, data = message
+        if kind == b"message":
+            self.messages += 1
+        elif kind == b"subscribe" and name in self._acknowledged:
+            self._acknowledged[name].set()
+            data = REFILL
+        else:
+            return
+        for queue in self._queues.get(name, ()):
+            queue.put_nowait(data)

@@ -1,0 +1,146 @@
+"""What one stream of a chaos run asks for: a prompt, a model, and what shall go wrong with it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+MODELS = (
+    "claude-haiku-4-5",
+    "claude-sonnet-4-5-20250929",
+    "claude-opus-4-5",
+    "claude-sonnet-4-6",
+    "claude-opus-5-5",
+    "claude-nobody-knows-9",
+)
+TOOL = {
+    "name": "open_gate",
+    "description": "Open a gate of the dam.",
+    "input_schema": {
+        "type": "object",
+        "properties": {
+            "gate": {"type": "string"},
+            "width": {"type": "number"},
+            "reasons": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+}
+ERRORS = ("overloaded_error", "api_error", "rate_limit_error", "timeout_error")
+BREAKS = ("disconnect", "reset", "eof", "error", "stall", "mid_char")
+REFUSALS = ("429", "529", "500", "slow_first")
+CUTS = ("chunk", "crlf")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One stream."""
+
+    number: int
+    body: dict[str, Any]
+    on_break: str
+    faults: tuple[str, ...]  #: kind and place, for the tally
+    cancel_after_s: float | None
+    doubled: bool  #: its wake-up is sent a second time
+
+
+def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
+    """A random stream."""
+    kinds = tuple(kind for kind in ("thinking", "tool") if rng.random() < 0.25)
+    deltas = rng.choice((4, 12, 30, 30, 45, 150))
+    rate = rng.choice((0, 20, 40, 80))
+    faults = _faults(rng, kinds, stall_s)
+    shape = f"deltas={deltas} rate={rate}"
+    if deltas < 45 and rng.random() < 0.3:
+        shape = f"rate={rate}"  # as many as the prompt says; three where a tool is called
+    overlap = rng.choice((0, 0, 0, 20, 60))
+    if overlap:
+        shape += f" overlap={overlap}"
+    prompt = f"Stream {number} of {rng.randrange(10**9)}: tell me about water. [[sim {shape}]]"
+    told = " ".join(f"[[sim {text}]]" for text, _ in faults)
+    on_break = rng.choice(("continue",) * 8 + ("restart", "fail"))
+    return Plan(
+        number,
+        _body(rng, prompt, told, kinds),
+        on_break,
+        tuple(label for _, label in faults),
+        rng.uniform(0, 2) if rng.random() < 0.03 else None,
+        rng.random() < 0.1,
+    )
+
+
+def _body(rng: Random, prompt: str, told: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    # The faults stand in a message of their own: the answer hangs on the first text alone.
+    messages = [{"role": "user", "content": prompt}]
+    if told:
+        messages += [
+            {"role": "assistant", "content": "Go on."},
+            {"role": "user", "content": f"Please. {told}"},
+        ]
+    body: dict[str, Any] = {"model": rng.choice(MODELS), "max_tokens": 8192, "messages": messages}
+    if "thinking" in kinds:
+        body["thinking"] = {"type": "enabled", "budget_tokens": 1024}
+    if "tool" in kinds:
+        body["tools"] = [TOOL]
+    return body
+
+
+def without_faults(body: dict[str, Any]) -> dict[str, Any]:
+    """The request whose answer is the whole truth."""
+    return {**body, "messages": body["messages"][:1]}
+
+
+def _faults(rng: Random, kinds: tuple[str, ...], stall_s: float) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        kind = rng.choice(BREAKS * 2 + REFUSALS + CUTS)
+        if kind in BREAKS:
+            found.append(_break(rng, kind, kinds, stall_s))
+        else:
+            found.append(_nuisance(rng, kind))
+    return found
+
+
+def _nuisance(rng: Random, kind: str) -> tuple[str, str]:
+    if kind == "slow_first":
+        return f"slow_first={rng.uniform(0.1, 0.6):.2f}", kind
+    if kind == "chunk":
+        return f"chunk={rng.choice((1, 3, 7, 64))} times=3", kind
+    if kind == "crlf":
+        return f"crlf chunk={rng.choice((1, 5, 4096))} times=3", kind
+    after = f" retry_after={rng.uniform(0, 0.5):.2f}" if rng.random() < 0.5 else ""
+    return f"status={kind}{after}", kind
+
+
+def _break(rng: Random, kind: str, kinds: tuple[str, ...], stall_s: float) -> tuple[str, str]:
+    place, where = _place(rng, kinds)
+    text = {
+        "disconnect": f"disconnect_after={where}",
+        "reset": f"disconnect_after={where} reset",
+        "eof": f"eof_after={where}",
+        "error": f"error_after={where} error_type={rng.choice(ERRORS)}",
+        "stall": f"stall_after={where} stall={stall_s}",
+        "mid_char": f"drop_mid_char={where}",
+    }[kind]
+    return text, f"{kind} at {place}"
+
+
+def _place(rng: Random, kinds: tuple[str, ...]) -> tuple[str, str]:
+    """A kind of place in the answer, and the number of deltas before it."""
+    places = {
+        "start": "0",
+        "first delta": "1",
+        "middle": str(rng.randrange(2, 30)),
+        "last delta": "-1",
+        "before message_stop": "last",
+    }
+    if "thinking" in kinds:
+        places["inside thinking"] = str(rng.randrange(1, 4))
+    if "tool" in kinds:
+        places["inside tool_use"] = str(-rng.randrange(1, 4))
+    name = rng.choice(list(places))
+    return name, places[name]
+
+
+def tally_of(plans: list[Plan]) -> Counter[str]:
+    """How many faults of which kind and place were asked for."""
+    return Counter(fault for each in plans for fault in each.faults or ("none",))

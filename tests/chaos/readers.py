@@ -1,0 +1,139 @@
+"""Readers that follow one stream by the protocol, and lose messages on purpose.
+
+subscribe → acknowledgement → snapshot or log → live; a number that is not the next one: the log.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import orjson
+import redis.exceptions
+
+from penstock.events import END, HEARTBEAT
+from penstock.keys import RequestKeys
+from tests.chaos.ear import REFILL, Ear, Queue
+
+#: Redis may be killed and loading: whoever asks it asks again.
+AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+SILENCE_S = 3.0
+
+
+@dataclass(slots=True)
+class Habits:
+    """How unreliable a reader is."""
+
+    joins_after_s: float = 0.0
+    drops: float = 0.0  #: share of published messages that it never sees
+    leaves: float = 0.0  #: share of messages after which it goes away for a while
+    snapshot: bool = False  #: joins by one look at the text instead of reading the log
+
+    @classmethod
+    def random(cls, rng: Random) -> "Habits":
+        """Some habits."""
+        return cls(
+            joins_after_s=rng.choice((0.0, 0.0, rng.uniform(0, 4))),
+            drops=rng.choice((0.0, 0.0, 0.05, 0.3)),
+            leaves=rng.choice((0.0, 0.0, 0.02)),
+            snapshot=rng.random() < 0.15,
+        )
+
+
+class Away(Exception):
+    """The reader goes away for a while."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """One reader of one stream."""
+
+    keys: RequestKeys
+    connection: Any
+    ear: Ear
+    habits: Habits
+    rng: Random
+    taken: list[bytes] = field(default_factory=list)  #: every event, as it came
+    epoch: int = 0
+    n: int = 0
+    joined_at: int = 0  #: number of the last event that the snapshot covered
+    text: str | None = None  #: the snapshot's text
+    ended: bool = False
+    dropped: int = 0
+    refills: int = 0
+    resumes: int = 0
+    regressions: int = 0  #: a later epoch began below what was taken: Redis lost it for good
+
+    async def run(self) -> None:
+        """Follow until the end; cut connections are made anew."""
+        await asyncio.sleep(self.habits.joins_after_s)
+        while not self.ended:
+            queue = await self.ear.listen(self.keys.events)
+            try:
+                await self._join()
+                await self._refill()
+                while not self.ended:
+                    await self._live(queue)
+            except Away:
+                self.resumes += 1
+            except AWAY:
+                await asyncio.sleep(0.1)
+            finally:
+                self.ear.unlisten(self.keys.events, queue)
+            if not self.ended:
+                await asyncio.sleep(self.rng.uniform(0, 0.5))
+
+    async def _join(self) -> None:
+        if not self.habits.snapshot or self.n:
+            return
+        async with self.connection.pipeline(transaction=True) as pipe:
+            pipe.hmget(self.keys.meta, "epoch", "n")
+            pipe.get(self.keys.text)
+            (epoch, n), text = await pipe.execute()
+        if n is not None:
+            self.epoch, self.n, self.joined_at = int(epoch), int(n), int(n)
+            self.text = (text or b"").decode()
+            self.ended = await self._is_over()
+
+    async def _is_over(self) -> bool:
+        state, n = await self.connection.hmget(self.keys.meta, "state", "n")
+        return state in (b"done", b"failed", b"canceled") and int(n) <= self.n
+
+    async def _refill(self) -> None:
+        """Read the log behind what was taken, in small pages."""
+        self.refills += 1
+        while not self.ended:
+            after = f"({self.epoch}-{self.n}"
+            page = await self.connection.xrange(self.keys.log, min=after, count=100)
+            for _, fields in page:
+                raw = fields[b"d"]
+                self._take(raw, orjson.loads(raw))
+            if len(page) < 100:
+                return
+
+    async def _live(self, queue: Queue) -> None:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                raw = await queue.get()
+        except TimeoutError:
+            raw = REFILL
+        if raw == REFILL:
+            await self._refill()
+            return
+        if self.rng.random() < self.habits.drops:
+            self.dropped += 1
+            return
+        if self.rng.random() < self.habits.leaves:
+            raise Away
+        event = orjson.loads(raw)
+        if event["e"] > self.epoch and event["n"] <= self.n and self.epoch:
+            self.regressions += event["data"]["type"] != HEARTBEAT
+        if event["n"] == self.n + 1 and event["data"]["type"] != HEARTBEAT:
+            self._take(raw, event)
+        elif event["n"] > self.n:
+            await self._refill()
+
+    def _take(self, raw: bytes, event: dict[str, Any]) -> None:
+        self.taken.append(raw)
+        self.epoch, self.n = event["e"], event["n"]
+        self.ended = event["data"]["type"] == END

@@ -1,0 +1,126 @@
+"""The processes of a chaos run: one Redis that can be killed, the simulator, streams workers."""
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from penstock.embedded import EmbeddedRedis
+from penstock.processes import free_port
+from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+
+LEASE_S = 1.5
+
+
+class World:
+    """Everything that runs. A context manager."""
+
+    def __init__(self, workers: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
+        self._port = free_port()
+        self.redis = EmbeddedRedis(folder=self._folder, port=self._port)
+        self.simulator = SimulatorProcess()
+        self._count = workers
+        self._started = 0
+        self.workers: list[WorkerProcess] = []  #: those that may be hurt
+        self.coming: list[WorkerProcess] = []  #: those that are not ready yet
+
+    def __enter__(self) -> "World":
+        self.redis.start()
+        self.simulator.start()
+        for _ in range(self._count):
+            self.launch()
+        for worker in self.coming:
+            worker.wait_until_ready()
+        self.welcome()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in [*self.workers, *self.coming]:
+            worker.kill()
+            worker.stop()
+        self.simulator.stop()
+        self.redis.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Patient where giving up would be right in production, quick where waiting would be."""
+        return {
+            "PENSTOCK_REDIS_URL": self.redis.url,
+            "ANTHROPIC_BASE_URL": self.simulator.url,
+            "ANTHROPIC_API_KEY": SIMULATOR_KEY,
+            # Few enough that some requests have to wait in the queue.
+            "PENSTOCK_STREAMS_CONCURRENCY": "6",
+            "PENSTOCK_LEASE_MS": str(int(LEASE_S * 1000)),
+            "PENSTOCK_IDLE_TIMEOUT_S": "1.5",
+            "PENSTOCK_REAPER_WAIT_S": "2",
+            "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+            "PENSTOCK_DEATHS_LIMIT": "1000",
+            "PENSTOCK_ATTEMPTS_LIMIT": "1000",
+            "PENSTOCK_REFUSALS_LIMIT": "1000",
+            "C_FORCE_ROOT": "1",
+        }
+
+    def launch(self) -> None:
+        """Start another worker without waiting for it."""
+        self._started += 1
+        name = f"streams-{self._started}"
+        worker = WorkerProcess("streams", env=self.environment, name=name)
+        self.coming.append(worker.launch())
+
+    def welcome(self) -> None:
+        """Count those in that have become ready."""
+        for worker in list(self.coming):
+            if not worker.alive or " ready." in worker.log.read_text(errors="replace"):
+                self.coming.remove(worker)
+                self.workers.append(worker)
+
+    def bury(self, worker: WorkerProcess) -> None:
+        """Forget a worker that has ended."""
+        self.workers.remove(worker)
+        worker.stop()
+
+    def restart_redis(self) -> None:
+        """Kill Redis and start it on what it has on disk."""
+        self.redis.kill()
+        self.redis.stop()
+        self.redis = EmbeddedRedis(folder=self._folder, port=self._port)
+        self.redis.start()
+
+    def complaints(self) -> list[str]:
+        """Lines of the workers' logs that tell of a mistake of ours."""
+        found = []
+        for worker in [*self.workers, *self.coming]:
+            with contextlib.suppress(OSError):
+                found += complaints(worker.log.read_text(errors="replace"))
+        return found
+
+
+def complaints(log: str) -> list[str]:
+    """What must not stand in a worker's log."""
+    signs = (
+        "by an error of penstock",
+        "Task exception was never retrieved",
+        "Unrecoverable",
+        "the reaper failed",
+    )
+    return [line for line in log.splitlines() if any(sign in line for sign in signs)]
+
+
+def pause(worker: WorkerProcess | EmbeddedRedis) -> None:
+    """Stop a process without its knowing."""
+    _signal(worker, signal.SIGSTOP)
+
+
+def resume(worker: WorkerProcess | EmbeddedRedis) -> None:
+    """Let it go on."""
+    _signal(worker, signal.SIGCONT)
+
+
+def _signal(process: WorkerProcess | EmbeddedRedis, number: signal.Signals) -> None:
+    import os
+
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)

@@ -1,0 +1,114 @@
+"""What readers have been given, from the events alone."""
+
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.message import MessageBuilder
+from tasks.transcript import Transcript
+
+START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
+
+
+def block(index: int, kind: str = "text", text: str = "") -> dict[str, Any]:
+    content = {"type": kind, "text": text} if kind == "text" else {"type": kind}
+    return {"type": "content_block_start", "index": index, "content_block": content}
+
+
+def piece(index: int, text: str) -> dict[str, Any]:
+    delta = {"type": "text_delta", "text": text}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def stop(index: int) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def rewind(index: int, offset: int = 0) -> dict[str, Any]:
+    return {"type": events.REWIND, "index": index, "offset": offset}
+
+
+def transcript(*happened: dict[str, Any]) -> Transcript:
+    found = Transcript()
+    for event in happened:
+        found.apply(event)
+    return found
+
+
+def test_the_visible_text_is_that_of_all_text_blocks() -> None:
+    found = transcript(
+        START,
+        block(0, text="In"),
+        piece(0, "flow"),
+        stop(0),
+        block(1, "tool_use"),
+        stop(1),
+        block(2),
+        piece(2, "."),
+    )
+    assert found.text == "Inflow."
+    assert found.text_sha256 == sha256(b"Inflow.").hexdigest()
+    assert [each.open for each in found.blocks] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("ending", "complete"),
+    [
+        ([], False),
+        ([{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}], False),
+        ([{"type": "message_stop"}], False),
+        ([{"type": "message_delta", "delta": {}}, {"type": "message_stop"}], False),
+        (
+            [
+                {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+                {"type": "message_delta", "delta": {"stop_reason": None}},
+                {"type": "message_stop"},
+            ],
+            True,
+        ),
+    ],
+)
+def test_complete_means_message_stop_and_a_stop_reason(
+    ending: list[dict[str, Any]], complete: bool
+) -> None:
+    assert transcript(START, block(0), stop(0), *ending).complete is complete
+
+
+def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
+    told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
+    found = transcript(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
+    assert (found.complete, found.stop_reason, found.started) == (False, None, True)
+
+
+def test_events_of_unknown_types_change_nothing() -> None:
+    found = transcript(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
+    assert (found.text, found.blocks, found.started) == ("", [], True)
+
+
+def test_the_last_text_block_is_the_last_that_says_something() -> None:
+    found = transcript(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
+    assert found.last_text_block() == 0
+    assert transcript(START, block(0, "thinking")).last_text_block() is None
+
+
+texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@given(st.lists(texts, min_size=1, max_size=4), st.data())
+def test_a_rewind_leaves_what_readers_are_left_with(
+    blocks: list[list[str]], data: st.DataObject
+) -> None:
+    happened: list[dict[str, Any]] = [START]
+    for index, each in enumerate(blocks):
+        happened += [block(index), *(piece(index, text) for text in each), stop(index)]
+    index = data.draw(st.integers(0, len(blocks) - 1))
+    happened.append(rewind(index, data.draw(st.integers(0, len("".join(blocks[index]))))))
+    builder = MessageBuilder()
+    for event in happened:
+        builder.apply(event)
+    found = transcript(*happened)
+    assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
