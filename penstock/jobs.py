@@ -7,10 +7,12 @@ nor a process ever holds a whole job.
 
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import orjson
+import redis
 
 from penstock import events
 from penstock.connection import Connection
@@ -161,7 +163,8 @@ class JobRecords:
                     pipe.expire(spool, SPOOLING_TTL_S)
                     pipe.execute()
         except BaseException:
-            self._redis.delete(spool)
+            with suppress(redis.RedisError):  # its TTL does the same, later
+                self._redis.delete(spool)
             raise
         if not check.requests:
             raise InvalidRequest("at least one request is required", field="requests")
