@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def transport_options(settings: ClientSettings) -> dict[str, Any]:
     """What kombu must know of the Redis transport, in producers and workers alike."""
     return {
+        # Queues and bindings too, or deployments that share a Redis would take each other's.
+        "global_keyprefix": "" if settings.key_prefix == "penstock" else f"{settings.key_prefix}:",
         # kombu's default is to wait for ever on a dead link: a publish would hang with it.
         "socket_connect_timeout": settings.redis_timeout_s,
         "socket_keepalive": True,

@@ -31,15 +31,18 @@ class Answer:
         kind = data.get("type")
         if kind == "content_block_delta":
             self.has_delta = True
-            if data["delta"].get("type") == "text_delta":
-                self._text(data["delta"]["text"])
+            delta = data.get("delta") or {}
+            if delta.get("type") == "text_delta":
+                self._text(delta.get("text", ""))
         elif kind == "ping":
             return False
         elif kind == "error":
             error = data.get("error") or {}
+            if not isinstance(error, dict):  # a gateway's
+                error = {"message": str(error)}
             raise StreamBroken(error.get("type", "api_error"), error.get("message", "no message"))
         elif kind == "message_start":
-            self._add_usage(data["message"].get("usage"))
+            self._add_usage((data.get("message") or {}).get("usage"))
         elif kind == "message_delta":
             self.stop_reason = (data.get("delta") or {}).get("stop_reason") or self.stop_reason
             self._add_usage(data.get("usage"))

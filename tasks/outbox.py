@@ -73,23 +73,24 @@ class Outbox:
         self._call: Call | None = None
         self._count = 0  # events in the call under way
         self._calls = 0
-        self._names = [keys.meta, keys.log, keys.lease, keys.events, keys.text]
+        self._names = [keys.meta, keys.log, keys.lease, keys.events, keys.text, keys.request]
         if typed:
             self._names.append(keys.typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Take one of the API's events: ``raw`` is its JSON, ``data`` the same, parsed."""
-        if data["type"] != "content_block_delta":
+        delta = data.get("delta") if data.get("type") == "content_block_delta" else None
+        if not isinstance(delta, dict) or not isinstance(data.get("index"), int):
             self._entries.append(_Entry(raw))
             return
-        delta, index = data["delta"], data["index"]
-        kind = delta["type"]
-        if kind not in MERGED:
-            self._entries.append(_Entry(raw))
-            return
-        piece = delta[MERGED[kind]]
-        if kind == "text_delta":
+        kind, index = delta.get("type", ""), data["index"]
+        piece = delta.get(MERGED.get(kind, ""))
+        if kind == "text_delta" and piece:
             self._text.append(piece)
+        if piece is None or len(data) > 3 or len(delta) > 2:
+            # Not merged: a field that is new to the API must not come and go with the load.
+            self._entries.append(_Entry(raw))
+            return
         last = self._entries[-1] if self._entries else None
         if last is not None and last.index == index and last.kind == kind:
             last.parts.append(piece)

@@ -1,6 +1,6 @@
 -- Append events to a record: log, text, record and channels in one step, or nothing at all.
 --
--- KEYS  1 meta  2 log  3 lease  4 events channel  [5 text  6 typed channel]
+-- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 body  [7 typed channel]
 -- ARGV  1 epoch  2 number of the first event  3 ttl in s to renew ('' = leave it)
 --       4 text to append ('' = none)  5 final state ('' = goes on)  6 count of events
 --       7.. the events (JSON), then field, value of meta
@@ -43,20 +43,22 @@ if ARGV[5] ~= '' then
   redis.call('DEL', KEYS[3])
 end
 redis.call('HSET', KEYS[1], unpack(fields))
-if ARGV[4] ~= '' then
-  redis.call('APPEND', KEYS[5], ARGV[4])
+if ARGV[4] ~= '' and redis.call('APPEND', KEYS[5], ARGV[4]) == #ARGV[4] then
+  -- Made just now: it lives as long as the record, also where this call renews nothing.
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then
+    redis.call('PEXPIRE', KEYS[5], left)
+  end
 end
 if ARGV[3] ~= '' then
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
-  if KEYS[5] then
-    redis.call('EXPIRE', KEYS[5], ARGV[3])
+  for _, i in ipairs({1, 2, 5, 6}) do
+    redis.call('EXPIRE', KEYS[i], ARGV[3])
   end
 end
 for i = 1, count do
   redis.call('PUBLISH', KEYS[4], ARGV[6 + i])
 end
-if ARGV[4] ~= '' and KEYS[6] then
-  redis.call('PUBLISH', KEYS[6], ARGV[4])
+if ARGV[4] ~= '' and KEYS[7] then
+  redis.call('PUBLISH', KEYS[7], ARGV[4])
 end
 return {'ok', n + count, meta[3] or ''}
