@@ -34,7 +34,7 @@ def heartbeat(n: int, epoch: int = 1) -> Event:
         (0, heartbeat(0), Verdict.DROP),
     ],
 )
-def test_the_verdict_on_an_event(at: int, came: Event, verdict: Any) -> None:
+def test_the_verdict_on_an_event(at: int, came: Event, verdict: Verdict) -> None:
     sequence = Sequence(Cursor(1, at))
     assert sequence.judge(came) is verdict
     assert sequence.cursor == Cursor(1, at)  # judging changes nothing
