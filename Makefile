@@ -38,9 +38,13 @@ types: setup
 pytest: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
-lock:            ## resolve requirements.txt anew (needs uv)
+lock:            ## resolve requirements*.txt anew (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra dev --no-annotate -o requirements.txt pyproject.toml
+	@# the same versions without the tools, for the image
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --extra worker --extra simulator --no-annotate \
+		--constraint requirements.txt -o requirements-worker.txt pyproject.toml
 
 clean:           ## remove what setup and tests made
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

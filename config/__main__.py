@@ -1,5 +1,6 @@
 """``python -m config``: every setting with its value, default and meaning."""
 
+import os
 import sys
 
 from pydantic import SecretStr
@@ -32,4 +33,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)

@@ -1,10 +1,10 @@
 """Logs: one line per event, for people or as JSON, and never a prompt, an answer or a key."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
-
-import orjson
+from typing import Any
 
 from config.settings import WorkerSettings
 
@@ -25,10 +25,15 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k != "data"}
+        extra = _added(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps({**extra, **fields}, default=str).decode()
+        return json.dumps({**extra, **fields}, default=str)  # takes what orjson refuses
+
+
+def _added(record: logging.LogRecord) -> dict[str, Any]:
+    """What ``extra`` added. (``data`` is Celery's: a task's whole context.)"""
+    return {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k != "data"}
 
 
 class TextFormatter(logging.Formatter):
@@ -36,6 +41,11 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The line, before an exception is added to it."""
+        added = "".join(f" {name}={value}" for name, value in _added(record).items())
+        return super().formatMessage(record) + added
 
 
 def configure_logs(settings: WorkerSettings) -> None:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FiniteFloat, SecretStr
 
 from penstock.settings import ClientSettings
 
 Count = Annotated[int, Field(gt=0)]
-Duration = Annotated[float, Field(gt=0)]
+Duration = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class WorkerSettings(ClientSettings):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from penstock.async_client import AsyncClient
+    from penstock.async_stream import AsyncMessageStream, AsyncStreamRequest
     from penstock.batches import Batch
     from penstock.client import Client
     from penstock.errors import (
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
         RedisUnavailable,
         RequestCanceled,
         RequestFailed,
+        TextRewound,
     )
     from penstock.events import Cursor, Event
     from penstock.states import State
     from penstock.stream import MessageStream, StreamRequest
 
 _HOME = {
+    "AsyncClient": "async_client",
+    "AsyncMessageStream": "async_stream",
+    "AsyncStreamRequest": "async_stream",
     "Batch": "batches",
     "Client": "client",
     "ConfigurationError": "errors",
@@ -41,9 +47,13 @@ _HOME = {
     "RequestFailed": "errors",
     "State": "states",
     "StreamRequest": "stream",
+    "TextRewound": "errors",
 }
 
 __all__ = [
+    "AsyncClient",
+    "AsyncMessageStream",
+    "AsyncStreamRequest",
     "Batch",
     "Client",
     "ConfigurationError",
@@ -59,6 +69,7 @@ __all__ = [
     "RequestFailed",
     "State",
     "StreamRequest",
+    "TextRewound",
 ]
 
 

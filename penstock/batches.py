@@ -10,6 +10,7 @@ import orjson
 from penstock.connection import Connection, translated
 from penstock.errors import NotEnded
 from penstock.events import Event
+from penstock.hub import Hub
 from penstock.ids import new_id
 from penstock.jobs import Counts, Job, JobRecords, Shard
 from penstock.reader import follow
@@ -71,8 +72,10 @@ class Batches:
         connection: Connection,
         settings: ClientSettings,
         wakeups: Callable[[], WakeUps],
+        hub: Hub,
     ) -> None:
         self._redis = connection
+        self._hub = hub
         self._settings = settings
         self._records = JobRecords(connection, settings)
         self._wakeups = wakeups
@@ -87,8 +90,8 @@ class Batches:
         id = new_id()
         with translated(self._settings):
             shard, model = self._records.spool(id, requests)
-            self._records.submit(id, shard, model)
             try:
+                self._records.submit(id, shard, model)
                 self._wakeups().batch(id, shard.number, model)
             except BaseException:
                 self._records.discard(id)
@@ -122,7 +125,7 @@ class Batches:
         """Every event of the job, live, up to the last one. Raises `NotFound`."""
         keys = self._settings.keys.job(checked_id(id))
         with translated(self._settings):
-            yield from follow(self._redis, keys, timeout=timeout)
+            yield from follow(self._redis, self._hub, keys, timeout=timeout)
 
     def results(self, id: str) -> Iterator[View]:
         """The result lines of an ended job, with attribute access as the SDK's objects have it:

@@ -1,5 +1,6 @@
 """The producer's side, in the shape of the Anthropic SDK, plus what a queue adds."""
 
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -7,8 +8,9 @@ from typing import Any, Self
 from penstock.batches import Batches
 from penstock.connection import connect, translated
 from penstock.events import Cursor
+from penstock.hub import Hub
 from penstock.ids import new_id
-from penstock.records import DEFAULT_PRIORITY, RequestOptions, RequestRecords
+from penstock.records import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
 from penstock.requests import check_body, encode_body
 from penstock.settings import ClientSettings
 from penstock.stream import MessageStream, StreamRequest
@@ -28,11 +30,14 @@ class Client:
             settings["redis_url"] = redis_url
         self.settings = ClientSettings.load(**settings)
         self._redis = connect(self.settings)
+        self._hub = Hub(self.settings)
         self._wakeups: WakeUps | None = None
+        self._lock = threading.Lock()
         self.messages = Messages(self)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Streams that are being read raise `ClientClosed`."""
+        self._hub.close()
         self._redis.close()
         if self._wakeups is not None:
             self._wakeups.close()
@@ -51,9 +56,10 @@ class Client:
     @property
     def wakeups(self) -> WakeUps:
         """The sender of wake-ups, made when first used."""
-        if self._wakeups is None:
-            self._wakeups = WakeUps(self.settings)
-        return self._wakeups
+        with self._lock:
+            if self._wakeups is None:
+                self._wakeups = WakeUps(self.settings)
+            return self._wakeups
 
 
 class Messages:
@@ -62,7 +68,7 @@ class Messages:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._records = RequestRecords(client._redis, client.settings)
-        self.batches = Batches(client._redis, client.settings, lambda: client.wakeups)
+        self.batches = Batches(client._redis, client.settings, lambda: client.wakeups, client._hub)
 
     def stream(self, *, timeout: float | None = None, **body: Any) -> MessageStream:
         """Enqueue a Messages request and follow its answer, as ``anthropic`` does.
@@ -115,13 +121,13 @@ class Messages:
                 # Nobody will hear of it: a record without a wake-up would only confuse.
                 self._records.discard(id)
                 raise
-        return self._handle(id)
+        return self.handle(id)
 
     def request(self, id: str) -> StreamRequest:
         """The handle of a request that was enqueued before. Raises `NotFound`."""
         with translated(self._client.settings):
             self._records.read(id)
-        return self._handle(id)
+        return self.handle(id)
 
     def attach(
         self,
@@ -129,12 +135,16 @@ class Messages:
         *,
         after: Cursor | str | None = None,
         timeout: float | None = None,
+        wait_for: float = 0.0,
     ) -> MessageStream:
         """Follow a request from its beginning, or from the cursor of the last event taken.
 
-        Raises `NotFound`, or `ValueError` for a cursor that is none.
+        ``wait_for``: seconds to wait for a request that has not been enqueued yet. Raises
+        `NotFound`, or `ValueError` for a cursor that is none.
         """
-        return self.request(id).stream(after=after, timeout=timeout)
+        handle = self.handle(checked_id(id)) if wait_for else self.request(id)
+        return handle.stream(after=after, timeout=timeout, wait_for=wait_for)
 
-    def _handle(self, id: str) -> StreamRequest:
-        return StreamRequest(id, self._client._redis, self._client.settings)
+    def handle(self, id: str) -> StreamRequest:
+        """A handle, whether or not there is such a request."""
+        return StreamRequest(id, self._client._redis, self._client.settings, self._client._hub)

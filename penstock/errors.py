@@ -9,6 +9,14 @@ class PenstockError(Exception):
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the constructor with the message alone, which most of ours refuse.
+        return _restored, (type(self), str(self)), self.__dict__
+
+
+def _restored(kind: type[PenstockError], message: str) -> PenstockError:
+    return kind.__new__(kind, message)
+
 
 class ConfigurationError(PenstockError):
     """A setting is missing or has a value that cannot be used."""
@@ -40,7 +48,7 @@ class InvalidRequest(PenstockError):
 
 
 class RedisUnavailable(PenstockError):
-    """Redis cannot be reached, so nothing was enqueued."""
+    """Redis cannot be reached. What was to be enqueued was not; what is enqueued goes on."""
 
 
 class NotFound(PenstockError):
@@ -70,6 +78,15 @@ class RequestCanceled(PenstockError):
     def __init__(self, message: str | None = None, *, text: str = "") -> None:
         self.text = text
         super().__init__(message)
+
+
+class TextRewound(PenstockError):
+    """Text that was read from a text_stream has been taken back, and other text has come.
+
+    This happens to requests that start anew behind a break (``restart``), or when Redis has lost
+    what was read. Whoever iterates over the events gets ``penstock.rewind`` and can go on; so
+    can a new ``text_stream`` of the same request.
+    """
 
 
 class MissingDependency(PenstockError):

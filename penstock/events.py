@@ -5,6 +5,7 @@ On the wire an event is one line of JSON: ``{"e":1,"n":58,"data":{...}}``. ``e``
 and ``data`` is what the API sent, unchanged, or one of the ``penstock.*`` types below.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +17,19 @@ QUEUED: Final = "penstock.queued"
 RESUME: Final = "penstock.resume"
 #: Discard what came after ``offset`` characters of block ``index``, and all later blocks.
 REWIND: Final = "penstock.rewind"
+#: In place of events that the log no longer has, or that were not asked for. ``text``: the visible
+#: answer up to this event's ``n``. Made by readers; neither published nor logged.
+SNAPSHOT: Final = "penstock.snapshot"
 #: Published, not logged: the worker is alive and ``n`` is the number of the last event.
 HEARTBEAT: Final = "penstock.heartbeat"
 #: A batch job went a step further. ``step``, ``shard`` and ``counts``.
 PROGRESS: Final = "penstock.progress"
 #: Always the last event, exactly once. ``state``: ``done``, ``failed`` or ``canceled``.
 END: Final = "penstock.end"
+
+
+_CURSOR = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_LARGEST = 2**64 - 1  # the halves of an entry id in Redis
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,15 +43,21 @@ class Cursor:
         return f"{self.epoch}-{self.n}"
 
     @classmethod
+    def of(cls, value: "Cursor | str | None") -> "Cursor | None":
+        """What a user may give as a cursor. Raises `ValueError`."""
+        return cls.parse(value) if isinstance(value, str) else value
+
+    @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Read a cursor back. Raises `ValueError` for anything that is not one."""
-        epoch, dash, n = text.partition("-")
         # int() takes signs, blanks and any number of digits; a cursor from outside may be anything.
-        if not (dash and len(text) <= 40 and epoch.isascii() and epoch.isdigit()):
+        match = _CURSOR.fullmatch(text)
+        if match is None:
             raise ValueError(f"not a cursor: {text[:40]!r}")
-        if not (n.isascii() and n.isdigit()):
-            raise ValueError(f"not a cursor: {text[:40]!r}")
-        return cls(int(epoch), int(n))
+        epoch, n = int(match[1]), int(match[2])
+        if max(epoch, n) > _LARGEST:
+            raise ValueError(f"not a cursor: {text[:41]!r}")
+        return cls(epoch, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,9 @@ def decode(line: bytes | str) -> Event:
     """Read an event's wire form. Raises `ValueError` if it is not one."""
     try:
         fields = orjson.loads(line)
-        return Event(fields["e"], fields["n"], fields["data"])
+        epoch, n, data = fields["e"], fields["n"], fields["data"]
     except (KeyError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"not an event: {line[:80]!r}") from error
+    if type(epoch) is int and type(n) is int and type(data) is dict:
+        return Event(epoch, n, data)
+    raise ValueError(f"not an event: {line[:80]!r}")

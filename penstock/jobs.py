@@ -7,14 +7,16 @@ nor a process ever holds a whole job.
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import orjson
+import redis
 
 from penstock import events
 from penstock.connection import Connection
-from penstock.errors import InvalidRequest
+from penstock.errors import InvalidRequest, PenstockError
 from penstock.keys import JobKeys
 from penstock.records import Record, checked_id, now_ms, state_found
 from penstock.requests import check_line, encode_body
@@ -74,8 +76,10 @@ class Shard:
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Read the JSON of the record."""
-        fields = orjson.loads(raw)
-        return cls(**{**fields, "counts": Counts(**fields["counts"])})
+        stored = orjson.loads(raw)
+        # A newer version may have added fields: they are left alone, as everywhere.
+        counts = Counts(**_known(Counts, stored["counts"]))
+        return cls(**{**_known(cls, stored), "counts": counts})
 
     def encode(self) -> bytes:
         """The JSON for the record."""
@@ -84,6 +88,11 @@ class Shard:
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +163,18 @@ class JobRecords:
         keys = self._settings.keys.job(id)
         check = _LineCheck()
         spool = keys.spool(0)
+        stored = 0
         try:
             for chunk in chunks(check(requests)):
                 with self._redis.pipeline(transaction=False) as pipe:
                     pipe.rpush(spool, chunk)
                     pipe.expire(spool, SPOOLING_TTL_S)
-                    pipe.execute()
+                    length = pipe.execute()[0]
+                stored += 1
+                _all_there(length, stored)
         except BaseException:
-            self._redis.delete(spool)
+            with suppress(redis.RedisError):  # its TTL does the same, later
+                self._redis.delete(spool)
             raise
         if not check.requests:
             raise InvalidRequest("at least one request is required", field="requests")
@@ -233,6 +246,13 @@ class JobRecords:
         keys = self._settings.keys.job(checked_id(id))
         names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
         return state_found(id, script("cancel")(self._redis, names, [who, "", ""]))
+
+
+def _all_there(stored: int, written: int) -> None:
+    if stored != written:
+        raise PenstockError(
+            f"the producer paused for over {SPOOLING_TTL_S} s: its requests have expired"
+        )
 
 
 def stored_lines(connection: Connection, key: str) -> Iterator[bytes]:

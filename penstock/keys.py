@@ -21,6 +21,11 @@ PERMANENT: Final = (
     "batches*",
     "unacked*",
     "_kombu.binding*",
+    # the same under another prefix
+    "*:streams*",
+    "*:batches*",
+    "*:unacked*",
+    "*:_kombu.binding*",
     "*.reply.celery.pidbox",
     "*:jobs",
     "*:live",

@@ -28,9 +28,18 @@ def queue_of(task: str) -> str:
     return STREAMS_QUEUE if task == STREAM else BATCHES_QUEUE
 
 
-def lists_of(queue: str) -> list[str]:
+def lists_of(queue: str, key_prefix: str) -> list[str]:
     """The Redis lists that a queue consists of, one for each step of priority, first to last.
 
-    The names are kombu's (``kombu.transport.redis``, ``priority_steps`` and ``sep``).
+    The names are kombu's (``kombu.transport.redis``: ``priority_steps``, ``sep`` and
+    ``global_keyprefix``).
     """
-    return [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
+    name = celery_prefix(key_prefix) + queue
+    return [name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9))]
+
+
+def celery_prefix(key_prefix: str) -> str:
+    """What stands before the names of Celery's own keys. Under the default prefix nothing does,
+    so that ``redis-cli LLEN streams`` works; deployments that share a Redis need it, or they
+    would take each other's messages."""
+    return "" if key_prefix == "penstock" else f"{key_prefix}:"

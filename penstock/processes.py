@@ -12,8 +12,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +50,11 @@ class LocalProcess:
 
     def start(self) -> Self:
         """Start the child and its guard; raises `LocalProcessError` if it cannot be started."""
+        with _uninterrupted():
+            self._start()
+        return self
+
+    def _start(self) -> None:
         folder = self._given_folder or Path(tempfile.mkdtemp(prefix=f"penstock-{self.name}-"))
         self.folder = folder
         try:
@@ -74,7 +80,6 @@ class LocalProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        return self
 
     @property
     def log(self) -> Path:
@@ -85,6 +90,16 @@ class LocalProcess:
     def pid(self) -> int:
         """The child's process id."""
         return self._running().pid
+
+    @property
+    def started(self) -> bool:
+        """Whether the child was started; it may have ended since."""
+        return self._process is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the child ended (negative: by that signal); None while it runs."""
+        return None if self._process is None else self._process.poll()
 
     @property
     def alive(self) -> bool:
@@ -150,6 +165,26 @@ class LocalProcess:
     ) -> None:
         if self._process is not None:
             self.stop()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back for a moment: an interrupt between the start of a child and
+    that of its guard would leave a child that nobody ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    held: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in held:
+            os.kill(os.getpid(), number)
 
 
 def free_port() -> int:

@@ -40,7 +40,7 @@ class Record:
     @classmethod
     def parse(cls, id: str, raw: Mapping[bytes, bytes]) -> "Record":
         """Read Redis's answer to HGETALL. Raises `NotFound` if it is empty."""
-        if not raw:
+        if b"state" not in raw:  # HSET by hand makes a hash where the record has expired
             raise NotFound(f"no record of {id}: it never existed, or it has expired")
         fields = {key.decode(): value.decode() for key, value in raw.items()}
         return cls(

@@ -27,7 +27,8 @@ _BRANCHES: Final = ("str", "list[_Block]")
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    # from_attributes: the SDK's own blocks, as in `messages=[…, {"content": message.content}]`
+    model_config = ConfigDict(extra="allow", from_attributes=True)
     type: StrictStr
 
 
@@ -96,7 +97,7 @@ def check_line(request: Any) -> tuple[str, dict[str, Any]]:
     custom_id = check_custom_id(request.get("custom_id"))
     unknown = request.keys() - {"custom_id", "params"}
     if unknown:
-        raise InvalidRequest("is not a field of a batch request", field=min(unknown))
+        raise InvalidRequest("is not a field of a batch request", field=min(map(str, unknown)))
     try:
         return custom_id, check_body(request.get("params"), in_batch=True)
     except InvalidRequest as error:
@@ -121,4 +122,6 @@ def _named(error: ValidationError) -> InvalidRequest:
     field = ".".join(part for part in path if part not in _BRANCHES)
     if worst["type"] == "missing":
         return InvalidRequest("is required", field=field)
+    if worst["type"] in ("model_type", "model_attributes_type"):
+        return InvalidRequest("must be an object", field=field)
     return InvalidRequest(worst["msg"][:1].lower() + worst["msg"][1:], field=field)

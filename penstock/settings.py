@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
@@ -14,7 +15,9 @@ Seconds = Annotated[int, Field(gt=0)]
 class ClientSettings(BaseSettings):
     """Settings of every Penstock process, read from ``PENSTOCK_*`` environment variables."""
 
-    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_", extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
@@ -26,7 +29,7 @@ class ClientSettings(BaseSettings):
         pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
         description="First part of every key and channel, so that deployments can share a Redis.",
     )
-    redis_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    redis_timeout_s: Annotated[FiniteFloat, Field(gt=0)] = Field(
         default=5.0,
         description="Seconds to wait for a connection to Redis, or for one answer from it.",
     )
@@ -52,6 +55,13 @@ class ClientSettings(BaseSettings):
     def _known_scheme(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must start with redis:// or rediss://")
+        try:
+            parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]  # a gap in redis-py
+        except ValueError:
+            # Its own words may repeat a part of the password.
+            raise ValueError(
+                "is no URL; in a password / ? # and @ are written %2F %3F %23 %40"
+            ) from None
         return value
 
     @property
@@ -65,6 +75,9 @@ class ClientSettings(BaseSettings):
 
         Raises `ConfigurationError` with one line that names the variable and what is wrong.
         """
+        for name in overrides:
+            if name not in cls.model_fields:
+                raise ConfigurationError(f"{name}: there is no such setting")
         try:
             return cls(**overrides)
         except ValidationError as error:

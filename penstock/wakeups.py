@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def transport_options(settings: ClientSettings) -> dict[str, Any]:
     """What kombu must know of the Redis transport, in producers and workers alike."""
     return {
+        "global_keyprefix": names.celery_prefix(settings.key_prefix),
         # kombu's default is to wait for ever on a dead link: a publish would hang with it.
         "socket_connect_timeout": settings.redis_timeout_s,
         "socket_keepalive": True,

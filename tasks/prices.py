@@ -30,7 +30,7 @@ def batch_cost(usage: Mapping[str, Mapping[str, int]]) -> dict[str, Any] | None:
     """What a batch cost and what the same calls would have cost live. None: unknown."""
     prices = [live_price_usd(model, tokens) for model, tokens in usage.items()]
     known = [price for price in prices if price is not None]
-    if not known or len(known) < len(prices):
+    if len(known) < len(prices):
         return None
-    live = sum(known)
+    live = sum(known, 0.0)
     return {"currency": "USD", "batch": live * BATCH_DISCOUNT, "live": live}

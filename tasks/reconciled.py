@@ -45,18 +45,20 @@ class Books:
             fields = orjson.loads(line)
             custom_id, result = fields["custom_id"], fields["result"]
             kind = result["type"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            known = custom_id in self.expected
+            message = result["message"] if kind == "succeeded" else {}
+            model, used = message.get("model", ""), message.get("usage") or {}
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ResultsIncomplete("a result line was cut") from error
-        if custom_id not in self.expected:
+        if not known:
             self.strangers += 1
             return
         self.expected.remove(custom_id)
         self.counts[kind] += 1
         if kind == "succeeded":
-            message = result["message"]
-            spent = self.usage[message.get("model", "")]
+            spent = self.usage[model]
             for name in TOKENS:
-                spent[name] += (message.get("usage") or {}).get(name) or 0
+                spent[name] += used.get(name) or 0
 
     def close(self) -> None:
         """Raise `ResultsIncomplete` unless every request has its one line."""

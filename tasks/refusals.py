@@ -4,7 +4,9 @@ A refusal before the first byte has cost nothing and can be tried again; which o
 and when, is decided here and nowhere else.
 """
 
+import contextlib
 import email.utils
+import math
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -37,7 +39,7 @@ def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: 
     ``refusals`` counts this one, ``jitter`` is random in [0, 1): without it all the requests
     that one limit refused together would come back together.
     """
-    if retry_after is not None:
+    if retry_after:  # zero is no answer: twenty tries would be over in a moment
         return min(retry_after, LONGEST_RETRY_AFTER_S) * (1 + 0.2 * jitter)
     grown = FIRST_WAIT_S * 2.0 ** min(refusals - 1, 20)
     return min(grown, max_wait_s) * (0.5 + 0.5 * jitter)
@@ -45,12 +47,13 @@ def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """What the API asks for (``retry-after-ms``, ``retry-after`` in seconds or as a date)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with contextlib.suppress(ValueError):
+            asked = float(headers.get(name, "")) * unit
+            if not math.isnan(asked):
+                return max(asked, 0.0)
     try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return max(float(milliseconds) / 1000, 0.0)
-        value = headers.get("retry-after", "")
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    parsed = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return None if parsed is None else max(email.utils.mktime_tz(parsed) - time.time(), 0.0)
+        parsed = email.utils.parsedate_tz(headers.get("retry-after", ""))
+        return None if parsed is None else max(email.utils.mktime_tz(parsed) - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return None

@@ -81,7 +81,10 @@ class ClaimedShard:
         ttl = self._settings.batch_retention_s if final else self._settings.batch_ttl_s
         reply = script("shard_write")(
             self.redis,
-            [keys.meta, keys.shards, keys.log, keys.shard_lease(number), keys.events],
+            [
+                *(keys.meta, keys.shards, keys.log, keys.shard_lease(number), keys.events),
+                keys.spool(number),
+            ],
             [
                 number,
                 self.epoch,

@@ -13,11 +13,11 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._held_cr = False
+        self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of every event that ``chunk`` completes."""
-        if b"\r" in chunk or self._held_cr:
+        if b"\r" in chunk or self._after_cr:
             chunk = self._unix(chunk)
         buffer = self._rest + chunk if self._rest else chunk
         if _BLANK not in buffer:
@@ -27,15 +27,15 @@ class SSEDecoder:
         return [data for block in complete if (data := _data(block)) is not None]
 
     def _unix(self, chunk: bytes) -> bytes:
-        """CRLF and CR as LF. A CR at the end is held back: its LF may come with the next chunk.
+        """CRLF and CR as LF. A CR at the end ends its line at once; if an LF follows with the next
+        chunk, it belongs to that CR.
 
         Safe, since JSON escapes both characters and so never contains them itself.
         """
-        if self._held_cr:
-            chunk = b"\r" + chunk
-        self._held_cr = chunk.endswith(b"\r")
-        if self._held_cr:
-            chunk = chunk[:-1]
+        if chunk and self._after_cr:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = self._after_cr or chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 

@@ -100,7 +100,7 @@ class Reaper:
     async def _next_messages(self) -> list[str]:
         """The ids of the messages that will be taken next, one for each priority in use."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name in lists_of(STREAMS_QUEUE):
+            for name in lists_of(STREAMS_QUEUE, self._settings.key_prefix):
                 pipe.lindex(name, -1)
             heads: list[Any] = await pipe.execute()
         return [str(orjson.loads(head)["headers"]["id"]) for head in heads if head]

@@ -1,7 +1,7 @@
 -- Write a claimed shard, and log and publish what happened to it, in one step or not at all.
 -- The events of a job are numbered here, since its shards are worked on by several processes.
 --
--- KEYS  1 meta  2 shards  3 log  4 shard lease  5 events channel
+-- KEYS  1 meta  2 shards  3 log  4 shard lease  5 events channel  6 spool
 -- ARGV  1 shard  2 epoch  3 the shard's record ('' = unchanged)  4 event's data ('' = none)
 --       5 ttl in s  6 '1' to give up the claim  7 final state of the job ('' = goes on)
 --       8.. field, value of meta
@@ -29,7 +29,9 @@ end
 if ARGV[6] == '1' then
   redis.call('DEL', KEYS[4])
 end
-for i = 1, 3 do
-  redis.call('EXPIRE', KEYS[i], ARGV[5])
+for _, i in ipairs({1, 2, 3, 6}) do
+  if KEYS[i] then
+    redis.call('EXPIRE', KEYS[i], ARGV[5])
+  end
 end
 return {'ok', meta[2] or ''}

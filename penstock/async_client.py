@@ -1,0 +1,174 @@
+"""`Client` for event loops: the same calls with ``await``, ``async with`` and ``async for``.
+
+Reading is native: one pub/sub connection and one task serve all streams that are followed.
+Commands (enqueue, cancel, the calls of batches) are short and run the synchronous client in a
+thread, so there is one implementation of each.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
+from penstock.batches import Batch, Batches
+from penstock.client import Client
+from penstock.events import Cursor, Event
+from penstock.records import checked_id
+from penstock.settings import ClientSettings
+from penstock.views import View
+
+
+class AsyncClient:
+    """Enqueues requests and batches, and follows them, on one event loop.
+
+    Settings as for `penstock.Client`. Nothing is connected before the first call.
+    """
+
+    def __init__(self, redis_url: str | None = None, **settings: Any) -> None:
+        self._sync = Client(redis_url, **settings)
+        self.settings = self._sync.settings
+        self._reader = AsyncReader(self.settings)
+        self.messages = AsyncMessages(self._sync, self._reader)
+
+    async def close(self) -> None:
+        """Close all connections. Streams that are being read raise `ClientClosed`."""
+        await self._reader.close()
+        await asyncio.to_thread(self._sync.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncMessages:
+    """``client.messages``: live streams, and ``client.messages.batches``."""
+
+    def __init__(self, client: Client, reader: AsyncReader) -> None:
+        self._client = client
+        self._reader = reader
+        self.batches = AsyncBatches(client.messages.batches, client.settings, reader)
+
+    def stream(self, *, timeout: float | None = None, **body: Any) -> "Opening":
+        """Enqueue a Messages request and follow its answer, as ``AsyncAnthropic`` does:
+        ``async with client.messages.stream(…) as stream``, or ``await`` it.
+
+        Arguments and errors as of `penstock.client.Messages.stream`.
+        """
+
+        async def open_() -> AsyncMessageStream:
+            return (await self.enqueue(**body)).stream(timeout=timeout)
+
+        return Opening(open_)
+
+    async def enqueue(self, **body: Any) -> AsyncStreamRequest:
+        """Enqueue a Messages request and return its handle at once."""
+        request = await asyncio.to_thread(self._client.messages.enqueue, **body)
+        return AsyncStreamRequest(request, self._client.settings, self._reader)
+
+    async def request(self, id: str) -> AsyncStreamRequest:
+        """The handle of a request that was enqueued before. Raises `NotFound`."""
+        request = await asyncio.to_thread(self._client.messages.request, id)
+        return AsyncStreamRequest(request, self._client.settings, self._reader)
+
+    def attach(
+        self,
+        id: str,
+        *,
+        after: Cursor | str | None = None,
+        timeout: float | None = None,
+        wait_for: float = 0.0,
+    ) -> "Opening":
+        """Follow a request from its beginning, or from a cursor. ``async with``, or ``await`` it.
+
+        Arguments and errors as of `penstock.client.Messages.attach`.
+        """
+
+        async def open_() -> AsyncMessageStream:
+            if wait_for:
+                handle = self._client.messages.handle(checked_id(id))
+                request = AsyncStreamRequest(handle, self._client.settings, self._reader)
+            else:
+                request = await self.request(id)
+            return request.stream(after=after, timeout=timeout, wait_for=wait_for)
+
+        return Opening(open_)
+
+
+class Opening:
+    """A stream that is about to be opened: ``await`` it, or enter it with ``async with``."""
+
+    def __init__(self, open_: Callable[[], Awaitable[AsyncMessageStream]]) -> None:
+        self._open = open_
+        self._stream: AsyncMessageStream | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncMessageStream]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncMessageStream:
+        self._stream = await self._open()
+        return self._stream
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            await self._stream.close()
+
+
+class AsyncBatches:
+    """Batch jobs: create, look at, follow, cancel, and read the results of."""
+
+    def __init__(self, batches: Batches, settings: ClientSettings, reader: AsyncReader) -> None:
+        self._sync = batches
+        self._settings = settings
+        self._reader = reader
+
+    async def create(self, *, requests: Iterable[Any]) -> Batch:
+        """Enqueue a job and return it at once; ``requests`` is read in a thread."""
+        return await asyncio.to_thread(self._sync.create, requests=requests)
+
+    async def retrieve(self, id: str) -> Batch:
+        """The job as it stands. Raises `NotFound`."""
+        return await asyncio.to_thread(self._sync.retrieve, id)
+
+    async def list(self, *, limit: int = 20) -> list[Batch]:
+        """The newest jobs, newest first."""
+        return await asyncio.to_thread(self._sync.list, limit=limit)
+
+    async def cancel(self, id: str, *, who: str = "client") -> Batch:
+        """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""
+        return await asyncio.to_thread(self._sync.cancel, id, who=who)
+
+    async def delete(self, id: str) -> None:
+        """Remove an ended job and its results. Raises `NotFound` or `NotEnded`."""
+        await asyncio.to_thread(self._sync.delete, id)
+
+    def events(self, id: str, *, timeout: float | None = None) -> AsyncGenerator[Event, None]:
+        """Every event of the job, live, up to the last one. Raises `NotFound`."""
+        return self._reader.follow(self._settings.keys.job(checked_id(id)), timeout=timeout)
+
+    async def results(self, id: str) -> AsyncIterator[View]:
+        """The result lines of an ended job. Raises `NotFound` or `NotEnded`."""
+        async for line in self.result_lines(id):
+            yield View(orjson.loads(line))
+
+    async def result_lines(self, id: str) -> AsyncIterator[bytes]:
+        """The same lines as the API's JSONL, unparsed."""
+        lines = self._sync.result_lines(id)
+        while page := await asyncio.to_thread(lambda: [*islice(lines, 1_000)]):
+            for line in page:
+                yield line

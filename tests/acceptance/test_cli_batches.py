@@ -1,0 +1,251 @@
+"""``penstock batch`` against real workers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from penstock import Client, State
+from penstock.cli import cli
+from penstock.simulator.control import Control
+from penstock.testing import wait_until
+
+Penstock = Callable[..., Result]
+Body = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
+
+
+@pytest.fixture
+def penstock(penstock_environment: Mapping[str, str]) -> Penstock:
+    """Runs ``penstock batch``; an unforeseen exception fails the test."""
+    runner = CliRunner(env=penstock_environment)
+
+    def run(*args: str, input: str | None = None) -> Result:
+        return runner.invoke(cli, ["batch", *args], input=input, catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def questions(tmp_path: Path, body: Body) -> Path:
+    """A file of five requests; one of them will fail and one expire."""
+    prompts = ["a", "b [[sim errored=overloaded_error]]", "c [[sim expired]]", "d", "e"]
+    path = tmp_path / "questions.jsonl"
+    lines = [{"custom_id": f"q-{i}", "params": body(p)} for i, p in enumerate(prompts)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def ended(penstock: Penstock, questions: Path) -> str:
+    """The id of a job that has ended."""
+    id = penstock("submit", str(questions)).stdout.strip()
+    assert penstock("watch", id).exit_code == 0
+    return id
+
+
+def test_submit_prints_the_id_and_nothing_else(
+    penstock: Penstock, questions: Path, penstock_client: Client
+) -> None:
+    submitted = penstock("submit", str(questions))
+    assert submitted.exit_code == 0
+    id = submitted.stdout.removesuffix("\n")
+    assert penstock_client.messages.batches.retrieve(id).request_counts.total == 5
+    assert submitted.stderr == f"5 requests (penstock batch watch {id})\n"
+
+
+def test_submit_reads_stdin_and_forgives_empty_lines_at_the_end(
+    penstock: Penstock, questions: Path
+) -> None:
+    submitted = penstock("submit", "-", input=questions.read_text() + "\n\n")
+    assert submitted.exit_code == 0
+    assert submitted.stderr.startswith("5 requests")
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ('{"custom_id": "q-9", \n', "penstock: line 6: is not JSON: "),
+        ("\xff\n", "penstock: line 6: is not JSON: "),
+        ("[1]\n", "penstock: line 6: must be an object, not list\n"),
+        ('\n{"custom_id": "q-9"}\n', "penstock: line 6: is empty\n"),
+        ('{"custom_id": "q 9"}\n', "penstock: line 6: custom_id: 'q 9' must be 1 to 64 "),
+        ('{"custom_id": "q-9", "params": {}}\n', "penstock: line 6: params."),
+    ],
+)
+def test_a_broken_line_is_named_and_nothing_is_enqueued(
+    extra: str, told: str, penstock: Penstock, questions: Path, penstock_client: Client
+) -> None:
+    before = [job.id for job in penstock_client.messages.batches.list()]
+    questions.write_bytes(questions.read_bytes() + extra.encode("latin-1"))
+    submitted = penstock("submit", str(questions))
+    assert submitted.exit_code == 1
+    assert submitted.stdout == ""
+    assert submitted.stderr.startswith(told)
+    assert submitted.stderr.count("\n") == 1
+    assert [job.id for job in penstock_client.messages.batches.list()] == before
+
+
+def test_a_custom_id_that_comes_twice_is_named_with_both_lines(
+    penstock: Penstock, questions: Path
+) -> None:
+    lines = questions.read_text().splitlines(keepends=True)
+    submitted = penstock("submit", "-", input="".join([*lines, lines[1]]))
+    assert submitted.exit_code == 1
+    assert submitted.stderr == ("penstock: line 6: custom_id: 'q-1' was used in line 2 already\n")
+
+
+def test_an_empty_file_is_one_line(penstock: Penstock) -> None:
+    submitted = penstock("submit", "-", input="")
+    assert submitted.exit_code == 1
+    assert submitted.stderr == "penstock: requests: at least one request is required\n"
+
+
+def test_watch_prints_a_line_for_each_step_where_there_is_no_terminal(
+    penstock: Penstock, questions: Path
+) -> None:
+    id = penstock("submit", str(questions)).stdout.strip()
+    watched = penstock("watch", id)
+    assert watched.exit_code == 0
+    lines = watched.stdout.splitlines()
+    assert len(lines) == len(set(lines))
+    assert lines[-1].startswith("shard 0  collected    msgbatch_")
+    assert lines[-1].endswith("3 succeeded, 1 errored, 0 canceled, 1 expired")
+    assert watched.stderr.startswith("3 succeeded, 1 errored, 0 canceled, 1 expired; cost 0.0")
+    assert "(50% saved)" in watched.stderr
+
+
+def test_watching_a_job_that_was_canceled_ends_with_code_1(
+    penstock: Penstock, penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    penstock_control.configure(batch_seconds=6)  # a canceled batch takes a quarter of that
+    requests = [{"custom_id": f"q-{i}", "params": body("[[sim canceled]]")} for i in range(3)]
+    job = penstock_client.messages.batches.create(requests=requests)
+    told = penstock("cancel", job.id)
+    assert told.exit_code == 0
+    assert told.stderr == f"{job.id} is being canceled (penstock batch watch {job.id})\n"
+    watched = penstock("watch", job.id)
+    assert penstock_client.messages.batches.retrieve(job.id).state is State.CANCELED
+    assert watched.exit_code == 1
+    assert watched.stderr.endswith(f"penstock: {job.id} was canceled\n")
+
+
+def test_results_are_the_apis_own_lines(
+    penstock: Penstock, ended: str, penstock_client: Client
+) -> None:
+    lines = penstock("results", ended).stdout_bytes.splitlines()
+    assert lines == list(penstock_client.messages.batches.result_lines(ended))
+    assert {json.loads(line)["custom_id"] for line in lines} == {f"q-{i}" for i in range(5)}
+
+
+def test_results_go_to_a_file_that_appears_when_it_is_complete(
+    penstock: Penstock, ended: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "answers" / "all.jsonl"
+    refused = penstock("results", ended, "-o", str(path))
+    assert refused.exit_code == 1
+    assert refused.stderr == f"penstock: {path}: No such file or directory\n"
+    path.parent.mkdir()
+    written = penstock("results", ended, "-o", str(path))
+    assert written.stdout == ""
+    assert written.stderr == f"5 results in {path}\n"
+    assert len(path.read_text().splitlines()) == 5
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_job_that_runs_has_no_results_yet(
+    penstock: Penstock, questions: Path, tmp_path: Path
+) -> None:
+    id = penstock("submit", str(questions)).stdout.strip()
+    path = tmp_path / "answers.jsonl"
+    refused = penstock("results", id, "-o", str(path))
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"penstock: {id} has not ended")
+    assert not path.exists()
+    penstock("watch", id)
+
+
+def test_a_reader_that_has_had_enough_is_no_error(
+    ended: str, penstock_environment: Mapping[str, str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(
+        [sys.executable, "-m", "penstock.cli", "batch", "results", ended],
+        env={**os.environ, **penstock_environment},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert ran.stderr == b""
+    assert ran.returncode == 141
+
+
+def test_status_tells_all_there_is_to_know(penstock: Penstock, ended: str) -> None:
+    shown = dict(line.split(maxsplit=1) for line in penstock("status", ended).stdout.splitlines())
+    assert shown["id"] == ended
+    assert shown["state"] == "done"
+    assert shown["requests"] == "5: 3 succeeded, 1 errored, 0 canceled, 1 expired"
+    assert shown["shard"].startswith("0   collected msgbatch_")
+    assert "output_tokens" in shown["tokens"]
+    assert "USD" in shown["cost"]
+
+
+def test_status_as_json_is_one_object(penstock: Penstock, ended: str) -> None:
+    job = json.loads(penstock("status", ended, "--json").stdout)
+    assert job["id"] == ended
+    assert job["processing_status"] == "ended"
+    assert job["request_counts"]["succeeded"] == 3
+
+
+def test_list_shows_the_newest_job_first(penstock: Penstock, ended: str) -> None:
+    lines = penstock("list", "--limit", "2").stdout.splitlines()
+    assert lines[0].startswith(f"{ended}  done      ")
+    assert len(lines) <= 2
+
+
+def test_canceling_what_has_ended_says_so(penstock: Penstock, ended: str) -> None:
+    told = penstock("cancel", ended)
+    assert told.exit_code == 0
+    assert told.stderr == f"{ended} had ended already\n"
+
+
+def test_penstock_cancel_finds_out_that_an_id_is_a_jobs(
+    penstock_environment: Mapping[str, str],
+    penstock_client: Client,
+    penstock_control: Control,
+    body: Body,
+) -> None:
+    penstock_control.configure(batch_seconds=6)
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=[{"custom_id": "q", "params": body("[[sim canceled]]")}])
+    told = CliRunner(env=penstock_environment).invoke(cli, ["cancel", job.id])
+    assert told.exit_code == 0
+    assert told.stderr == f"{job.id} is being canceled (penstock batch watch {job.id})\n"
+    wait_until(lambda: batches.retrieve(job.id).state.ended)
+    assert batches.retrieve(job.id).state is State.CANCELED
+
+
+def test_a_stream_is_not_taken_for_a_batch_nor_the_other_way_round(
+    penstock: Penstock,
+    ended: str,
+    penstock_environment: Mapping[str, str],
+    penstock_client: Client,
+    body: Body,
+) -> None:
+    request = penstock_client.messages.enqueue(**body())
+    request.stream().until_done()
+    refused = penstock("status", request.id)
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith(f"not a batch job; try: penstock follow {request.id}\n")
+    refused = CliRunner(env=penstock_environment).invoke(cli, ["follow", ended])
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith(f"is a batch job; try: penstock batch watch {ended}\n")

@@ -1,0 +1,169 @@
+"""The commands that run programs in the foreground: worker, flower, simulate, settings, up."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from penstock import Client
+from penstock.simulator.control import Control
+from penstock.testing import wait_until
+
+
+def penstock(*args: str) -> list[str]:
+    return [sys.executable, "-m", "penstock.cli", *args]
+
+
+def output(*args: str, env: Mapping[str, str] | None = None) -> str:
+    """What a command prints that ends by itself."""
+    ran = subprocess.run(
+        penstock(*args),
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return ran.stdout
+
+
+@contextmanager
+def running(*args: str, env: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """A command that runs until it is told to end; both outputs in one pipe."""
+    process = subprocess.Popen(
+        penstock(*args),
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
+    """Everything that a process prints up to and including the line with ``marker``."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if marker in line:
+            return seen
+    raise AssertionError(f"it ended without {marker!r}:\n{seen}")
+
+
+def gone(pid: int) -> bool:
+    """Whether a process and its whole group have ended."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_worker_becomes_celery_and_ends_as_celery_does(
+    penstock_environment: Mapping[str, str],
+) -> None:
+    with running("worker", "batches", "--", "--concurrency=1", env=penstock_environment) as worker:
+        seen = read_until(worker, " ready.")
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=30)
+    assert "batches@" in seen
+    assert worker.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["worker", "streams", "--", "--help"], "--autoscale"),
+        (["flower", "--", "--help"], "TORNADO_ARGV"),
+        (["simulate", "--", "--help"], "--batch-seconds"),
+    ],
+)
+def test_what_stands_behind_the_dashes_goes_to_the_program(args: list[str], told: str) -> None:
+    assert told in output(*args)
+
+
+def test_the_simulator_can_be_asked_once_it_has_told_its_address() -> None:
+    with running("simulate", env={}) as simulator:
+        url = read_until(simulator, "http://").splitlines()[-1]
+        control = Control(url)
+        control.reset()
+        simulator.send_signal(signal.SIGTERM)
+        simulator.communicate(timeout=20)
+
+
+def test_settings_are_listed_with_their_values() -> None:
+    listed = output("settings", env={"PENSTOCK_LEASE_MS": "3000"})
+    assert "PENSTOCK_LEASE_MS = 3000   (default: 5000)" in listed
+    assert "ANTHROPIC_API_KEY = " in listed
+
+
+def test_up_runs_all_of_it_until_it_is_interrupted(tmp_path: Path) -> None:
+    with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
+        seen = read_until(up, "export ")
+        pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
+        assert len(pids) == 5
+        url = seen.rpartition("export PENSTOCK_REDIS_URL=")[2].strip()
+        assert output("stream", '[[sim text="Up."]]', env={"PENSTOCK_REDIS_URL": url}) == "Up.\n"
+        up.send_signal(signal.SIGINT)
+        rest, _ = up.communicate(timeout=30)
+    assert rest == "penstock: interrupted\n"
+    assert up.returncode == 130
+    assert all(gone(pid) for pid in pids)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_a_part_dies_up_names_it_and_ends_the_rest(tmp_path: Path) -> None:
+    with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
+        seen = read_until(up, "export ")
+        pids = {name: int(pid) for name, pid in re.findall(r"^(\w+) +pid (\d+)", seen, re.M)}
+        os.kill(pids["batches"], signal.SIGKILL)
+        rest, _ = up.communicate(timeout=30)
+    assert rest.startswith("penstock: batches has ended, so the rest ends too:\n")
+    assert " ready." in rest  # the end of its log
+    assert up.returncode == 1
+    assert all(gone(pid) for pid in pids.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_uses_the_redis_it_is_given(
+    tmp_path: Path, penstock_environment: Mapping[str, str], penstock_client: Client
+) -> None:
+    url = penstock_environment["PENSTOCK_REDIS_URL"]
+    with running(
+        "up", "--simulate", env={"TMPDIR": str(tmp_path), "PENSTOCK_REDIS_URL": url}
+    ) as up:
+        seen = read_until(up, "Ready.")
+        up.send_signal(signal.SIGTERM)
+        up.communicate(timeout=30)
+    assert "redis " not in seen
+    assert up.returncode == 143
+    assert penstock_client.messages.batches.list() is not None
+
+
+def test_up_without_the_redis_it_is_given_is_one_line() -> None:
+    with running("up", "--simulate", env={"PENSTOCK_REDIS_URL": "redis://127.0.0.1:1/0"}) as up:
+        told, _ = up.communicate(timeout=30)
+    assert told.startswith("penstock: Redis at redis://127.0.0.1:1/0 cannot be reached")
+    assert told.count("\n") == 1
+    assert up.returncode == 1
+
+
+def test_up_that_is_killed_outright_leaves_nothing(tmp_path: Path) -> None:
+    with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
+        seen = read_until(up, "export ")
+        pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
+        up.kill()
+    wait_until(lambda: all(gone(pid) for pid in pids))
+    wait_until(lambda: not list(tmp_path.iterdir()))

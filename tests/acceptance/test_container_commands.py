@@ -1,0 +1,237 @@
+"""What would run in containers, as processes of this machine.
+
+The commands and health checks of docker-compose.yml, in a tree that the Dockerfile's own COPY
+lines lay out, with the environment that both files give.
+"""
+
+import base64
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from penstock.client import Client
+from penstock.connection import connect
+from penstock.embedded import server_binary
+from penstock.processes import LocalProcess, free_port
+from penstock.settings import ClientSettings
+from penstock.stack import answers
+from tests.container_files import (
+    OURS,
+    ROOT,
+    SERVICES,
+    copied,
+    environment_of,
+    ignored,
+    in_dockerfile,
+    services,
+)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The services of docker-compose.yml as processes of this machine."""
+
+    app: Path  #: what is /app in the image
+    ports: Mapping[str, str]  #: how addresses inside the containers' network read here
+
+    def here(self, text: str) -> str:
+        """``text`` with the containers' addresses and paths replaced by this machine's."""
+        names = "|".join(re.escape(name) for name in self.ports)
+        return re.sub(names, lambda match: self.ports[match[0]], text)
+
+    def environment(self, service: str) -> dict[str, str]:
+        """What the image and the service set, with our Python in the place of the image's."""
+        image = {
+            name: value
+            for line in in_dockerfile("ENV")
+            for name, value in (word.split("=", 1) for word in line.words)
+        }
+        if service in OURS:
+            image["PYTHONPATH"] = str(self.app)
+        given = {name: self.here(value) for name, value in environment_of(service).items()}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Docker sets HOSTNAME. The image is not root and needs no leave.
+        local = {"PATH": path, "HOSTNAME": socket.gethostname(), "C_FORCE_ROOT": "1"}
+        return {**image, **given, **local}
+
+    def process(self, service: str, *options: str) -> LocalProcess:
+        """The service's command, not yet started."""
+        first, *rest = [self.here(word) for word in services()[service]["command"]]
+        program = str(server_binary()) if first == "redis-server" else first
+        command = [program, *rest, *options]
+        return LocalProcess(service, command, env=self.environment(service))
+
+    def is_well(self, service: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the service's health check; ``options`` come behind its program's name."""
+        kind, *words = [self.here(word) for word in services()[service]["healthcheck"]["test"]]
+        return subprocess.run(
+            ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else [words[0], *options, *words[1:]],
+            env=self.environment(service),
+            cwd=self.app,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    @property
+    def redis_port(self) -> str:
+        """The port of the stack's Redis."""
+        return self.ports["redis:6379"].rpartition(":")[2]
+
+    @property
+    def producer(self) -> ClientSettings:
+        """How a producer on this machine reaches the stack's Redis."""
+        return ClientSettings.load(
+            redis_url=self.here(environment_of("worker-streams")["PENSTOCK_REDIS_URL"])
+        )
+
+
+def lay_out_image(folder: Path) -> Path:
+    """Do what the Dockerfile's COPY lines do; returns what is /app in the image."""
+    for source, target in copied():
+        origin = ROOT / source
+        if origin.is_dir():
+
+            def unwanted(parent: str, names: list[str]) -> list[str]:
+                inside = Path(parent).relative_to(ROOT)
+                return [name for name in names if ignored(str(inside / name))]
+
+            shutil.copytree(origin, folder / target.lstrip("/"), ignore=unwanted)
+    return folder / "app"
+
+
+def start_all(stack: Stack, processes: dict[str, LocalProcess]) -> None:
+    """Start the services in the order of their dependencies, and wait until they are up."""
+
+    def start(name: str, *options: str) -> LocalProcess:
+        processes[name] = stack.process(name, *options)
+        return processes[name].start()
+
+    def said(process: LocalProcess, word: str) -> Callable[[], bool]:
+        return lambda: word in process.log.read_text(errors="replace")
+
+    server = start("redis", "--bind", "127.0.0.1", "--port", stack.redis_port)
+    server.wait_until(said(server, "Ready to accept connections"))
+    simulator = start("simulator")
+    simulator.wait_until(said(simulator, "http://"))
+    for name in ("worker-streams", "worker-batches", "flower"):
+        start(name)
+    for name in ("worker-streams", "worker-batches"):
+        processes[name].wait_until(said(processes[name], " ready."), timeout=60)
+    url = f"http://127.0.0.1:{stack.ports['5555']}/healthcheck"
+    processes["flower"].wait_until(lambda: answers(url), timeout=60)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Everything in docker-compose.yml, running; ended afterwards as `compose down` would."""
+    folder = tmp_path_factory.mktemp("image")
+    flower, simulator = str(free_port()), str(free_port())
+    ports = {
+        "redis:6379": f"127.0.0.1:{free_port()}",
+        "simulator:8000": f"127.0.0.1:{simulator}",
+        "0.0.0.0": "127.0.0.1",  # noqa: S104 - replaced
+        "5555": flower,
+        "8000": simulator,
+    }
+    running = Stack(lay_out_image(folder), ports)
+    processes: dict[str, LocalProcess] = {}
+    try:
+        start_all(running, processes)
+        yield running
+    finally:
+        codes = {name: processes[name].stop(timeout=20) for name in reversed(processes)}
+    assert codes == dict.fromkeys(SERVICES, 0), "SIGTERM ends every service, and well"
+
+
+def test_the_services_run_from_the_image_alone(stack: Stack) -> None:
+    """All four packages come from what the image holds, none from the checkout."""
+    packages = "penstock, config, workers, tasks.stream"
+    code = f"import workers.app, {packages}; print(*(each.__file__ for each in ({packages})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **stack.environment("worker-streams")},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(Path(path).is_relative_to(stack.app) for path in done.stdout.split())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_running_service_passes_its_health_check(stack: Stack, name: str) -> None:
+    """The very command of docker-compose.yml says so."""
+    done = stack.is_well(name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("queue", ["streams", "batches"])
+def test_a_worker_that_is_gone_fails_its_health_check(stack: Stack, queue: str) -> None:
+    """The answer of another worker does not count."""
+    gone = Stack(stack.app, {**stack.ports, f"{queue}@": "nobody@", "--timeout 10": "--timeout 1"})
+    assert gone.is_well(f"worker-{queue}").returncode != 0
+
+
+def test_redis_keeps_what_it_has(stack: Stack) -> None:
+    """It writes to disk, refuses writes when full, and asks for its password."""
+    connection = connect(stack.producer)
+    found = connection.config_get("appendonly", "maxmemory-policy", "maxmemory", "save")
+    assert found == {
+        "appendonly": "yes",
+        "maxmemory-policy": "noeviction",
+        "maxmemory": str(2**30),
+        "save": "",
+    }
+    connection.close()
+    wrong = connect(ClientSettings.load(redis_url=f"redis://:no@{stack.ports['redis:6379']}/0"))
+    with pytest.raises(redis.AuthenticationError):
+        wrong.ping()
+    wrong.close()
+
+
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="there is no redis-cli here")
+def test_redis_passes_its_health_check(stack: Stack) -> None:
+    """With the password from its environment; a wrong password or a dead server is noticed."""
+    assert stack.is_well("redis", "-p", stack.redis_port).stdout == "PONG\n"
+    assert stack.is_well("redis", "-p", stack.redis_port, "-a", "wrong").returncode != 0
+    assert stack.is_well("redis", "-p", str(free_port())).returncode != 0
+
+
+def test_flower_wants_its_password(stack: Stack) -> None:
+    """Whoever gets in can run tasks."""
+    url = f"http://127.0.0.1:{stack.ports['5555']}/api/workers"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, timeout=5)
+    assert refused.value.code == 401
+    refused.value.close()
+    login = base64.b64encode(b"penstock:for0flower").decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        assert response.status == 200
+
+
+def test_a_stream_runs_through_the_services(stack: Stack) -> None:
+    """From a producer on this machine, by the published Redis, to the simulator and back."""
+    with (
+        Client(stack.producer.redis_url.get_secret_value()) as client,
+        client.messages.stream(
+            model="claude-haiku-4-5",
+            max_tokens=200,
+            messages=[{"role": "user", "content": "Hello"}],
+        ) as stream,
+    ):
+        text = "".join(stream.text_stream)
+    assert text

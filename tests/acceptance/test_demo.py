@@ -1,0 +1,174 @@
+"""The demo, as a user runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from penstock.cli.showcase import ANSWER
+from penstock.names import BATCH_STEPS, STREAM
+from penstock.stack import SimulatorProcess
+
+#: The installed command, beside the interpreter that runs the tests.
+PENSTOCK = Path(sys.executable).with_name("penstock")
+
+
+@contextmanager
+def demo(folder: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start the demo in an empty folder, with an empty folder for whatever is temporary."""
+    (folder / "tmp").mkdir()
+    (folder / "work").mkdir()
+    with subprocess.Popen(
+        [PENSTOCK, "demo", *args],
+        env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        cwd=folder / "work",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
+    """Everything that a process prints up to and including the line with ``marker``."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if marker in line:
+            return seen
+    raise AssertionError(f"it ended without {marker!r}:\n{seen}{process.communicate()[1]}")
+
+
+def assert_nothing_is_left(folder: Path, printed: str) -> None:
+    """No process of those that were announced, nothing in its folders."""
+    for pid in re.findall(r"pid (\d+)", printed):
+        with pytest.raises(ProcessLookupError):
+            os.killpg(int(pid), 0)
+    assert list((folder / "tmp").iterdir()) == []
+    assert list((folder / "work").iterdir()) == []
+
+
+def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        shown, complaints = process.communicate(timeout=110)
+    assert complaints == ""
+    assert process.returncode == 0
+
+    parts = dict(re.findall(r"^(\w+) +pid \d+ +(.+)$", shown, re.M))
+    assert list(parts) == ["redis", "simulator", "streams", "batches", "flower"]
+    assert parts["redis"].startswith("redis://127.0.0.1:")
+    assert parts["simulator"].startswith("http://127.0.0.1:")
+    assert parts["flower"].startswith("http://127.0.0.1:")
+
+    _, stream, tools, batch, flower = re.split(r"^\d\. ", shown, flags=re.M)
+    assert ANSWER in stream
+    assert re.search(r"^id \S+ · \d+ in, \d+ out · first delta .+ · total .+$", stream, re.M)
+    assert re.search(r"^content_block_start +tool_use get_weather$", tools, re.M)
+    assert len(re.findall(r"^input_json_delta +(.+)$", tools, re.M)) > 2
+    assert_a_batch_is_shown(batch)
+    assert re.findall(r"^(penstock\.\S+) +success ", flower, re.M) == [STREAM, STREAM, *BATCH_STEPS]
+    assert f"in a browser: {parts['flower']}\n" in flower
+    assert_nothing_is_left(tmp_path, shown)
+
+
+def assert_a_batch_is_shown(batch: str) -> None:
+    """Its shard's states, its counts, some results and what it cost."""
+    assert re.search(r"^shard 0  in_progress  msgbatch_\w+  300 processing$", batch, re.M)
+    counts = re.search(
+        r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired; in ", batch, re.M
+    )
+    assert counts is not None
+    succeeded, errored, canceled, expired = map(int, counts.groups())
+    assert succeeded + errored + expired == 300
+    assert min(succeeded, errored, expired) > 0
+    assert canceled == 0
+    assert re.search(r"^  turbine-\d{3} +succeeded  \S", batch, re.M)
+    assert re.search(r"^cost 0\.\d+ USD; live it would be 0\.\d+ \(50% saved\)$", batch, re.M)
+
+
+def test_what_is_kept_can_be_explored_with_the_printed_commands(tmp_path: Path) -> None:
+    with demo(tmp_path, "--keep") as process:
+        shown = read_until(process, "In a browser: ")
+        typed = partial(command, tmp_path / "work", shown)
+        assert "worker streams@" in typed("doctor")
+        assert "claude-haiku-4-5" in typed("batch list")
+        assert typed("stream").strip()
+        process.send_signal(signal.SIGINT)
+        rest, complaints = process.communicate(timeout=30)
+    assert (rest, complaints) == ("", "penstock: interrupted\n")
+    assert process.returncode == 130
+    assert_nothing_is_left(tmp_path, shown)
+
+
+def command(folder: Path, shown: str, name: str) -> str:
+    """Type the printed ``export`` and the printed example of a command; return what it prints."""
+    export = re.search(r"^  (export .*)$", shown, re.M)
+    example = re.search(rf"^  (\S*penstock {name}\b.*)$", shown, re.M)
+    assert export is not None
+    assert example is not None
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f"{export[1]}; {example[1]}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("marker", "number", "code"),
+    [
+        ("redis ", signal.SIGINT, 130),
+        ("simulator ", signal.SIGTERM, 143),
+        ("> ", signal.SIGINT, 130),
+        ("3. A batch", signal.SIGINT, 130),
+    ],
+)
+def test_the_demo_can_be_ended_at_any_moment(
+    marker: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    with demo(tmp_path) as process:
+        shown = read_until(process, marker)
+        process.send_signal(number)
+        rest, complaints = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert complaints == ("penstock: interrupted\n" if code == 130 else "")
+    assert_nothing_is_left(tmp_path, shown + rest)
+
+
+def test_without_a_key_the_live_demo_is_one_line(tmp_path: Path) -> None:
+    with demo(tmp_path, "--live") as process:
+        shown, complaint = process.communicate(timeout=60)
+    assert shown == ""
+    assert complaint == "penstock: ANTHROPIC_API_KEY is not set. Without a key try: penstock demo\n"
+    assert process.returncode == 1
+
+
+def test_the_live_demo_asks_the_api_that_the_environment_names(
+    tmp_path: Path, penstock_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "not-a-real-key")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", penstock_simulator.url)
+    with demo(tmp_path, "--live") as process:
+        shown, complaints = process.communicate(timeout=110)
+    assert complaints == ""
+    assert process.returncode == 0
+    assert shown.startswith("This uses the real API and costs less than one US cent.")
+    assert "simulator" not in shown
+    assert "3 succeeded, 0 errored, 0 canceled, 0 expired; in " in shown
+    assert "not-a-real-key" not in shown
+    assert_nothing_is_left(tmp_path, shown)

@@ -1,0 +1,299 @@
+"""Records of requests and jobs in a real Redis."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from penstock import jobs
+from penstock.batches import Batch
+from penstock.client import Client
+from penstock.embedded import EmbeddedRedis
+from penstock.errors import InvalidRequest, NotEnded, NotFound, PenstockError
+from penstock.ids import new_id
+from penstock.jobs import Counts, JobRecords, chunks
+from penstock.records import RequestRecords
+from penstock.settings import ClientSettings
+from penstock.states import State
+
+SETTINGS = ClientSettings.load(key_prefix="contract", request_ttl_s=100, batch_ttl_s=200)
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def requests(connection: Any) -> RequestRecords:
+    return RequestRecords(connection, SETTINGS)
+
+
+@pytest.fixture
+def records(connection: Any) -> Iterator[JobRecords]:
+    """Records of jobs under a prefix of their own, so that their list is theirs alone."""
+    yield JobRecords(connection, SETTINGS)
+    for key in connection.scan_iter("contract:*"):
+        connection.delete(key)
+
+
+def keys_of(connection: Any, id: str) -> list[bytes]:
+    return list(connection.scan_iter(f"*{id}*"))
+
+
+def request(custom_id: str, text: str = "x", **params: Any) -> dict[str, Any]:
+    message = {"role": "user", "content": text}
+    model = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [message], **params}
+    return {"custom_id": custom_id, "params": model}
+
+
+def submitted(records: JobRecords, *custom_ids: str) -> str:
+    id = new_id()
+    records.submit(id, *records.spool(id, [request(each) for each in custom_ids or ("a",)]))
+    return id
+
+
+# -- requests ---------------------------------------------------------------------------------
+
+
+def test_a_submitted_request_can_be_read(connection: Any, requests: RequestRecords) -> None:
+    id = new_id()
+    requests.submit(id, "claude-haiku-4-5", b'{"x":1}', typed=True)
+    record, text = requests.snapshot(id)
+    assert record == requests.read(id)
+    assert (record.id, record.state, record.epoch, record.n) == (id, State.QUEUED, 0, 1)
+    assert (record.cancel, text) == ("", "")
+    assert record.fields["typed"] == "1"
+    assert record.fields["kind"] == "stream"
+    assert int(record.fields["created_ms"]) > 1_700_000_000_000
+    assert record.json("usage") is None
+    keys = SETTINGS.keys.request(id)
+    assert connection.get(keys.request) == b'{"x":1}'
+    assert all(0 < connection.ttl(key) <= 100 for key in keys_of(connection, id))
+
+
+def test_an_id_that_is_in_use_is_refused(connection: Any, requests: RequestRecords) -> None:
+    id = new_id()
+    requests.submit(id, "m", b"first", typed=False)
+    with pytest.raises(InvalidRequest, match="is in use") as caught:
+        requests.submit(id, "m", b"second", typed=False)
+    assert caught.value.field == "id"
+    assert connection.get(SETTINGS.keys.request(id).request) == b"first"
+
+
+def test_a_discarded_request_leaves_nothing(connection: Any, requests: RequestRecords) -> None:
+    id = new_id()
+    requests.submit(id, "m", b"{}", typed=False)
+    requests.discard(id)
+    assert keys_of(connection, id) == []
+    with pytest.raises(NotFound):
+        requests.read(id)
+
+
+def test_a_request_is_canceled_once(requests: RequestRecords) -> None:
+    id = new_id()
+    requests.submit(id, "m", b"{}", typed=False)
+    assert requests.cancel(id, "alice") is State.QUEUED
+    assert requests.cancel(id, "bob") is State.QUEUED
+    assert requests.read(id).cancel == "alice"
+
+
+@pytest.mark.parametrize("call", ["read", "snapshot", "cancel"])
+@pytest.mark.parametrize("id", [new_id(), "nonsense", "", "*", "{x}:meta", "a\nb"])
+def test_an_unknown_id_is_not_found_and_makes_no_key(
+    connection: Any, requests: RequestRecords, call: str, id: str
+) -> None:
+    before = connection.dbsize()
+    arguments = (id, "me") if call == "cancel" else (id,)
+    with pytest.raises(NotFound):
+        getattr(requests, call)(*arguments)
+    assert connection.dbsize() == before
+
+
+def test_what_is_left_of_a_record_is_not_one(connection: Any, requests: RequestRecords) -> None:
+    id = new_id()
+    meta = SETTINGS.keys.request(id).meta
+    connection.hset(meta, "cancel", "by hand")
+    connection.expire(meta, 100)
+    with pytest.raises(NotFound):
+        requests.read(id)
+
+
+# -- jobs -------------------------------------------------------------------------------------
+
+
+def test_a_submitted_job_can_be_read(connection: Any, records: JobRecords) -> None:
+    id = submitted(records, "a", "b")
+    job = records.read(id)
+    assert (job.id, job.state) == (id, State.QUEUED)
+    assert job.counts == Counts(processing=2)
+    assert [(shard.number, shard.state, shard.requests) for shard in job.shards] == [
+        (0, "planned", 2)
+    ]
+    keys = SETTINGS.keys.job(id)
+    lines = list(jobs.stored_lines(connection, keys.spool(0)))
+    assert [orjson.loads(line) for line in lines] == [request("a"), request("b")]
+    assert all(100 < connection.ttl(key) <= 200 for key in keys_of(connection, id))
+    public = Batch.of(job)
+    assert (public.processing_status, public.model) == ("in_progress", "claude-haiku-4-5")
+    assert public.request_counts == Counts(processing=2)
+
+
+def test_the_spooled_bytes_are_those_that_will_be_sent(
+    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 300)  # many chunks
+    id = new_id()
+    asked = [request(f"id-{i}", f"\u2028 {i} \r\n\u0085" * (i % 5)) for i in range(50)]
+    shard, _ = records.spool(id, iter(asked))
+    spool = SETTINGS.keys.job(id).spool(0)
+    assert connection.llen(spool) > 10
+    body = b"".join(jobs.create_body(jobs.stored_lines(connection, spool)))
+    assert len(body) == shard.size
+    assert orjson.loads(body) == {"requests": asked}
+    assert shard.requests == 50
+
+
+class ProducerDied(Exception):
+    pass
+
+
+def dying(after: int) -> Iterator[Any]:
+    for i in range(after):
+        yield request(f"id-{i}", "x" * 100)
+    raise ProducerDied
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected", "words"),
+    [
+        (lambda: dying(50), ProducerDied, "^$"),
+        (lambda: [request("a"), request("b"), request("a")], InvalidRequest, "line 3: .* line 1 "),
+        (lambda: [*(request(str(i)) for i in range(50)), {}], InvalidRequest, "line 51: custom_id"),
+        (list, InvalidRequest, "requests: at least one"),
+        (lambda: [request("a"), request("b", stream=True)], InvalidRequest, "params.stream"),
+        (lambda: 5, TypeError, "not iterable"),
+    ],
+    ids=["dies", "duplicate", "ill-formed", "empty", "stream", "not iterable"],
+)
+def test_a_job_that_cannot_be_read_to_its_end_leaves_nothing(
+    connection: Any,
+    records: JobRecords,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: Any,
+    expected: type[Exception],
+    words: str,
+) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 200)  # so that some of it is stored before
+    id = new_id()
+    with pytest.raises(expected, match=words):
+        records.spool(id, bad())
+    assert keys_of(connection, id) == []
+
+
+def test_what_is_spooled_while_the_producer_writes_has_a_lifetime(
+    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 100)
+    id, seen = new_id(), []
+
+    def watched() -> Iterator[Any]:
+        for i in range(5):
+            yield request(str(i))
+            seen.append(connection.ttl(SETTINGS.keys.job(id).spool(0)))
+
+    records.spool(id, watched())
+    assert all(ttl > 0 for ttl in seen[1:])
+    connection.delete(SETTINGS.keys.job(id).spool(0))
+
+
+def test_a_job_whose_spool_expired_meanwhile_is_not_submitted(
+    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_BYTES", 100)
+    id = new_id()
+
+    def paused() -> Iterator[Any]:
+        yield request("a")
+        yield request("b")
+        connection.delete(SETTINGS.keys.job(id).spool(0))  # as its lifetime would
+        yield request("c")
+
+    with pytest.raises(PenstockError):
+        records.submit(id, *records.spool(id, paused()))
+
+
+def test_a_discarded_job_leaves_nothing(connection: Any, records: JobRecords) -> None:
+    id = submitted(records)
+    connection.rpush(SETTINGS.keys.job(id).results(0), *chunks([b"{}\n"]))
+    records.discard(id)
+    assert keys_of(connection, id) == []
+    assert id not in records.ids()
+
+
+def test_jobs_are_listed_newest_first_without_those_that_expired(
+    connection: Any, records: JobRecords
+) -> None:
+    ids = [submitted(records) for _ in range(4)]
+    for age, id in enumerate(ids):
+        connection.zadd(SETTINGS.keys.jobs, {id: 1_000 + age})
+    connection.delete(SETTINGS.keys.job(ids[1]).meta)  # as if it had expired
+    assert records.ids() == [ids[3], ids[2], ids[0]]
+    assert connection.zscore(SETTINGS.keys.jobs, ids[1]) is None
+
+
+def test_no_jobs_at_all_is_an_empty_list(records: JobRecords) -> None:
+    assert records.ids() == []
+
+
+@pytest.mark.parametrize("call", ["retrieve", "cancel", "delete"])
+@pytest.mark.parametrize("id", [new_id(), "msgbatch_1", ""])
+def test_an_unknown_job_is_not_found(penstock_client: Client, call: str, id: str) -> None:
+    with pytest.raises(NotFound):
+        getattr(penstock_client.messages.batches, call)(id)
+
+
+@pytest.mark.parametrize("call", ["events", "results", "result_lines"])
+def test_an_unknown_job_has_nothing_to_read(penstock_client: Client, call: str) -> None:
+    with pytest.raises(NotFound):
+        next(getattr(penstock_client.messages.batches, call)(new_id()))
+
+
+def test_a_job_that_goes_on_has_no_results_and_is_not_deleted(
+    penstock_redis: EmbeddedRedis, records: JobRecords
+) -> None:
+    id = submitted(records)
+    with Client(penstock_redis.url, key_prefix="contract") as client:
+        batches = client.messages.batches
+        with pytest.raises(NotEnded, match="has not ended"):
+            next(batches.results(id))
+        with pytest.raises(NotEnded, match="cancel it first"):
+            batches.delete(id)
+        assert batches.cancel(id, who="me").processing_status == "canceling"
+        assert [batch.id for batch in batches.list()] == [id]
+
+
+def test_results_of_an_ended_job_come_as_they_were_stored(
+    connection: Any, penstock_redis: EmbeddedRedis, records: JobRecords
+) -> None:
+    id = submitted(records, "a", "b")
+    keys = SETTINGS.keys.job(id)
+    lines = [
+        b'{"custom_id":"b","result":{"type":"errored"}}',
+        '{"custom_id":"a","x":"\u2028\u0085"}'.encode(),
+    ]
+    connection.rpush(keys.results(0), *chunks(line + b"\n" for line in lines))
+    connection.expire(keys.results(0), 100)
+    connection.hset(keys.meta, mapping={"state": "done", "ended_ms": 1_700_000_000_000})
+    with Client(penstock_redis.url, key_prefix="contract") as client:
+        batches = client.messages.batches
+        assert list(batches.result_lines(id)) == lines
+        first, second = batches.results(id)
+        assert (first.custom_id, first.result.type) == ("b", "errored")
+        assert second.x == "\u2028\u0085"
+        assert batches.retrieve(id).processing_status == "ended"
+        batches.delete(id)
+    assert keys_of(connection, id) == []

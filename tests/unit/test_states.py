@@ -1,0 +1,29 @@
+"""States: what is stored, and which are the end."""
+
+import pytest
+
+from penstock.states import ENDED, State
+
+
+def test_states_are_stored_by_the_words_that_the_scripts_compare() -> None:
+    assert [str(state) for state in State] == ["queued", "running", "done", "failed", "canceled"]
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [
+        (State.QUEUED, False),
+        (State.RUNNING, False),
+        (State.DONE, True),
+        (State.FAILED, True),
+        (State.CANCELED, True),
+    ],
+)
+def test_a_state_knows_whether_it_is_the_end(state: State, ended: bool) -> None:
+    assert state.ended is ended
+    assert (state in ENDED) is ended
+
+
+def test_a_state_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not a valid State"):
+        State("cancelled")
