@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest lock clean
+.PHONY: help setup demo test lint types pytest chaos bench lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -37,6 +37,12 @@ types: setup
 
 pytest: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup     ## a thousand streams under faults, kills and outages (ARGS="--streams 200 --seed 7")
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+bench: setup     ## the figures, one JSON line each (ARGS=--quick)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock:            ## resolve requirements*.txt anew (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

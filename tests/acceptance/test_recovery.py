@@ -305,7 +305,7 @@ def test_a_request_whose_wake_up_was_lost_is_woken_again(
 ) -> None:
     request = narrow.messages.enqueue(**asked("Lost. [[sim rate=0]]"))
     database = redis_of(stage, NARROW)
-    assert database.delete(*lists_of(STREAMS_QUEUE)) == 1
+    assert database.delete(*lists_of(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
     # The reaper would look in ten seconds; for it, they have passed.
     database.zadd("penstock:live", {request.id: 0})

@@ -193,7 +193,8 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
     for worker in workers:
         os.kill(worker.pid, signal.SIGCONT)
     follower = Follower(request)
-    wait_until(lambda: len(follower.events) > 15, what="a good part of it")
+    wait_until(lambda: stage.control.stats()["deltas_sent"] >= 20, what="a good part of it")
+    wait_until(lambda: len(follower.events) == request.record().n, what="it to be read")
     stage.restart_redis(keep=size)
     assert content(follower.all()) == stage.truth(body)
 

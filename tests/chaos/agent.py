@@ -10,7 +10,7 @@ import redis
 from penstock.names import STREAMS_QUEUE, lists_of
 from tests.chaos.world import LEASE_S, World, complaints, pause, resume
 
-QUEUES = lists_of(STREAMS_QUEUE)
+QUEUES = lists_of(STREAMS_QUEUE, "penstock")
 
 
 class Agent:
