@@ -5,8 +5,10 @@ it, and the other benchmarks measure it beside Penstock in the same run.
 """
 
 import argparse
+import os
 import sys
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import anthropic
 import redis
@@ -20,7 +22,9 @@ from penstock.processes import LocalProcess
 from penstock.settings import ClientSettings
 from penstock.stack import python_path
 
-PATTERN = "baseline:*"
+PATTERN: Final = "baseline:*"
+#: The last message of a stream that got no answer.
+FAILED: Final = b"failed"
 
 _url = ClientSettings.load().redis_url.get_secret_value()
 app = Celery("baseline", broker=_url, set_as_current=False)
@@ -31,28 +35,29 @@ _redis = redis.Redis.from_url(_url, max_connections=1000)
 @app.task(name="baseline.stream")
 def stream(channel: str, body: dict[str, Any]) -> None:
     """Publish an answer as it comes."""
-    with _api().messages.stream(**body) as answer:
-        for text in answer.text_stream:
-            _redis.publish(channel, text)
+    try:
+        with _api().messages.stream(**body) as answer:
+            for text in answer.text_stream:
+                _redis.publish(channel, text)
+    except anthropic.APIError:
+        _redis.publish(channel, FAILED)
+        raise
     _redis.publish(channel, LAST)
 
 
-_clients: list[anthropic.Anthropic] = []
-
-
+@cache
 def _api() -> anthropic.Anthropic:
-    if not _clients:
-        _clients.append(anthropic.Anthropic())
-    return _clients[0]
+    return anthropic.Anthropic(max_retries=int(os.environ.get("BASELINE_RETRIES", "2")))
 
 
 class BaselineWorker(LocalProcess):
     """A worker process that runs `stream` in threads."""
 
-    def __init__(self, stage: Rig, threads: int) -> None:
+    def __init__(self, stage: Rig, threads: int, *, retries: int = 2) -> None:
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.baseline", "worker"]
         command += ["--pool=threads", f"--concurrency={threads}", "--loglevel=INFO"]
-        super().__init__("baseline", command, env={**stage.env, **python_path()})
+        env = {**stage.env, **python_path(), "BASELINE_RETRIES": str(retries)}
+        super().__init__("baseline", command, env=env)
 
     def start(self) -> "BaselineWorker":
         """Start it and wait until it takes tasks."""

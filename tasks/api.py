@@ -80,7 +80,11 @@ def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
     """The client of the stream loop. aiohttp reads a chunk at about half the CPU of the default
     transport; the read timeout is what bounds silence on a stream."""
     timeout = httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s)
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+    # A number, and above what a process carries: without one aiohttp stops at 100 connections, and
+    # the streams beyond wait for one without a word.
+    limits = httpx2.Limits(
+        max_connections=2 * settings.streams_concurrency, max_keepalive_connections=100
+    )
     return anthropic.AsyncAnthropic(
         timeout=timeout,
         http_client=anthropic.DefaultAioHttpClient(timeout=timeout, limits=limits),

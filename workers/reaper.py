@@ -84,23 +84,32 @@ class Reaper:
 
     async def _look_at(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
+        model, priority = await self._redis.hmget(keys.meta, "model", "priority")
         # Messages are taken in the order of their ids, by and large: one that is older than the
-        # next in each list has been taken out of it, or was never there.
-        may_hold = any(next_id <= id for next_id in next_ids)
+        # next in its list has been taken out of it, or was never there.
+        next_id = next_ids[int(priority or 0) // 3]
+        may_hold = bool(next_id) and next_id <= id
         verdict = await script("reap").run(
             self._redis,
             [keys.meta, keys.lease, shared.live],
             [int(self._settings.reaper_wait_s * 1000), int(may_hold)],
         )
         if verdict == b"wake":
-            model, priority = await self._redis.hmget(keys.meta, "model", "priority")
             logger.warning("request %s has no worker; waking one", id)
             await asyncio.to_thread(self._send, id, (model or b"").decode(), int(priority or 0))
 
     async def _next_messages(self) -> list[str]:
-        """The ids of the messages that will be taken next, one for each priority in use."""
+        """The id of the message that will be taken next, for each step of priority."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for name in lists_of(STREAMS_QUEUE, self._settings.key_prefix):
                 pipe.lindex(name, -1)
             heads: list[Any] = await pipe.execute()
-        return [str(orjson.loads(head)["headers"]["id"]) for head in heads if head]
+        return [_id_of(head) for head in heads]
+
+
+def _id_of(message: bytes | None) -> str:
+    """The request that a message wakes; empty if there is none, or none of ours."""
+    try:
+        return str(orjson.loads(message or b"")["headers"]["id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""

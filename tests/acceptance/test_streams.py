@@ -234,3 +234,17 @@ def test_no_prompt_and_no_answer_reaches_queue_or_log(
         log = worker.log.read_text()
         assert f"{secret}-answered" not in log
         assert secret not in log
+
+
+def test_one_process_carries_more_than_a_hundred_streams_at_a_time(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    # aiohttp stops at 100 connections unless it is told otherwise, without a word.
+    enqueue = penstock_client.messages.enqueue
+    requests = [
+        enqueue(**body(f"{i} [[sim deltas=5 rate=0 stall_after=2 stall=600]]")) for i in range(120)
+    ]
+    wait_until(lambda: penstock_control.stats()["open_streams"] == 120)
+    for request in requests:
+        request.cancel()
+    wait_until(lambda: all(request.state.ended for request in requests))

@@ -16,8 +16,9 @@ QUEUES = lists_of(STREAMS_QUEUE, "penstock")
 class Agent:
     """Hurts the world, and heals what it cannot live without."""
 
-    def __init__(self, world: World, rng: Random, *, every_s: float) -> None:
+    def __init__(self, world: World, rng: Random, *, every_s: float, lose: int) -> None:
         self._world = world
+        self._lose = lose
         self._rng = rng
         self._every_s = every_s
         self.done: Counter[str] = Counter()
@@ -75,8 +76,10 @@ class Agent:
 
     async def restart_redis(self) -> None:
         """Redis crashes and comes back with what it has on disk."""
-        await asyncio.to_thread(self._world.restart_redis)
+        lose = self._rng.randrange(self._lose + 1)
+        await asyncio.to_thread(self._world.restart_redis, lose=lose)
         self.done["Redis killed"] += 1
+        self.done["bytes that Redis lost"] += lose
 
     async def pause_redis(self) -> None:
         """Redis answers nobody for a while."""

@@ -41,6 +41,7 @@ class Options:
     readers: int = 20
     every_s: float = 2.0  #: between two acts of chaos
     patience_s: float = 90.0  #: a stream that has not ended after this counts as hung
+    lose: int = 0  #: a killed Redis loses up to so many bytes, as in a power cut
     keep: str = ""  #: folder for the workers' logs
 
 
@@ -79,7 +80,9 @@ class Run:
     async def go(self) -> Tally:
         """Run all streams under chaos."""
         options = self._options
-        agent = Agent(self._world, Random(options.seed + 1), every_s=options.every_s)
+        agent = Agent(
+            self._world, Random(options.seed + 1), every_s=options.every_s, lose=options.lose
+        )
         self._ears = [Ear(self._world.redis.port) for _ in range(4)]
         chaos = asyncio.create_task(agent.run())
         until = time.monotonic() + options.minutes * 60

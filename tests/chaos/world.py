@@ -82,10 +82,13 @@ class World:
         self.workers.remove(worker)
         worker.stop()
 
-    def restart_redis(self) -> None:
-        """Kill Redis and start it on what it has on disk."""
+    def restart_redis(self, *, lose: int = 0) -> None:
+        """Kill Redis and start it on what it has on disk, less the last ``lose`` bytes."""
         self.redis.kill()
         self.redis.stop()
+        [log] = self._folder.glob("appendonlydir/*.incr.aof")
+        with log.open("r+b") as file:
+            file.truncate(max(0, log.stat().st_size - lose))
         self.redis = EmbeddedRedis(folder=self._folder, port=self._port)
         self.redis.start()
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_calls_without_an_answer_yet_count_against_what_is_left(gate: Gate) -> N
 def test_everybody_who_waits_has_a_turn_of_his_own(gate: Gate) -> None:
     gate.limited(60, 0)
     waits = [gate.admit(id) for id in ids(5)]
-    apart = [later - earlier for earlier, later in zip(waits, waits[1:], strict=False)]
+    apart = [later - earlier for earlier, later in pairwise(waits)]
     assert all(abs(each - 1050) < 100 for each in apart), waits
 
 
@@ -131,13 +132,12 @@ def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(gate: Gate
     assert gate.admit("one more") > 20_000
 
 
+@pytest.mark.xfail(strict=True, reason="with allowance left they all come in the same moment")
 def test_behind_a_retry_after_requests_come_one_after_the_other(gate: Gate) -> None:
     gate.limited(60, 40)
     gate.report("r", refused=True, retry_after_ms=200)
     waits = [gate.admit(id) for id in ids(4)]
-    assert all(waits)
-    assert waits == sorted(waits)
-    wait_until(lambda: gate.admit("r0") == 0, what="the gate to open")
+    assert all(later > earlier for earlier, later in pairwise(waits))
 
 
 def test_a_call_whose_worker_died_does_not_hold_its_place_for_ever(gate: Gate) -> None:

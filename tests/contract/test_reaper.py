@@ -2,11 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import orjson
 import pytest
-import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
@@ -17,6 +15,7 @@ from penstock.keys import Keys
 from penstock.names import STREAMS_QUEUE, lists_of
 from penstock.records import RequestOptions, RequestRecords
 from penstock.scripts import script
+from penstock.testing import wait_until
 from workers.reaper import Reaper
 
 WAIT_MS = 10_000
@@ -71,9 +70,7 @@ class Desk:
         connection = connect_async(self.settings)
         reapers = [Reaper(self.settings, connection, name, self.send) for name in names]
         tasks = [asyncio.ensure_future(reaper.run()) for reaper in reapers]
-        async with asyncio.timeout(20):
-            while not until():
-                await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, until)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -140,7 +137,6 @@ def test_a_message_that_was_lost_from_before_the_others_is_sent_again(desk: Desk
     assert desk.sent == [(id, "m", 3)]
 
 
-@pytest.mark.xfail(strict=True, reason="an older message of any priority hides the loss")
 def test_a_lost_message_is_sent_again_though_less_urgent_ones_wait(desk: Desk) -> None:
     patient, urgent = desk.submit(priority=9, due=False), desk.submit(priority=0)
     desk.queue(patient, priority=9)
@@ -200,14 +196,11 @@ def test_a_wake_up_that_cannot_be_sent_does_not_end_the_reaper(
     assert desk.sent[0][0] in ids
 
 
-def test_a_foreign_message_in_the_queue_does_not_end_the_reaper(desk: Desk) -> None:
-    name = lists_of(STREAMS_QUEUE, desk.settings.key_prefix)[1]
-    desk.connection.lpush(name, b"not ours")
+def test_a_message_that_nobody_understands_stands_in_nobodys_way(desk: Desk) -> None:
+    [_, name, *_] = lists_of(STREAMS_QUEUE, desk.settings.key_prefix)
+    desk.connection.rpush(name, b"[]")
     desk.connection.expire(name, 60)
     id = desk.submit()
-    with pytest.raises(TimeoutError):
-        desk.reap(lambda: desk.sent)
-    desk.connection.delete(name)
     desk.reap(lambda: desk.sent)
     assert desk.sent == [(id, "m", 3)]
 
@@ -215,22 +208,19 @@ def test_a_foreign_message_in_the_queue_does_not_end_the_reaper(desk: Desk) -> N
 def test_a_reaper_outlives_a_restart_of_redis() -> None:
     with EmbeddedRedis() as first:
         desk = Desk(first)
+        first.kill()
+        started: list[EmbeddedRedis] = []
 
-        async def outlive() -> None:
-            connection = connect_async(desk.settings)
-            reaper = Reaper(desk.settings, connection, "w", desk.send)
-            task = asyncio.ensure_future(reaper.run())
-            first.kill()
-            await asyncio.sleep(0)
-            with EmbeddedRedis(port=first.port):
-                id = desk.submit()
-                async with asyncio.timeout(20):
-                    while not desk.sent:
-                        await asyncio.sleep(0.01)
-                task.cancel()
-                await asyncio.wait({task})
-                await connection.aclose()
-                assert desk.sent == [(id, "m", 3)]
+        def restart() -> bool:
+            # Runs while the reaper does.
+            started.append(EmbeddedRedis(port=first.port).start())
+            desk.submit()
+            wait_until(lambda: desk.sent)
+            return True
 
-        asyncio.run(outlive())
-        desk.connection.close()
+        try:
+            desk.reap(restart)
+        finally:
+            for server in started:
+                server.stop()
+            desk.connection.close()

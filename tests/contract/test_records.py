@@ -7,18 +7,18 @@ import orjson
 import pytest
 import redis
 
-from penstock import jobs
+from penstock import events, jobs
 from penstock.batches import Batch
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound, PenstockError
 from penstock.ids import new_id
 from penstock.jobs import Counts, JobRecords, chunks
-from penstock.records import RequestRecords
+from penstock.records import RequestOptions, RequestRecords
 from penstock.settings import ClientSettings
 from penstock.states import State
 
-SETTINGS = ClientSettings.load(key_prefix="contract", request_ttl_s=100, batch_ttl_s=200)
+SETTINGS = ClientSettings.load(key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def submitted(records: JobRecords, *custom_ids: str) -> str:
 
 def test_a_submitted_request_can_be_read(connection: Any, requests: RequestRecords) -> None:
     id = new_id()
-    requests.submit(id, "claude-haiku-4-5", b'{"x":1}', typed=True)
+    requests.submit(id, "claude-haiku-4-5", b'{"x":1}', RequestOptions(typed=True))
     record, text = requests.snapshot(id)
     assert record == requests.read(id)
     assert (record.id, record.state, record.epoch, record.n) == (id, State.QUEUED, 0, 1)
@@ -77,28 +77,42 @@ def test_a_submitted_request_can_be_read(connection: Any, requests: RequestRecor
 
 def test_an_id_that_is_in_use_is_refused(connection: Any, requests: RequestRecords) -> None:
     id = new_id()
-    requests.submit(id, "m", b"first", typed=False)
+    requests.submit(id, "m", b"first", RequestOptions())
     with pytest.raises(InvalidRequest, match="is in use") as caught:
-        requests.submit(id, "m", b"second", typed=False)
+        requests.submit(id, "m", b"second", RequestOptions())
     assert caught.value.field == "id"
     assert connection.get(SETTINGS.keys.request(id).request) == b"first"
 
 
 def test_a_discarded_request_leaves_nothing(connection: Any, requests: RequestRecords) -> None:
     id = new_id()
-    requests.submit(id, "m", b"{}", typed=False)
+    requests.submit(id, "m", b"{}", RequestOptions())
+    assert connection.zscore(SETTINGS.keys.live, id) is not None
     requests.discard(id)
     assert keys_of(connection, id) == []
+    assert connection.zscore(SETTINGS.keys.live, id) is None
     with pytest.raises(NotFound):
         requests.read(id)
 
 
-def test_a_request_is_canceled_once(requests: RequestRecords) -> None:
+def test_a_request_that_nobody_holds_is_canceled_once_and_at_once(
+    connection: Any, requests: RequestRecords
+) -> None:
     id = new_id()
-    requests.submit(id, "m", b"{}", typed=False)
+    requests.submit(id, "m", b"{}", RequestOptions())
     assert requests.cancel(id, "alice") is State.QUEUED
-    assert requests.cancel(id, "bob") is State.QUEUED
-    assert requests.read(id).cancel == "alice"
+    assert requests.cancel(id, "bob") is State.CANCELED
+    record = requests.read(id)
+    assert (record.state, record.n, record.cancel) == (State.CANCELED, 2, "alice")
+    (_, fields) = connection.xrange(SETTINGS.keys.request(id).log)[-1]
+    assert events.decode(fields[b"d"]).data == {
+        "type": events.END,
+        "state": "canceled",
+        "stop_reason": None,
+        "by": "alice",
+    }
+    lifetimes = [connection.ttl(key) for key in keys_of(connection, id)]
+    assert all(0 < lifetime <= SETTINGS.retention_s for lifetime in lifetimes)
 
 
 @pytest.mark.parametrize("call", ["read", "snapshot", "cancel"])

@@ -182,7 +182,7 @@ def test_a_zombie_writes_nothing(connection: Any, keys: JobKeys) -> None:
 
 def test_the_answer_tells_of_a_wish_to_cancel(connection: Any, keys: JobKeys) -> None:
     claim(connection, keys)
-    script("cancel")(connection, [keys.meta], ["alice"])
+    JobRecords(connection, SETTINGS).cancel(keys.id, "alice")
     assert write(connection, keys, 1) == [b"ok", b"alice"]
     connection.delete(keys.shard_lease(0))
     assert claim(connection, keys)[3] == b"alice"

@@ -12,6 +12,7 @@ from penstock.client import Client
 from penstock.errors import NotFound, PenstockError, RequestCanceled, RequestFailed
 from penstock.events import Cursor
 from penstock.ids import new_id
+from penstock.records import RequestOptions
 from penstock.scripts import script
 from penstock.states import State
 from penstock.stream import MessageStream, StreamRequest
@@ -53,18 +54,24 @@ class Worker:
     def __init__(self, client: Client) -> None:
         self._redis = client._redis
         self.id = new_id()
-        client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", typed=False)
+        client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         keys = client.settings.keys.request(self.id)
-        claim = script("claim")(self._redis, [keys.meta, keys.lease], ["w", 60_000, 1])
-        self._box = Outbox(keys, epoch=claim[1], n=claim[2], ttl_s=100, retention_s=50)
-        self._keys = keys
+        names = [keys.meta, keys.lease, client.settings.keys.live]
+        _, epoch, n, _, _ = script("claim")(self._redis, names, ["w", 60_000])
+        self._box = Outbox(
+            client.settings.keys,
+            self.id,
+            worker="w",
+            epoch=epoch,
+            n=n,
+            ttl_s=100,
+            retention_s=50,
+        )
 
     def write(self, *data: dict[str, Any]) -> None:
         for each in data:
             self._box.add(orjson.dumps(each), each)
             self._flush()
-            # A stopgap for the missing lifetime of the text (test_write_script.py has that one).
-            self._redis.expire(self._keys.text, 100)
 
     def end(self, state: State = State.DONE, **more: Any) -> None:
         self._box.end({"state": state, **more})
@@ -82,8 +89,11 @@ class Worker:
 
 
 @pytest.fixture
-def worker(penstock_client: Client) -> Worker:
-    return Worker(penstock_client)
+def worker(penstock_client: Client) -> Iterator[Worker]:
+    worker = Worker(penstock_client)
+    yield worker
+    # Real workers of other tests would take it over once its lease has run out.
+    penstock_client.messages._records.discard(worker.id)
 
 
 @pytest.fixture

@@ -12,8 +12,21 @@ from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
-from penstock.scripts import script
-from tasks.outbox import Outbox
+from tests.contract.calls import (
+    PREFIX,
+    Ear,
+    cancel,
+    claim,
+    flush,
+    line,
+    live,
+    outbox,
+    release,
+    renew,
+    submit,
+    whole,
+    write,
+)
 
 
 @pytest.fixture
@@ -25,81 +38,15 @@ def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
 @pytest.fixture
 def keys(connection: Any) -> RequestKeys:
     """The keys of a request that was submitted, and claimed with epoch 1."""
-    keys = Keys("contract").request(new_id())
-    names = [keys.meta, keys.log, keys.events, keys.request]
-    script("submit")(connection, names, [100, line(0, 1), "{}", "model", "m"])
-    assert claim(connection, keys) == 1
+    keys = Keys(PREFIX).request(new_id())
+    submit(connection, keys)
+    assert claim(connection, keys)[:2] == [b"claimed", 1]
     return keys
 
 
-def claim(connection: Any, keys: RequestKeys, worker: str = "w") -> int:
-    reply = script("claim")(connection, [keys.meta, keys.lease], [worker, 60_000, 1])
-    assert reply[0] == b"claimed"
-    return int(reply[1])
-
-
-def line(epoch: int, n: int, text: str = "") -> bytes:
-    return events.encode(epoch, n, {"type": "x", "text": text})
-
-
-def write(
-    connection: Any,
-    keys: RequestKeys,
-    first: int,
-    count: int = 1,
-    *,
-    epoch: int = 1,
-    ttl: int | str = 100,
-    text: str = "",
-    final: str = "",
-    typed: bool = False,
-    **meta: Any,
-) -> Any:
-    # The order of the keys is a matter between script and outbox.
-    names = Outbox(keys, epoch=1, n=1, ttl_s=1, retention_s=1, typed=typed)._names
-    lines = [line(epoch, first + i, text) for i in range(count)]
-    fields = [item for pair in meta.items() for item in pair]
-    return script("write")(
-        connection,
-        names,
-        [epoch, first, ttl, text, final, count, *lines, *fields],
-    )
-
-
-def whole(connection: Any, keys: RequestKeys) -> list[Any]:
-    return [
-        connection.hgetall(keys.meta),
-        connection.xrange(keys.log),
-        connection.get(keys.text),
-        connection.get(keys.lease),
-    ]
-
-
-class Ear:
-    """Hears what is published on a request's channels, in order."""
-
-    def __init__(self, connection: Any, keys: RequestKeys) -> None:
-        self._connection, self._keys = connection, keys
-        self._channel = connection.pubsub(ignore_subscribe_messages=False)
-        self._channel.subscribe(keys.events, keys.typed)
-        for _ in range(2):
-            assert self._channel.get_message(timeout=5)["type"] == "subscribe"
-
-    def heard(self) -> list[tuple[str, bytes]]:
-        """Everything up to now: what was published before our own message comes before it."""
-        self._connection.publish(self._keys.events, b"marker")
-        found = []
-        while (message := self._channel.get_message(timeout=5))["data"] != b"marker":
-            found.append((message["channel"].decode().rpartition(":")[2], message["data"]))
-        return found
-
-    def close(self) -> None:
-        self._channel.close()
-
-
 @pytest.fixture
-def ear(connection: Any, keys: RequestKeys) -> Iterator[Ear]:
-    ear = Ear(connection, keys)
+def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
+    ear = Ear(penstock_redis, keys)
     yield ear
     ear.close()
 
@@ -128,7 +75,7 @@ def test_bare_text_is_published_only_where_it_was_asked_for(
     assert [channel for channel, _ in ear.heard()] == ["events", "events"]
 
 
-@pytest.mark.parametrize("name", ["meta", "log", "text"])
+@pytest.mark.parametrize("name", ["meta", "log", "text", "request"])
 def test_a_write_renews_every_lifetime_when_it_is_told_to(
     connection: Any, keys: RequestKeys, name: str
 ) -> None:
@@ -146,33 +93,47 @@ def test_the_text_has_a_lifetime_from_its_first_character_on(
 ) -> None:
     write(connection, keys, 2, ttl=500)  # message_start
     write(connection, keys, 3, text="Hello", ttl="")
-    lifetime = connection.ttl(keys.text)
-    connection.expire(keys.text, 100)  # for the leak check, which would find it as well
-    assert lifetime > 0
+    assert connection.ttl(keys.text) in range(450, 501)
+
+
+def test_text_that_replaces_what_was_taken_back_has_a_lifetime_too(
+    connection: Any, keys: RequestKeys
+) -> None:
+    write(connection, keys, 2, text="Hello", ttl=500)
+    write(connection, keys, 3, text="Hi", fresh=True, ttl="")
+    assert connection.ttl(keys.text) in range(450, 501)
 
 
 def test_no_key_of_a_stream_under_way_lives_for_ever(connection: Any, keys: RequestKeys) -> None:
-    box = Outbox(keys, epoch=1, n=1, ttl_s=500, retention_s=50)
+    box = outbox(keys)
     start: dict[str, Any] = {"type": "message_start", "message": {}}
     delta = {"type": "text_delta", "text": "Hello"}
     for data in (start, {"type": "content_block_delta", "index": 0, "delta": delta}):
         box.add(orjson.dumps(data), data)
-        call = box.take()
-        assert call is not None
-        box.settle(script("write")(connection, call.keys, call.args))
-    lifetimes = [connection.ttl(key) for key in (keys.meta, keys.log, keys.text, keys.request)]
-    connection.expire(keys.text, 100)  # for the leak check, which would find it as well
-    assert all(ttl > 0 for ttl in lifetimes)
+        flush(connection, box)
+    names = (keys.meta, keys.log, keys.text, keys.request)
+    assert all(connection.ttl(key) > 0 for key in names)
 
 
 def test_the_request_lives_as_long_as_its_record(connection: Any, keys: RequestKeys) -> None:
-    box = Outbox(keys, epoch=1, n=1, ttl_s=5_000, retention_s=50)
+    box = outbox(keys, ttl_s=5_000)
     box.add(b'{"type":"message_start"}', {"type": "message_start"})
-    call = box.take()
-    assert call is not None
-    box.settle(script("write")(connection, call.keys, call.args))
+    flush(connection, box)
     assert connection.ttl(keys.meta) > 4_000
     assert connection.ttl(keys.request) > 4_000
+
+
+def test_text_that_was_taken_back_is_replaced(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    write(connection, keys, 2, text="Hello")
+    write(connection, keys, 3, text="Hi", fresh=True)
+    assert connection.get(keys.text) == b"Hi"
+    write(connection, keys, 4, text=" there")
+    assert connection.get(keys.text) == b"Hi there"
+    write(connection, keys, 5, fresh=True)
+    assert not connection.exists(keys.text)
+    assert len(ear.heard()) == 4
 
 
 def test_a_call_that_comes_twice_is_written_once(
@@ -215,21 +176,75 @@ def test_a_later_claim_shuts_out_the_earlier_writer(
 ) -> None:
     write(connection, keys, 2, text="a")
     connection.delete(keys.lease)
-    assert claim(connection, keys, "w2") == 2
+    assert claim(connection, keys, "w2")[1] == 2
     before = whole(connection, keys)
     for first, count in ((2, 1), (3, 1), (3, 0), (9, 1)):
         reply = write(connection, keys, first, count, text="z", final="done", typed=True)
         assert reply == [b"fenced", 2]
     assert whole(connection, keys) == before
-    assert write(connection, keys, 3, epoch=2, text="b") == [b"ok", 3, b""]
+    assert write(connection, keys, 3, epoch=2, worker="w2", text="b") == [b"ok", 3, b""]
     assert connection.get(keys.text) == b"ab"
     assert len(ear.heard()) == 2
 
 
-def test_a_writer_with_an_epoch_that_nobody_claimed_is_shut_out(
+def test_a_second_worker_with_the_same_epoch_is_shut_out(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    """Redis lost the claim of the first, and gave its number to the second."""
+    write(connection, keys, 2, text="a")
+    before = whole(connection, keys)
+    for first, count in ((2, 1), (3, 1), (3, 0), (9, 1)):
+        reply = write(connection, keys, first, count, worker="w2", text="z", final="done")
+        assert reply == [b"fenced", 1]
+    assert whole(connection, keys) == before
+    assert len(ear.heard()) == 1
+
+
+def test_a_writer_that_gave_its_claim_back_is_shut_out(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    write(connection, keys, 2, text="a")
+    release(connection, keys)
+    before = whole(connection, keys)
+    assert write(connection, keys, 3, text="z") == [b"fenced", 1]
+    assert write(connection, keys, 3, 0, a=1) == [b"fenced", 1]
+    assert whole(connection, keys) == before
+    assert len(ear.heard()) == 1
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_a_claim_that_redis_lost_is_restored_by_its_writer(
+    connection: Any, keys: RequestKeys, count: int
+) -> None:
+    connection.hset(keys.meta, mapping={"state": "queued", "epoch": 0})
+    connection.hdel(keys.meta, "worker")
+    assert write(connection, keys, 2, count, text="a", a=1) == [b"ok", 1 + count, b""]
+    fields = connection.hmget(keys.meta, "state", "epoch", "worker", "a")
+    assert fields == [b"running", b"1", b"w", b"1"]
+    assert renew(connection, keys) == [b"ok", b""]  # which takes the lease again
+    connection.delete(keys.lease)
+    assert claim(connection, keys, "w2")[1] == 2
+
+
+def test_the_last_event_stands_also_where_redis_lost_the_claim(
     connection: Any, keys: RequestKeys
 ) -> None:
-    assert write(connection, keys, 2, epoch=7) == [b"fenced", 1]
+    connection.hset(keys.meta, mapping={"state": "queued", "epoch": 0})
+    assert write(connection, keys, 2, final="done", ttl=30) == [b"ok", 2, b""]
+    assert connection.hmget(keys.meta, "state", "epoch") == [b"done", b"1"]
+    assert not connection.exists(keys.lease)
+    assert connection.zscore(live(keys), keys.id) is None
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled"])
+def test_a_claim_that_redis_lost_is_not_restored_over_an_end(
+    connection: Any, keys: RequestKeys, state: str
+) -> None:
+    """It was queued again without the claim, and canceled before its worker could write."""
+    connection.hset(keys.meta, mapping={"state": state, "epoch": 0})
+    before = whole(connection, keys)
+    assert write(connection, keys, 2, text="a") == [b"fenced", 0]
+    assert whole(connection, keys) == before
 
 
 @pytest.mark.parametrize("final", ["done", "failed", "canceled"])
@@ -251,7 +266,8 @@ def test_the_end_gives_up_the_lease_and_sets_how_long_it_can_be_read(
     write(connection, keys, 3, final="failed", ttl=30, error="{}")
     assert connection.hmget(keys.meta, "state", "n", "error") == [b"failed", b"3", b"{}"]
     assert not connection.exists(keys.lease)
-    assert all(0 < connection.ttl(key) <= 30 for key in (keys.meta, keys.log, keys.text))
+    names = (keys.meta, keys.log, keys.text, keys.request)
+    assert all(0 < connection.ttl(key) <= 30 for key in names)
 
 
 def test_nothing_is_written_to_a_record_that_is_gone(
@@ -267,7 +283,7 @@ def test_the_answer_tells_of_a_wish_to_cancel_also_to_a_call_that_came_twice(
     connection: Any, keys: RequestKeys
 ) -> None:
     write(connection, keys, 2)
-    script("cancel")(connection, [keys.meta], ["alice"])
+    cancel(connection, keys, "alice")
     assert write(connection, keys, 2) == [b"ok", 2, b"alice"]
     assert write(connection, keys, 3) == [b"ok", 3, b"alice"]
 
@@ -304,13 +320,13 @@ def test_two_writers_that_race_keep_the_log_dense(
         with redis.Redis.from_url(penstock_redis.url) as own:
             for _ in range(40):
                 own.delete(keys.lease)
-                reply = script("claim")(own, [keys.meta, keys.lease], [name, 60_000, 1])
+                reply = claim(own, keys, name)
                 if reply[0] != b"claimed":
                     continue
-                _, epoch, n, _ = reply
+                _, epoch, n, _, _ = reply
                 for i in range(1, 9):
                     text = f"<{name}{epoch}.{n + i}>"
-                    verdict = write(own, keys, n + i, epoch=epoch, text=text, ttl=100)[0]
+                    verdict = write(own, keys, n + i, epoch=epoch, worker=name, text=text)[0]
                     if verdict == b"ok":
                         acknowledged[n + i] = text.encode()
                     elif verdict == b"fenced":

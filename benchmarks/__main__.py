@@ -1,0 +1,42 @@
+"""All benchmarks, one after the other: ``python -m benchmarks [--quick] [names…]``.
+
+``--quick`` takes a few minutes and says whether all is well; the figures in the docs come from a
+run without it, on a machine that does nothing else.
+"""
+
+import argparse
+import subprocess
+import sys
+from typing import Final
+
+from benchmarks.figures import note
+
+#: Module → its options for a full and for a quick run.
+RUNS: Final[dict[str, tuple[str, str]]] = {
+    "capacity": ("--sweep", "--streams 100 --seconds 10"),
+    "overhead": ("", "--rounds 40"),
+    "late_join": ("", "--deltas 5000 --readers 100"),
+    "takeover": ("", "--kills 2 --hand-overs 2 --cancels 10"),
+    "rate_storm": ("", "--requests 100"),
+}
+
+
+def main() -> int:
+    """Run what was asked for; each prints its own line. Not zero if one of them failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(RUNS)}; all")
+    parser.add_argument("--quick", action="store_true", help="small settings")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - RUNS.keys():
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    failed = 0
+    for name in asked.names or RUNS:
+        options = RUNS[name][asked.quick].split()
+        note(f"{name} {' '.join(options)}")
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        failed += subprocess.run(command, check=False).returncode != 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
