@@ -16,7 +16,7 @@ from celery import Celery
 
 from benchmarks.figures import report
 from benchmarks.listen import LAST
-from benchmarks.rig import Rig, asking, outcome, rig, said
+from benchmarks.rig import MODEL, Rig, asking, outcome, rig, said
 from benchmarks.usage import Usage
 from penstock.processes import LocalProcess
 from penstock.settings import ClientSettings
@@ -65,11 +65,11 @@ class BaselineWorker(LocalProcess):
         return self.wait_until(lambda: " ready." in self.log.read_text(errors="replace"))
 
 
-def enqueue(stage: Rig, streams: int, **directives: object) -> None:
+def enqueue(stage: Rig, streams: int, **directives: float) -> None:
     """Send the messages of so many streams."""
     with Celery(broker=stage.redis.url, set_as_current=False) as sender:
         for number in range(streams):
-            args = (f"baseline:{number}", asking(**directives))
+            args = (f"baseline:{number}", asking(MODEL, **directives))
             sender.send_task("baseline.stream", args=args, ignore_result=True)
 
 
@@ -79,16 +79,22 @@ def measure(stage: Rig, worker: LocalProcess, streams: int, rate: float, seconds
     options = ("--streams", streams, "--deltas", deltas, "--timeout", 2 * seconds + 30)
     listener = stage.process("listen", "--redis", stage.redis.url, "--pattern", PATTERN, *options)
     listener.wait_until(said(listener, "ready"))
-    usage = Usage(worker=worker.pid)
+    usage = Usage(
+        worker=worker.pid,
+        redis=stage.redis.pid,
+        simulator=stage.simulator.pid,
+        subscriber=listener.pid,
+    )
     enqueue(stage, streams, deltas=deltas, rate=rate, stamp=True)
     listener.wait_until(said(listener, "heard"), timeout=2 * seconds + 60)
-    used = usage.cpu_s()["worker"]
+    used = usage.cpu_s()
     figures = outcome(listener, timeout=60)
     return {
         "streams": streams,
         "asked_per_s": round(streams * rate),
         **figures,
-        "cpu_us_per_delta": round(used / max(1, figures["deltas"]) * 1e6, 1),
+        "cpu_us_per_delta": round(used["worker"] / max(1, figures["deltas"]) * 1e6, 1),
+        "cpu_s": used,
     }
 
 

@@ -17,6 +17,10 @@ from penstock.stack import WorkerProcess
 
 PATTERN: Final = "penstock:*:events"
 BOUND_MS: Final = 100.0
+#: A step of the sweep that misses the bound is tried again if other programs took so much of the
+#: machine meanwhile.
+DISTURBED_CORES: Final = 0.15
+TRIES: Final = 3
 Measured = dict[str, Any]
 
 
@@ -70,11 +74,22 @@ def sweep(
     """The highest rate that is carried, going up by ``step`` streams; two misses end it."""
     best, missed, steps = 0, 0, list[Measured]()
     for streams in range(first, most + 1, step):
-        measured = run(streams)
-        carried = within(measured, streams * max(1, round(rate * seconds)))
+        for _ in range(TRIES):
+            measured = run(streams)
+            carried = within(measured, streams * max(1, round(rate * seconds)))
+            if carried or measured["cpu_s"]["others_cores"] < DISTURBED_CORES:
+                break
         p99 = measured["latency_ms"].get("p99")
         note(f"  {streams} streams, {measured['deltas_per_s']} deltas/s: p99 {p99} ms, {carried=}")
-        steps.append({"asked_per_s": round(streams * rate), "p99_ms": p99, "carried": carried})
+        steps.append(
+            {
+                "asked_per_s": round(streams * rate),
+                "p99_ms": p99,
+                "carried": carried,
+                "cpu_us_per_delta": measured["cpu_us_per_delta"],
+                "others_cores": measured["cpu_s"]["others_cores"],
+            }
+        )
         best = max(best, round(streams * rate)) if carried else best
         missed = 0 if carried else missed + 1
         if missed == 2:
@@ -93,13 +108,13 @@ def highest_rates(stage: Rig, worker: WorkerProcess, asked: argparse.Namespace) 
     rate, seconds = asked.rate, asked.step_seconds
     note("the worker:")
     ours, our_steps = sweep(
-        lambda n: measure(stage, worker, n, rate, seconds), 150, 50, 700, rate, seconds
+        lambda n: measure(stage, worker, n, rate, seconds), 200, 50, 800, rate, seconds
     )
     note("the baseline:")
-    with BaselineWorker(stage, 100) as plain:
+    with BaselineWorker(stage, 120) as plain:
         baseline.measure(stage, plain, 2, 0, 1)  # warm
         theirs, their_steps = sweep(
-            lambda n: baseline.measure(stage, plain, n, rate, seconds), 4, 4, 60, rate, seconds
+            lambda n: baseline.measure(stage, plain, n, rate, seconds), 16, 8, 120, rate, seconds
         )
     return {
         "highest_per_s": ours,
@@ -126,7 +141,7 @@ def main() -> None:
             deltas = max(1, round(asked.rate * min(asked.seconds, 10)))
             figures["floor"] = floor(stage, asked.streams, asked.rate, deltas)
             note(f"floor: {figures['floor']}")
-        worker = stage.worker(PENSTOCK_STREAMS_CONCURRENCY=str(max(asked.streams, 700)))
+        worker = stage.worker(PENSTOCK_STREAMS_CONCURRENCY=str(max(asked.streams, 800)))
         figures |= measure(stage, worker, asked.streams, asked.rate, asked.seconds)
         if asked.sweep:
             figures["sweep"] = highest_rates(stage, worker, asked)

@@ -25,7 +25,9 @@ async def read(streams: int, rate: float, deltas: int) -> dict[str, float]:
 
     async def one(asked_deltas: int) -> int:
         seen = 0
-        async with open_stream(api, asking(deltas=asked_deltas, rate=rate, stamp=True), {}) as answer:
+        async with open_stream(
+            api, asking(deltas=asked_deltas, rate=rate, stamp=True), {}
+        ) as answer:
             async for chunk in answer.chunks():
                 seen += chunk.count(b'"text_delta"')
         return seen

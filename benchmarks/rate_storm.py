@@ -85,7 +85,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     requests = parser.parse_args().requests
     with rig(*LIMIT) as stage:
-        worker = stage.worker()
+        # Its rate gate knows nothing yet of the model that the storm is about.
+        worker = stage.worker(warm="claude-haiku-5-5")
         figures = {"penstock": penstock(stage, requests)}
         note(f"penstock: {figures['penstock']}")
         worker.stop()

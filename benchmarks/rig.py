@@ -30,11 +30,12 @@ class Rig:
     env: dict[str, str]
     _stack: ExitStack
 
-    def worker(self, name: str = "streams", **settings: str) -> WorkerProcess:
-        """Start a streams worker that is ended with the rig, and let it run warm."""
+    def worker(self, name: str = "streams", *, warm: str = MODEL, **settings: str) -> WorkerProcess:
+        """Start a streams worker that is ended with the rig, and let it run warm. ``warm``: with
+        which model, since what the rate gate knows, it knows of one model."""
         worker = WorkerProcess("streams", env={**self.env, **settings}, name=name)
         self._stack.enter_context(worker)
-        self.warm_up()
+        self.warm_up(warm)
         return worker
 
     def process(self, module: str, *options: object) -> LocalProcess:
@@ -43,10 +44,9 @@ class Rig:
         process = LocalProcess(module, command, env={**self.env, **python_path()})
         return self._stack.enter_context(process)
 
-    def warm_up(self, streams: int = 4) -> None:
+    def warm_up(self, model: str, streams: int = 4) -> None:
         """Answer a few streams: the first ones of a process pay for imports and connections."""
-        # Of another model, so that the rate gate does not know yet what is measured later.
-        body = asking(model="claude-haiku-5-5", deltas=3, rate=0)
+        body = asking(model, deltas=3, rate=0)
         for handle in [self.client.messages.enqueue(**body) for _ in range(streams)]:
             for _ in handle.events(timeout=30):
                 pass
@@ -72,7 +72,7 @@ def rig(*options: str) -> Iterator[Rig]:
         yield Rig(redis, simulator, Control(simulator.url), client, env, stack)
 
 
-def asking(text: str = "Tell me.", model: str = MODEL, **directives: object) -> dict[str, Any]:
+def asking(model: str = MODEL, **directives: float) -> dict[str, Any]:
     """A Messages body that asks the simulator for this answer; True stands for a bare flag."""
     items = (key if value is True else f"{key}={value}" for key, value in directives.items())
     deltas = directives.get("deltas", 100)
@@ -81,7 +81,7 @@ def asking(text: str = "Tell me.", model: str = MODEL, **directives: object) -> 
         "model": model,
         # A stamp may be longer than the 16 characters that the simulator calls a token.
         "max_tokens": max(1000, 2 * deltas),
-        "messages": [{"role": "user", "content": f"{text} [[sim {' '.join(items)}]]"}],
+        "messages": [{"role": "user", "content": f"Tell me. [[sim {' '.join(items)}]]"}],
     }
 
 

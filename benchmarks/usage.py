@@ -1,6 +1,7 @@
 """What a process has used so far, from ``/proc``; Linux only."""
 
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -48,13 +49,16 @@ class Usage:
 
     def __init__(self, **pids: int) -> None:
         self._pids = {"own": os.getpid(), **pids}
+        self._start = time.monotonic()
         self._before = self._now()
 
     def cpu_s(self) -> dict[str, float]:
-        """What each of them has used since; ``others`` are those that are not listed."""
+        """What each of them has used since. ``others_cores``: how many cores, on the average,
+        were busy with what is not listed; they belong to somebody else."""
         used = {name: now - self._before[name] for name, now in self._now().items()}
-        used["others"] = 2 * used["machine"] - sum(used.values())
-        return {name: round(seconds, 2) for name, seconds in used.items() if name != "machine"}
+        others = used.pop("machine") - sum(used.values())
+        used["others_cores"] = max(0.0, others / (time.monotonic() - self._start))
+        return {name: round(value, 2) for name, value in used.items()}
 
     def _now(self) -> dict[str, float]:
         each = {name: cpu_s(pid) for name, pid in self._pids.items() if _exists(pid)}

@@ -4,6 +4,8 @@ The functions that build arguments and read answers are pure; `RequestRecords` i
 synchronous shell round them that clients use. Workers use the same scripts from asyncio.
 """
 
+import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ DEFAULT_PRIORITY = 3
 
 #: Milliseconds after which the reaper looks whether a fresh request's wake-up has arrived.
 LOST_AFTER_MS = 10_000
+
+#: The headers that a producer may have sent along.
+_PASSED_ON = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +74,18 @@ class RequestOptions:
     headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
 
     def __post_init__(self) -> None:
-        if not 0 <= self.priority <= 9:
+        if not isinstance(self.priority, int) or not 0 <= self.priority <= 9:
             raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
-        if self.deadline_s is not None and self.deadline_s <= 0:
+        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise InvalidRequest("must be a number of seconds above 0", field="deadline")
         if self.on_break not in ("continue", "restart", "fail"):
             raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_break")
-        for name in self.headers:
+        for name, value in self.headers.items():
             # No keys in Redis: who may call the API is the workers' business.
-            if not name.lower().startswith("anthropic-"):
+            if not _PASSED_ON.fullmatch(name):
                 raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
+            if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+                raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
 
     def fields(self) -> dict[str, str | int]:
         """Their fields of the record."""
@@ -164,7 +171,7 @@ class RequestRecords:
         names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
         state = script("cancel")(
             self._redis,
-            [*names, keys.lease, self._settings.keys.live],
+            [*names, keys.lease, self._settings.keys.live, keys.text, keys.request],
             [who, orjson.dumps(end), self._settings.retention_s],
         )
         return state_found(id, state)

@@ -55,6 +55,7 @@ class _Written:
     text: str
     fresh: bool  #: the text was emptied first
     meta: dict[str, Any]
+    final: str  #: the state that it sets; not that of an end which came in behind it
     size: int
 
 
@@ -187,15 +188,15 @@ class Outbox:
         ]
         text = "".join(self._text)
         size = sum(map(len, lines))
-        written = _Written(first, lines, text, self._fresh, self._meta, size)
+        written = _Written(first, lines, text, self._fresh, self._meta, self._final, size)
         self._entries, self._text, self._meta, self._fresh = [], [], {}, False
         return written
 
     def _call_for(self, written: _Written) -> Call:
         meta = [item for pair in written.meta.items() for item in pair]
         self._calls += 1
-        args = [self.worker, self.epoch, written.first, self._renewal(), written.text]
-        args += ["1" if written.fresh else "", self._final, self._log_limit, len(written.lines)]
+        args = [self.worker, self.epoch, written.first, self._renewal(written), written.text]
+        args += ["1" if written.fresh else "", written.final, self._log_limit, len(written.lines)]
         return Call(self._names, [*args, *written.lines, *meta])
 
     def _stands(self, cancel: str) -> None:
@@ -212,12 +213,12 @@ class Outbox:
     def _write_again(self, top: int) -> None:
         """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
         written = [*self._kept, *([self._sent] if self._sent else [])]
-        missing = [each for each in written if each.first + len(each.lines) - 1 > top]
-        if not missing or missing[0].first > top + 1:
+        missing = [each for each in written if each.first > top]
+        # A call is atomic: a log of ours ends where one of them did, not inside of it.
+        if not missing or missing[0].first != top + 1:
             self.lost = f"its log ends at {top}, and what came behind is not in memory any more"
             return
-        # A call is atomic, so the log ends where one of ours did, not inside of it.
-        self._kept = deque(each for each in self._kept if each not in missing)
+        self._kept = deque(each for each in self._kept if each.first <= top)
         self._kept_bytes = sum(each.size for each in self._kept)
         emptied = max((i for i, each in enumerate(missing) if each.fresh), default=0)
         self._sent = _Written(
@@ -226,14 +227,15 @@ class Outbox:
             text="".join(each.text for each in missing[emptied:]),
             fresh=any(each.fresh for each in missing),
             meta={k: v for each in missing for k, v in each.meta.items()},
+            final=missing[-1].final,
             size=sum(each.size for each in missing),
         )
         self._calls = 0  # the lifetimes may be lost as well
         self._call = self._call_for(self._sent)
 
-    def _renewal(self) -> int | str:
+    def _renewal(self, written: _Written) -> int | str:
         """The lifetime to set with this call. Between the first and the last one the renewal of
         the lease does it, by the clock."""
-        if self._final:
+        if written.final:
             return self._retention_s
         return self.ttl_s if self._calls == 1 else ""

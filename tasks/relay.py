@@ -113,9 +113,10 @@ class Relay:
         """Cancel a request, wherever it is."""
         keys, shared = self._settings.keys.request(id), self._settings.keys
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
+        names = [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live]
         await script("cancel").run(
             self._redis,
-            [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live],
+            [*names, keys.text, keys.request],
             [who, orjson.dumps(end), self._settings.retention_s],
         )
         self._publisher.look(id)

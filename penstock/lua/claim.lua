@@ -6,7 +6,7 @@
 --         or {'leased', holder}. `deaths` counts the claims that ended without a word.
 
 local id = string.match(KEYS[1], '{(.-)}')
-local meta = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'n', 'cancel')
+local meta = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'n', 'cancel', 'deaths')
 if not meta[1] then
   redis.call('ZREM', KEYS[3], id)
   return {'gone'}
@@ -19,7 +19,7 @@ local holder = redis.call('GET', KEYS[2])
 if holder then
   return {'leased', holder}
 end
-local deaths = 0
+local deaths = tonumber(meta[5] or 0)
 if meta[1] == 'running' then
   deaths = redis.call('HINCRBY', KEYS[1], 'deaths', 1)
 end

@@ -8,6 +8,7 @@ import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.records import now_ms
 from penstock.simulator.control import Control
 from penstock.stream import StreamRequest
 from penstock.testing import wait_until
@@ -89,13 +90,16 @@ def narrow(stage: Stage) -> Iterator[Client]:
 
 
 @pytest.fixture
-def busy(narrow: Client, control: Control) -> Iterator[list[StreamRequest]]:
+def busy(narrow: Client) -> Iterator[list[StreamRequest]]:
     """Two streams that fill the narrow worker for as long as the test wants."""
     stall = "[[sim stall_after=1 stall=600]]"
     requests = [
         narrow.messages.enqueue(**asked(f"Hold {i}. [[sim rate=0]]", stall)) for i in range(2)
     ]
-    wait_until(lambda: control.stats()["open_streams"] == 2, what="both slots to be taken")
+    wait_until(
+        lambda: all(request.record().state == State.RUNNING for request in requests),
+        what="both slots to be taken",
+    )
     yield requests
     for request in requests:
         request.cancel()
@@ -246,6 +250,23 @@ def test_a_request_is_canceled_before_its_first_byte(client: Client, control: Co
     wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
 
 
+@pytest.mark.xfail(strict=True, reason="the gate counts them as unanswered for two minutes")
+def test_calls_that_were_called_off_do_not_stand_in_the_way_of_others(
+    client: Client, stage: Stage, control: Control
+) -> None:
+    model = "claude-haiku-4-5-20991231"  # nothing is known of its limits
+    slow = [
+        client.messages.enqueue(**asked(f"Slow {i}.", "[[sim slow_first=0.9]]", model))
+        for i in range(5)
+    ]
+    wait_until(lambda: control.stats()["open_streams"] == 5, what="the calls to be made")
+    for request in slow:
+        request.cancel()
+    for request in slow:
+        told(request)
+    assert stage.connection.zcard(f"penstock:gate:{{{model}}}:calls") == 0
+
+
 def test_two_redis_commands_cancel_a_stream(client: Client, stage: Stage, control: Control) -> None:
     request = client.messages.enqueue(**asked("Stop. [[sim deltas=9000 rate=40]]"))
     wait_until(request.text, what="some text")
@@ -279,6 +300,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_costs_nothing(
 ) -> None:
     request = narrow.messages.enqueue(deadline=0.01, **asked("Late. [[sim rate=0]]"))
     in_time = narrow.messages.enqueue(deadline=60, **asked("In time. [[sim rate=0]]"))
+    wait_until(lambda: now_ms() > int(request.record().fields["deadline_ms"]))
     busy[0].cancel()
     assert told(request)[-1].data["error"]["type"] == "deadline_exceeded"
     assert told(in_time)[-1].data["state"] == "done"

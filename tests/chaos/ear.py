@@ -58,7 +58,7 @@ class Ear:
             await self._task
 
     def _send(self, *words: bytes) -> None:
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
             self._writer.write(b"*%d\r\n%b" % (len(words), parts))
 

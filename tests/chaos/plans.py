@@ -1,6 +1,5 @@
 """What one stream of a chaos run asks for: a prompt, a model, and what shall go wrong with it."""
 
-from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -139,8 +138,3 @@ def _place(rng: Random, kinds: tuple[str, ...]) -> tuple[str, str]:
         places["inside tool_use"] = str(-rng.randrange(1, 4))
     name = rng.choice(list(places))
     return name, places[name]
-
-
-def tally_of(plans: list[Plan]) -> Counter[str]:
-    """How many faults of which kind and place were asked for."""
-    return Counter(fault for each in plans for fault in each.faults or ("none",))

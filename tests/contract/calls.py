@@ -141,9 +141,10 @@ class Ear:
     """Hears what is published of a request, on its own channels and on that of the workers."""
 
     def __init__(self, server: EmbeddedRedis, keys: RequestKeys) -> None:
-        self._connection = redis.Redis.from_url(server.url)
+        connection: Any = redis.Redis.from_url(server.url)
+        self._connection = connection
         self._marker = keys.events
-        self._channel = self._connection.pubsub(ignore_subscribe_messages=False)
+        self._channel = connection.pubsub(ignore_subscribe_messages=False)
         channels = (keys.events, keys.typed, Keys(keys.prefix).control)
         self._channel.subscribe(*channels)
         for _ in channels:

@@ -17,6 +17,7 @@ from penstock.embedded import EmbeddedRedis
 from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
 from penstock.ids import is_id
 from penstock.jobs import JobRecords
+from penstock.names import lists_of
 from penstock.processes import free_port
 from penstock.settings import ClientSettings
 from penstock.states import State
@@ -44,7 +45,7 @@ def client(url: str) -> Iterator[Client]:
         yield client
         left = [k.decode() for k in client._redis.scan_iter() if client._redis.ttl(k) == -1]
         names = {key.rpartition(":")[2] for key in left if "_kombu.binding" not in key}
-        assert names <= {"streams", "batches", "jobs"}
+        assert names <= {"streams", "streams\x06\x163", "batches", "jobs", "live"}
         client._redis.flushdb()
 
 
@@ -53,7 +54,8 @@ def keys_of(client: Client) -> list[bytes]:
 
 
 def queued(client: Client, queue: str) -> list[dict[str, Any]]:
-    return [orjson.loads(raw) for raw in client._redis.lrange(queue, 0, -1)]
+    lists = lists_of(queue, client.settings.key_prefix)
+    return [orjson.loads(raw) for name in lists for raw in client._redis.lrange(name, 0, -1)]
 
 
 def request(custom_id: str, **params: Any) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def test_an_enqueued_request_is_recorded_and_announced(client: Client) -> None:
     stored = client._redis.get(client.settings.keys.request(handle.id).request)
     assert orjson.loads(stored) == BODY
     assert len(queued(client, "streams")) == 1
+    assert client._redis.zscore(client.settings.keys.live, handle.id) is not None
 
 
 def test_a_message_carries_the_id_and_nothing_of_the_request(client: Client) -> None:
@@ -187,6 +190,18 @@ def test_a_job_that_could_not_be_recorded_leaves_no_trace(
     monkeypatch.setattr(JobRecords, "submit", refuse)
     with pytest.raises(ZeroDivisionError):
         client.messages.batches.create(requests=[request("a")])
+    assert keys_of(client) == []
+
+
+def test_a_request_that_could_not_be_announced_leaves_no_trace(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(WakeUps, "stream", refuse)
+    with pytest.raises(ZeroDivisionError):
+        client.messages.enqueue(**BODY)
     assert keys_of(client) == []
 
 

@@ -39,7 +39,9 @@ def keys(connection: Any) -> RequestKeys:
     return keys
 
 
-def looks_in(connection: Any, keys: RequestKeys, call: Callable[[], object]) -> Callable[[int], bool]:
+def looks_in(
+    connection: Any, keys: RequestKeys, call: Callable[[], object]
+) -> Callable[[int], bool]:
     """Make a call; says whether the reaper looks so many ms after it."""
     before = clock(connection)
     call()

@@ -18,7 +18,9 @@ from penstock.records import RequestOptions, RequestRecords
 from penstock.settings import ClientSettings
 from penstock.states import State
 
-SETTINGS = ClientSettings.load(key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50)
+SETTINGS = ClientSettings.load(
+    key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50
+)
 
 
 @pytest.fixture

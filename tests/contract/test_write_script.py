@@ -123,9 +123,7 @@ def test_the_request_lives_as_long_as_its_record(connection: Any, keys: RequestK
     assert connection.ttl(keys.request) > 4_000
 
 
-def test_text_that_was_taken_back_is_replaced(
-    connection: Any, keys: RequestKeys, ear: Ear
-) -> None:
+def test_text_that_was_taken_back_is_replaced(connection: Any, keys: RequestKeys, ear: Ear) -> None:
     write(connection, keys, 2, text="Hello")
     write(connection, keys, 3, text="Hi", fresh=True)
     assert connection.get(keys.text) == b"Hi"

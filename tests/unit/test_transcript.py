@@ -112,3 +112,54 @@ def test_a_rewind_leaves_what_readers_are_left_with(
         builder.apply(event)
     found = transcript(*happened)
     assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
+
+
+#: How a text goes on: with its own block, with a further one, with a tool call between.
+shapes = st.lists(st.sampled_from(["more", "block", "tool"]), max_size=12)
+
+
+@given(shapes, st.data())
+def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
+    shape: list[str], data: st.DataObject
+) -> None:
+    happened, index, number = [START, block(0), piece(0, "w0 ")], 0, 0
+    for step in shape:
+        number += 1
+        if step == "more":
+            happened.append(piece(index, f"w{number} "))
+            continue
+        happened.append(stop(index))
+        if step == "tool":
+            index += 1
+            happened += [block(index, "tool_use"), stop(index)]
+        index += 1
+        happened += [block(index), piece(index, f"w{number} ")]
+    whole = transcript(*happened)
+    rest = happened[data.draw(st.integers(1, len(happened) - 1)) :]
+    found = Transcript()
+    found.restore(whole.text, rest)
+    for event in rest:
+        found.apply(event)
+    assert found.text == whole.text
+    assert len(found.blocks) == len(whole.blocks)
+    assert found.last_text_block() == whole.last_text_block()
+    assert found.blocks[-1].open == whole.blocks[-1].open
+
+
+def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
+    rest = [rewind(0), block(0), piece(0, "anew")]
+    found = Transcript()
+    found.restore("anew", rest)
+    for event in rest:
+        found.apply(event)
+    assert (found.text, len(found.blocks)) == ("anew", 1)
+
+
+@pytest.mark.xfail(strict=True, reason="text that was taken back is counted as still there")
+def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
+    rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
+    found = Transcript()
+    found.restore("the one b", rest)
+    for event in rest:
+        found.apply(event)
+    assert (found.text, len(found.blocks)) == ("the one b", 2)
