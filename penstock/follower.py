@@ -52,6 +52,7 @@ class Sequence:
         #: Redis has lost events that were taken. They may be written again, or others instead.
         self.doubtful = False
         self._last: Event | None = None
+        self._exact = self.cursor.n > 0  # the log had an entry right at the cursor
 
     def judge(self, event: Event) -> Verdict:
         """Decide about a published event without changing anything."""
@@ -68,7 +69,7 @@ class Sequence:
         return Verdict.REFILL
 
     def judge_logged(self, event: Event) -> Verdict:
-        """Decide about an entry of the log, read from the cursor on, the cursor's own included."""
+        """Decide about an entry of the log; it is read from the cursor's own entry on."""
         if event.cursor == self.cursor:
             return Verdict.DROP if self._last in (None, event) else Verdict.REWRITTEN
         ahead = event.n - self.cursor.n
@@ -76,13 +77,19 @@ class Sequence:
             return Verdict.TAKE
         return Verdict.HOLE if ahead > 1 else Verdict.REWRITTEN
 
+    def contradicts(self, reading: "Reading") -> bool:
+        """Whether the log should have the cursor's own entry, and has not."""
+        if not self._exact or reading.n < self.cursor.n or reading.base > self.cursor.n:
+            return False
+        return not reading.events or reading.events[0].cursor != self.cursor
+
     def advance(self, event: Event) -> None:
         """Note that ``event`` was taken."""
-        self.cursor, self._last = event.cursor, event
+        self.cursor, self._last, self._exact = event.cursor, event, True
 
     def jump(self, cursor: Cursor) -> None:
         """Go on from ``cursor`` without having taken the event there."""
-        self.cursor, self._last = cursor, None
+        self.cursor, self._last, self._exact = cursor, None, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class Reading:
     n: int
     events: list[Event]
     text: str = ""
+    base: int = 1  #: number of the first event that the log still has
 
 
 #: What a follower wants, or a list of events that it hands over.
@@ -160,21 +168,20 @@ class Follower:
         sequence = self._sequence
         while True:
             reading = yield from self._ask(Read(sequence.cursor))
+            if sequence.contradicts(reading):
+                yield from self._start_over()
+                continue
             taken, verdict = self._sift(reading.events, sequence.judge_logged)
             if (yield from self._hand_over(taken)):
                 return False
             sequence.doubtful = reading.n < sequence.cursor.n
-            nothing = not reading.events and reading.n > sequence.cursor.n
-            if verdict is Verdict.HOLE or (nothing and sequence.cursor.n == 0):
-                yield from self._snapshot()
-            elif (
-                verdict is Verdict.REWRITTEN
-                or nothing
-                or (sequence.doubtful and reading.state in ENDED)
-            ):
+            ended = reading.state in ENDED
+            if verdict is Verdict.REWRITTEN or (sequence.doubtful and ended):
                 yield from self._start_over()
+            elif verdict is Verdict.HOLE or (not reading.events and reading.n > sequence.cursor.n):
+                yield from self._snapshot()
             elif len(reading.events) < PAGE:
-                return reading.state not in ENDED
+                return not ended
 
     def _live(self) -> Generator[Step, Any, bool]:
         """Take what is published until something may be missing; returns whether it has ended."""

@@ -264,7 +264,8 @@ class _WireThread:
             for box in self._boxes:
                 box.fail(error)
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # which may collect a reader, too
+            self._thread.join()
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -290,7 +291,8 @@ class Hub:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: a forgotten reader may be collected, and leave, in the middle of any call.
+        self._lock = threading.RLock()
         self._wire: _WireThread | None = None
         self.turn = threading.BoundedSemaphore(COMMANDS)
 

@@ -103,6 +103,8 @@ class MessageBuilder:
             block["citations"] = [*(block.get("citations") or []), delta["citation"]]
 
     def _stop(self, index: int) -> None:
+        if index not in self._blocks:
+            return
         self._join(index)
         parts = self._parts.pop(index, None)
         if parts and (pieces := "".join(parts)):

@@ -5,6 +5,7 @@
 and never content; so does a Redis that is away for a while.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
@@ -112,17 +113,23 @@ def _asked(connection: Connection, keys: RecordKeys, step: Read | Look) -> Readi
 async def _asked_async(
     connection: Connection, keys: RecordKeys, step: Read | Look
 ) -> Reading | Exception:
+    task = asyncio.current_task()
+    canceled = task.cancelling() if task else 0
     try:
         async with connection.pipeline(transaction=True) as pipe:
             _queue(pipe, keys, step)
-            return _reading(await pipe.execute())
+            reading = _reading(await pipe.execute())
     except AWAY as error:
         return error
+    if task and task.cancelling() > canceled:
+        # The driver sends inside `asyncio.wait_for`, which in Python 3.11 can lose this.
+        raise asyncio.CancelledError
+    return reading
 
 
 def _queue(pipe: Any, keys: RecordKeys, step: Read | Look) -> None:
     """The commands of a step: one moment of record and log."""
-    pipe.hmget(keys.meta, "state", "n")
+    pipe.hmget(keys.meta, "state", "n", "base")
     if isinstance(step, Read):
         pipe.xrange(keys.log, min=str(step.start), max="+", count=PAGE)
         return
@@ -132,7 +139,7 @@ def _queue(pipe: Any, keys: RecordKeys, step: Read | Look) -> None:
 
 
 def _reading(replies: list[Any]) -> Reading:
-    (state, n), entries, *text = replies
+    (state, n, base), entries, *text = replies
     if state is None or n is None:
         return Reading(None, 0, [])
     return Reading(
@@ -140,4 +147,5 @@ def _reading(replies: list[Any]) -> Reading:
         int(n),
         [events.decode(fields[b"d"]) for _, fields in entries],
         (text[0] or b"").decode() if text else "",
+        int(base or 1),
     )

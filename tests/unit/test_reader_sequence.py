@@ -28,6 +28,10 @@ def heartbeat(n: int, epoch: int = 1) -> Event:
         (5, event(7), Verdict.REFILL),
         (5, event(6, kind=events.END), Verdict.TAKE),
         (5, event(7, kind=events.END), Verdict.REFILL),
+        (5, event(6, epoch=2), Verdict.REFILL),  # the log shows what a new epoch began with
+        (5, event(5, epoch=2), Verdict.REFILL),
+        (5, event(6, epoch=0), Verdict.REFILL),
+        (1, event(2, epoch=2), Verdict.TAKE),  # before it there is only the producer's event
         (5, heartbeat(5), Verdict.DROP),
         (5, heartbeat(4), Verdict.DROP),
         (5, heartbeat(6), Verdict.REFILL),
