@@ -1,8 +1,9 @@
 """How long readers wait when a worker goes away, and how soon a canceled call is closed.
 
 ``python -m benchmarks.takeover``: two workers with the default lease. ``kill``: kill -9 of the one
-that runs a stream, to the next delta. ``hand_over``: the same with SIGTERM. ``cancel``: from the
-call to the closed connection at the API. Each kill starts a new worker in place of the old one.
+that runs a stream, to the next delta. ``hand_over``: with SIGTERM, from the last delta of the one
+worker to the first of the other. ``cancel``: from the call to the closed connection at the API.
+Each worker that goes is replaced.
 """
 
 import argparse
@@ -23,12 +24,12 @@ BEFORE = 15
 
 
 class Reader(threading.Thread):
-    """Follows one stream and notes when each of its deltas came."""
+    """Follows one stream and notes when each of its deltas came, and under which epoch."""
 
     def __init__(self, handle: StreamRequest) -> None:
         super().__init__(daemon=True)
         self.handle = handle
-        self.came: list[float] = []
+        self.came: list[tuple[float, int]] = []
         self.error: BaseException | None = None
         self.start()
 
@@ -37,7 +38,7 @@ class Reader(threading.Thread):
         try:
             for event in self.handle.events(timeout=60):
                 if event.type == "content_block_delta":
-                    self.came.append(time.perf_counter())
+                    self.came.append((time.perf_counter(), event.epoch))
         except BaseException as error:
             self.error = error
 
@@ -48,15 +49,20 @@ class Reader(threading.Thread):
                 raise self.error
             time.sleep(0.002)
 
-    def gap_behind(self, moment: float) -> float:
-        """Seconds from ``moment`` to the next delta. One that was on its way does not count."""
-        while True:
-            later = [at for at in self.came if at > moment + 0.05]
-            if later:
-                return later[0] - moment
+    def change(self) -> tuple[float, float]:
+        """Wait for the next worker: when the last delta of the one and the first of the other came.
+
+        The epoch tells them apart; what was on its way when the first one went is still its own.
+        """
+        while self.came[-1][1] == self.came[0][1]:
             if self.error is not None:
                 raise self.error
             time.sleep(0.002)
+        epoch = self.came[0][1]
+        return (
+            max(at for at, each in self.came if each == epoch),
+            min(at for at, each in self.came if each > epoch),
+        )
 
 
 class Pair:
@@ -84,20 +90,20 @@ class Pair:
 
 
 def send_away(stage: Rig, pair: Pair, number: signal.Signals) -> float:
-    """Seconds from the signal to the next delta of a running stream."""
+    """Seconds from SIGKILL, or from the last delta before a hand-over, to the next delta."""
     handle = stage.client.messages.enqueue(**asking(deltas=600, rate=40))
     reader = Reader(handle)
     reader.wait_for(BEFORE)
     worker = pair.holder(handle)
     moment = time.perf_counter()
     send_signal(worker.pid, number)
-    gap = reader.gap_behind(moment)
+    last, first = reader.change()
     handle.cancel()
     reader.join(30)
     if not handle.state.ended:
         raise RuntimeError(f"{handle} did not end")
     pair.replace(worker)
-    return gap
+    return first - (moment if number is signal.SIGKILL else last)
 
 
 def cancel(stage: Rig) -> float:

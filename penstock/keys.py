@@ -162,18 +162,18 @@ class Keys:
         return f"{self.prefix}:control"
 
     def gate(self, model: str) -> str:
-        """Hash, EX 1 h after its last use. What is known of the API's rate limit for a model: ``tokens``,
+        """Hash, EX 1 h, sliding. What is known of the API's rate limit for a model: ``tokens``,
         ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
         the gate's scripts for all workers."""
         return f"{self.prefix}:gate:{{{model}}}"
 
     def gate_calls(self, model: str) -> str:
-        """Sorted set, EX 1 h after its last use. Calls that the API has not answered yet → when they count as
+        """Sorted set, EX 1 h, sliding. Calls that the API has not answered yet → when they count as
         lost, in ms. Written by the gate's scripts."""
         return f"{self.gate(model)}:calls"
 
     def gate_slots(self, model: str) -> str:
-        """Sorted set, EX 1 h after its last use. Requests that wait for the rate limit → when their turn is,
+        """Sorted set, EX 1 h, sliding. Requests that wait for the rate limit → when their turn is,
         in ms. Written by the gate's scripts."""
         return f"{self.gate(model)}:slots"
 

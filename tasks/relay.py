@@ -149,13 +149,12 @@ class Relay:
         if work.outbox.cancel or work.hand_over:
             running.close()
             raise _Interrupted
-        task = asyncio.ensure_future(running)
+        task = asyncio.create_task(running)
         interrupt = asyncio.ensure_future(work.interrupt.wait())
         try:
             await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+                await _ended(task)
                 raise _Interrupted
             await task
         finally:
@@ -337,6 +336,13 @@ class Relay:
         with suppress(Exception):
             await self._redis.expire(work.outbox.keys.request, self._settings.retention_s)
         return Outcome(state, _summary(end), reason=_reason(more.get("error")))
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    """Cancel a task, and again: Python 3.11's `wait_for`, which redis-py uses, can swallow it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)
 
 
 def _counted(problem: ApiProblem, refusals: int) -> dict[str, Any]:

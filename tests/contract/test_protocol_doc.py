@@ -18,6 +18,7 @@ from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import RecordKeys, RequestKeys
+from penstock.records import RequestOptions
 from penstock.scripts import script
 from penstock.states import State
 from penstock.testing import wait_until
@@ -41,10 +42,19 @@ class Worker:
     def __init__(self, client: Client) -> None:
         self._redis = client._redis
         self.id = new_id()
-        client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", typed=False)
+        client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         self._keys = client.settings.keys.request(self.id)
-        claim = script("claim")(self._redis, [self._keys.meta, self._keys.lease], ["w", 60_000, 1])
-        self._box = Outbox(self._keys, epoch=claim[1], n=claim[2], ttl_s=100, retention_s=50)
+        names = [self._keys.meta, self._keys.lease, client.settings.keys.live]
+        _, epoch, n, _, _ = script("claim")(self._redis, names, ["w", 60_000])
+        self._box = Outbox(
+            client.settings.keys,
+            self.id,
+            worker="w",
+            epoch=epoch,
+            n=n,
+            ttl_s=100,
+            retention_s=50,
+        )
 
     def write(self, data: dict[str, Any], *, publish: bool = True) -> None:
         self._box.add(orjson.dumps(data), data)
