@@ -4,9 +4,11 @@ A request that may not be called yet goes back to the queue by countdown and hol
 decision is one script, so that workers cannot spend the same allowance twice.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ class Gate:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._redis = connection
         self._keys = keys
+        self._forgetting: set[asyncio.Future[None]] = set()  # asyncio itself keeps no hold of them
 
     async def wait_s(self, model: str, id: str) -> float:
         """Seconds to wait before the call may be made; 0 to make it now."""
@@ -57,6 +60,17 @@ class Gate:
             await script("gate_report").run(self._redis, self._names(model), args)
         except AWAY as error:
             logger.warning("the rate gate was not told of an answer: %s", error)
+
+    def call_off(self, model: str, id: str) -> None:
+        """A call was given up before its answer; it stands in nobody's way any more."""
+
+        async def forget() -> None:
+            with suppress(*AWAY):
+                await self._redis.zrem(self._keys.gate_calls(model), id)
+
+        task = asyncio.ensure_future(forget())
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
 
     def _names(self, model: str) -> list[str]:
         keys = self._keys

@@ -180,6 +180,13 @@ class Outbox:
         else:
             self._write_again(int(reply[1]))
 
+    def forgotten(self, top: int) -> bool:
+        """Whether a log that ends at ``top`` has lost something; it is then written again."""
+        if 0 <= top < self._n and self._call is None:
+            self._write_again(top)
+            return not self.lost
+        return False
+
     def _gather(self) -> _Written:
         first = self._n + 1
         lines = [

@@ -168,6 +168,8 @@ class Publisher:
             self._settled[outbox].set()
         else:
             outbox.cancel = outbox.cancel or reply[1].decode()
+            if outbox.forgotten(int(reply[2])):
+                self.notify(outbox)
         self._interrupt_if_due(outbox)
 
     async def _pipelined(self, called: Script, calls: list[Call]) -> list[Any] | None:

@@ -210,6 +210,9 @@ class Relay:
                 await self._relay(work, planned, answer.chunks())
         except StreamBroken as broken:
             return broken
+        except asyncio.CancelledError:
+            self._gate.call_off(work.model, work.id)
+            raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
             await self._refused(work, planned, error)
         return None

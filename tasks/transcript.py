@@ -67,12 +67,15 @@ class Transcript:
         if place is None:
             return
         opens = place["type"] == "content_block_start"
-        count = place["index"] + (0 if opens else 1)
-        deltas = (data["delta"] for data in rest if data["type"] == "content_block_delta")
-        after = sum(len(d["text"]) for d in deltas if d.get("type") == "text_delta")
-        self.blocks = [Block("", open=False) for _ in range(count)]
-        if self.blocks:
-            self.blocks[-1] = Block("text", open=not opens, parts=[text[: len(text) - after]])
+        self.blocks = [Block("text", open=False) for _ in range(place["index"] + (not opens))]
+        if not self.blocks:
+            return
+        self.blocks[-1].open = not opens
+        ahead = Transcript()
+        ahead.blocks = [Block(block.kind, open=block.open) for block in self.blocks]
+        for data in rest:
+            ahead.apply(data)
+        self.blocks[-1].parts = [text[: len(text) - len(ahead.text)]]
 
     @property
     def complete(self) -> bool:

@@ -47,6 +47,10 @@ if known == 'yes' then
     end
     -- a little late rather than a little early: clocks differ and headers are rounded
     until_ms = math.ceil(math.max(until_ms, now + 1.05 * (0 - tokens) * interval / 1000))
+    if closed > now then
+      -- What refused may be another limit than the one that is known.
+      until_ms = math.max(until_ms, closed + 50 * redis.call('ZCARD', KEYS[3]))
+    end
   else
     tokens = tokens - 1
   end

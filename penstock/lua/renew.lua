@@ -2,13 +2,13 @@
 --
 -- KEYS  1 meta  2 lease  3 events channel  4 live requests  5 log  6 text  7 body
 -- ARGV  1 worker  2 epoch  3 lease in ms  4 ttl in s of the record
--- Returns {'ok', cancel} or {'fenced'}: somebody else claimed it, or it has ended; stop.
+-- Returns {'ok', cancel, n} or {'fenced'}: somebody else claimed it, or it has ended; stop.
 --
 -- A claim that Redis lost in a restart (its epoch is below ours) is for the next write to restore.
 
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'cancel', 'state', 'worker')
 if not meta[1] or tonumber(meta[1]) < tonumber(ARGV[2]) then
-  return {'ok', meta[3] or ''}
+  return {'ok', meta[3] or '', tonumber(meta[2] or -1)}
 end
 if meta[1] ~= ARGV[2] or meta[4] ~= 'running' or meta[5] ~= ARGV[1] then
   return {'fenced'}
@@ -24,4 +24,4 @@ if redis.call('PTTL', KEYS[1]) < ARGV[4] * 500 then
 end
 redis.call('PUBLISH', KEYS[3],
   '{"e":' .. meta[1] .. ',"n":' .. meta[2] .. ',"data":{"type":"penstock.heartbeat"}}')
-return {'ok', meta[3] or ''}
+return {'ok', meta[3] or '', tonumber(meta[2])}

@@ -179,10 +179,7 @@ def test_readers_see_no_hole_when_redis_is_killed(client: Client, stage: Stage, 
         assert resumes(events) == []
 
 
-QUIET = pytest.param(
-    "[[sim stall_after=20 stall=5]]",
-    marks=pytest.mark.xfail(reason="who is quiet does not say what Redis lost"),
-)
+QUIET = "[[sim stall_after=20 stall=5]]"
 
 
 @pytest.mark.parametrize("quiet", ["", QUIET])

@@ -132,7 +132,6 @@ def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(gate: Gate
     assert gate.admit("one more") > 20_000
 
 
-@pytest.mark.xfail(strict=True, reason="with allowance left they all come in the same moment")
 def test_behind_a_retry_after_requests_come_one_after_the_other(gate: Gate) -> None:
     gate.limited(60, 40)
     gate.report("r", refused=True, retry_after_ms=200)

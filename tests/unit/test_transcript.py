@@ -155,7 +155,6 @@ def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
     assert (found.text, len(found.blocks)) == ("anew", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="text that was taken back is counted as still there")
 def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
     rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
     found = Transcript()
