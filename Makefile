@@ -36,7 +36,7 @@ types: setup
 	@$(BIN)/mypy
 
 pytest: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 chaos: setup     ## a thousand streams under faults, kills and outages (ARGS="--streams 200 --seed 7")
 	@$(BIN)/python -m tests.chaos.run $(ARGS)

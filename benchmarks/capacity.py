@@ -65,7 +65,7 @@ def within(measured: Measured, expected: int) -> bool:
     """Whether a step of the sweep was carried: all of it, at its pace, in time."""
     whole = measured["deltas"] == expected and measured["complete"] == measured["streams"]
     on_pace = measured["deltas_per_s"] >= 0.85 * measured["asked_per_s"]
-    return bool(whole and on_pace and measured["latency_ms"]["p99"] <= BOUND_MS)
+    return bool(whole and on_pace and measured["steady_p99_ms"] <= BOUND_MS)
 
 
 def sweep(
@@ -79,12 +79,12 @@ def sweep(
             carried = within(measured, streams * max(1, round(rate * seconds)))
             if carried or measured["cpu_s"]["others_cores"] < DISTURBED_CORES:
                 break
-        p99 = measured["latency_ms"].get("p99")
+        p99 = measured["steady_p99_ms"]
         note(f"  {streams} streams, {measured['deltas_per_s']} deltas/s: p99 {p99} ms, {carried=}")
         steps.append(
             {
                 "asked_per_s": round(streams * rate),
-                "p99_ms": p99,
+                "steady_p99_ms": p99,
                 "carried": carried,
                 "cpu_us_per_delta": measured["cpu_us_per_delta"],
                 "others_cores": measured["cpu_s"]["others_cores"],

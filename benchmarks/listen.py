@@ -25,6 +25,8 @@ from penstock.events import END, HEARTBEAT
 
 #: What the last message of a channel contains. The baseline says it in the same words.
 LAST: Final = END.encode()
+#: So many seconds at the beginning are left out of what is called steady.
+START_S: Final = 3
 
 #: When a message came in, its channel, and what it said.
 Heard = tuple[int, bytes, bytes]
@@ -43,6 +45,11 @@ class Tally:
     first_ns: int = 0
     last_ns: int = 0
 
+    def _steady(self) -> list[int]:
+        """The delays behind the first seconds, in which hundreds of streams start at once."""
+        late = [delays for second, delays in self.by_second.items() if second >= START_S]
+        return sorted(delay for delays in late for delay in delays)
+
     def figures(self) -> dict[str, Any]:
         """The tally as plain data."""
         seconds = (self.last_ns - self.first_ns) / 1e9 or 1.0
@@ -55,6 +62,7 @@ class Tally:
             "complete": self.complete,
             "texts_equal": self.equal,
             "latency_ms": spread(self.delays_ns, scale=1e-6),
+            "steady_p99_ms": round(percentile(self._steady(), 0.99) / 1e6, 3),
             # Tells a slow start from a slow course.
             "p99_ms_by_second": [
                 round(percentile(sorted(delays), 0.99) / 1e6)

@@ -60,7 +60,7 @@ class WorkerSettings(ClientSettings):
         "more.",
     )
     deaths_limit: Count = Field(
-        default=3,
+        default=5,
         description="How many workers may be lost over one request before it fails: it may be "
         "what kills them.",
     )

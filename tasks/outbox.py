@@ -155,6 +155,11 @@ class Outbox:
         return bool(self.lost) or (self._call is None and not self._entries and not self._meta)
 
     @property
+    def n(self) -> int:
+        """Number of the last event that stands in the log."""
+        return self._n
+
+    @property
     def ending(self) -> bool:
         """Whether the last event was taken in; what comes back as lost after it is only late."""
         return bool(self._final)

@@ -147,12 +147,17 @@ class Publisher:
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS)
-            await self._renew_now(list(self._watched))
+            try:
+                await self._renew_now(list(self._watched))
+            except Exception:
+                # One bad answer must not end the renewals of all streams of this process.
+                logger.exception("a renewal failed")
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
+        stood = [outbox.n for outbox in outboxes]
         replies = await self._pipelined(self._renew, [self._renewal(o) for o in outboxes])
-        for outbox, reply in zip(outboxes, replies or [], strict=False):
-            self._take_renewal(outbox, reply)
+        for outbox, n, reply in zip(outboxes, stood, replies or [], strict=False):
+            self._take_renewal(outbox, n, reply)
 
     def _renewal(self, outbox: Outbox) -> Call:
         keys = outbox.keys
@@ -160,7 +165,7 @@ class Publisher:
         names += [keys.log, keys.text, keys.request]
         return Call(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
 
-    def _take_renewal(self, outbox: Outbox, reply: Any) -> None:
+    def _take_renewal(self, outbox: Outbox, stood: int, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
             return
         if reply[0] == b"fenced":
@@ -168,7 +173,8 @@ class Publisher:
             self._settled[outbox].set()
         else:
             outbox.cancel = outbox.cancel or reply[1].decode()
-            if outbox.forgotten(int(reply[2])):
+            # A write that came in between makes the answer an old one.
+            if outbox.n == stood and outbox.forgotten(int(reply[2])):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 

@@ -29,6 +29,6 @@ local epoch = tonumber(meta[2]) + 1
 redis.call('SET', KEYS[2], ARGV[1] .. ':' .. epoch, 'PX', ARGV[2])
 redis.call('HSET', KEYS[1], 'state', 'running', 'epoch', epoch, 'worker', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'started_ms', now)
-redis.call('HDEL', KEYS[1], 'due_ms')
+redis.call('HDEL', KEYS[1], 'due_ms', 'woken')
 redis.call('ZADD', KEYS[3], now + ARGV[2], id)
 return {'claimed', epoch, tonumber(meta[3]), meta[4] or '', deaths}

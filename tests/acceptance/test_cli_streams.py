@@ -79,12 +79,10 @@ def test_the_system_prompt_and_the_model_reach_the_api(
 
 
 def test_an_answer_that_fails_half_way_is_kept_and_told(penstock: Penstock) -> None:
-    answered = penstock(
-        "stream", '[[sim text="Half of it." error_after=last error_type=api_error]]'
-    )
+    answered = penstock("stream", '[[sim text="Half of it." error_after=last error_type=refused]]')
     assert answered.exit_code == 1
     assert answered.stdout.strip() in "Half of it."
-    assert answered.stderr.startswith("penstock: api_error: ")
+    assert answered.stderr.startswith("penstock: refused: ")
     assert "(id " in answered.stderr
     assert answered.stderr.count("\n") == 1
 

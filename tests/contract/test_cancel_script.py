@@ -102,7 +102,7 @@ def test_a_running_request_is_left_to_its_worker_who_is_woken(
     before[0][b"cancel"] = b"alice"
     assert whole(connection, keys) == before
     assert ear.heard() == [("control", keys.id.encode())]
-    assert renew(connection, keys) == [b"ok", b"alice"]
+    assert renew(connection, keys) == [b"ok", b"alice", 1]
 
 
 def test_a_request_whose_worker_died_is_left_to_the_next_one(

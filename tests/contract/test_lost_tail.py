@@ -117,16 +117,35 @@ def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
     before = connection.xrange(keys.log)
     disk.restart()
     assert connection.hmget(keys.meta, "state", "epoch") == [b"queued", b"0"]
-    assert renew(connection, keys) == [b"ok", b""]  # does not stop the worker
+    assert renew(connection, keys) == [b"ok", b"", 1]  # does not stop the worker
     assert write(connection, box, "c") == [b"gap", 1]
     assert flush(connection, box) == [b"ok", 4, b""]
     assert connection.xrange(keys.log)[:-1] == before
     assert connection.get(keys.text) == b"abc"
     fields = connection.hmget(keys.meta, "state", "epoch", "worker", "attempts")
     assert fields == [b"running", b"1", b"w", b"1"]
-    assert renew(connection, keys) == [b"ok", b""]
+    assert renew(connection, keys) == [b"ok", b"", 4]
     assert connection.get(keys.lease) == b"w:1"
     assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
+
+
+def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a", "b")
+    before = connection.xrange(keys.log)
+    assert not box.forgotten(renew(connection, keys)[2])
+    disk.restart()
+    assert box.forgotten(renew(connection, keys)[2])
+    assert flush(connection, box) == [b"ok", 3, b""]
+    assert connection.xrange(keys.log) == before
+    assert connection.get(keys.text) == b"ab"
+    assert connection.hmget(keys.meta, "state", "epoch", "worker") == [b"running", b"1", b"w"]
+    assert box.settled
+    assert not box.forgotten(renew(connection, keys)[2])
 
 
 def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(

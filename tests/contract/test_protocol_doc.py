@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,11 @@ class Worker:
 
 
 @pytest.fixture
-def worker(penstock_client: Client) -> Worker:
-    return Worker(penstock_client)
+def worker(penstock_client: Client) -> Iterator[Worker]:
+    worker = Worker(penstock_client)
+    yield worker
+    # Real workers of other tests would take it over once its lease has run out.
+    penstock_client.messages._records.discard(worker.id)
 
 
 def test_every_event_type_of_ours_is_described() -> None:

@@ -22,6 +22,8 @@ SETTINGS = ClientSettings.load(
     key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50
 )
 
+UNKNOWN = "01a20000-0000-7000-8000-000000000000"
+
 
 @pytest.fixture
 def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
@@ -118,7 +120,9 @@ def test_a_request_that_nobody_holds_is_canceled_once_and_at_once(
 
 
 @pytest.mark.parametrize("call", ["read", "snapshot", "cancel"])
-@pytest.mark.parametrize("id", [new_id(), "nonsense", "", "*", "{x}:meta", "a\nb"])
+@pytest.mark.parametrize(
+    "id", ["01a20000-0000-7000-8000-000000000000", "nonsense", "", "*", "{x}:meta", "a\nb"]
+)
 def test_an_unknown_id_is_not_found_and_makes_no_key(
     connection: Any, requests: RequestRecords, call: str, id: str
 ) -> None:
@@ -266,7 +270,7 @@ def test_no_jobs_at_all_is_an_empty_list(records: JobRecords) -> None:
 
 
 @pytest.mark.parametrize("call", ["retrieve", "cancel", "delete"])
-@pytest.mark.parametrize("id", [new_id(), "msgbatch_1", ""])
+@pytest.mark.parametrize("id", [UNKNOWN, "msgbatch_1", ""])
 def test_an_unknown_job_is_not_found(penstock_client: Client, call: str, id: str) -> None:
     with pytest.raises(NotFound):
         getattr(penstock_client.messages.batches, call)(id)

@@ -219,7 +219,7 @@ def test_a_claim_that_redis_lost_is_restored_by_its_writer(
     assert write(connection, keys, 2, count, text="a", a=1) == [b"ok", 1 + count, b""]
     fields = connection.hmget(keys.meta, "state", "epoch", "worker", "a")
     assert fields == [b"running", b"1", b"w", b"1"]
-    assert renew(connection, keys) == [b"ok", b""]  # which takes the lease again
+    assert renew(connection, keys) == [b"ok", b"", 1 + count]  # which takes the lease again
     connection.delete(keys.lease)
     assert claim(connection, keys, "w2")[1] == 2
 

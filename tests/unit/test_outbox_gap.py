@@ -167,6 +167,54 @@ def test_the_state_is_not_set_before_the_end_is_written() -> None:
     assert [each["type"] for each in last.data] == [events.END]
 
 
+@pytest.mark.parametrize("top", [10, 11, 12])
+def test_what_a_renewal_finds_lost_is_written_again_without_anything_next(top: int) -> None:
+    box = outbox()
+    lines = wrote(box, "a", "b", "c")
+    assert box.forgotten(top)
+    assert not box.settled
+    again = taken(box)
+    assert (again.first, again.lines) == (top + 1, lines[top - 10 :])
+    assert (again.text, again.ttl) == ("abc"[top - 10 :], 600)
+    box.settle(ok(13))
+    assert box.settled
+
+
+@pytest.mark.parametrize("top", [13, 14, -1])
+def test_a_renewal_that_finds_nothing_lost_has_nothing_written(top: int) -> None:
+    """-1: there is no record any more, as the next write will be told."""
+    box = outbox()
+    wrote(box, "a", "b", "c")
+    assert not box.forgotten(top)
+    assert box.take() is None
+
+
+def test_a_call_under_way_finds_out_by_itself_what_was_lost() -> None:
+    box = outbox()
+    wrote(box, "a")
+    add(box, text("b"))
+    call = box.take()
+    assert not box.forgotten(10)
+    assert box.take() is call
+
+
+def test_an_answer_to_a_renewal_that_is_late_does_no_harm() -> None:
+    """It tells how the log ended before the last call, which is only made again."""
+    box = outbox()
+    wrote(box, "a", "b")
+    assert box.forgotten(11)
+    assert taken(box).numbers == [12]
+    box.settle(ok(12))
+    assert (box.settled, box.lost) == (True, "")
+
+
+def test_what_a_renewal_finds_lost_and_is_not_in_memory_ends_the_work() -> None:
+    box = outbox()
+    wrote(box, "a", "b")
+    assert not box.forgotten(9)
+    assert "its log ends at 9" in box.lost
+
+
 @pytest.mark.parametrize("top", [9, 3])
 def test_what_others_wrote_before_the_claim_cannot_be_written_again(top: int) -> None:
     box = outbox()

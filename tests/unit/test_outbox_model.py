@@ -83,14 +83,16 @@ adds = st.one_of(
     st.just({"type": "content_block_stop", "index": 0}),
 )
 #: What happens to a call: it is written and answered, written and the answer lost, lost before.
-#: And what happens to Redis: it has written everything to disk, or has lost what it had not.
+#: And what happens to Redis: it has written everything to disk, or has lost what it had not; and
+#: the lease is renewed, whose answer tells where the log ends.
 fates = st.sampled_from(["answered", "answered", "answer lost", "call lost"])
-mishaps = st.sampled_from(["synced", "restarted"])
+mishaps = st.sampled_from(["synced", "restarted", "renewed"])
 noted = st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1)
 notes = noted.map(lambda fields: ("note", fields))
 rewinds = st.one_of(st.none(), st.text("ab", max_size=3)).map(lambda left: ("rewind", left))
 steps = st.lists(st.one_of(adds, adds, fates, fates, notes, rewinds), max_size=60)
-endings = st.lists(st.sampled_from(["restarted", "call lost", "answer lost"]), max_size=4)
+ends = ["restarted", "renewed", "call lost", "answer lost"]
+endings = st.lists(st.sampled_from(ends), max_size=4)
 mishap_steps = st.lists(st.one_of(adds, fates, fates, mishaps, notes, rewinds), max_size=80)
 
 
@@ -125,6 +127,9 @@ class Stream:
             self.redis.sync()
         elif fate == "restarted":
             self.redis.restart()
+        elif fate == "renewed":
+            if not self.box.ending:  # as the publisher does it
+                self.box.forgotten(self.redis.log.n)
         else:
             flush(self.box, self.redis.log, fate)
 
