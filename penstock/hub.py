@@ -238,13 +238,15 @@ class _WireThread:
     """A wire on an event loop of its own, in a thread."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
+        self._begun = threading.Event()
         self._over = asyncio.Event()
         self._wire = _Wire(settings)
         self._boxes: set[ThreadMailbox] = set()
         # A daemon: a reader that was forgotten must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="penstock-hub", daemon=True)
         self._thread.start()
+        self._begun.wait()
 
     def join(self, box: ThreadMailbox) -> None:
         """Deliver to a mailbox."""
@@ -268,10 +270,14 @@ class _WireThread:
             self._thread.join()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        # The loop is made here, where no signal arrives: Ctrl-C in the middle of it would leave
+        # half a loop, which complains when it is collected.
+        with asyncio.Runner() as runner:
             runner.run(self._main())
 
     async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun.set()
         self._wire.start()
         await self._over.wait()
         await self._wire.stop()
