@@ -9,6 +9,7 @@ wrote it, so a message that several deltas were merged into tells the delay of e
 
 import argparse
 import gc
+import itertools
 import json
 import socket
 import time
@@ -46,9 +47,10 @@ class Tally:
     last_ns: int = 0
 
     def _steady(self) -> list[int]:
-        """The delays behind the first seconds, in which hundreds of streams start at once."""
+        """The delays behind the first seconds, in which hundreds of streams start at once; of a
+        run that is no longer than that, all."""
         late = [delays for second, delays in self.by_second.items() if second >= START_S]
-        return sorted(delay for delays in late for delay in delays)
+        return sorted(itertools.chain.from_iterable(late)) or sorted(self.delays_ns)
 
     def figures(self) -> dict[str, Any]:
         """The tally as plain data."""
@@ -62,7 +64,7 @@ class Tally:
             "complete": self.complete,
             "texts_equal": self.equal,
             "latency_ms": spread(self.delays_ns, scale=1e-6),
-            "steady_p99_ms": round(percentile(self._steady(), 0.99) / 1e6, 3),
+            "steady_p99_ms": spread(self._steady(), scale=1e-6).get("p99"),
             # Tells a slow start from a slow course.
             "p99_ms_by_second": [
                 round(percentile(sorted(delays), 0.99) / 1e6)
