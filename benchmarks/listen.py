@@ -14,6 +14,7 @@ import json
 import socket
 import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -52,6 +53,11 @@ class Tally:
         late = [delays for second, delays in self.by_second.items() if second >= START_S]
         return sorted(itertools.chain.from_iterable(late)) or sorted(self.delays_ns)
 
+    def _steady_per_s(self) -> float | None:
+        """Deltas a second between the start and the end, when all streams are at it."""
+        full = [len(delays) for _, delays in sorted(self.by_second.items())]
+        return median(full[START_S:-START_S]) if len(full) > 2 * START_S else None
+
     def figures(self) -> dict[str, Any]:
         """The tally as plain data."""
         seconds = (self.last_ns - self.first_ns) / 1e9 or 1.0
@@ -59,6 +65,7 @@ class Tally:
             "deltas": len(self.delays_ns),
             "seconds": round(seconds, 2),
             "deltas_per_s": round(len(self.delays_ns) / seconds),
+            "steady_per_s": self._steady_per_s(),
             "messages": self.messages,
             "holes": self.holes,
             "complete": self.complete,
