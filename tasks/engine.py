@@ -1,6 +1,7 @@
 """What a process needs to carry streams, started once and shared by all its tasks."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ from config.settings import WorkerSettings
 from penstock.connection import Connection, connect_async
 from penstock.ids import new_id
 from tasks.api import async_client
+from tasks.pipe import Pipe
 from tasks.publisher import Publisher
 from tasks.relay import Relay
 from workers.loop import LoopThread
@@ -53,11 +55,16 @@ class Engine:
         # The random part tells this process from an earlier one with the same host and pid.
         worker = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
         connection = connect_async(settings)
-        publisher = Publisher(connection, settings.keys, lease_ms=settings.lease_ms)
+        pipe = Pipe(connection, timeout_s=settings.redis_timeout_s)
+        publisher = Publisher(pipe, settings.keys, lease_ms=settings.lease_ms)
         publisher.start()
         relay = Relay(settings, connection, async_client(settings), publisher, worker)
         self._keep(Reaper(settings, connection, worker, self._send).run())
         self._keep(self._listen(connection, publisher))
+        # What was imported until now stays for ever. To look through all of it again and again,
+        # as the garbage collector would, stops every stream of the process for 0.1 s and more.
+        gc.collect()
+        gc.freeze()
         return relay
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:

@@ -26,8 +26,10 @@ MERGED: Final = {
 }
 
 #: So many bytes of written events are kept for a Redis that forgets. With ``appendfsync everysec``
-#: it forgets a second or two: at 40 deltas a second some 15 kB.
-KEPT_BYTES: Final = 128 * 1024
+#: it forgets a second or two; at 40 deltas a second this is about five.
+KEPT_BYTES: Final = 80 * 1024
+#: What a call takes in memory beside its text.
+CALL_BYTES: Final = 250
 
 
 @dataclass(slots=True)
@@ -51,12 +53,21 @@ class _Written:
     """One call's events and what they did to the record, in case they have to be written again."""
 
     first: int
-    lines: list[bytes]
+    lines: tuple[bytes, ...]
     text: str
     fresh: bool  #: the text was emptied first
-    meta: dict[str, Any]
+    meta: tuple[tuple[str, Any], ...]
     final: str  #: the state that it sets; not that of an end which came in behind it
-    size: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return sum(map(len, self.lines)) + len(self.text) + CALL_BYTES
+
+
+#: The fields of a `_Written`. Hundreds of streams keep tens of thousands of them, and a plain tuple
+#: of plain values is what the garbage collector does not look at again and again.
+_Kept = tuple[int, tuple[bytes, ...], str, bool, tuple[tuple[str, Any], ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Outbox:
         self._final = ""
         self._sent: _Written | None = None  # under way
         self._call: Call | None = None
-        self._kept: deque[_Written] = deque()
+        self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._calls = 0
         own = self.keys
@@ -194,18 +205,19 @@ class Outbox:
 
     def _gather(self) -> _Written:
         first = self._n + 1
-        lines = [
-            events.wrap(self.epoch, first + i, entry.render())
-            for i, entry in enumerate(self._entries)
-        ]
-        text = "".join(self._text)
-        size = sum(map(len, lines))
-        written = _Written(first, lines, text, self._fresh, self._meta, self._final, size)
+        lines = tuple(
+            [
+                events.wrap(self.epoch, first + i, entry.render())
+                for i, entry in enumerate(self._entries)
+            ]
+        )
+        text, meta = "".join(self._text), tuple(self._meta.items())
+        written = _Written(first, lines, text, self._fresh, meta, self._final)
         self._entries, self._text, self._meta, self._fresh = [], [], {}, False
         return written
 
     def _call_for(self, written: _Written) -> Call:
-        meta = [item for pair in written.meta.items() for item in pair]
+        meta = [item for pair in written.meta for item in pair]
         self._calls += 1
         args = [self.worker, self.epoch, written.first, self._renewal(written), written.text]
         args += ["1" if written.fresh else "", written.final, self._log_limit, len(written.lines)]
@@ -217,30 +229,35 @@ class Outbox:
         self._n = max(self._n, written.first + len(written.lines) - 1)
         self.cancel = self.cancel or cancel
         self._sent = self._call = None
-        self._kept.append(written)
+        self._keep(written)
+
+    def _keep(self, written: _Written) -> None:
+        self._kept.append(
+            (written.first, written.lines, written.text, written.fresh, written.meta, written.final)
+        )
         self._kept_bytes += written.size
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= self._kept.popleft().size
+            self._kept_bytes -= _Written(*self._kept.popleft()).size
 
     def _write_again(self, top: int) -> None:
         """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
-        written = [*self._kept, *([self._sent] if self._sent else [])]
+        written = [_Written(*kept) for kept in self._kept]
+        written += [self._sent] if self._sent else []
         missing = [each for each in written if each.first > top]
         # A call is atomic: a log of ours ends where one of them did, not inside of it.
         if not missing or missing[0].first != top + 1:
             self.lost = f"its log ends at {top}, and what came behind is not in memory any more"
             return
-        self._kept = deque(each for each in self._kept if each.first <= top)
-        self._kept_bytes = sum(each.size for each in self._kept)
+        while self._kept and self._kept[-1][0] > top:
+            self._kept_bytes -= _Written(*self._kept.pop()).size
         emptied = max((i for i, each in enumerate(missing) if each.fresh), default=0)
         self._sent = _Written(
             first=top + 1,
-            lines=[line for each in missing for line in each.lines],
+            lines=tuple(line for each in missing for line in each.lines),
             text="".join(each.text for each in missing[emptied:]),
             fresh=any(each.fresh for each in missing),
-            meta={k: v for each in missing for k, v in each.meta.items()},
+            meta=tuple({k: v for each in missing for k, v in each.meta}.items()),
             final=missing[-1].final,
-            size=sum(each.size for each in missing),
         )
         self._calls = 0  # the lifetimes may be lost as well
         self._call = self._call_for(self._sent)

@@ -14,10 +14,10 @@ from typing import Any
 
 import redis
 
-from penstock.connection import Connection
 from penstock.keys import Keys
 from penstock.scripts import Script, script
 from tasks.outbox import Call, Outbox
+from tasks.pipe import Pipe
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ RENEWALS = 3
 class Publisher:
     """Writes what outboxes hold, and renews the leases of their streams."""
 
-    def __init__(self, connection: Connection, keys: Keys, *, lease_ms: int) -> None:
-        self._redis = connection
+    def __init__(self, pipe: Pipe, keys: Keys, *, lease_ms: int) -> None:
+        self._pipe = pipe
         self._keys = keys
         self._lease_ms = lease_ms
         self._write: Script = script("write")
@@ -183,19 +183,7 @@ class Publisher:
         if not calls:
             return []
         try:
-            replies = await self._evalsha(called, calls)
-            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
-                # Redis was restarted or its scripts were flushed. None of them ran.
-                await self._redis.script_load(called.text)
-                replies = await self._evalsha(called, calls)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            logger.warning("Redis is away, trying again: %s", error)
+            return await self._pipe.run(called, calls)
+        except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+            logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
             return None
-        return replies
-
-    async def _evalsha(self, called: Script, calls: list[Call]) -> list[Any]:
-        pipe = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipe.evalsha(called.sha, len(call.keys), *call.keys, *call.args)
-        replies: list[Any] = await pipe.execute(raise_on_error=False)
-        return replies

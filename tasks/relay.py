@@ -335,9 +335,6 @@ class Relay:
         await self._publisher.drain(work.outbox)
         if work.outbox.lost:
             return Outcome("skipped", reason=work.outbox.lost)
-        # Not part of the write: the body only has to go away in time.
-        with suppress(Exception):
-            await self._redis.expire(work.outbox.keys.request, self._settings.retention_s)
         return Outcome(state, _summary(end), reason=_reason(more.get("error")))
 
 
