@@ -65,6 +65,7 @@ class Engine:
         # as the garbage collector would, stops every stream of the process for 0.1 s and more.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 5, 20)  # seldom, and never over much
         return relay
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ its log, and says so with the next call (``gap``); then the same lines are writt
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -48,8 +48,7 @@ class _Entry:
         return orjson.dumps({"type": "content_block_delta", "index": self.index, "delta": delta})
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     """One call's events and what they did to the record, in case they have to be written again."""
 
     first: int
@@ -58,20 +57,15 @@ class _Written:
     fresh: bool  #: the text was emptied first
     meta: tuple[tuple[str, Any], ...]
     final: str  #: the state that it sets; not that of an end which came in behind it
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory, about."""
-        return sum(map(len, self.lines)) + len(self.text) + CALL_BYTES
+    size: int  #: bytes in memory, about
 
 
-#: The fields of a `_Written`. Hundreds of streams keep tens of thousands of them, and a plain tuple
-#: of plain values is what the garbage collector does not look at again and again.
-_Kept = tuple[int, tuple[bytes, ...], str, bool, tuple[tuple[str, Any], ...], str]
+#: A `_Written` while it is kept. Hundreds of streams keep tens of thousands of them, and a plain
+#: tuple of plain values is what the garbage collector does not look at again and again.
+_Kept = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call of the write script; sent again unchanged until Redis has answered."""
 
     keys: list[str]
@@ -212,7 +206,8 @@ class Outbox:
             ]
         )
         text, meta = "".join(self._text), tuple(self._meta.items())
-        written = _Written(first, lines, text, self._fresh, meta, self._final)
+        size = sum(map(len, lines)) + len(text) + CALL_BYTES
+        written = _Written(first, lines, text, self._fresh, meta, self._final, size)
         self._entries, self._text, self._meta, self._fresh = [], [], {}, False
         return written
 
@@ -232,12 +227,10 @@ class Outbox:
         self._keep(written)
 
     def _keep(self, written: _Written) -> None:
-        self._kept.append(
-            (written.first, written.lines, written.text, written.fresh, written.meta, written.final)
-        )
+        self._kept.append(tuple(written))
         self._kept_bytes += written.size
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= _Written(*self._kept.popleft()).size
+            self._kept_bytes -= self._kept.popleft()[-1]
 
     def _write_again(self, top: int) -> None:
         """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
@@ -249,7 +242,7 @@ class Outbox:
             self.lost = f"its log ends at {top}, and what came behind is not in memory any more"
             return
         while self._kept and self._kept[-1][0] > top:
-            self._kept_bytes -= _Written(*self._kept.pop()).size
+            self._kept_bytes -= self._kept.pop()[-1]
         emptied = max((i for i, each in enumerate(missing) if each.fresh), default=0)
         self._sent = _Written(
             first=top + 1,
@@ -258,6 +251,7 @@ class Outbox:
             fresh=any(each.fresh for each in missing),
             meta=tuple({k: v for each in missing for k, v in each.meta}.items()),
             final=missing[-1].final,
+            size=sum(each.size for each in missing),
         )
         self._calls = 0  # the lifetimes may be lost as well
         self._call = self._call_for(self._sent)

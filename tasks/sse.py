@@ -41,6 +41,9 @@ class SSEDecoder:
 
 def _data(block: bytes) -> bytes | None:
     """The data of one event, or None where it has none."""
+    name, found, data = block.partition(b"\ndata: ")
+    if found and b"\n" not in data and b"\n" not in name and not name.startswith(b"data:"):
+        return data  # as the API writes them: one line of event, one of data
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]
         for line in block.split(b"\n")
