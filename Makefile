@@ -49,7 +49,7 @@ lock:            ## resolve requirements*.txt anew (needs uv)
 		--custom-compile-command "make lock" --extra dev --no-annotate -o requirements.txt pyproject.toml
 	@# the same versions without the tools, for the image
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --extra worker --extra simulator --no-annotate \
+		--custom-compile-command "make lock" --extra worker --extra spool --extra simulator --no-annotate \
 		--constraint requirements.txt -o requirements-worker.txt pyproject.toml
 
 clean:           ## remove what setup and tests made

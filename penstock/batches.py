@@ -12,10 +12,11 @@ from penstock.errors import NotEnded
 from penstock.events import Event
 from penstock.hub import Hub
 from penstock.ids import new_id
-from penstock.jobs import Counts, Job, JobRecords, Shard
+from penstock.jobs import Job, JobRecords
 from penstock.reader import follow
 from penstock.records import checked_id
 from penstock.settings import ClientSettings
+from penstock.shards import Counts, Shard
 from penstock.states import State
 from penstock.views import View
 from penstock.wakeups import WakeUps

@@ -8,10 +8,9 @@ nor a process ever holds a whole job.
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
-import orjson
 import redis
 
 from penstock import events
@@ -22,6 +21,7 @@ from penstock.records import Record, checked_id, now_ms, state_found
 from penstock.requests import check_line, encode_body
 from penstock.scripts import script
 from penstock.settings import ClientSettings
+from penstock.shards import Counts, Shard
 from penstock.states import State
 
 #: A chunk holds lines up to about so many bytes before compression.
@@ -34,65 +34,6 @@ MAX_BATCH_BYTES = 256_000_000
 
 _HEAD = b'{"requests":['
 _TAIL = b"]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many requests are in which state, as the API's ``request_counts`` names them."""
-
-    processing: int = 0
-    succeeded: int = 0
-    errored: int = 0
-    canceled: int = 0
-    expired: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
-
-    @property
-    def total(self) -> int:
-        """All requests."""
-        return sum(asdict(self).values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """One batch at the API, as its record stands."""
-
-    number: int  #: counted from 0
-    state: str = "planned"  #: planned · sending · in_progress · ended · collected
-    requests: int = 0  #: how many requests it holds
-    size: int = 0  #: their bytes as the create call will carry them
-    batch_id: str = ""  #: the API's id, once it is known
-    created_ms: int = 0  #: when the API created the batch
-    ended_ms: int = 0  #: when it was first seen to have ended
-    polls: int = 0  #: how often its status was asked for
-    counts: Counts = field(default_factory=Counts)
-    #: model → tokens of its succeeded requests, by the API's names
-    usage: dict[str, dict[str, int]] = field(default_factory=dict)
-    sent_ms: int = 0  #: when the create call was last sent
-    watermark: str = ""  #: the newest batch the API knew of before that
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """Read the JSON of the record."""
-        stored = orjson.loads(raw)
-        # A newer version may have added fields: they are left alone, as everywhere.
-        counts = Counts(**_known(Counts, stored["counts"]))
-        return cls(**{**_known(cls, stored), "counts": counts})
-
-    def encode(self) -> bytes:
-        """The JSON for the record."""
-        return orjson.dumps(asdict(self))
-
-    def but(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
-
-
-def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from anthropic.types.messages import MessageBatch
 
 from config.settings import WorkerSettings
 from penstock import events, names
-from penstock.jobs import Counts, Shard, chunks, create_body
+from penstock.jobs import chunks, create_body
 from penstock.records import now_ms
+from penstock.shards import Counts, Shard
 from penstock.states import State
 from tasks.api import ApiProblem, problem_of
 from tasks.cadence import next_look_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from penstock.jobs import Counts
+from penstock.shards import Counts
 
 #: The parts of ``usage`` that are paid for, as the API names them.
 TOKENS = (

@@ -8,10 +8,11 @@ import orjson
 
 from penstock import events
 from penstock.connection import Connection
-from penstock.jobs import Shard, stored_lines
+from penstock.jobs import stored_lines
 from penstock.keys import JobKeys
 from penstock.scripts import script
 from penstock.settings import ClientSettings
+from penstock.shards import Shard
 
 
 class NotClaimed(Exception):

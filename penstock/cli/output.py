@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from penstock.jobs import Counts
+from penstock.shards import Counts
 
 
 def note(text: str) -> None:

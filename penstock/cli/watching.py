@@ -22,7 +22,7 @@ from rich.progress import (
 from penstock import events
 from penstock.batches import Batch, Batches
 from penstock.cli.output import outcome
-from penstock.jobs import Shard
+from penstock.shards import Shard
 
 
 def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:

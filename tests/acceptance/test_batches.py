@@ -7,7 +7,7 @@ import pytest
 
 from penstock import Client, NotEnded, NotFound, State
 from penstock.events import END, PROGRESS, QUEUED
-from penstock.jobs import Counts
+from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
 

@@ -13,9 +13,10 @@ from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound, PenstockError
 from penstock.ids import new_id
-from penstock.jobs import Counts, JobRecords, chunks
+from penstock.jobs import JobRecords, chunks
 from penstock.records import RequestOptions, RequestRecords
 from penstock.settings import ClientSettings
+from penstock.shards import Counts
 from penstock.states import State
 
 SETTINGS = ClientSettings.load(

@@ -11,11 +11,12 @@ import redis
 from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
-from penstock.jobs import Counts, JobRecords, Shard
+from penstock.jobs import JobRecords
 from penstock.keys import JobKeys
 from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.settings import ClientSettings
+from penstock.shards import Counts, Shard
 from penstock.states import State
 from tasks.shard import ClaimedShard, Fenced, NotClaimed
 

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.cli.output import duration, outcome, price, styled, summary, write_line
 from penstock.cli.watching import shard_line
-from penstock.jobs import Counts, Shard
+from penstock.shards import Counts, Shard
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from penstock import jobs
 from penstock.errors import InvalidRequest
-from penstock.jobs import Counts, Shard, chunks, create_body, unpacked
+from penstock.jobs import chunks, create_body, unpacked
 from penstock.requests import encode_body
+from penstock.shards import Counts, Shard
 
 PARAMS = {
     "model": "claude-haiku-4-5",

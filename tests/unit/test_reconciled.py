@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.jobs import Counts
+from penstock.shards import Counts
 from tasks.reconciled import Books, ResultsIncomplete
 
 
