@@ -44,8 +44,11 @@ class Reaper:
         self._last_tick = 0.0
 
     async def run(self) -> None:
-        """Reap for ever; a Redis that is away is waited for."""
-        while True:
+        """Reap until canceled; a Redis that is away is waited for."""
+        # Asked each time: redis-py sends inside `asyncio.wait_for`, which in Python 3.11 swallows
+        # a cancellation that comes in the moment at which the sending is done.
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():
             await asyncio.sleep(TICK_S)
             try:
                 if await self._is_mine():

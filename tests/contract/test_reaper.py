@@ -1,6 +1,7 @@
 """The reaper over a real Redis: nobody is forgotten, nobody is woken for nothing."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 
 import orjson
@@ -224,3 +225,29 @@ def test_a_reaper_outlives_a_restart_of_redis() -> None:
             for server in started:
                 server.stop()
             desk.connection.close()
+
+
+class Deaf:
+    """A driver that swallows the cancellation of a command, as redis-py does in one moment."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def set(self, *_: object, **__: object) -> bytes:
+        if not self.asked.is_set():
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return b"another"
+
+
+def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -> None:
+    async def cancel() -> bool:
+        driver = Deaf()
+        task = asyncio.ensure_future(Reaper(desk.settings, driver, "w", desk.send).run())
+        await driver.asked.wait()
+        task.cancel()
+        ended, _ = await asyncio.wait({task}, timeout=20)
+        return task in ended
+
+    assert asyncio.run(cancel())
