@@ -99,6 +99,47 @@ class WorkerSettings(ClientSettings):
     upload_timeout_s: Duration = Field(
         default=600.0, description="Seconds to wait for the API's answer to a batch create."
     )
+    active_batches_limit: Count = Field(
+        default=90,
+        description="Batches of the whole deployment that may be active at the API at once (its "
+        "own limit is about 100).",
+    )
+    queued_requests_limit: Count = Field(
+        default=200_000,
+        description="Requests in these batches together; the API's limit for the organization is "
+        "200,000, 300,000 or 500,000 by its tier.",
+    )
+    create_quarantine_s: Duration = Field(
+        default=900.0,
+        description="Seconds in which the API may still make a batch of a create call whose answer "
+        "was lost. Only after them, and two looks that did not find it, is the call made again.",
+    )
+    list_lag_s: Duration = Field(
+        default=60.0,
+        description="Seconds that a new batch may take to appear in the API's list; between the "
+        "two looks lies at least this time.",
+    )
+    workspace_exclusive: bool = Field(
+        default=False,
+        description="Whether nothing else makes batches in the API workspace: then a batch that "
+        "turns out to be a late twin of one of ours is canceled, and one that nobody knows raises "
+        "an alarm.",
+    )
+    rounds_limit: Annotated[int, Field(ge=0)] = Field(
+        default=3,
+        description="How often requests of a batch that expired, or failed for a passing reason, "
+        "are sent again in a batch of their own.",
+    )
+    breaker_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5,
+        description="Share of a batch's requests that end in the same error from which on the job "
+        "is paused before more of it is sent.",
+    )
+    results_alarm_days: Annotated[FiniteFloat, Field(gt=0, le=29)] = Field(
+        default=22.0,
+        description="Days from a batch's creation after which results that are not collected yet "
+        "raise an alarm in the job's record; the API removes them after 29.",
+    )
     visibility_timeout_s: Annotated[int, Field(ge=1800)] = Field(
         default=3_600,
         description="Seconds after which Redis hands out again a message that a worker took and "

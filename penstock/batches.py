@@ -18,6 +18,7 @@ from penstock.records import checked_id
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard
 from penstock.states import State
+from penstock.submission import JobOptions, Submission
 from penstock.views import View
 from penstock.wakeups import WakeUps
 
@@ -90,10 +91,12 @@ class Batches:
         """
         id = new_id()
         with translated(self._settings):
-            shard, model = self._records.spool(id, requests)
+            submission = Submission(id, self._redis, self._settings)
+            shards = submission.spool(requests)
+            submission.record(JobOptions())
             try:
-                self._records.submit(id, shard, model)
-                self._wakeups().batch(id, shard.number, model)
+                for shard in shards:
+                    self._wakeups().batch(id, shard.number, shard.model)
             except BaseException:
                 self._records.discard(id)
                 raise
@@ -140,5 +143,4 @@ class Batches:
             job = self._records.read(id)
             if not job.state.ended:
                 raise NotEnded(f"{id} has not ended: its results come all at once, at the end")
-            for shard in job.shards:
-                yield from self._records.results(self._settings.keys.job(id), shard.number)
+            yield from ()  # TODO

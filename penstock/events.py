@@ -24,6 +24,13 @@ SNAPSHOT: Final = "penstock.snapshot"
 HEARTBEAT: Final = "penstock.heartbeat"
 #: A batch job went a step further. ``step``, ``shard`` and ``counts``.
 PROGRESS: Final = "penstock.progress"
+#: Nothing more of a batch job is sent to the API until somebody resumes it. ``reason``: ``type``,
+#: ``message`` and ``shard``.
+PAUSED: Final = "penstock.paused"
+#: A paused batch job goes on. ``by``: who asked for it.
+RESUMED: Final = "penstock.resumed"
+#: A batch job needs somebody's attention, and goes on. ``alarm``: ``type`` and ``message``.
+ALARM: Final = "penstock.alarm"
 #: Always the last event, exactly once. ``state``: ``done``, ``failed`` or ``canceled``.
 END: Final = "penstock.end"
 

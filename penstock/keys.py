@@ -14,7 +14,7 @@ They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks f
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last two
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last three
 #: are Celery's own.
 PERMANENT: Final = (
     "streams*",
@@ -29,6 +29,7 @@ PERMANENT: Final = (
     "*.reply.celery.pidbox",
     "*:jobs",
     "*:live",
+    "*:live-shards",
 )
 
 
@@ -50,6 +51,9 @@ class RecordKeys:
         said "not now"), ``deaths`` (workers lost), ``woken`` (by the reaper), ``due_ms``
         (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
+        For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
+        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``paused`` and
+        ``alarm`` (JSON: ``type``, ``message``, ``at_ms``).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")
@@ -103,30 +107,39 @@ class JobKeys(RecordKeys):
 
     @property
     def shards(self) -> str:
-        """Hash, sliding. Shard number → JSON of `penstock.jobs.Shard`. Written by the producer
+        """Hash, sliding. Shard number → JSON of `penstock.shards.Shard`. Written by the producer
         when the job is made, then by the step that holds the shard; read by everybody."""
         return self._key("shards")
 
+    @property
+    def claims(self) -> str:
+        """Hash, sliding. ``<shard>`` → ``<epoch> <worker>`` of its last claim, which every write
+        is checked against; ``<shard>:due`` → the time in ms before which a wake-up for it finds
+        nothing to do; ``<shard>:woken`` → wake-ups that the reaper sent since the last claim.
+        Written and read by the scripts."""
+        return self._key("claims")
+
     def shard_lease(self, shard: int) -> str:
-        """String, PX a few minutes. ``<worker>:<epoch>`` of whoever works on this shard now;
-        gone when its step is over. Written and read by workers."""
+        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of whoever works on this shard
+        now; renewed by it, gone when its step is over or soon after it dies. Written and read by
+        workers."""
         return self._key(f"lease:{shard}")
 
-    def spool(self, shard: int) -> str:
-        """List, sliding. The request lines of a shard as zlib-compressed chunks of JSONL.
-        Written by the producer, read by the create step."""
-        return self._key(f"spool:{shard}")
+    @property
+    def money(self) -> str:
+        """Hash, sliding; only for jobs with a money cap, in millionths of a US dollar: ``cap``,
+        ``spent`` (settled), ``reserved:<shard>``. Written by the producer and the scripts."""
+        return self._key("money")
 
-    def results(self, shard: int) -> str:
-        """List, sliding. The result lines of a shard as zlib-compressed chunks of JSONL,
-        complete from the moment it exists. Written by the collect step by one RENAME, read by
-        clients."""
-        return self._key(f"results:{shard}")
-
-    def collecting(self, shard: int, epoch: int) -> str:
-        """List, sliding. Result chunks on their way to `results`, one list per claim so that
-        two collectors never mix. Written and renamed by the collect step."""
-        return self._key(f"collecting:{shard}:{epoch}")
+    def chunks(self, name: str) -> str:
+        """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``;
+        results of a job that has ended EX ``PENSTOCK_BATCH_RETENTION_S``. Zstandard-compressed
+        chunks of lines, where the spool is Redis: ``requests-…`` (params of the requests, JSON)
+        and ``ids-…`` (their position and custom_id), written by the producer, or by the collect
+        step for what is tried again, read by the create and collect steps and by clients;
+        ``results-…`` (JSONL as the API gave it), written by the collect step, one list for each
+        claim so that two collectors never mix, read by clients."""
+        return self._key(f"chunks:{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +195,34 @@ class Keys:
         """Sorted set, permanent. Job id → time of creation in ms. Written by producers; read by
         ``batches.list()``, which also drops the ids whose records have expired."""
         return f"{self.prefix}:jobs"
+
+    @property
+    def live_shards(self) -> str:
+        """Sorted set, permanent. ``<job>/<shard>`` of every shard that is not done with → when the
+        reaper looks at it next, in ms of Redis's clock. Written by the scripts, read by the
+        reaper."""
+        return f"{self.prefix}:live-shards"
+
+    @property
+    def slots(self) -> str:
+        """Hash, EX 25 h, sliding. ``<job>/<shard>`` of every batch that is active at the API (or
+        may be) → ``<requests> <ms after which it counts no more>``. Written by the create and poll
+        steps, so that the deployment stays within the API's limits."""
+        return f"{self.prefix}:slots"
+
+    def tag(self, requests: int) -> str:
+        """String, EX 26 h. ``<job>/<shard>/<nonce>`` of the one create call with so many requests
+        whose fate is open, or was given up: no other call of this size is made meanwhile, so that
+        a batch in the API's list can be told by its size. Written by the create step."""
+        return f"{self.prefix}:tag:{requests}"
+
+    def bound(self, batch_id: str) -> str:
+        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to. Written by the create
+        step, read when a batch is looked for, so that none is taken for another's."""
+        return f"{self.prefix}:batch:{batch_id}"
+
+    @property
+    def history(self) -> str:
+        """List, EX 90 d, the last 200. How long batches took, JSON: ``model``, ``requests``,
+        ``ms``. Written by the collect step, read for the estimate of the remaining time."""
+        return f"{self.prefix}:history"

@@ -8,6 +8,7 @@ from redis.connection import parse_url
 
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
+from penstock.shards import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 
 Seconds = Annotated[int, Field(gt=0)]
 
@@ -42,12 +43,28 @@ class ClientSettings(BaseSettings):
         default=3_600, description="Seconds a stream can still be read after it has ended."
     )
     batch_ttl_s: Seconds = Field(
-        default=7 * 86_400,
-        description="Seconds a batch job's record lives after it was last written.",
+        default=30 * 86_400,
+        description="Seconds a batch job's record and its spool live after they were last written; "
+        "the API keeps results for 29 days.",
     )
     batch_retention_s: Seconds = Field(
         default=7 * 86_400,
         description="Seconds a job's results can still be read after it has ended.",
+    )
+    spool_url: str = Field(
+        default="",
+        description="Where requests and results of batch jobs lie: any URL that fsspec knows, such "
+        "as s3://bucket/path or file:///srv/spool, for producers and workers alike. Empty: Redis.",
+    )
+    shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
+        default=10_000,
+        description="Requests of a batch job that go into one batch at the API. Progress is known "
+        "only batch by batch; larger batches are fewer.",
+    )
+    shard_bytes: Annotated[int, Field(gt=0, le=MAX_BATCH_BYTES)] = Field(
+        default=100_000_000,
+        description="Most bytes of one batch's create call; a single larger request still has a "
+        "batch of its own.",
     )
 
     @field_validator("redis_url")

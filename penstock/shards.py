@@ -1,12 +1,19 @@
 """Shards: the parts of a batch job, each of which becomes one batch at the API; pure."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 
-#: Characters of a custom_id on the wire: 12 of the nonce, a hyphen, 6 digits.
-WIRE_ID = 19
+from penstock import names
+
+#: Limits of one batch at the API: requests, and bytes of the create call's body.
+MAX_BATCH_REQUESTS: Final = 100_000
+MAX_BATCH_BYTES: Final = 256_000_000
+
+#: Characters of a custom_id on the wire: 12 of the nonce, a hyphen, 6 digits. It is new for every
+#: create call, so that a batch shows by its results which call made it.
+WIRE_ID: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +45,62 @@ class Counts:
 class Shard:
     """One batch at the API, as its record stands."""
 
-    number: int  #: counted from 0
-    state: str = "planned"  #: planned · sending · in_progress · ended · collected
+    number: int  #: counted from 0; a shard of the next round has its parent's plus the job's shards
+    #: planned · sending · in_progress · ended · collected. A shard of live calls (a canary) goes
+    #: from planned to collected.
+    state: str = "planned"
     requests: int = 0  #: how many requests it holds
-    size: int = 0  #: their bytes as the create call will carry them
+    size: int = 0  #: bytes of the create call's body
     first: int = 0  #: position in the job of its first request
-    last: int = 0  #: position in the job of its last request
+    last: int = 0  #: position in the job of its last request; others may lie between
     model: str = ""  #: of its first request
     betas: tuple[str, ...] = ()  #: beta headers, which hold for a whole batch
-    max_output: dict[str, int] = field(default_factory=dict)  #: model → sum of ``max_tokens``
+    live: bool = False  #: its requests are live calls, at the live price
     round: int = 0  #: 0: the job's own lines; above: lines that are tried again
-    spool: str = ""  #: name of its stored request lines
-    results: str = ""  #: name of its stored result lines, once they are complete
-    ordered: bool = False  #: whether these stand in the order of the requests
+    #: model → [bytes of its requests, sum of their ``max_tokens``], for the money cap
+    weight: dict[str, list[int]] = field(default_factory=dict)
+
+    spool: str = ""  #: its chunks are ``requests-<spool>`` and ``ids-<spool>``
+    request_chunks: int = 0
+    id_chunks: int = 0
+    results: str = ""  #: name of its result chunks, once they are complete; empty: none are stored
+    result_chunks: int = 0
+    result_lines: int = 0  #: lines in these; fewer than requests where some are tried again
+    #: the result of every request of a shard that has no results
+    instead: dict[str, Any] | None = None
 
     batch_id: str = ""  #: the API's id, once it is known
     sure: bool = False  #: the API told us this id; otherwise the batch was found by its likeness
     created_ms: int = 0  #: when the API created the batch
     ended_ms: int = 0  #: when it was first seen to have ended
+    collected_ms: int = 0  #: when its results were complete
     polls: int = 0  #: how often its status was asked for
     failures: int = 0  #: refusals of the API in a row
+    refetches: int = 0  #: downloads of results that did not match the requests
     counts: Counts = field(default_factory=Counts)  #: of the requests that are not tried again
     again: int = 0  #: requests that went on to the shard of the next round
     #: model → tokens of its succeeded requests, by the API's names
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)  #: error type → how many lines ended so
 
-    nonce: str = ""  #: beginning of its custom_ids on the wire, new for every create call
-    sent_ms: int = 0  #: when the create call was last sent
-    over_ms: int = 0  #: when that call was known to be over; 0: its worker never told
-    watermark: str = ""  #: the newest batch the API knew of before that call
+    # The intent: what is known of the create call that is out, or was the last one.
+    nonce: str = ""  #: beginning of its custom_ids on the wire
+    account: str = ""  #: organization and workspace that the call is made for
+    watermark: str = ""  #: the newest batch the API knew of before the call
     watermark_ms: int = 0  #: when that one was created; 0: there was none
+    sent_ms: int = 0  #: when its last bytes were about to go out; 0: they never were
+    over_ms: int = 0  #: when the call was known to be over; 0: its worker never told
     missed_ms: int = 0  #: when the API's list first had no batch that fits, after all waiting
     rejected: tuple[str, ...] = ()  #: batches that looked like it and were not
+    lost: tuple[str, ...] = ()  #: nonces of calls that were given up
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Read the JSON of the record."""
-        stored = orjson.loads(raw)
         # A newer version may have added fields: they are left alone, as everywhere.
-        known = _known(cls, stored)
-        known["counts"] = Counts(**_known(Counts, stored["counts"]))
-        for name in ("betas", "rejected"):
+        known = _known(cls, orjson.loads(raw))
+        known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
+        for name in ("betas", "rejected", "lost"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
@@ -91,7 +112,32 @@ class Shard:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    @property
+    def chunk_names(self) -> tuple[str, ...]:
+        """The names of all its chunks."""
+        names = (f"requests-{self.spool}", f"ids-{self.spool}", self.results)
+        return tuple(name for name in names if name)
+
+    @property
+    def step(self) -> str:
+        """The task that takes the shard on from here."""
+        return _STEPS[self.state]
+
+
+_STEPS: Final = {
+    "planned": names.BATCH_CREATE,
+    "sending": names.BATCH_CREATE,
+    "in_progress": names.BATCH_POLL,
+    "ended": names.BATCH_COLLECT,
+    "collected": names.BATCH_FINISH,
+}
+
+
+def wire_id(nonce: str, index: int) -> str:
+    """The custom_id on the wire of a shard's request number ``index``, counted from 0."""
+    return f"{nonce}-{index:06d}"
+
 
 def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+    ours = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in ours}

@@ -69,6 +69,11 @@ def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
     )
 
 
+def send_shard(app: "Celery", job: str, shard: int, model: str, step: str) -> None:
+    """Send the wake-up of a recorded shard: the chain of its steps from ``step`` on."""
+    chain_from(app, step, job, shard, model).apply_async()
+
+
 class WakeUps:
     """Sends wake-ups on behalf of a producer."""
 
@@ -96,7 +101,7 @@ class WakeUps:
     def batch(self, job: str, shard: int, model: str, step: str = names.BATCH_CREATE) -> None:
         """Announce a recorded shard of a batch job. Raises `RedisUnavailable`."""
         with _translated():
-            chain_from(self._app, step, job, shard, model).apply_async()
+            send_shard(self._app, job, shard, model, step)
 
     def close(self) -> None:
         """Close the connections to the broker."""

@@ -4,8 +4,6 @@ A producer sends them as one chain. A step that has to wait goes back to the que
 keeping its place in the chain, so no worker is held while a batch runs for hours.
 """
 
-import os
-import socket
 from functools import cache
 from typing import Any
 
@@ -14,72 +12,97 @@ from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
 
 from penstock import names
-from penstock.connection import connect
+from penstock.connection import Connection, connect
+from penstock.shards import Shard
+from penstock.wakeups import send_shard
 from tasks.api import sync_client
-from tasks.batch_steps import BatchSteps, JobFailed
+from tasks.batch_steps import BatchSteps
 from tasks.later import later
 from tasks.shard import ClaimedShard, Fenced, NotClaimed
+from tasks.step import Step
 from workers.app import app, settings
+from workers.process import process_name
 
 logger = get_task_logger(__name__)
 
-#: How long each step may hold its shard, in seconds: an upload or a download of 256 MB takes its
-#: time, a look at a batch does not.
-_LEASE_S = {
-    names.BATCH_CREATE: int(settings.upload_timeout_s) + 120,
-    names.BATCH_POLL: 120,
-    names.BATCH_COLLECT: 1800,
-    names.BATCH_FINISH: 120,
-}
+#: Seconds until a step that failed in a way that nobody foresaw is tried again.
+_UNFORESEEN_S = 60.0
 
 
 def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """Run the step that ``task`` is named after."""
     try:
         with ClaimedShard.claim(
-            _connection(),
-            settings,
-            job=job,
-            shard=shard,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            lease_s=_LEASE_S[task.name],
+            _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
-            step = _steps().run(task.name, work)
+            step = _step(task, work)
+            wait_s = 0.0
+            if not step.ended:
+                wait_s = work.release(
+                    countdown_s=step.countdown_s or 0.0,
+                    park=step.park,
+                    done=step.done,
+                    pause=step.pause,
+                )
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
         logger.info("job %s shard %s left alone: %s", job, shard, error)
         raise Ignore from None
-    if step.countdown_s is None:
+    for number in (*step.wake, *((shard,) if step.back else ())):
+        _wake(job, number)
+    if step.back or wait_s < 0:
+        logger.info("job %s shard %s: %s", job, shard, step.reason)
+        raise Ignore
+    if step.countdown_s is None and not step.park:
         return step.summary
-    raise later(task, reason=step.reason, countdown_s=step.countdown_s)
+    raise later(task, reason=step.reason, countdown_s=wait_s)
 
 
-@app.task(name=names.BATCH_CREATE, bind=True, max_retries=None, throws=(JobFailed,))
+def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
+    try:
+        return _steps().run(task.name, work)
+    except Fenced:
+        raise
+    except Exception as error:
+        # Nothing is lost: the record stands, and what it calls for is done again.
+        logger.exception("job %s shard %s: %s failed", work.job, work.shard.number, task.name)
+        reason = f"{task.name} failed: {type(error).__name__}"
+        return Step(countdown_s=_UNFORESEEN_S, reason=reason)
+
+
+def _wake(job: str, shard: int) -> None:
+    raw = _connection().hget(settings.keys.job(job).shards, shard)
+    if raw is not None:
+        found = Shard.parse(raw)
+        send_shard(app, job, shard, found.model, found.step)
+
+
+@app.task(name=names.BATCH_CREATE, bind=True, max_retries=None)
 def create(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """Make a shard a batch at the API."""
     return _run(task, job, shard)
 
 
-@app.task(name=names.BATCH_POLL, bind=True, max_retries=None, throws=(JobFailed,))
+@app.task(name=names.BATCH_POLL, bind=True, max_retries=None)
 def poll(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """Look whether the shard's batch has ended; come back later if not."""
     return _run(task, job, shard)
 
 
-@app.task(name=names.BATCH_COLLECT, bind=True, max_retries=None, throws=(JobFailed,))
+@app.task(name=names.BATCH_COLLECT, bind=True, max_retries=None)
 def collect(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """Store the results of the shard's batch."""
     return _run(task, job, shard)
 
 
-@app.task(name=names.BATCH_FINISH, bind=True, max_retries=None, throws=(JobFailed,))
+@app.task(name=names.BATCH_FINISH, bind=True, max_retries=None)
 def finish(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """End the job once its last shard is collected."""
     return _run(task, job, shard)
 
 
 @cache
-def _connection() -> Any:
+def _connection() -> Connection:
     return connect(settings)
 
 

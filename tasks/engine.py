@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
-import socket
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -13,24 +11,22 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.connection import Connection, connect_async
-from penstock.ids import new_id
 from tasks.api import async_client
 from tasks.pipe import Pipe
 from tasks.publisher import Publisher
 from tasks.relay import Relay
 from workers.loop import LoopThread
-from workers.reaper import Reaper, Send
+from workers.process import process_name
 
 logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """The relay, the publisher, the reaper and the ear on the control channel."""
+    """The relay, the publisher and the ear on the control channel."""
 
-    def __init__(self, settings: WorkerSettings, loop: LoopThread, send: Send) -> None:
+    def __init__(self, settings: WorkerSettings, loop: LoopThread) -> None:
         self._settings = settings
         self._loop = loop
-        self._send = send
         self._lock = threading.Lock()
         self._relay: Relay | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,14 +48,11 @@ class Engine:
 
     async def _start(self) -> Relay:
         settings = self._settings
-        # The random part tells this process from an earlier one with the same host and pid.
-        worker = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
         connection = connect_async(settings)
         pipe = Pipe(connection, timeout_s=settings.redis_timeout_s)
         publisher = Publisher(pipe, settings.keys, lease_ms=settings.lease_ms)
         publisher.start()
-        relay = Relay(settings, connection, async_client(settings), publisher, worker)
-        self._keep(Reaper(settings, connection, worker, self._send).run())
+        relay = Relay(settings, connection, async_client(settings), publisher, process_name())
         self._keep(self._listen(connection, publisher))
         # What was imported until now stays for ever. To look through all of it again and again,
         # as the garbage collector would, stops every stream of the process for 0.1 s and more.

@@ -7,7 +7,6 @@ from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
 from penstock import names
-from penstock.wakeups import send_stream
 from tasks.engine import Engine
 from tasks.later import later
 from tasks.relay import Outcome
@@ -22,11 +21,7 @@ class StreamFailed(Exception):
     """The stream ended in an error; its record has the API's words."""
 
 
-def _send(id: str, model: str, priority: int) -> None:
-    send_stream(app, id, model, priority)
-
-
-engine = Engine(settings, streams_loop, _send)
+engine = Engine(settings, streams_loop)
 
 
 @app.task(name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,))
@@ -53,7 +48,7 @@ def _report(task: "Task[Any, Any]", id: str, outcome: Outcome) -> dict[str, Any]
 
 @worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
-    """Be warm for the first stream, and begin to reap, where this worker takes streams."""
+    """Be warm for the first stream, where this worker takes streams."""
     if names.STREAMS_QUEUE in sender.app.amqp.queues.consume_from:
         engine.start()
         on_shutdown(engine.hand_over)

@@ -1,8 +1,8 @@
-"""The reaper: sees that no request is forgotten.
+"""The reaper: sees that no request and no shard of a batch job is forgotten.
 
-A worker that dies lets its leases run out; a message can be lost on its way. Each request that
-has not ended stands in one sorted set with the time at which somebody should look at it. Every
-streams worker can do that, and one does: whoever holds the reaper's key.
+A worker that dies lets its leases run out; a message can be lost on its way. Each request and each
+shard that has not ended stands in a sorted set with the time at which somebody should look at it.
+Every worker can do that, and one does: whoever holds the reaper's key.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from config.settings import WorkerSettings
 from penstock.connection import Connection
 from penstock.names import STREAMS_QUEUE, lists_of
 from penstock.scripts import script
+from penstock.shards import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +29,27 @@ TICK_S = 0.5
 PAGE = 200
 
 #: Sends the wake-up of a request: id, model, priority.
-Send = Callable[[str, str, int], None]
+SendRequest = Callable[[str, str, int], None]
+#: Sends the wake-up of a shard: job, shard number, model, step.
+SendShard = Callable[[str, int, str, str], None]
 
 
 class Reaper:
-    """Finds requests that need a new wake-up, and has it sent."""
+    """Finds requests and shards that need a new wake-up, and has it sent."""
 
     def __init__(
-        self, settings: WorkerSettings, connection: Connection, worker: str, send: Send
+        self,
+        settings: WorkerSettings,
+        connection: Connection,
+        worker: str,
+        send_request: SendRequest,
+        send_shard: SendShard,
     ) -> None:
         self._settings = settings
         self._redis = connection
         self._worker = worker
-        self._send = send
+        self._send_request = send_request
+        self._send_shard = send_shard
         self._last_tick = 0.0
 
     async def run(self) -> None:
@@ -77,13 +86,31 @@ class Reaper:
         self._last_tick = time.monotonic()
         seconds, microseconds = await self._redis.time()
         now_ms = seconds * 1000 + microseconds // 1000
-        due = await self._redis.zrange(
-            self._settings.keys.live, "-inf", now_ms, byscore=True, offset=0, num=PAGE
-        )
+        due = await self._due(self._settings.keys.live, now_ms)
         if due:
             next_ids = await self._next_messages()
             for id in due:
-                await self._look_at(id.decode(), next_ids)
+                await self._look_at(id, next_ids)
+        for member in await self._due(self._settings.keys.live_shards, now_ms):
+            job, _, shard = member.partition("/")
+            await self._look_at_shard(job, int(shard))
+
+    async def _due(self, live: str, now_ms: int) -> list[str]:
+        found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)
+        return [member.decode() for member in found]
+
+    async def _look_at_shard(self, job: str, shard: int) -> None:
+        keys = self._settings.keys.job(job)
+        names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
+        verdict, *record = await script("reap_shard").run(
+            self._redis,
+            [*names, self._settings.keys.live_shards],
+            [shard, int(self._settings.reaper_wait_s * 1000)],
+        )
+        if verdict == b"wake":
+            found = Shard.parse(record[0])
+            logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
+            await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 
     async def _look_at(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
@@ -99,7 +126,9 @@ class Reaper:
         )
         if verdict == b"wake":
             logger.warning("request %s has no worker; waking one", id)
-            await asyncio.to_thread(self._send, id, (model or b"").decode(), int(priority or 0))
+            await asyncio.to_thread(
+                self._send_request, id, (model or b"").decode(), int(priority or 0)
+            )
 
     async def _next_messages(self) -> list[str]:
         """The id of the message that will be taken next, for each step of priority."""

@@ -33,7 +33,11 @@ class Desk:
         self.connection = connect(self.settings)
         self.keys: Keys = self.settings.keys
         self.sent: list[tuple[str, str, int]] = []
+        self.sent_shards: list[tuple[str, int, str, str]] = []
         self.failures: list[Exception] = []  #: of the next sends
+
+    def send_shard(self, job: str, shard: int, model: str, step: str) -> None:
+        self.sent_shards.append((job, shard, model, step))
 
     def submit(self, *, priority: int = 3, due: bool = True) -> str:
         id = new_id()
@@ -69,7 +73,9 @@ class Desk:
 
     async def _reap(self, until: Callable[[], object], names: tuple[str, ...]) -> None:
         connection = connect_async(self.settings)
-        reapers = [Reaper(self.settings, connection, name, self.send) for name in names]
+        reapers = [
+            Reaper(self.settings, connection, name, self.send, self.send_shard) for name in names
+        ]
         tasks = [asyncio.ensure_future(reaper.run()) for reaper in reapers]
         await asyncio.to_thread(wait_until, until)
         for task in tasks:
@@ -244,7 +250,9 @@ class Deaf:
 def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -> None:
     async def cancel() -> bool:
         driver = Deaf()
-        task = asyncio.ensure_future(Reaper(desk.settings, driver, "w", desk.send).run())
+        task = asyncio.ensure_future(
+            Reaper(desk.settings, driver, "w", desk.send, desk.send_shard).run()
+        )
         await driver.asked.wait()
         task.cancel()
         ended, _ = await asyncio.wait({task}, timeout=20)

@@ -1,0 +1,17 @@
+"""Stub."""
+
+from typing import Any
+
+from tasks.shard import ClaimedShard
+from tasks.step import Step
+
+
+class CreateStep:
+    """Stub."""
+
+    def __init__(self, *_: Any) -> None:
+        """Stub."""
+
+    def run(self, work: ClaimedShard) -> Step:
+        """Stub."""
+        raise NotImplementedError

@@ -1,0 +1,25 @@
+"""Every worker has a reaper; of all that run, one at a time does the work."""
+
+import functools
+from typing import Any
+
+from celery.signals import worker_ready
+
+from penstock.connection import connect_async
+from penstock.wakeups import send_shard, send_stream
+from workers.app import app, settings
+from workers.loop import streams_loop
+from workers.process import process_name
+from workers.reaper import Reaper
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    reaper = Reaper(
+        settings,
+        connect_async(settings),
+        process_name(),
+        functools.partial(send_stream, app),
+        functools.partial(send_shard, app),
+    )
+    streams_loop.submit(reaper.run())
