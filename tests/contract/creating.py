@@ -17,6 +17,7 @@ from penstock.simulator.control import Control
 from tasks.batch_create import CreateStep
 from tasks.batch_steps import BatchSteps
 from tasks.step import Step
+from tests.contract.calls import clock
 from tests.contract.jobs import Desk, api_at
 
 BATCHES = "/v1/messages/batches"
@@ -135,6 +136,11 @@ class Creating:
     def look_at(self, id: str, number: int = 0) -> Any:
         """When the reaper looks at the shard; None: never."""
         return self.desk.connection.zscore(self.desk.settings.keys.live_shards, f"{id}/{number}")
+
+    def due_in_ms(self, id: str, number: int = 0) -> int:
+        """Until a message finds something to do for the shard."""
+        raw = self.desk.connection.hget(self.desk.keys(id).claims, f"{number}:due")
+        return int(raw or 0) - clock(self.desk.connection)
 
     def events(self, id: str) -> list[str]:
         log = self.desk.connection.xrange(self.desk.keys(id).log, "0-2")

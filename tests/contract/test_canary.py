@@ -154,9 +154,11 @@ def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating
 
 def test_a_canary_that_another_worker_took_over_stores_nothing_more(creating: Creating) -> None:
     id = submit(creating, "a", "b")
-    with creating.hooked("request", lambda: creating.desk.take_over(id)) as api:
-        with pytest.raises(Fenced):
-            creating.step(id, api=api)
+    with (
+        creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
+        pytest.raises(Fenced),
+    ):
+        creating.step(id, api=api)
     assert creating.shard(id).result_lines == 0
     creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
     creating.step(id)

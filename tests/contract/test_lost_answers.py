@@ -289,6 +289,7 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
     creating.step(found)
     assert creating.shard(found).state == "in_progress"  # the poll step cancels it at the API
     assert creating.step(none).countdown_s
+    assert creating.due_in_ms(none) > 1_000  # it does not look in circles
     creating.give_up(none)
     creating.step(none)
     assert creating.shard(none).instead == {"type": "canceled"}
