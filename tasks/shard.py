@@ -98,8 +98,8 @@ class ClaimedShard:
 
     @property
     def cancel(self) -> str:
-        """Who asked for the job to be canceled; empty: nobody did. A step that was not told, neither
-        with its claim nor when it asked here, is run again at once."""
+        """Who asked for the job to be canceled; empty: nobody did. A step that was told neither
+        with its claim nor when it asked here is run again at once."""
         self._saw_cancel = bool(self._cancel)
         return self._cancel
 
