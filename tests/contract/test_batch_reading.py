@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock.batch import Batch
+from penstock.batch import Batch, Budget
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound, RedisUnavailable
@@ -192,6 +192,26 @@ def test_a_job_is_paused_and_resumed(client: Client, job: HandMadeJob) -> None:
     assert (kinds[0], kinds[1], kinds[3]) == (QUEUED, PAUSED, RESUMED)
     with pytest.raises(NotFound):
         batches.resume(new_id())
+
+
+def test_a_job_that_has_reached_its_money_cap_gets_another_one(
+    client: Client, job: HandMadeJob
+) -> None:
+    batches, money = client.messages.batches, job.keys.money
+    with pytest.raises(InvalidRequest, match="max_cost_usd: the job was submitted without one"):
+        batches.resume(job.id, max_cost_usd=3)
+    assert not client._redis.exists(money)
+    client._redis.hset(money, mapping={"cap": 2_000_000, "spent": 1_500_000, "reserved:3": 400_000})
+    client._redis.expire(money, 100)
+    job.pause(0, "cost_limit", "no money left")
+    assert batches.retrieve(job.id).budget == Budget(2.0, 1.5, 0.4)
+    resumed = batches.resume(job.id, max_cost_usd=3.25)
+    assert (resumed.paused, resumed.budget) == (None, Budget(3.25, 1.5, 0.4))
+    for amount in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidRequest, match="max_cost_usd: "):
+            batches.resume(job.id, max_cost_usd=amount)
+    with pytest.raises(NotFound):
+        batches.resume(new_id(), max_cost_usd=1)
 
 
 def test_a_job_that_is_to_be_canceled_tells_since_when(client: Client, job: HandMadeJob) -> None:
