@@ -35,7 +35,7 @@ class Exchange:
         }
         self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
         self.request_id = request_id
-        self.body: bytes | bytearray = b""
+        self.body = bytearray()
         self.size = 0
         self.dropped = False
         self.status = 0
