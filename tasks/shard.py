@@ -137,6 +137,7 @@ class ClaimedShard:
             "type": events.PROGRESS,
             "step": step,
             "shard": changed.number,
+            "state": changed.state,
             "batch_id": changed.batch_id,
             "requests": changed.requests,
             "counts": orjson.loads(orjson.dumps(changed.counts)),
