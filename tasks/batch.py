@@ -45,7 +45,9 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
                 )
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
-        return _last(task, {"state": "skipped", "reason": str(error)})
+        return _last(
+            task, {"state": "skipped", "reason": str(error) or "claimed by another worker"}
+        )
     for number in (*step.wake, *((shard,) if step.back else ())):
         _wake(job, number)
     if step.back or wait_s < 0:
