@@ -41,7 +41,8 @@ errored=TYPE        is this error, as a request of a batch
 
 Faults are directives too, or are put in force with `Control.fault(...)`. K counts
 `content_block_delta` events of any block; it may be `last`, or negative to count
-from the end. A message that is not streamed breaks off in the middle of its body.
+from the end, or `stop`: just before message_stop. A message that is not streamed
+breaks off in the middle of its body.
 
 ==================  =============================================================
 Fault               What happens
