@@ -1,4 +1,4 @@
-"""One claimed request while a worker runs it: its record, its outbox and its transcript."""
+"""One claimed request while a worker runs it: its record, its outbox and its answer so far."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from penstock.connection import Connection
 from penstock.events import Cursor
 from penstock.records import now_ms
 from penstock.scripts import script
+from tasks.answer import Answer
 from tasks.continuation import OnBreak
 from tasks.outbox import Outbox
-from tasks.transcript import Transcript
 from tasks.usage import Usage
 
 _FIELDS = (
@@ -49,7 +49,7 @@ class Work:
     body: dict[str, Any] | None  #: None: it has expired
     headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
     attempts: int = 0  #: calls of the API made so far
-    transcript: Transcript = field(default_factory=Transcript)
+    answer: Answer = field(default_factory=Answer)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
@@ -119,9 +119,9 @@ class Work:
                 break
         if trimmed:
             text = await connection.get(self.outbox.keys.text)
-            self.transcript.restore((text or b"").decode(), published)
+            self.answer.restore((text or b"").decode(), published)
         for data in published:
-            self.transcript.apply(data)
+            self.answer.apply(data)
 
     def start_attempt(self) -> None:
         """Note that the API is called (again)."""

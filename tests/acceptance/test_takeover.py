@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
-from penstock.events import Event
+from penstock.events import END, Event
 from penstock.stack import WorkerProcess
 from penstock.stream import StreamRequest
 from penstock.testing import wait_until
@@ -113,6 +113,24 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
         assert request.text() == text_of(content(events))
         assert [reason for _, reason in resumes(events)] == ["takeover"] * was_hit
         assert request.record().fields.get("deaths") == ("1" if was_hit else None)
+
+
+@pytest.mark.parametrize("on_break", ["continue", "fail"])
+def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
+    client: Client, stage: Stage, on_break: str
+) -> None:
+    body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
+    request = client.messages.enqueue(on_break=on_break, **body)
+    follower = Follower(request)
+    wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
+    stage.worker_of(request).kill()
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert [event.type for event in events[-3:]] == ["message_delta", "message_stop", END]
+    end = events[-1].data
+    assert (end["state"], end["attempts"], resumes(events)) == ("done", 1, [])
+    assert end["usage"]["output_tokens"] == events[-3].data["usage"]["output_tokens"]
+    assert stage.control.stats()["messages_streamed"] == 1
 
 
 def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: Stage) -> None:
