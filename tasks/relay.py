@@ -33,7 +33,7 @@ from tasks.patience import patiently
 from tasks.publisher import Publisher
 from tasks.refusals import wait_s
 from tasks.sse import SSEDecoder
-from tasks.work import Refused, Work
+from tasks.work import Postponed, Refused, Work
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +55,6 @@ class Outcome:
 
 class _Interrupted(Exception):
     """The stream was canceled or handed over, or is not ours any more."""
-
-
-class _NotNow(Exception):
-    """The call is not to be made now; the request goes back to the queue."""
-
-    def __init__(self, reason: str, countdown_s: float) -> None:
-        super().__init__(reason)
-        self.countdown_s = countdown_s
 
 
 class _Failed(Exception):
@@ -100,6 +92,8 @@ class Relay:
             work = await Work.claim(self._redis, self._settings, id, self._worker)
         except Refused as refused:
             return Outcome("skipped", reason=str(refused))
+        except Postponed as later:
+            return Outcome("retry", reason=str(later), countdown_s=later.countdown_s)
         work.hand_over = self._closing
         self._running[id] = work
         self._publisher.watch(work.outbox, work.interrupt.set)
@@ -133,7 +127,7 @@ class Relay:
             await self._interruptible(self._until_complete(work), work)
         except _Interrupted:
             return await self._interrupted(work)
-        except _NotNow as later:
+        except Postponed as later:
             return await self._back_to_queue(work, str(later), later.countdown_s)
         except _Failed as failed:
             return await self._finish(work, State.FAILED, error=failed.error)
@@ -257,13 +251,13 @@ class Relay:
             )
 
     async def _wait_for_turn(self, work: Work) -> None:
-        """Ask the rate gate. Raises `_NotNow`: a request that waits holds no slot."""
+        """Ask the rate gate. Raises `Postponed`: a request that waits holds no slot."""
         wait = await self._gate.wait_s(work.model, work.id)
         if wait > 0:
-            raise _NotNow("waiting for its turn at the API's rate limit", wait)
+            raise Postponed("waiting for its turn at the API's rate limit", wait)
 
     async def _refused(self, work: Work, planned: Plan, error: Exception) -> None:
-        """The API gave no answer: raises `_NotNow` or `_Failed`, or returns to try otherwise."""
+        """The API gave no answer: raises `Postponed` or `_Failed`, or returns to try otherwise."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._gate.report(
@@ -285,7 +279,7 @@ class Relay:
             raise _Failed(_counted(problem, refusals))
         longest = self._settings.refusal_max_wait_s
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        raise _NotNow(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
+        raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
 
     async def _interrupted(self, work: Work) -> Outcome:
         if work.outbox.lost:

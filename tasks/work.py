@@ -35,6 +35,14 @@ class Refused(Exception):
     """The record cannot be claimed; the message says why."""
 
 
+class Postponed(Exception):
+    """It is not the time for this request; it goes back to the queue."""
+
+    def __init__(self, reason: str, countdown_s: float) -> None:
+        super().__init__(reason)
+        self.countdown_s = countdown_s
+
+
 @dataclass(slots=True)
 class Work:
     """A claimed request."""
@@ -60,10 +68,15 @@ class Work:
     async def claim(
         cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
     ) -> "Work":
-        """Claim a request and read what is known of it. Raises `Refused`."""
+        """Claim a request and read what is known of it. Raises `Refused` or `Postponed`."""
         keys = settings.keys.request(id)
-        names = [keys.meta, keys.lease, settings.keys.live]
+        names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
         claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
+        if claim[0] == b"settling":
+            reason = (
+                "Redis was restarted, and running requests are for their workers to claim again"
+            )
+            raise Postponed(reason, claim[1] / 1000)
         if claim[0] != b"claimed":
             raise Refused(_WHY_NOT[claim[0]])
         _, epoch, n, cancel, deaths = claim

@@ -219,6 +219,35 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
     assert content(follower.all()) == stage.truth(body)
 
 
+def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, stage: Stage) -> None:
+    """The wake-up is in the queue again, and another worker takes it before the first one knows
+    that Redis is back."""
+    told(client.messages.enqueue(**asked("Before. [[sim rate=0]]")))
+    stage.control.reset()
+    first, second = stage.alive()
+    for worker in (first, second):
+        os.kill(worker.pid, signal.SIGSTOP)
+    body = long("Paid once.")
+    request = client.messages.enqueue(**body)
+    size = stage.written()
+    os.kill(first.pid, signal.SIGCONT)
+    follower = Follower(request)
+    wait_until(lambda: len(follower.events) > 20, what="a good part of it")
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        stage.restart_redis(keep=size)
+        os.kill(second.pid, signal.SIGCONT)
+        wait_until(
+            lambda: stage.connection.llen("streams") == 0, what="another worker to take the wake-up"
+        )
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert (resumes(events), events[-1].data["attempts"]) == ([], 1)
+    assert stage.control.stats()["messages_streamed"] == 1
+
+
 def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
     client: Client, stage: Stage
 ) -> None:
