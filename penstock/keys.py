@@ -14,7 +14,7 @@ They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks f
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last three
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last four
 #: are Celery's own.
 PERMANENT: Final = (
     "streams*",
@@ -30,6 +30,7 @@ PERMANENT: Final = (
     "*:jobs",
     "*:live",
     "*:live-shards",
+    "*:run",
 )
 
 
@@ -167,6 +168,14 @@ class Keys:
         """String, PX a few seconds. The worker that does the reaping now. Written and read by
         workers."""
         return f"{self.prefix}:reaper"
+
+    @property
+    def run(self) -> str:
+        """Hash, permanent. The Redis process that was seen last: ``id`` (its run_id) and
+        ``since_ms`` (when it was first seen, if another one was before it). Until a lease after
+        that nothing is claimed, since claims may have been lost. Written and read by the scripts
+        that claim."""
+        return f"{self.prefix}:run"
 
     @property
     def control(self) -> str:

@@ -17,7 +17,7 @@ from penstock.wakeups import send_shard
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.later import later
-from tasks.shard import ClaimedShard, Fenced, NotClaimed
+from tasks.shard import ClaimedShard, Fenced, NotClaimed, Settling
 from tasks.step import Step
 from workers.app import app, settings
 from workers.process import process_name
@@ -43,6 +43,8 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
                     done=step.done,
                     pause=step.pause,
                 )
+    except Settling as error:
+        raise later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
         return _last(
