@@ -1,6 +1,6 @@
 """``client.messages.batches``: jobs of message batches in the shape of the SDK."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -8,17 +8,18 @@ from typing import Any, Self
 import orjson
 
 from penstock.connection import Connection, translated
-from penstock.errors import NotEnded
+from penstock.errors import NotEnded, RedisUnavailable
 from penstock.events import Event
 from penstock.hub import Hub
 from penstock.ids import new_id
+from penstock.job_options import JobOptions
 from penstock.jobs import Job, JobRecords
 from penstock.reader import follow
 from penstock.records import checked_id
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard
 from penstock.states import State
-from penstock.submission import JobOptions, Submission
+from penstock.submission import Submission
 from penstock.views import View
 from penstock.wakeups import WakeUps
 
@@ -82,25 +83,44 @@ class Batches:
         self._records = JobRecords(connection, settings)
         self._wakeups = wakeups
 
-    def create(self, *, requests: Iterable[Any]) -> Batch:
+    def create(
+        self,
+        *,
+        requests: Iterable[Any],
+        betas: Sequence[str] = (),
+        extra_headers: Mapping[str, str] | None = None,
+        max_cost_usd: float | None = None,
+        canary: int = 0,
+        shard_requests: int | None = None,
+    ) -> Batch:
         """Enqueue a job and return it at once.
 
-        ``requests`` is any iterable of ``{"custom_id": …, "params": …}``, read once. Raises
-        `InvalidRequest` naming the line and the field, or `RedisUnavailable`; nothing is kept
-        and nothing enqueued then.
+        ``requests`` is any iterable of ``{"custom_id": …, "params": …}``, read once; custom_ids are
+        unique over the whole job, which may be larger than a batch of the API. A request may also
+        have ``betas`` of its own. ``betas`` and ``extra_headers`` (``anthropic-*`` only) go with
+        every call to the API. ``max_cost_usd``: the job is paused before it can cost more.
+        ``canary``: so many requests, the first ones, are sent live before anything else is.
+        ``shard_requests``: requests in one batch at the API, in place of the setting.
+
+        Raises `InvalidRequest` naming the line and the field, or `RedisUnavailable`; nothing is
+        kept and nothing enqueued then, unless the message says otherwise.
         """
+        options = JobOptions(
+            betas=betas,
+            headers=extra_headers or {},
+            max_cost_usd=max_cost_usd,
+            canary=canary,
+            shard_requests=shard_requests,
+        )
         id = new_id()
         with translated(self._settings):
-            submission = Submission(id, self._redis, self._settings)
-            shards = submission.spool(requests)
-            submission.record(JobOptions())
-            try:
-                for shard in shards:
-                    self._wakeups().batch(id, shard.number, shard.model)
-            except BaseException:
-                self._records.discard(id)
-                raise
+            submission = Submission(id, self._redis, self._settings, options)
+            submission.spool(requests)
+            submission.enqueue(lambda shard: self._wakeups().batch(id, shard.number, shard.model))
+        try:
             return self.retrieve(id)
+        except RedisUnavailable as error:
+            raise RedisUnavailable(f"job {id} is enqueued, but cannot be read: {error}") from error
 
     def retrieve(self, id: str) -> Batch:
         """The job as it stands. Raises `NotFound`."""
