@@ -55,7 +55,8 @@ class BatchStage:
         id = new_id()
         submission = Submission(id, self.redis, self.settings)
         submission.spool(
-            {"custom_id": f"r-{place}", "params": params(text)} for place, text in enumerate(texts)
+            {"custom_id": f"r-{place}", "params": params(text, max_tokens=20_000)}
+            for place, text in enumerate(texts)
         )
         submission.record(JobOptions(**options))
         return StagedJob(self, id)

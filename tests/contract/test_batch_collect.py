@@ -157,7 +157,7 @@ def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> N
     assert child.state == "planned"
     assert (child.requests, child.round, child.first, child.last) == (3, 1, 1, 3)
     assert child.counts == Counts(processing=3)
-    assert child.weight["claude-haiku-4-5"][1] == 600
+    assert child.weight["claude-haiku-4-5"][1] == 60_000
     assert job.meta("left") == "1"
     assert stage.redis.zscore(stage.settings.keys.live_shards, f"{job.id}/1") is not None
 
