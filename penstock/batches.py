@@ -1,12 +1,13 @@
 """``client.messages.batches``: jobs of message batches in the shape of the SDK."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.batch import Batch
 from penstock.batch_reading import BatchReading
 from penstock.connection import Connection, translated
-from penstock.errors import NotEnded, RedisUnavailable
+from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.hub import Hub
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
@@ -73,11 +74,20 @@ class Batches(BatchReading):
             self._records.cancel(id, who)
             return self.retrieve(id)
 
-    def resume(self, id: str, *, who: str = "client") -> Batch:
+    def resume(self, id: str, *, who: str = "client", max_cost_usd: float | None = None) -> Batch:
         """Let a paused job go on, once what it was paused for is put right; nothing happens to one
-        that is not paused. Raises `NotFound`."""
+        that is not paused.
+
+        ``max_cost_usd``: a new money cap, for a job that has reached its own. Raises `NotFound` or
+        `InvalidRequest`.
+        """
+        cap = None
+        if max_cost_usd is not None:
+            if not 0 < max_cost_usd < math.inf:
+                raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")
+            cap = int(max_cost_usd * 1_000_000)
         with translated(self._settings):
-            self._records.resume(id, who)
+            self._records.resume(id, who, cap)
             return self.retrieve(id)
 
     def delete(self, id: str) -> None:
