@@ -1,17 +1,18 @@
 """``client.messages.batches``: jobs of message batches in the shape of the SDK."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.batch import Batch
 from penstock.batch_reading import BatchReading
 from penstock.connection import Connection, translated
-from penstock.errors import InvalidRequest, NotEnded
+from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.hub import Hub
 from penstock.ids import new_id
+from penstock.job_options import JobOptions
 from penstock.settings import ClientSettings
-from penstock.submission import JobOptions, Submission
+from penstock.submission import Submission
 from penstock.wakeups import WakeUps
 
 
@@ -28,25 +29,44 @@ class Batches(BatchReading):
         super().__init__(connection, settings, hub)
         self._wakeups = wakeups
 
-    def create(self, *, requests: Iterable[Any]) -> Batch:
+    def create(
+        self,
+        *,
+        requests: Iterable[Any],
+        betas: Sequence[str] = (),
+        extra_headers: Mapping[str, str] | None = None,
+        max_cost_usd: float | None = None,
+        canary: int = 0,
+        shard_requests: int | None = None,
+    ) -> Batch:
         """Enqueue a job and return it at once.
 
-        ``requests`` is any iterable of ``{"custom_id": …, "params": …}``, read once. Raises
-        `InvalidRequest` naming the line and the field, or `RedisUnavailable`; nothing is kept
-        and nothing enqueued then.
+        ``requests`` is any iterable of ``{"custom_id": …, "params": …}``, read once; custom_ids are
+        unique over the whole job, which may be larger than a batch of the API. A request may also
+        have ``betas`` of its own. ``betas`` and ``extra_headers`` (``anthropic-*`` only) go with
+        every call to the API. ``max_cost_usd``: the job is paused before it can cost more.
+        ``canary``: so many requests, the first ones, are sent live before anything else is.
+        ``shard_requests``: requests in one batch at the API, in place of the setting.
+
+        Raises `InvalidRequest` naming the line and the field, or `RedisUnavailable`; nothing is
+        kept and nothing enqueued then, unless the message says otherwise.
         """
+        options = JobOptions(
+            betas=betas,
+            headers=extra_headers or {},
+            max_cost_usd=max_cost_usd,
+            canary=canary,
+            shard_requests=shard_requests,
+        )
         id = new_id()
         with translated(self._settings):
-            submission = Submission(id, self._redis, self._settings)
-            shards = submission.spool(requests)
-            submission.record(JobOptions())
-            try:
-                for shard in shards:
-                    self._wakeups().batch(id, shard.number, shard.model)
-            except BaseException:
-                self._records.discard(id)
-                raise
+            submission = Submission(id, self._redis, self._settings, options)
+            submission.spool(requests)
+            submission.enqueue(lambda shard: self._wakeups().batch(id, shard.number, shard.model))
+        try:
             return self.retrieve(id)
+        except RedisUnavailable as error:
+            raise RedisUnavailable(f"job {id} is enqueued, but cannot be read: {error}") from error
 
     def cancel(self, id: str, *, who: str = "client") -> Batch:
         """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""

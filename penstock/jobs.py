@@ -129,11 +129,11 @@ class JobRecords:
         return sorted(found, reverse=True)
 
     def discard(self, id: str) -> None:
-        """Remove a job that could not be announced, or that has ended, with all it holds."""
+        """Remove a job that has ended, with all it holds."""
         job = self.read(id)
         keys, shared = self._settings.keys.job(id), self._settings.keys
         store = self._store(job.record, keys)
-        store.remove(name for shard in job.shards for name in shard.chunk_names)
+        store.clear(name for shard in job.shards for name in shard.chunk_names)
         self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
         self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
         self._redis.zrem(shared.jobs, id)
