@@ -6,13 +6,22 @@ thread, so there is one implementation of each.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+)
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
+from penstock.async_requests import create_in_thread
 from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
 from penstock.batches import Batch, Batches
 from penstock.client import Client
@@ -137,9 +146,12 @@ class AsyncBatches:
         self._settings = settings
         self._reader = reader
 
-    async def create(self, *, requests: Iterable[Any]) -> Batch:
-        """Enqueue a job and return it at once; ``requests`` is read in a thread."""
-        return await asyncio.to_thread(self._sync.create, requests=requests)
+    async def create(
+        self, *, requests: Iterable[Any] | AsyncIterable[Any], **options: Any
+    ) -> Batch:
+        """Enqueue a job and return it at once. ``requests`` may be an async iterable as well; any
+        other is read in a thread. Options and errors as of `penstock.batches.Batches.create`."""
+        return await create_in_thread(self._sync.create, requests, **options)
 
     async def retrieve(self, id: str) -> Batch:
         """The job as it stands. Raises `NotFound`."""
