@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from penstock import events
-from penstock.batches import Batch
+from penstock.batch import Batch
 from penstock.chunks import pack
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
