@@ -7,6 +7,7 @@ leaves no job, and its chunks expire. A job of a million requests never lies in 
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from penstock.background import BackgroundWriter
 from penstock.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.connection import Connection
 from penstock.custom_ids import CustomIds
-from penstock.errors import InvalidRequest, RedisUnavailable
+from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.job_options import JobOptions
 from penstock.keys import JobKeys
 from penstock.planner import Betas, Planned, Planner
@@ -213,7 +214,8 @@ class Submission:
                 self._redis, [*names, shared.live_shards, shared.jobs], []
             )
             if gone:
-                self._chunks.clear(self._names)
+                with suppress(SpoolUnavailable):  # the reaper will see to it
+                    self._chunks.clear(self._names)
         except redis.RedisError:
             if not self._may_be_there:
                 return True
