@@ -22,11 +22,12 @@ from penstock import names
 from penstock.connection import Connection, connect
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
+from penstock.job_options import JobOptions
 from penstock.processes import LocalProcess
 from penstock.records import now_ms
 from penstock.shards import Shard
 from penstock.stack import SIMULATOR_KEY, python_path
-from penstock.submission import JobOptions, Submission
+from penstock.submission import Submission
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard
@@ -64,10 +65,10 @@ class Job:
         self.id = new_id()
         self._settings = settings
         self._redis = redis
-        submission = Submission(self.id, redis, settings)
+        submission = Submission(self.id, redis, settings, JobOptions())
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
-        submission.record(JobOptions())
+        submission.enqueue(lambda _: None)
         self._put(
             self.shard().but(
                 state="ended", requests=lines, batch_id=BATCH, nonce=NONCE, created_ms=now_ms()
