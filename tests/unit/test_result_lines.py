@@ -98,7 +98,7 @@ def test_the_short_way_decides_like_the_long_one(lines: list[bytes]) -> None:
 @quick
 @given(st.lists(written(), max_size=8))
 def test_every_stored_line_begins_alike_and_says_what_it_said(lines: list[bytes]) -> None:
-    said = {}
+    said: dict[str, Any] = {}
     for line in lines:
         fields = json.loads(line)
         said.setdefault(fields["custom_id"], fields)
