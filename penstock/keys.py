@@ -14,7 +14,7 @@ They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks f
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last three
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last five
 #: are Celery's own.
 PERMANENT: Final = (
     "streams*",
@@ -30,6 +30,8 @@ PERMANENT: Final = (
     "*:jobs",
     "*:live",
     "*:live-shards",
+    "*:run",
+    "*:spools",
 )
 
 
@@ -52,8 +54,9 @@ class RecordKeys:
         (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
-        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``paused`` and
-        ``alarm`` (JSON: ``type``, ``message``, ``at_ms``).
+        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``held``
+        (``canary``: nothing else is sent before it has its results), ``paused`` and ``alarm``
+        (JSON: ``type``, ``message``, ``at_ms``).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")
@@ -114,9 +117,9 @@ class JobKeys(RecordKeys):
     @property
     def claims(self) -> str:
         """Hash, sliding. ``<shard>`` → ``<epoch> <worker>`` of its last claim, which every write
-        is checked against; ``<shard>:due`` → the time in ms before which a wake-up for it finds
-        nothing to do; ``<shard>:woken`` → wake-ups that the reaper sent since the last claim.
-        Written and read by the scripts."""
+        is checked against, without the worker once it is given up; ``<shard>:due`` → the time in
+        ms before which a wake-up for it finds nothing to do; ``<shard>:woken`` → wake-ups that the
+        reaper sent since the last claim. Written and read by the scripts."""
         return self._key("claims")
 
     def shard_lease(self, shard: int) -> str:
@@ -169,6 +172,14 @@ class Keys:
         return f"{self.prefix}:reaper"
 
     @property
+    def run(self) -> str:
+        """Hash, permanent. The Redis process that was seen last: ``id`` (its run_id) and
+        ``since_ms`` (when it was first seen, if another one was before it). Until a lease after
+        that nothing is claimed, since claims may have been lost. Written and read by the scripts
+        that claim."""
+        return f"{self.prefix}:run"
+
+    @property
     def control(self) -> str:
         """Channel. The id of a request whose record asks for attention (it was canceled): a
         wake-up for the worker that holds it. Published by who cancels, subscribed to by workers."""
@@ -197,6 +208,13 @@ class Keys:
         return f"{self.prefix}:jobs"
 
     @property
+    def spools(self) -> str:
+        """Sorted set, permanent. ``<job> <address>`` of every job whose chunks lie elsewhere than
+        in Redis → the time in ms after which they can go if the job has no record. Written by
+        whoever writes chunks, read by the reaper, which removes what is left behind."""
+        return f"{self.prefix}:spools"
+
+    @property
     def live_shards(self) -> str:
         """Sorted set, permanent. ``<job>/<shard>`` of every shard that is not done with → when the
         reaper looks at it next, in ms of Redis's clock. Written by the scripts, read by the
@@ -211,14 +229,17 @@ class Keys:
         return f"{self.prefix}:slots"
 
     def tag(self, requests: int) -> str:
-        """String, EX 26 h. ``<job>/<shard>/<nonce>`` of the one create call with so many requests
-        whose fate is open, or was given up: no other call of this size is made meanwhile, so that
-        a batch in the API's list can be told by its size. Written by the create step."""
+        """Hash, EX 26 h, sliding. The create calls with so many requests whose fate is not known:
+        ``open:<job>/<shard>`` → nonce of the one that is out; no other call of this size is made
+        meanwhile, so that a batch in the API's list can be told by its size.
+        ``lost:<job>/<shard>`` → time in ms of the newest batch from before one that was given up,
+        whose own batch may still appear. Written and read by the create step."""
         return f"{self.prefix}:tag:{requests}"
 
     def bound(self, batch_id: str) -> str:
-        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to. Written by the create
-        step, read when a batch is looked for, so that none is taken for another's."""
+        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to, or is guessed to (the
+        shard's record tells). Written by the create step, read when a batch is looked for, so that
+        none is taken for another's."""
         return f"{self.prefix}:batch:{batch_id}"
 
     @property

@@ -13,6 +13,7 @@ import orjson
 
 from . import limits, validation
 from .batch_judge import judge
+from .batch_scan import scan
 from .batch_store import Batch, Lines, now_utc
 from .errors import ApiError, invalid
 from .exchange import Exchange
@@ -50,7 +51,7 @@ async def create(exchange: Exchange, state: State, fault: Fault | None) -> Batch
         if fault.drop_before_commit:
             await exchange.drop(reset=bool(fault.reset))
             return None
-    draft = await _draft(exchange)
+    draft = await _draft(exchange, quick=bool(state.options.quick_create))
     _refuse_over_limits(state, len(draft.custom_ids))
     if is_late:
         # The client may leave, and the batch is made all the same.
@@ -112,11 +113,15 @@ def _until_next(found: list[Batch], now: datetime) -> int:
     return min(60, max(1, math.ceil(left)))
 
 
-async def _draft(exchange: Exchange) -> Draft:
+async def _draft(exchange: Exchange, *, quick: bool) -> Draft:
     """Read what was sent; raises ApiError for what is refused at once."""
     version = validation.check_version(exchange.headers)
+    betas = exchange.headers.get("anthropic-beta", "")
+    found = scan(exchange.body) if quick else None
+    if found is not None and len(found[0]) <= MAX_REQUESTS:
+        return Draft(*found, version, betas)
     requests = _requests(exchange.body)
-    exchange.body = b""
+    exchange.body = bytearray()
     custom_ids, lines = Lines(), Lines()
     for place, request in enumerate(requests):
         custom_ids.append(request["custom_id"].encode())
@@ -124,7 +129,7 @@ async def _draft(exchange: Exchange) -> Draft:
         requests[place] = None
         if place % _TURN == 0:
             await asyncio.sleep(0)
-    return Draft(custom_ids, lines, version, exchange.headers.get("anthropic-beta", ""))
+    return Draft(custom_ids, lines, version, betas)
 
 
 def _requests(raw: bytes | bytearray) -> list[Any]:

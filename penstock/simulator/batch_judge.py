@@ -10,12 +10,18 @@ from . import batch_lines
 from .batch_store import Batch, Lines, Outcome
 from .state import State
 
-_TURN = 100
-"""Lines judged before other connections get their turn."""
+_TURN = 20
+"""Lines judged before other connections get their turn: with each part of a body
+that arrives meanwhile, so that more would make large creates slow."""
 
 
 async def judge(batch: Batch, state: State) -> None:
-    """Judge the lines of a batch, which cannot end before."""
+    """Judge the lines of a batch, which cannot end before; one batch after the other."""
+    async with state.judging:
+        await _judge(batch, state)
+
+
+async def _judge(batch: Batch, state: State) -> None:
     for place, raw in enumerate(batch.lines):
         line = batch_lines.read(raw, batch.version, batch.betas)
         outcome = line.outcome

@@ -34,22 +34,30 @@ class Lines:
     def __init__(self, lines: Iterable[bytes] = ()) -> None:
         """Begin with some lines."""
         self._data = bytearray()
-        self._ends = array("Q", [0])
+        self._bounds = array("Q", [0])
+        self._gap = 0
         for line in lines:
             self.append(line)
+
+    @classmethod
+    def within(cls, data: bytearray, bounds: array[int], *, gap: int) -> Lines:
+        """Return lines of existing data, from each bound to `gap` bytes before the next."""
+        lines = cls()
+        lines._data, lines._bounds, lines._gap = data, bounds, gap
+        return lines
 
     def append(self, line: bytes) -> None:
         """Add a line."""
         self._data += line
-        self._ends.append(len(self._data))
+        self._bounds.append(len(self._data))
 
     def __len__(self) -> int:
         """Return the number of lines."""
-        return len(self._ends) - 1
+        return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> bytes:
         """Return a line."""
-        return bytes(self._data[self._ends[index] : self._ends[index + 1]])
+        return bytes(self._data[self._bounds[index] : self._bounds[index + 1] - self._gap])
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield every line."""

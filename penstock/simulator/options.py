@@ -25,6 +25,7 @@ class Options:
     list_lag_s: float = _option(0.0, "Time from a batch's creation until it is listed.")
     batch_answer_bytes: int = _option(0, "Size of a batch's answers; 0 derives it from the prompt.")
     prerender: int = _option(0, "1 writes results before a batch ends, 0 while they are read.")
+    quick_create: int = _option(0, "1 finds a batch's requests without reading the JSON.")
     requests_per_minute: int = _option(0, "Allowance of POST /v1/messages; 0 is none.")
     minute_seconds: float = _option(60.0, "Length of that minute; tests shorten it.")
     log_size: int = _option(1000, "Requests kept for GET /_sim/requests.")

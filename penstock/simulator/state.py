@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -61,6 +62,7 @@ class State:
     faults: Faults = field(default_factory=Faults)
     batches: BatchStore = field(default_factory=BatchStore)
     background: Background = field(default_factory=Background)
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
     sightings: Counter[int] = field(default_factory=Counter)
     """How often a request that passes later was seen in a batch, by the hash of its params."""
     live_paid: Counter[int] = field(default_factory=Counter)

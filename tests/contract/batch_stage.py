@@ -13,13 +13,14 @@ from penstock.chunks import lines_of
 from penstock.connection import Connection, connect
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
+from penstock.job_options import JobOptions
 from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.shards import Shard, wire_id
 from penstock.simulator.control import Control
 from penstock.spool import open_spool
 from penstock.stack import SIMULATOR_KEY
-from penstock.submission import JobOptions, Submission
+from penstock.submission import Submission
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard
@@ -53,12 +54,12 @@ class BatchStage:
     def submit(self, *texts: str, **options: Any) -> "StagedJob":
         """Record a job with a request for each text."""
         id = new_id()
-        submission = Submission(id, self.redis, self.settings)
+        submission = Submission(id, self.redis, self.settings, JobOptions(**options))
         submission.spool(
             {"custom_id": f"r-{place}", "params": params(text, max_tokens=20_000)}
             for place, text in enumerate(texts)
         )
-        submission.record(JobOptions(**options))
+        submission.enqueue(lambda _: None)
         return StagedJob(self, id)
 
     def sent(self, *texts: str, ended: bool = True, **options: Any) -> "StagedJob":
