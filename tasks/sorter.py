@@ -50,6 +50,8 @@ class Sorter:
         digits = line[first:end]
         if not (line.startswith(head) and line.startswith(ID_END, end) and digits.isdigit()):
             return False
+        if not line.endswith(b"}"):
+            return False  # cut, or with a blank behind it
         index = int(digits)
         if index >= len(seen) or seen[index]:
             return False
