@@ -72,6 +72,8 @@ class _LoopSource(_Source):
     def _pages(self, requests: AsyncIterator[Any]) -> Iterator[Any]:
         while True:
             self._page = asyncio.run_coroutine_threadsafe(_page_of(requests), self._loop)
+            if self._stopped.is_set():  # by one who may not have seen this page
+                self._page.cancel()
             page = self._page.result()
             if not page:
                 return

@@ -117,7 +117,10 @@ class Submission:
             custom_id, params, betas = check_line(request)
             if before := self._used.use(custom_id, line):
                 raise _used_in(before, custom_id)
-            betas = self._all_betas(line, betas)
+            if betas or line <= self._options.canary:
+                betas = self._all_betas(line, betas)
+            else:
+                betas = self._betas
             encoded = _encoded(params)
         except InvalidRequest as error:
             raise error.at_line(line) from None
