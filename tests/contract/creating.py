@@ -86,6 +86,11 @@ class Creating:
             self.step(id, number, api=api)
             raise AssertionError("nobody died")
 
+    def settle(self, id: str, number: int = 0) -> None:
+        """Let the time pass in which nothing is claimed behind a restart of Redis."""
+        self.desk.connection.delete(self.desk.settings.keys.run)
+        self.desk.connection.delete(self.desk.keys(id).shard_lease(number))
+
     def refuse(self, status: int, **more: Any) -> None:
         """Refuse the next create call."""
         self.control.fault(status=status, method="POST", path=BATCHES, **more)

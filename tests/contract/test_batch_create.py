@@ -12,6 +12,7 @@ from penstock.jobs import JobRecords
 from penstock.records import now_ms
 from tasks import slots
 from tasks.batch_create import CreateStep
+from tasks.batch_poll import PollStep
 from tasks.shard import ClaimedShard, Fenced, NotClaimed
 from tasks.step import Step
 from tests.contract.creating import Creating
@@ -204,6 +205,16 @@ def test_batches_wait_for_slots_and_are_woken_for_them(
     creating.step(id, 1)
     assert len(creating.control.batches()) == 2
     assert freed(creating, id) == ()
+
+
+def test_a_batch_that_has_ended_lets_another_of_its_job_go(creating: Creating) -> None:
+    creating.restart(active_batches_limit=1)
+    id = creating.submit(*TWO)
+    creating.control.end_batch(creating.step(id, 0).summary["batch_id"])
+    creating.step(id, 1)
+    poll = PollStep(creating.desk.settings, creating.api)
+    assert creating.desk.step(poll.run, id).wake == (1,)
+    assert creating.step(id, 1).summary["batch_id"]
 
 
 def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> None:

@@ -207,7 +207,7 @@ def test_a_claim_can_end_its_job(desk: Desk, id: str) -> None:
         work.write(work.shard.but(counts=Counts(succeeded=1)))
         work.end(State.DONE, {"type": events.END, "state": State.DONE}, cost="1")
     job = JobRecords(desk.connection, desk.settings).read(id)
-    assert (job.state, job.counts) == (State.DONE, Counts(succeeded=1))
+    assert (job.state, job.shards[0].counts) == (State.DONE, Counts(succeeded=1))
     assert job.record.fields["cost"] == "1"
     with pytest.raises(NotClaimed, match="ended"), desk.claimed(id):
         pytest.fail("claimed an ended job")

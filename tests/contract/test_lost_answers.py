@@ -10,6 +10,7 @@ from penstock.embedded import EmbeddedRedis
 from penstock.jobs import JobRecords
 from penstock.testing import wait_until
 from tasks import reconcile, tags
+from tasks.batch_poll import PollStep
 from tasks.shard import Fenced
 from tasks.step import Step
 from tests.contract.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
@@ -138,7 +139,7 @@ def test_without_redis_no_body_is_completed(creating: Creating) -> None:
             own.step(id, api=api)
         assert own.control.batches() == []
         with EmbeddedRedis(port=server.port, folder=server.folder):
-            own.desk.connection.delete(own.desk.keys(id).shard_lease(0))
+            own.settle(id)
             own.step(id)
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()
@@ -153,7 +154,7 @@ def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) ->
             own.step(id, api=api)
         with EmbeddedRedis(port=server.port, folder=server.folder):
             assert own.shard(id).sent_ms
-            own.desk.connection.delete(own.desk.keys(id).shard_lease(0))
+            own.settle(id)
             assert own.step(id).countdown_s is None
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()
@@ -296,6 +297,20 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
     assert creating.meta(none, "left") == "0"
     assert len(creating.control.batches()) == 1
     creating.assert_holds_nothing(none)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_found_batch_is_canceled_at_the_api_only_where_it_must_be_ours(
+    creating: Creating, exclusive: bool
+) -> None:
+    creating.restart(workspace_exclusive=exclusive)
+    id = creating.submit([params()])
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    creating.step(id)
+    creating.cancel(id)
+    creating.desk.step(PollStep(creating.desk.settings, creating.api).run, id)
+    assert bool(only_batch(creating)["canceled"]) is exclusive
 
 
 def test_a_cancel_of_a_call_that_never_went_out_is_immediate(creating: Creating) -> None:

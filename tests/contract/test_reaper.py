@@ -299,7 +299,7 @@ def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -
     id = shard_of(desk)
     keys = desk.keys.job(id)
     claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims, desk.keys.live_shards]
-    script("shard_claim")(desk.connection, claim, [0, "dies", 700, 0])
+    script("shard_claim")(desk.connection, [*claim, desk.keys.run], [0, "dies", 700, 0])
     desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
     desk.reap(lambda: desk.sent_shards)
     assert desk.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]

@@ -32,7 +32,9 @@ class Held:
     def claim(self, worker: str = "w", *, early_ms: int = 0, lease_ms: int = 60_000) -> Any:
         keys = self.keys
         names = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims, self.live]
-        return script("shard_claim")(self.redis, names, [0, worker, lease_ms, early_ms])
+        return script("shard_claim")(
+            self.redis, [*names, self.desk.settings.keys.run], [0, worker, lease_ms, early_ms]
+        )
 
     def renew(self, epoch: int, worker: str = "w") -> Any:
         keys = self.keys
@@ -137,6 +139,21 @@ def test_a_message_that_comes_before_its_time_finds_nothing_to_do(held: Held) ->
     assert held.whole() == before
     assert held.claim(early_ms=30_000)[0] == b"claimed"
     assert held.due() is None
+
+
+def test_nothing_is_claimed_before_a_restarted_redis_has_settled(held: Held) -> None:
+    """Claims that it lost are renewed first; the length of a lease is enough for that."""
+    run = held.desk.settings.keys.run
+    assert held.claim()[0] == b"claimed"
+    held.redis.delete(held.keys.shard_lease(0))
+    held.redis.hset(run, "id", "another")
+    before = held.whole()
+    verdict, left = held.claim(lease_ms=60_000)
+    assert verdict == b"settling"
+    assert 0 < left <= 60_000
+    assert held.whole() == before
+    held.redis.hset(run, "since_ms", clock(held.redis) - 60_000)
+    assert held.claim(lease_ms=60_000)[0] == b"claimed"
 
 
 def test_a_job_or_shard_that_is_not_there_is_gone_and_not_made(held: Held) -> None:
