@@ -71,11 +71,6 @@ class Job:
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)
-        self._put(
-            self.shard().but(
-                state="ended", requests=lines, batch_id=BATCH, nonce=NONCE, created_ms=now_ms()
-            )
-        )
         keys = settings.keys.job(self.id)
         ids = ChunkWriter(RedisChunks(redis, keys, settings.batch_ttl_s), "ids-benchmark")
         for place in range(lines):
