@@ -201,5 +201,6 @@ def rejected(shard: Shard) -> Shard:
         created_ms=0,
         ended_ms=0,
         missed_ms=0,
+        refetches=0,
         rejected=(*shard.rejected, shard.batch_id),
     )
