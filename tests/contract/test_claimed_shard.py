@@ -90,6 +90,14 @@ def test_a_step_that_was_not_told_of_a_cancel_is_run_again_at_once(desk: Desk, i
         work.write(work.shard)
         assert work.release(countdown_s=300) == 0
     with desk.claimed(id) as work:
+        # It was told with its claim, so nothing is run in circles.
+        assert work.release(countdown_s=300) == 300
+
+
+def test_a_step_that_asked_and_was_told_waits_as_it_says(desk: Desk, id: str) -> None:
+    with desk.claimed(id) as work:
+        JobRecords(desk.connection, desk.settings).cancel(id, "alice")
+        work.write()
         assert work.cancel == "alice"
         assert work.release(countdown_s=300) == 300
 
