@@ -21,6 +21,7 @@ RUNS: Final[dict[str, tuple[str, str]]] = {
     "submit": ("", "--requests 5000"),
     "collect": ("", "--lines 10000 --rounds 1"),
     "detection": ("", "--rounds 200"),
+    "reconciliation": ("", "--submits 1000"),
 }
 
 

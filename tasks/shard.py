@@ -162,7 +162,7 @@ class ClaimedShard:
         done: bool = False,
         pause: dict[str, Any] | None = None,
     ) -> float:
-        """Give up the claim. Returns the seconds until the shard is due, -1 if it is parked.
+        """Give up the claim. Returns the seconds until the shard is due, below 0 if it is parked.
 
         ``done``: there is nothing left to do for the shard. ``pause``: pause the job for this
         reason, unless it is to be canceled. Raises `Fenced`.
