@@ -142,6 +142,7 @@ class CollectStep:
             spent=settlement(usage, live=shard.live),
             **meta,
         )
+        draft.committed(shard)
         self._remember(work)
         wake = () if pause else tuple(child.number for child in draft.children)
         return Step(summary=_collected(changed).summary, pause=pause, wake=wake)

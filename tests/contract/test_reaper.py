@@ -297,9 +297,10 @@ def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
 
 def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -> None:
     id = shard_of(desk)
-    keys = desk.keys.job(id)
-    claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims, desk.keys.live_shards]
-    script("shard_claim")(desk.connection, [*claim, desk.keys.run], [0, "dies", 700, 0])
+    keys, shared = desk.keys.job(id), desk.keys
+    claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims]
+    claim += [shared.live_shards, shared.run]
+    script("shard_claim")(desk.connection, claim, [0, "dies", 700, 0])
     desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
     desk.reap(lambda: desk.sent_shards)
     assert desk.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]
