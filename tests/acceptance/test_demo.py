@@ -137,7 +137,7 @@ def command(folder: Path, shown: str, name: str) -> str:
         ("redis ", signal.SIGINT, 130),
         ("simulator ", signal.SIGTERM, 143),
         ("> ", signal.SIGINT, 130),
-        ("3. A batch", signal.SIGINT, 130),
+        ("3. A job", signal.SIGINT, 130),
     ],
 )
 def test_the_demo_can_be_ended_at_any_moment(
