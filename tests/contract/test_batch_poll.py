@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import anthropic
+import httpx2
 import orjson
 import pytest
 
@@ -9,6 +11,7 @@ from penstock import names
 from penstock.embedded import EmbeddedRedis
 from penstock.records import now_ms
 from penstock.simulator.control import Control
+from tasks.batch_steps import BatchSteps
 from tests.contract.batch_stage import BatchStage
 
 
@@ -55,6 +58,17 @@ def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
     stage.control.clear_faults()
     job.poll()
     assert job.shard().failures == 0
+
+
+def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
+    with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
+        steps = BatchSteps(stage.settings, api)
+        with job.claimed() as work:
+            step = steps.run(names.BATCH_POLL, work)
+    assert "strange_answer" in step.reason
+    assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
 
 
 def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
