@@ -11,6 +11,7 @@ from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.shards import Counts
 from penstock.simulator.control import Control
+from tasks.tags import tags_of
 from tests.contract.batch_stage import NONCE, BatchStage, StagedJob
 
 
@@ -280,6 +281,21 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     assert shard.step == "penstock.batch.create"
     assert stage.redis.get(stage.settings.keys.bound(batch_id)) is None
     assert job.chunks() == {"requests-0", "ids-0"}
+
+
+def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
+    job = stage.submit("a", "b")
+    job.send(nonce="zzzzzzzzzzzz", sure=False)
+    job.put(job.shard().but(lost=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
+    assert job.collect().back
+    assert job.shard().step == "penstock.batch.collect"
+    job.collect()
+    shard = job.shard()
+    assert (shard.state, shard.nonce, shard.rejected) == ("collected", "zzzzzzzzzzzz", ())
+    assert shard.lost == ("yyyyyyyyyyyy", NONCE)
+    assert sorted(job.results()) == ["r-0", "r-1"]
+    # The batch of the later call, should it appear, is known for a twin.
+    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].lost) == [f"{job.id}/0"]
 
 
 def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
