@@ -86,15 +86,31 @@ def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
 def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) -> None:
     job = stage.submit("a")
     job.bind(0, "msgbatch_gone")
+    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
     step = job.poll()
     assert step.park
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
     job.cancel()
+    # Nobody resumes it now, but to believe it at once could lose what is paid for.
+    for _ in range(8):
+        assert job.poll().countdown_s
     job.poll()
     assert job.shard().state == "collected"
+    assert stage.redis.hlen(stage.settings.keys.slots) == 0
     assert job.shard().instead is not None
     assert job.finish().ended
     assert job.meta("state") == "done" or job.meta("state") == "canceled"
+
+
+def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    job.bind(0, "msgbatch_new")
+    job.cancel()
+    job.put(job.shard().but(failures=20))
+    step = job.poll()
+    assert step.countdown_s
+    assert job.shard().state == "in_progress"
+    assert job.meta("paused") == ""
 
 
 def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: BatchStage) -> None:
