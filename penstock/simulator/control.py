@@ -54,7 +54,8 @@ class Control:
 
         Each has id, created_at, status, counts, canceled, deleted, requests, paid (lines that
         succeeded) and first_custom_id; with_lines, also lines: [custom_id, hash of the params as
-        `paid` has it, outcome], in the order they were sent. There is no outcome before the end.
+        `paid` has it, outcome], in the order they were sent. There is no outcome before the end,
+        and no hash for a moment after the create.
         """
         query = urlencode({"ids": int(with_lines)} | ({"batch": batch_id} if batch_id else {}))
         return cast(list[dict[str, Any]], self._call("GET", f"batches?{query}"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -63,12 +64,13 @@ def account(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str, Any]:
 
 
 def _lines(batch: Batch) -> list[list[str | None]]:
-    """Return [custom_id, hash, outcome] of each line; no outcome until the batch has ended."""
+    """Return [custom_id, hash, outcome] of each line; no hash until it is judged, which takes a
+    moment, and no outcome until the batch has ended."""
     names: list[str | None] = [None] * batch.total
     if batch.ended_at is not None:
         for index, outcome in batch.results():
             names[index] = outcome.name.lower()
     return [
-        [custom_id.decode(), shown(key), name]
-        for custom_id, key, name in zip(batch.custom_ids, batch.keys, names, strict=True)
+        [custom_id.decode(), None if key is None else shown(key), name]
+        for custom_id, key, name in zip_longest(batch.custom_ids, batch.keys, names)
     ]

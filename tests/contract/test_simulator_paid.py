@@ -1,6 +1,7 @@
 """What the simulator tells the judge of a run: each batch there was, each request paid for."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -8,7 +9,9 @@ import httpx2
 import orjson
 import pytest
 
+from penstock.simulator.batch_store import Batch, Lines
 from penstock.simulator.control import Control
+from penstock.simulator.paid import account
 from penstock.simulator.process import simulator
 from tests.contract.batch_api import call, create, delete, ended, params
 
@@ -43,6 +46,15 @@ def cancel(control: Control, batch_id: str) -> None:
     """Begin to cancel a batch."""
     url = f"{control.base_url}/v1/messages/batches/{batch_id}/cancel"
     call("POST", url).raise_for_status()
+
+
+def test_a_batch_is_accounted_for_before_its_lines_are_judged() -> None:
+    at = datetime.now(UTC)
+    ids, lines = (Lines([b"a", b"b"]) for _ in range(2))
+    batch = Batch(id="b", created_at=at, custom_ids=ids, lines=lines, version="", ends_at=at)
+    batch.keys.append(255)
+    found = account(batch, deleted=False, with_lines=True)
+    assert found["lines"] == [["a", "00000000000000ff", None], ["b", None, None]]
 
 
 def test_a_batch_is_accounted_for(control: Control) -> None:
