@@ -39,6 +39,15 @@ def take(work: ClaimedShard, nonce: str) -> bool:
     return False
 
 
+def reopen(work: ClaimedShard) -> None:
+    """The shard's call is out after all: what was taken for its batch is another's."""
+    key = work.settings.keys.tag(work.shard.requests)
+    with work.redis.pipeline(transaction=True) as pipe:
+        pipe.hset(key, f"open:{work.member}", work.shard.nonce)
+        pipe.expire(key, _TAG_TTL_S)
+        pipe.execute()
+
+
 def give_back(work: ClaimedShard) -> None:
     """The shard has no call out."""
     work.redis.hdel(work.settings.keys.tag(work.shard.requests), f"open:{work.member}")
