@@ -72,13 +72,15 @@ class Sender:
         """Take what the shard needs before it is sent."""
         work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not slots.take(work):
-            return _wait(_SLOT_S, "waiting for a slot: enough batches are active")
+            seconds = work.longer_s(_SLOT_S)
+            return _wait(seconds, "waiting for a slot: enough batches are active")
         verdict = money.reserve(work)
         if verdict == "ok":
             return None
         step_aside(work)
         if verdict == "wait":
-            return _wait(MONEY_S, "waiting until the cost of other shards is settled")
+            seconds = work.longer_s(MONEY_S)
+            return _wait(seconds, "waiting until the cost of other shards is settled")
         assert isinstance(verdict, dict)
         return Step(pause=verdict, park=True, reason=verdict["message"])
 

@@ -28,6 +28,12 @@ EARLY_MS: Final = 1_000
 _ON_DISK_MS: Final = 4_000
 
 
+#: So many shards of a job ask after the usual time, more of them after a longer one; a fraction of
+#: the visibility timeout.
+_ASKING: Final = 100
+_LONGEST_S: Final = 400.0
+
+
 class NotClaimed(Exception):
     """Somebody else is at this shard, or there is nothing (left) to do for it now."""
 
@@ -214,6 +220,12 @@ class ClaimedShard:
     def read_job(self, *fields: str) -> list[str]:
         """Fields of the job's record; empty where there is none."""
         return [(value or b"").decode() for value in self.redis.hmget(self.keys.meta, *fields)]
+
+    def longer_s(self, seconds: float) -> float:
+        """How long the shard is to wait for something that all of the job's shards wait for: in a
+        job of thousands they would keep the workers busy with asking."""
+        left = int(self.read_job("left")[0] or 0)
+        return min(seconds * max(1.0, left / _ASKING), max(seconds, _LONGEST_S))
 
     def all_shards(self) -> list[Shard]:
         """Every shard of the job, as it stands, by number."""

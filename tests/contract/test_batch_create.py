@@ -232,6 +232,15 @@ def test_batches_wait_for_slots_and_are_woken_for_them(
     assert freed(creating, id) == ()
 
 
+def test_shards_of_a_large_job_ask_for_slots_less_often(creating: Creating) -> None:
+    creating.restart(active_batches_limit=1)
+    id = creating.submit(*TWO, left=1_000)
+    creating.step(id, 0)
+    assert 100 < (creating.step(id, 1).countdown_s or 0) < 300
+    creating.desk.connection.hset(creating.desk.keys(id).meta, "left", 1_000_000)
+    assert 300 <= (creating.step(id, 1).countdown_s or 0) <= 500
+
+
 def test_a_batch_that_has_ended_lets_another_of_its_job_go(creating: Creating) -> None:
     creating.restart(active_batches_limit=1)
     id = creating.submit(*TWO)
