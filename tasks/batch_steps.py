@@ -45,7 +45,10 @@ class BatchSteps:
         if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
             return Step(back=True, reason=f"{name} is not due: the shard is {work.shard.state}")
         try:
-            return self._steps[name](work)
+            step = self._steps[name](work)
+            if step.park:
+                self._warn(work)
+            return step
         except (anthropic.AnthropicError, httpx2.HTTPError, StrangeAnswer) as error:
             return self._refused(work, problem_of(error))
         except TypeError:
@@ -57,13 +60,7 @@ class BatchSteps:
         """When to run the step again, or why the job has to wait for somebody."""
         shard = work.shard.but(failures=work.shard.failures + 1)
         work.write(shard)
-        age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
-        if age_days > self._settings.results_alarm_days:
-            work.alarm(
-                "results_expire",
-                f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
-                "the API removes them after 29 days",
-            )
+        self._warn(work)
         if not problem.passing and not work.cancel:  # nobody resumes a job that is canceled
             return Step(pause=problem.as_error(), park=True, reason=str(problem))
         wait = wait_s(
@@ -73,3 +70,14 @@ class BatchSteps:
             random.random(),  # noqa: S311 - spreads load, guards nothing
         )
         return Step(countdown_s=wait, reason=str(problem))
+
+    def _warn(self, work: ClaimedShard) -> None:
+        """Raise an alarm if results wait for somebody who does not come."""
+        shard = work.shard
+        age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
+        if age_days > self._settings.results_alarm_days:
+            work.alarm(
+                "results_expire",
+                f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
+                "the API removes them after 29 days",
+            )

@@ -28,6 +28,9 @@ EARLY_MS: Final = 1_000
 _ON_DISK_MS: Final = 4_000
 
 
+#: Behind this age of a batch the API has removed its results for certain.
+_RESULTS_GONE_MS: Final = 30 * 86_400_000
+
 #: So many shards of a job ask after the usual time, more of them after a longer one; a fraction of
 #: the visibility timeout.
 _ASKING: Final = 100
@@ -172,15 +175,21 @@ class ClaimedShard:
         """Give up the claim. Returns the seconds until the shard is due, below 0 if it is parked.
 
         ``done``: there is nothing left to do for the shard. ``pause``: pause the job for this
-        reason, unless it is to be canceled. Raises `Fenced`.
+        reason, unless it is to be canceled. A parked shard whose batch is at the API is looked at
+        once a day all the same: its results do not wait for ever. Raises `Fenced`.
         """
         event = None
+        if pause is not None and (self.paused or {}).get("type") == pause["type"]:
+            pause = None  # it has been since then
         if pause is not None:
             pause = {**pause, "shard": self.shard.number, "at_ms": now_ms()}
             event = {"type": events.PAUSED, "reason": pause}
         becomes: str | int = int(countdown_s * 1000)
-        if park or done:
-            becomes = "park" if park else "done"
+        if done:
+            becomes = "done"
+        elif park:
+            age_ms = now_ms() - self.shard.created_ms
+            becomes = "rest" if self.shard.batch_id and age_ms < _RESULTS_GONE_MS else "park"
         reply = self._took(self._write(self._args(becomes, event=event, pause=pause)))
         self._held = False
         return int(reply[3]) / 1000

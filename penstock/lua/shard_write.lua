@@ -4,9 +4,9 @@
 -- KEYS  1 meta  2 shards  3 log  4 shard lease  5 events channel  6 claims  7 live shards  8 money
 -- ARGV  1 shard  2 worker  3 epoch  4 ttl in s
 --       5 what becomes of the claim: 'hold' (keep it), 'park' (give it up; nothing happens to the
---         shard until the job is resumed), 'done' (give it up; there is nothing left to do for the
---         shard), or give it up and be due again in so many ms. No later write or renewal of this
---         claim is taken then
+--         shard until the job is resumed), 'rest' (the same, but it is looked at once a day), 'done'
+--         (give it up; there is nothing left to do for the shard), or give it up and be due again
+--         in so many ms. No later write or renewal of this claim is taken then
 --       6 ms after which the reaper sends a wake-up that did not come by itself
 --       7 event's data ('' = none)  8 final state of the job ('' = goes on)
 --       9 why the job is to be paused (JSON; '' = it is not)
@@ -67,6 +67,7 @@ if ARGV[7] ~= '' then
 end
 local member = id .. '/' .. ARGV[1]
 local wait = tonumber(ARGV[5]) or 0
+local parked = ARGV[5] == 'park' or ARGV[5] == 'rest'
 if ARGV[8] ~= '' or ARGV[5] ~= 'hold' then
   -- A renewal that is under way must not bring the lease back.
   redis.call('HSET', KEYS[6], ARGV[1], ARGV[3] .. ' ')
@@ -80,15 +81,19 @@ elseif ARGV[5] ~= 'hold' then
   redis.call('DEL', KEYS[4])
   if ARGV[5] == 'done' then
     redis.call('ZREM', KEYS[7], member)
-  elseif ARGV[5] == 'park' and cancel == '' and (meta[3] or '') ~= '' then
-    redis.call('ZREM', KEYS[7], member)
+  elseif parked and cancel == '' and (meta[3] or '') ~= '' then
+    if ARGV[5] == 'park' then
+      redis.call('ZREM', KEYS[7], member)
+    else
+      redis.call('ZADD', KEYS[7], now + 86400000, member)
+    end
     wait = -1
   else
     local patience = tonumber(ARGV[6])
     if cancel ~= '' and ARGV[12] == '1' then
       -- Nothing of a job that is to be canceled is parked: what failed is tried again in a while.
-      wait = ARGV[5] == 'park' and patience or wait
-    elseif ARGV[5] == 'park' or cancel ~= '' then
+      wait = parked and patience or wait
+    elseif parked or cancel ~= '' then
       -- The pause was lifted, or the cancel came, while the step ran: it goes on at once.
       wait, patience = 0, 0
     end

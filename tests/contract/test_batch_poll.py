@@ -124,6 +124,26 @@ def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: Bat
     assert step.countdown_s > 0
 
 
+def test_results_of_a_paused_job_raise_an_alarm_before_they_expire(stage: BatchStage) -> None:
+    job, day_ms = stage.sent("a", ended=False), 86_400_000
+    stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
+    job.put(job.shard().but(created_ms=now_ms() - 10 * day_ms))
+    assert job.poll().park
+    assert job.meta("alarm") == ""
+    paused, live = job.meta("paused"), stage.settings.keys.live_shards
+    in_ms = stage.redis.zscore(live, f"{job.id}/0") - now_ms()
+    assert day_ms - 60_000 < in_ms < day_ms + 60_000
+
+    job.put(job.shard().but(created_ms=now_ms() - 23 * day_ms))
+    assert job.poll().park
+    assert orjson.loads(job.meta("alarm"))["type"] == "results_expire"
+    assert job.meta("paused") == paused, "since then"
+
+    job.put(job.shard().but(created_ms=now_ms() - 31 * day_ms))
+    assert job.poll().park
+    assert stage.redis.zscore(live, f"{job.id}/0") is None
+
+
 def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
     """Where one of them names a workspace, the batch can be seen in that alone."""
     job = stage.sent("a", headers={"anthropic-workspace-id": "wrkspc_1"})

@@ -315,13 +315,19 @@ def test_a_pause_parks_the_shard_and_is_recorded(held: Held) -> None:
     assert held.claim()[4] == b'{"type":"x"}'
 
 
-def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(held: Held) -> None:
+def test_a_shard_whose_batch_is_at_the_api_is_looked_at_though_it_is_parked(held: Held) -> None:
+    assert held.write(held.claim()[1], becomes="rest", pause=b'{"type":"x"}')[3] == -1
+    assert held.look_in_ms() == 86_400_000
+
+
+@pytest.mark.parametrize("becomes", ["park", "rest"])
+def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(held: Held, becomes: str) -> None:
     epoch = held.claim()[1]
-    assert held.write(epoch, becomes="park")[3] == 0
+    assert held.write(epoch, becomes=becomes)[3] == 0
     assert held.look_in_ms() == 0
 
 
-@pytest.mark.parametrize("becomes", ["park", 300_000])
+@pytest.mark.parametrize("becomes", ["park", "rest", 300_000])
 def test_a_cancel_that_came_while_the_step_ran_lets_it_run_again_at_once(
     held: Held, becomes: str | int
 ) -> None:
