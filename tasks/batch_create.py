@@ -10,12 +10,13 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.chunks import ChunkMissing
 from penstock.shards import Counts
 from tasks.batches_api import BatchesApi
 from tasks.canary import Canary
 from tasks.reconcile import unsent
 from tasks.searching import Searcher
-from tasks.sending import Sender, made, step_aside
+from tasks.sending import Sender, made, requests_missing, step_aside
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 
@@ -55,7 +56,10 @@ class CreateStep:
             step_aside(work)
             return Step(park=True, reason=f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
-            return self._canary.run(work, self._calls(work))
+            try:
+                return self._canary.run(work, self._calls(work))
+            except ChunkMissing as error:
+                return requests_missing(error)
         [held] = work.read_job("held")
         if held:
             return Step(countdown_s=_HELD_S, reason="waiting for the first requests, sent live")

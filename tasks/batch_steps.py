@@ -5,13 +5,16 @@ Money is spent in the create step alone. No refusal ends a job: it is asked agai
 is paused for one clear reason until somebody resumes it.
 """
 
+import contextlib
 import random
 
 import anthropic
 import httpx2
+import redis
 
 from config.settings import WorkerSettings
 from penstock import names
+from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
 from penstock.records import now_ms
 from tasks.api import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.batch_collect import CollectStep
@@ -51,6 +54,10 @@ class BatchSteps:
             return step
         except (anthropic.AnthropicError, httpx2.HTTPError, StrangeAnswer) as error:
             return self._refused(work, problem_of(error))
+        except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
+            with contextlib.suppress(redis.RedisError):
+                work.alarm("spool_unavailable", str(error))
+            raise  # it is tried again in a while
         except TypeError:
             if not without_credentials(self._api):
                 raise

@@ -102,6 +102,8 @@ class BatchesApi:
             more = _json(response).get("has_more")
             if not more or not page or page[-1].created_ms < time_ms:
                 return Listing(self._account(response), tuple(found))
+            if params.get("after_id") == page[-1].id:
+                raise StrangeAnswer("the list of batches has no end")
             params["after_id"] = page[-1].id
 
     def _get(self, params: Mapping[str, Any]) -> httpx2.Response:

@@ -122,8 +122,7 @@ class Sender:
         work.write(unsent(work.shard))
         step_aside(work)
         if isinstance(upload.error, ChunkMissing | BodyMismatch):
-            why = {"type": "requests_missing", "message": str(upload.error)}
-            return Step(pause=why, park=True, reason="the stored requests are not complete")
+            return requests_missing(upload.error)
         raise upload.error or error
 
     def _unknown(self, work: ClaimedShard, why: str) -> Step:
@@ -151,6 +150,12 @@ def made(work: ClaimedShard) -> Step:
     """The shard is a batch, or needs none."""
     shard = work.shard
     return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
+
+
+def requests_missing(error: Exception) -> Step:
+    """What is to be sent is not there any more."""
+    why = {"type": "requests_missing", "message": str(error)}
+    return Step(pause=why, park=True, reason="the stored requests are not complete")
 
 
 def step_aside(work: ClaimedShard) -> None:

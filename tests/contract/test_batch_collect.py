@@ -9,6 +9,7 @@ import pytest
 
 from penstock import events
 from penstock.embedded import EmbeddedRedis
+from penstock.errors import SpoolUnavailable
 from penstock.records import now_ms
 from penstock.shards import Counts
 from penstock.simulator.control import Control
@@ -379,6 +380,26 @@ def test_lost_requests_do_not_lose_the_results(stage: BatchStage) -> None:
     assert job.shard().counts == Counts(succeeded=1, expired=1)
     assert len(job.shards()) == 1
     assert len(job.results()) == 2
+
+
+def test_a_spool_that_cannot_be_used_is_told(
+    penstock_redis: EmbeddedRedis, penstock_control: Control, tmp_path: Path
+) -> None:
+    folder = tmp_path / "spool"
+    stage = BatchStage(penstock_redis, penstock_control, spool_url=folder.as_uri())
+    job = stage.sent("a")
+    job.poll()
+    folder.rename(tmp_path / "elsewhere")
+    folder.touch()
+    with pytest.raises(SpoolUnavailable):
+        job.collect()
+    assert orjson.loads(job.meta("alarm"))["type"] == "spool_unavailable"
+    folder.unlink()
+    (tmp_path / "elsewhere").rename(folder)
+    job.collect()
+    assert sorted(job.results()) == ["r-0"]
+    stage.redis.flushdb()
+    stage.close()
 
 
 def test_results_may_lie_in_files(

@@ -155,6 +155,14 @@ def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creatin
     assert creating.shard(id).counts.succeeded == 3
 
 
+def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
+    id = submit(creating, "a")
+    creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
+    assert creating.dispatch(id).park
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "requests_missing"
+    assert calls(creating) == 0
+
+
 def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating) -> None:
     id = submit(creating, *"abcdefgh")
     answers = iter(range(100))

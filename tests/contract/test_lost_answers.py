@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import anthropic
+import httpx2
 import orjson
 import pytest
 import redis
@@ -171,6 +173,29 @@ def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
     assert creating.control.batches() == []
     assert (creating.shard(id).state, creating.shard(id).sent_ms) == ("planned", 0)
     creating.assert_holds_nothing(id)
+
+
+def test_a_list_that_does_not_turn_its_pages_is_not_read_for_ever(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    batch = {
+        "id": "msgbatch_1",
+        "created_at": "2099-01-01T00:00:00Z",
+        "request_counts": {"processing": 7},
+        "processing_status": "in_progress",
+    }
+    page = httpx2.Response(200, json={"data": [batch], "has_more": True})
+    asked = iter(range(10))
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        next(asked)
+        return page
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+        assert "no end" in creating.dispatch(id, api=api).reason
+    assert creating.shard(id).state == "sending"
 
 
 def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
