@@ -1,4 +1,4 @@
-"""Batch jobs of a chaos run: what they ask for, and whether each line came once and was paid once."""
+"""Batch jobs of a chaos run: what they ask for; did each line come once, was each paid once?"""
 
 import hashlib
 from collections import Counter
@@ -44,13 +44,13 @@ def _trouble(rng: Random) -> tuple[str, str]:
     """What shall go wrong with a line, and how it ends."""
     dice = rng.random()
     if dice < 0.06:
-        return " expired passes_after=1", "succeeded"
+        return " expired first=1", "succeeded"
     if dice < 0.12:
-        return f" errored={rng.choice(ERRORS)} passes_after=1", "succeeded"
+        return f" errored={rng.choice(ERRORS)} first=1", "succeeded"
     if dice < 0.15:
         return " errored=invalid_request_error", "errored"
     if dice < 0.2:
-        return " u2028", "succeeded"
+        return " u2028 odd", "succeeded"
     return "", "succeeded"
 
 

@@ -1,10 +1,10 @@
 """Kill a batch worker at every point of a job's life, and count every line and every cent.
 
-``python -m tests.chaos.batch_run --times 20`` first runs jobs in peace, which tells what points there
-are (`tests.chaos.points`); then, for each of them and so many times, a worker dies there by SIGKILL
-while jobs run, a part of whose create calls loses its answer. The simulator's own account of what
-was paid for is the judge. ``--trouble`` runs jobs under random trouble instead: killed, frozen and
-terminated workers, a Redis that is killed or stands still, messages lost and doubled.
+``python -m tests.chaos.batch_run --times 20`` first runs jobs in peace, which tells what points
+there are (`tests.chaos.points`); then, for each of them and so many times, a worker dies there by
+SIGKILL while jobs run, a part of whose create calls loses its answer. The simulator's own account
+of what was paid for is the judge. ``--trouble`` runs jobs under random trouble instead: killed,
+frozen and terminated workers, a Redis that is killed or stands still, messages lost and doubled.
 """
 
 import argparse
@@ -26,6 +26,26 @@ from tests.chaos.batch_jobs import JobPlan, job_plan, judge_job, judge_payment
 from tests.chaos.readers import AWAY
 from tests.chaos.run import say
 from tests.chaos.world import BatchWorld
+
+
+#: Create calls that lose their answer, some before and some after the batch was made.
+_CREATE_FAULTS: tuple[dict[str, Any], ...] = (
+    {"commit_then_drop": True},
+    {"commit_then_drop": True, "reset": True},
+    {"commit_then_status": 529},
+    {"drop_before_commit": True},
+    {"drop_before_commit": True, "commit_after_s": 0.7},
+    {"status": 429, "retry_after": 0.3, "path": "/v1/messages/batches", "method": "POST"},
+)
+#: Downloads that break off, or have lines too few and too many.
+_RESULTS_FAULTS: tuple[dict[str, Any], ...] = (
+    {"results_cut": 700},
+    {"results_end": 2},
+    {"results_skip": 0},
+    {"results_double": 0},
+    {"results_foreign": 1},
+    {"results_lag": True},
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +169,10 @@ class Run:
 
     def _api_trouble(self) -> None:
         """Create calls that lose their answer, some before and some after they were accepted."""
-        path = "/v1/messages/batches"
-        for _ in range(2):
-            self._control.fault(commit_then_drop=True, times=1, path=path, method="POST")
-        self._control.fault(drop_before_commit=True, times=1, path=path, method="POST")
+        for fault in _CREATE_FAULTS:
+            self._control.fault(**fault, after=self._rng.randrange(4))
+        for fault in _RESULTS_FAULTS:
+            self._control.fault(**fault, after=self._rng.randrange(6))
 
     async def _job(self, plan: JobPlan) -> None:
         try:

@@ -2,11 +2,11 @@
 the API.
 
 Workers of a chaos run import this module (``celery worker --include tests.chaos.points``). It gives
-each of these moments a name, such as ``create 4 shard_write before``: the step, how many words the
+each of these moments a name, such as ``create 04 shard_write before``: the step, how many words the
 step had said before, the word, and on which side of it. A worker that comes by a point for which
-there is a ticket (a file of that name in ``CHAOS_TICKETS``) takes the ticket and dies by SIGKILL, so
-every ticket kills once. Every point that was passed is noted in ``CHAOS_POINTS``, so that a first run
-without tickets tells which there are.
+there is a ticket (a file of that name in ``CHAOS_TICKETS``) takes the ticket and dies by SIGKILL,
+so every ticket kills once. Every point that was passed is noted in ``CHAOS_POINTS``, so that a
+first run without tickets tells which there are.
 """
 
 import os

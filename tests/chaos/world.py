@@ -5,6 +5,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from penstock.embedded import EmbeddedRedis
 from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
@@ -32,7 +33,7 @@ class World:
         self.workers: list[WorkerProcess] = []  #: those that may be hurt
         self.coming: list[WorkerProcess] = []  #: those that are not ready yet
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         self.redis.start()
         self.simulator.start()
         for _ in range(self._count):
