@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from penstock.async_client import AsyncClient
     from penstock.async_stream import AsyncMessageStream, AsyncStreamRequest
-    from penstock.batches import Batch
+    from penstock.batch import Batch
     from penstock.client import Client
     from penstock.errors import (
         ConfigurationError,
@@ -32,7 +32,7 @@ _HOME = {
     "AsyncClient": "async_client",
     "AsyncMessageStream": "async_stream",
     "AsyncStreamRequest": "async_stream",
-    "Batch": "batches",
+    "Batch": "batch",
     "Client": "client",
     "ConfigurationError": "errors",
     "Cursor": "events",

@@ -6,20 +6,15 @@ thread, so there is one implementation of each.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
-from itertools import islice
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
-
+from penstock.async_batches import AsyncBatches
 from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
-from penstock.batches import Batch, Batches
 from penstock.client import Client
-from penstock.events import Cursor, Event
+from penstock.events import Cursor
 from penstock.records import checked_id
-from penstock.settings import ClientSettings
-from penstock.views import View
 
 
 class AsyncClient:
@@ -127,48 +122,3 @@ class Opening:
     ) -> None:
         if self._stream is not None:
             await self._stream.close()
-
-
-class AsyncBatches:
-    """Batch jobs: create, look at, follow, cancel, and read the results of."""
-
-    def __init__(self, batches: Batches, settings: ClientSettings, reader: AsyncReader) -> None:
-        self._sync = batches
-        self._settings = settings
-        self._reader = reader
-
-    async def create(self, *, requests: Iterable[Any]) -> Batch:
-        """Enqueue a job and return it at once; ``requests`` is read in a thread."""
-        return await asyncio.to_thread(self._sync.create, requests=requests)
-
-    async def retrieve(self, id: str) -> Batch:
-        """The job as it stands. Raises `NotFound`."""
-        return await asyncio.to_thread(self._sync.retrieve, id)
-
-    async def list(self, *, limit: int = 20) -> list[Batch]:
-        """The newest jobs, newest first."""
-        return await asyncio.to_thread(self._sync.list, limit=limit)
-
-    async def cancel(self, id: str, *, who: str = "client") -> Batch:
-        """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""
-        return await asyncio.to_thread(self._sync.cancel, id, who=who)
-
-    async def delete(self, id: str) -> None:
-        """Remove an ended job and its results. Raises `NotFound` or `NotEnded`."""
-        await asyncio.to_thread(self._sync.delete, id)
-
-    def events(self, id: str, *, timeout: float | None = None) -> AsyncGenerator[Event, None]:
-        """Every event of the job, live, up to the last one. Raises `NotFound`."""
-        return self._reader.follow(self._settings.keys.job(checked_id(id)), timeout=timeout)
-
-    async def results(self, id: str) -> AsyncIterator[View]:
-        """The result lines of an ended job. Raises `NotFound` or `NotEnded`."""
-        async for line in self.result_lines(id):
-            yield View(orjson.loads(line))
-
-    async def result_lines(self, id: str) -> AsyncIterator[bytes]:
-        """The same lines as the API's JSONL, unparsed."""
-        lines = self._sync.result_lines(id)
-        while page := await asyncio.to_thread(lambda: [*islice(lines, 1_000)]):
-            for line in page:
-                yield line

@@ -1,72 +1,20 @@
 """``client.messages.batches``: jobs of message batches in the shape of the SDK."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any
 
-import orjson
-
+from penstock.batch import Batch
+from penstock.batch_reading import BatchReading
 from penstock.connection import Connection, translated
 from penstock.errors import NotEnded
-from penstock.events import Event
 from penstock.hub import Hub
 from penstock.ids import new_id
-from penstock.jobs import Job, JobRecords
-from penstock.reader import follow
-from penstock.records import checked_id
 from penstock.settings import ClientSettings
-from penstock.shards import Counts, Shard
-from penstock.states import State
 from penstock.submission import JobOptions, Submission
-from penstock.views import View
 from penstock.wakeups import WakeUps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A batch job. The first six fields are those of the API's message batch."""
-
-    id: str
-    processing_status: str  #: in_progress · canceling · ended
-    request_counts: Counts
-    created_at: datetime
-    ended_at: datetime | None
-    cancel_initiated: bool
-    state: State  #: queued · running · done · failed · canceled
-    model: str  #: of the first request
-    shards: tuple[Shard, ...]
-    usage: dict[str, int]  #: tokens of all succeeded requests, once the job has ended
-    cost: dict[str, Any] | None  #: currency, batch price and live price, where prices are known
-    error: dict[str, Any] | None  #: why the job failed, if it did
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """The public view of a job's record."""
-        record = job.record
-        running = "canceling" if record.cancel else "in_progress"
-        ended = record.fields.get("ended_ms")
-        return cls(
-            id=job.id,
-            processing_status="ended" if job.state.ended else running,
-            request_counts=job.counts,
-            created_at=_time(record.fields["created_ms"]),
-            ended_at=_time(ended) if ended else None,
-            cancel_initiated=bool(record.cancel),
-            state=job.state,
-            model=record.fields.get("model", ""),
-            shards=job.shards,
-            usage=record.json("usage") or {},
-            cost=record.json("cost"),
-            error=record.json("error"),
-        )
-
-
-def _time(milliseconds: str) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
-
-
-class Batches:
+class Batches(BatchReading):
     """Batch jobs: create, look at, follow, cancel, and read the results of."""
 
     def __init__(
@@ -76,10 +24,7 @@ class Batches:
         wakeups: Callable[[], WakeUps],
         hub: Hub,
     ) -> None:
-        self._redis = connection
-        self._hub = hub
-        self._settings = settings
-        self._records = JobRecords(connection, settings)
+        super().__init__(connection, settings, hub)
         self._wakeups = wakeups
 
     def create(self, *, requests: Iterable[Any]) -> Batch:
@@ -102,45 +47,22 @@ class Batches:
                 raise
             return self.retrieve(id)
 
-    def retrieve(self, id: str) -> Batch:
-        """The job as it stands. Raises `NotFound`."""
-        with translated(self._settings):
-            return Batch.of(self._records.read(id))
-
-    def list(self, *, limit: int = 20) -> list[Batch]:
-        """The newest jobs, newest first."""
-        with translated(self._settings):
-            return [self.retrieve(id) for id in self._records.ids()[:limit]]
-
     def cancel(self, id: str, *, who: str = "client") -> Batch:
         """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""
         with translated(self._settings):
             self._records.cancel(id, who)
             return self.retrieve(id)
 
+    def resume(self, id: str, *, who: str = "client") -> Batch:
+        """Let a paused job go on, once what it was paused for is put right; nothing happens to one
+        that is not paused. Raises `NotFound`."""
+        with translated(self._settings):
+            self._records.resume(id, who)
+            return self.retrieve(id)
+
     def delete(self, id: str) -> None:
         """Remove an ended job and its results. Raises `NotFound` or `NotEnded`."""
         with translated(self._settings):
-            if not self._records.read(id).state.ended:
+            if not self._records.record(id).state.ended:
                 raise NotEnded(f"{id} has not ended: cancel it first")
             self._records.discard(id)
-
-    def events(self, id: str, *, timeout: float | None = None) -> Iterator[Event]:
-        """Every event of the job, live, up to the last one. Raises `NotFound`."""
-        keys = self._settings.keys.job(checked_id(id))
-        with translated(self._settings):
-            yield from follow(self._redis, self._hub, keys, timeout=timeout)
-
-    def results(self, id: str) -> Iterator[View]:
-        """The result lines of an ended job, with attribute access as the SDK's objects have it:
-        ``line.custom_id``, ``line.result.type``. Raises `NotFound` or `NotEnded`."""
-        for line in self.result_lines(id):
-            yield View(orjson.loads(line))
-
-    def result_lines(self, id: str) -> Iterator[bytes]:
-        """The same lines as the API's JSONL, unparsed."""
-        with translated(self._settings):
-            job = self._records.read(id)
-            if not job.state.ended:
-                raise NotEnded(f"{id} has not ended: its results come all at once, at the end")
-            yield from ()  # TODO

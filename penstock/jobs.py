@@ -1,18 +1,27 @@
 """Records of batch jobs, as producers and readers see them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from penstock import events
+from penstock.chunks import ChunkStore
 from penstock.connection import Connection
+from penstock.errors import NotFound
+from penstock.events import Event
+from penstock.keys import JobKeys
 from penstock.records import Record, checked_id, state_found
+from penstock.results import Results
 from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard
 from penstock.spool import open_spool
 from penstock.states import State
+
+#: Events behind which every shard may be another one: the last one, and what tells of a log that
+#: was lost.
+_WHOLE: Final = (events.END, events.REWIND, events.SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +43,13 @@ class Job:
 
     @property
     def counts(self) -> Counts:
-        """The counts of all shards together."""
-        return sum((shard.counts for shard in self.shards), Counts())
+        """The counts of all shards together. Of a shard that is not collected nothing is known:
+        the API tells no counts before, and some of its lines may be tried again."""
+        known = (
+            shard.counts if shard.state == "collected" else Counts(processing=shard.requests)
+            for shard in self.shards
+        )
+        return sum(known, Counts())
 
 
 class JobRecords:
@@ -56,6 +70,47 @@ class JobRecords:
         parsed = sorted((Shard.parse(shard) for shard in shards.values()), key=lambda s: s.number)
         return Job(record, tuple(parsed))
 
+    def record(self, id: str) -> Record:
+        """The job's record alone. Raises `NotFound`."""
+        return Record.parse(id, self._redis.hgetall(self._settings.keys.job(checked_id(id)).meta))
+
+    def shard(self, id: str, number: int) -> Shard:
+        """One shard of a job. Raises `NotFound`."""
+        raw = self._redis.hget(self._settings.keys.job(checked_id(id)).shards, number)
+        if raw is None:
+            raise NotFound(f"{id} has no shard {number}, or the job has expired")
+        return Shard.parse(raw)
+
+    def after(self, job: Job, event: Event) -> Job:
+        """The job as it is now, behind one more of its events. Raises `NotFound`.
+
+        Only the event's shard can have changed, or been divided; a job of ten thousand shards is
+        not read as a whole for each event.
+        """
+        number = event.data.get("shard")
+        if event.type in _WHOLE or not isinstance(number, int | None):
+            return self.read(job.id)
+        keys = self._settings.keys.job(job.id)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.meta)
+            if number is not None:
+                following = number + int(job.record.fields.get("shards", 0))
+                pipe.hmget(keys.shards, number, following)
+            raw, *found = pipe.execute()
+        record = Record.parse(job.id, raw)
+        fresh = [Shard.parse(shard) for shard in (found[0] if found else ()) if shard]
+        shards = {shard.number: shard for shard in (*job.shards, *fresh)}
+        return Job(record, tuple(shards[number] for number in sorted(shards)))
+
+    def results(self, record: Record) -> Results:
+        """The result lines of a job."""
+        return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
+
+    def history(self) -> list[dict[str, Any]]:
+        """How long the deployment's last batches took: ``model``, ``requests``, ``ms``."""
+        found = self._redis.lrange(self._settings.keys.history, 0, -1)
+        return [orjson.loads(each) for each in found]
+
     def ids(self) -> list[str]:
         """The ids of the jobs that still have a record, newest first."""
         known = [id.decode() for id in self._redis.zrange(self._settings.keys.jobs, 0, -1)]
@@ -66,15 +121,15 @@ class JobRecords:
         gone = [id for id, exists in zip(known, alive, strict=True) if not exists]
         if gone:
             self._redis.zrem(self._settings.keys.jobs, *gone)
-        return [id for id, exists in zip(known, alive, strict=True) if exists][::-1]
+        found = [id for id, exists in zip(known, alive, strict=True) if exists]
+        # Their scores are the times when the producers were ready; ids make a cursor possible.
+        return sorted(found, reverse=True)
 
     def discard(self, id: str) -> None:
         """Remove a job that could not be announced, or that has ended, with all it holds."""
         job = self.read(id)
         keys, shared = self._settings.keys.job(id), self._settings.keys
-        store = open_spool(
-            job.record.fields.get("spool", ""), self._redis, keys, self._settings.batch_ttl_s
-        )
+        store = self._store(job.record, keys)
         store.remove(name for shard in job.shards for name in shard.chunk_names)
         self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
         self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
@@ -87,6 +142,10 @@ class JobRecords:
     def resume(self, id: str, who: str) -> State:
         """Let a paused job go on; returns the state it had. Raises `NotFound`."""
         return self._rouse(id, "resume", who, {"type": events.RESUMED, "by": who})
+
+    def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
+        url = record.fields.get("spool", "")
+        return open_spool(url, self._redis, keys, self._settings.batch_ttl_s)
 
     def _rouse(self, id: str, what: str, who: str, event: dict[str, Any] | None = None) -> State:
         keys = self._settings.keys.job(checked_id(id))

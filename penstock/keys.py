@@ -114,9 +114,9 @@ class JobKeys(RecordKeys):
     @property
     def claims(self) -> str:
         """Hash, sliding. ``<shard>`` → ``<epoch> <worker>`` of its last claim, which every write
-        is checked against; ``<shard>:due`` → the time in ms before which a wake-up for it finds
-        nothing to do; ``<shard>:woken`` → wake-ups that the reaper sent since the last claim.
-        Written and read by the scripts."""
+        is checked against, without the worker once it is given up; ``<shard>:due`` → the time in
+        ms before which a wake-up for it finds nothing to do; ``<shard>:woken`` → wake-ups that the
+        reaper sent since the last claim. Written and read by the scripts."""
         return self._key("claims")
 
     def shard_lease(self, shard: int) -> str:
@@ -211,14 +211,17 @@ class Keys:
         return f"{self.prefix}:slots"
 
     def tag(self, requests: int) -> str:
-        """String, EX 26 h. ``<job>/<shard>/<nonce>`` of the one create call with so many requests
-        whose fate is open, or was given up: no other call of this size is made meanwhile, so that
-        a batch in the API's list can be told by its size. Written by the create step."""
+        """Hash, EX 26 h, sliding. The create calls with so many requests whose fate is not known:
+        ``open:<job>/<shard>`` → nonce of the one that is out; no other call of this size is made
+        meanwhile, so that a batch in the API's list can be told by its size.
+        ``lost:<job>/<shard>`` → time in ms of the newest batch from before one that was given up,
+        whose own batch may still appear. Written and read by the create step."""
         return f"{self.prefix}:tag:{requests}"
 
     def bound(self, batch_id: str) -> str:
-        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to. Written by the create
-        step, read when a batch is looked for, so that none is taken for another's."""
+        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to, or is guessed to (the
+        shard's record tells). Written by the create step, read when a batch is looked for, so that
+        none is taken for another's."""
         return f"{self.prefix}:batch:{batch_id}"
 
     @property

@@ -65,6 +65,7 @@ class Shard:
     id_chunks: int = 0
     results: str = ""  #: name of its result chunks, once they are complete; empty: none are stored
     result_chunks: int = 0
+    partial: str = ""  #: name of the result chunks of live calls that are not all made yet
     result_lines: int = 0  #: lines in these; fewer than requests where some are tried again
     #: the result of every request of a shard that has no results
     instead: dict[str, Any] | None = None
@@ -115,7 +116,7 @@ class Shard:
     @property
     def chunk_names(self) -> tuple[str, ...]:
         """The names of all its chunks."""
-        names = (f"requests-{self.spool}", f"ids-{self.spool}", self.results)
+        names = (f"requests-{self.spool}", f"ids-{self.spool}", self.results, self.partial)
         return tuple(name for name in names if name)
 
     @property

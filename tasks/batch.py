@@ -71,7 +71,10 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
 
 
 def _wake(job: str, shard: int) -> None:
-    raw = _connection().hget(settings.keys.job(job).shards, shard)
+    keys = settings.keys.job(job)
+    # It may be waiting for its time, and would leave a message alone that comes before.
+    _connection().hdel(keys.claims, f"{shard}:due")
+    raw = _connection().hget(keys.shards, shard)
     if raw is not None:
         found = Shard.parse(raw)
         send_shard(app, job, shard, found.model, found.step)

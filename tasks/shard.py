@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: A wake-up whose clock is a little ahead of Redis's still finds its shard due.
 EARLY_MS: Final = 1_000
 
-#: Milliseconds to wait until a write is on disk; then the step gives up and comes back.
+#: Most milliseconds to wait until a write is on disk; then the step gives up and comes back.
 _ON_DISK_MS: Final = 4_000
 
 
@@ -55,7 +55,8 @@ class ClaimedShard:
         self.keys = settings.keys.job(job)
         self.shard = Shard.parse(raw)
         self.epoch = int(epoch)
-        self.cancel = cancel.decode()  #: who asked for the job to be canceled; empty: nobody did
+        self._cancel: str = cancel.decode()
+        self._saw_cancel = False
         self.paused: dict[str, Any] | None = orjson.loads(paused) if paused else None
         self._worker = worker
         self._held = True
@@ -96,6 +97,13 @@ class ClaimedShard:
                     work.release(countdown_s=settings.reaper_wait_s)
 
     @property
+    def cancel(self) -> str:
+        """Who asked for the job to be canceled; empty: nobody did. A step that was not told so when
+        it asked is run again at once if somebody asked since."""
+        self._saw_cancel = bool(self._cancel)
+        return self._cancel
+
+    @property
     def member(self) -> str:
         """How the shard is called in keys that all jobs share."""
         return f"{self.job}/{self.shard.number}"
@@ -129,6 +137,7 @@ class ClaimedShard:
             "type": events.PROGRESS,
             "step": step,
             "shard": changed.number,
+            "state": changed.state,
             "batch_id": changed.batch_id,
             "requests": changed.requests,
             "counts": orjson.loads(orjson.dumps(changed.counts)),
@@ -184,7 +193,12 @@ class ClaimedShard:
         )
         if reply[0] != b"ok":
             raise Fenced
-        self.cancel = reply[1].decode()
+        self._cancel = reply[1].decode()
+
+    def now_ms(self) -> int:
+        """The time by Redis's clock, which all workers share: what one notes another compares."""
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def read_job(self, *fields: str) -> list[str]:
         """Fields of the job's record; empty where there is none."""
@@ -223,7 +237,7 @@ class ClaimedShard:
             orjson.dumps(pause) if pause else "",
             left,
             "" if spent is None else spent,
-            1 if self.cancel else "",
+            1 if self._saw_cancel else "",
             len(records),
             *(item for shard in records for item in (shard.number, shard.encode())),
             *(item for pair in (meta or {}).items() for item in pair),
@@ -244,7 +258,9 @@ class ClaimedShard:
         names = self._names()
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.eval(script("shard_write").text, len(names), *names, *args)
-            pipe.execute_command("WAITAOF", 1, 0, _ON_DISK_MS)
+            # Below the driver's own timeout, so that a server without a disk says so.
+            patience_ms = min(_ON_DISK_MS, int(self.settings.redis_timeout_s * 800))
+            pipe.execute_command("WAITAOF", 1, 0, patience_ms)
             written, on_disk = pipe.execute(raise_on_error=False)
         if isinstance(written, Exception):
             raise written
@@ -260,7 +276,7 @@ class ClaimedShard:
         if reply[0] != b"ok":
             self._held = False
             raise Fenced
-        self.cancel = reply[1].decode()
+        self._cancel = reply[1].decode()
         self.paused = orjson.loads(reply[2]) if reply[2] else None
         return reply
 

@@ -10,7 +10,7 @@ from typing import IO
 import click
 import orjson
 
-from penstock.batches import Batch
+from penstock.batch import Batch
 from penstock.cli.failure import INTERRUPTED, Failure
 from penstock.cli.output import note, outcome, price, write_line
 from penstock.cli.watching import bytes_read, watched
@@ -123,7 +123,7 @@ def cancel(id: str) -> None:
 def list_jobs(limit: int) -> None:
     """List the newest jobs: id, state, when it was made, model and counts."""
     with Client() as client:
-        jobs = client.messages.batches.list(limit=limit)
+        jobs = client.messages.batches.list(limit=limit).data
     for job in jobs:
         made = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         counts = outcome(job.request_counts)

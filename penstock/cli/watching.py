@@ -20,7 +20,8 @@ from rich.progress import (
 )
 
 from penstock import events
-from penstock.batches import Batch, Batches
+from penstock.batch import Batch
+from penstock.batches import Batches
 from penstock.cli.output import outcome
 from penstock.shards import Shard
 

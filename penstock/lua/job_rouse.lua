@@ -26,6 +26,9 @@ redis.call('HDEL', KEYS[1], 'paused')  -- a job that is to be canceled need not 
 local id = string.match(KEYS[1], '{(.-)}')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[1] == 'cancel' then
+  redis.call('HSET', KEYS[1], 'cancel_ms', now)
+end
 for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do
   -- One that is done with leaves the set when the reaper looks at it.
   redis.call('HDEL', KEYS[3], number .. ':due')

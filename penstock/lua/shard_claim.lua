@@ -5,6 +5,9 @@
 -- Returns {'claimed', epoch, shard, cancel, paused} or {'gone'} or {'ended', state}
 --         or {'leased', holder} or {'early', ms that are left}. A message that finds its shard
 --         leased or not due is one too many: there is, or will be, another.
+--
+-- The epoch is Redis's clock in ms, or more: it is higher than that of every earlier claim, also of
+-- those that Redis forgot in a restart.
 
 local id = string.match(KEYS[1], '{(.-)}')
 local member = id .. '/' .. ARGV[1]
@@ -29,13 +32,14 @@ local left = tonumber(claims[2] or 0) - now
 if left > tonumber(ARGV[4]) then
   return {'early', left}
 end
-local epoch = 1
+local epoch = now
 if claims[1] then
-  epoch = tonumber(string.match(claims[1], '^%d+')) + 1
+  epoch = math.max(epoch, tonumber(string.match(claims[1], '^%d+')) + 1)
 end
-redis.call('HSET', KEYS[4], ARGV[1], epoch .. ' ' .. ARGV[2])
+local shown = string.format('%.0f', epoch)
+redis.call('HSET', KEYS[4], ARGV[1], shown .. ' ' .. ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[1] .. ':due', ARGV[1] .. ':woken')
-redis.call('SET', KEYS[3], ARGV[2] .. ':' .. epoch, 'PX', ARGV[3])
+redis.call('SET', KEYS[3], ARGV[2] .. ':' .. shown, 'PX', ARGV[3])
 redis.call('ZADD', KEYS[5], now + ARGV[3], member)
 if redis.call('TTL', KEYS[4]) < 0 then
   redis.call('EXPIRE', KEYS[4], math.max(redis.call('TTL', KEYS[1]), 1))

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 meta  2 shard lease  3 claims  4 live shards
 -- ARGV  1 shard  2 worker  3 epoch  4 lease in ms
--- Returns {'ok', cancel} or {'fenced'}: claimed by somebody else, or the job has ended; stop.
+-- Returns {'ok', cancel} or {'fenced'}: given up, claimed by somebody else, or the job has ended; stop.
 --
 -- A claim that Redis lost in a restart (the stored epoch is below ours) is taken again, as long
 -- as nobody else has claimed the shard since.

@@ -5,16 +5,17 @@
 -- ARGV  1 shard  2 worker  3 epoch  4 ttl in s
 --       5 what becomes of the claim: 'hold' (keep it), 'park' (give it up; nothing happens to the
 --         shard until the job is resumed), 'done' (give it up; there is nothing left to do for the
---         shard), or give it up and be due again in so many ms
+--         shard), or give it up and be due again in so many ms. No later write or renewal of this
+--         claim is taken then
 --       6 ms after which the reaper sends a wake-up that did not come by itself
 --       7 event's data ('' = none)  8 final state of the job ('' = goes on)
 --       9 why the job is to be paused (JSON; '' = it is not)
 --       10 added to the number of shards left  11 millionths of a dollar that the shard's
 --          reservation has come to ('' = leave it)
---       12 '1' if the step knew that the job is to be canceled
+--       12 '1' if the step has taken account of the job's being canceled
 --       13 count of shard records, then so many pairs of number, record, then field, value of meta
--- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: claimed by
---         somebody else, or the job has ended.
+-- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
+--         claimed by somebody else, or the job has ended.
 
 local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'paused')
 if meta[1] ~= 'queued' and meta[1] ~= 'running' then
@@ -64,6 +65,10 @@ if ARGV[7] ~= '' then
 end
 local member = id .. '/' .. ARGV[1]
 local wait = tonumber(ARGV[5]) or 0
+if ARGV[8] ~= '' or ARGV[5] ~= 'hold' then
+  -- A renewal that is under way must not bring the lease back.
+  redis.call('HSET', KEYS[6], ARGV[1], ARGV[3] .. ' ')
+end
 if ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'state', ARGV[8], 'ended_ms', now)
   redis.call('HDEL', KEYS[1], 'paused')
@@ -77,9 +82,12 @@ elseif ARGV[5] ~= 'hold' then
     redis.call('ZREM', KEYS[7], member)
     wait = -1
   else
-    -- A pause that was lifted or a cancel that came while the step ran lets the shard go on at once.
     local patience = tonumber(ARGV[6])
-    if ARGV[5] == 'park' or (cancel ~= '' and ARGV[12] ~= '1') then
+    if cancel ~= '' and ARGV[12] == '1' then
+      -- Nothing of a job that is to be canceled is parked: what failed is tried again in a while.
+      wait = ARGV[5] == 'park' and patience or wait
+    elseif ARGV[5] == 'park' or cancel ~= '' then
+      -- The pause was lifted, or the cancel came, while the step ran: it goes on at once.
       wait, patience = 0, 0
     end
     if wait > 0 then

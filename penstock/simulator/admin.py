@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from . import paid
 from .batch_store import now_utc
 from .errors import invalid, not_found
 from .exchange import Exchange
@@ -21,13 +22,13 @@ async def serve(exchange: Exchange, state: State) -> None:
     await exchange.read(_MAX_BODY)
     name = exchange.path.removeprefix(PREFIX)
     try:
-        answer = _act(exchange, state, name)
+        answer = await _act(exchange, state, name)
     except (TypeError, ValueError) as error:
         raise invalid(str(error)) from error
     await exchange.reply(answer)
 
 
-def _act(exchange: Exchange, state: State, name: str) -> Any:
+async def _act(exchange: Exchange, state: State, name: str) -> Any:
     match exchange.method, name.split("/"):
         case "GET", ["stats"]:
             return state.stats.as_dict()
@@ -45,7 +46,13 @@ def _act(exchange: Exchange, state: State, name: str) -> Any:
             state.reset()
             return {}
         case "POST", ["batches", batch_id, action]:
-            return _batch(state, batch_id, action)
+            return await _batch(state, batch_id, action)
+        case "GET", ["batches"]:
+            return _batches(exchange, state)
+        case "GET", ["paid"]:
+            return paid.totals(
+                (batch for batch, _ in state.batches.ever(now_utc())), state.live_paid
+            )
         case _:
             raise not_found(f"{exchange.method} {exchange.path}")
 
@@ -58,9 +65,18 @@ def _faults(exchange: Exchange, state: State) -> Any:
     return state.faults.as_list()
 
 
-def _batch(state: State, batch_id: str, action: str) -> Any:
-    now = now_utc()
-    batch = state.batches.get(batch_id, now)
+def _batches(exchange: Exchange, state: State) -> Any:
+    wanted = exchange.query.get("batch")
+    with_lines = exchange.query.get("ids", "0") != "0"
+    return [
+        paid.account(batch, deleted=deleted, with_lines=with_lines)
+        for batch, deleted in state.batches.ever(now_utc())
+        if wanted in (None, batch.id)
+    ]
+
+
+async def _batch(state: State, batch_id: str, action: str) -> Any:
+    batch = state.batches.get(batch_id, now_utc())
     if batch is None:
         raise not_found(f"Message Batch {batch_id} not found.")
     if action == "hold":
@@ -68,11 +84,12 @@ def _batch(state: State, batch_id: str, action: str) -> Any:
     elif action == "release":
         batch.held = False
     elif action == "end":
+        await state.background.finished(batch_id)
         if batch.ended_at is None:
-            batch.end(now)
+            batch.end(now_utc())
     elif action == "archive":
-        batch.archived_at = now
+        batch.archived_at = now_utc()
     else:
         raise ValueError(f"unknown action {action!r}: hold, release, end or archive")
-    batch.advance(now)
+    batch.advance(now_utc())
     return batch.as_dict("")

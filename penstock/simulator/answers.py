@@ -15,6 +15,9 @@ from .directives import Shape, strip
 from .prose import chop, cut, prose, seeded, sizes
 from .tool_inputs import tool_input
 
+_ODD = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
+"""Everything that ends a line or a string for somebody."""
+
 _TOKEN_CHARS = 16
 """Characters that one token holds at most: an ordinary delta is one token."""
 
@@ -109,6 +112,9 @@ def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | N
     if shape.u2028:
         # Line ends for some readers, plain characters for JSON and for SSE.
         text = text.replace(" ", "\u2028", 1).replace(" ", "\u0085", 1)
+    if shape.odd:
+        lengths.append(len(_ODD))
+        text += _ODD
     return list(cut(text, lengths))
 
 

@@ -7,9 +7,11 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from . import admin, batches, messages, validation
+from . import admin, batch_create, batches, messages, validation
+from .batch_store import now_utc
 from .errors import ApiError, not_found
 from .exchange import ClientGoneError, Exchange, Receive, Send
+from .faults import Fault, refuse_if_asked
 from .options import Options
 from .state import State
 
@@ -61,7 +63,7 @@ async def _answer(exchange: Exchange, state: State) -> None:
     parts = {key: value for key, value in found.groupdict().items() if value} if found else {}
     is_batch = exchange.method == "POST" and "batches" in parts
     try:
-        await exchange.read(batches.MAX_BODY if is_batch else messages.MAX_BODY)
+        await exchange.read(batch_create.MAX_BODY if is_batch else messages.MAX_BODY)
     finally:
         state.record(exchange, f"{exchange.method} {_endpoint(exchange.path, parts)}")
     validation.check_key(exchange.headers)
@@ -73,20 +75,25 @@ async def _answer(exchange: Exchange, state: State) -> None:
 
 async def _other(exchange: Exchange, state: State, parts: dict[str, str]) -> None:
     """Serve everything but messages, whose faults depend on their text."""
-    fault = state.faults.take(exchange.method, exchange.path)
+    batch = state.batches.get(parts.get("batch", ""), now_utc())
+    ended = batch is not None and batch.ended_at is not None
+    fault = state.faults.take(exchange.method, exchange.path, ended=ended)
     messages.fired(state, fault)
     if fault and fault.slow_first:
         await asyncio.sleep(fault.slow_first)
-    messages.refuse_if_asked(fault)
     if "batches" in parts and exchange.method == "POST":
         await batches.create(exchange, state, fault)
-    elif parts.get("action") == "results" and exchange.method == "GET":
+        return
+    refuse_if_asked(fault)
+    if parts.get("action") == "results" and exchange.method == "GET":
         await batches.results(exchange, state, parts["batch"], fault)
     else:
-        await _plain(exchange, state, parts)
+        await _plain(exchange, state, parts, fault)
 
 
-async def _plain(exchange: Exchange, state: State, parts: dict[str, str]) -> None:
+async def _plain(
+    exchange: Exchange, state: State, parts: dict[str, str], fault: Fault | None
+) -> None:
     batch_id = parts.get("batch", "")
     match exchange.method, *sorted(parts.keys() - {"model"}):
         case "POST", "count_tokens":
@@ -94,7 +101,7 @@ async def _plain(exchange: Exchange, state: State, parts: dict[str, str]) -> Non
         case "GET", "batches":
             await batches.list_all(exchange, state)
         case "GET", "batch":
-            await batches.retrieve(exchange, state, batch_id)
+            await batches.retrieve(exchange, state, batch_id, fault)
         case "DELETE", "batch":
             await batches.delete(exchange, state, batch_id)
         case "POST", "action", "batch" if parts["action"] == "cancel":

@@ -21,6 +21,9 @@ class Outcome(IntEnum):
     EXPIRED = 3
 
 
+_OUTCOMES = tuple(Outcome)
+
+
 class Lines:
     """Many short byte strings in one piece of memory.
 
@@ -31,22 +34,34 @@ class Lines:
     def __init__(self, lines: Iterable[bytes] = ()) -> None:
         """Begin with some lines."""
         self._data = bytearray()
-        self._ends = array("Q", [0])
+        self._bounds = array("Q", [0])
+        self._gap = 0
         for line in lines:
             self.append(line)
+
+    @classmethod
+    def within(cls, data: bytearray, bounds: array[int], *, gap: int) -> Lines:
+        """Return lines of existing data, from each bound to `gap` bytes before the next."""
+        lines = cls()
+        lines._data, lines._bounds, lines._gap = data, bounds, gap
+        return lines
 
     def append(self, line: bytes) -> None:
         """Add a line."""
         self._data += line
-        self._ends.append(len(self._data))
+        self._bounds.append(len(self._data))
 
     def __len__(self) -> int:
         """Return the number of lines."""
-        return len(self._ends) - 1
+        return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> bytes:
         """Return a line."""
-        return bytes(self._data[self._ends[index] : self._ends[index + 1]])
+        return bytes(self._data[self._bounds[index] : self._bounds[index + 1] - self._gap])
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield every line."""
+        return (self[index] for index in range(len(self)))
 
 
 _AT_LEAST_DONE = 0.25
@@ -59,13 +74,20 @@ class Batch:
 
     id: str
     created_at: datetime
+    custom_ids: Lines
     lines: Lines
     """Each request as its raw JSON: {"custom_id": …, "params": …}."""
-    outcomes: bytes
-    """The outcome of each line when nobody cancels; one byte a line."""
+    outcomes: bytearray = field(default_factory=bytearray)
+    """The outcome of each line when nobody cancels; one byte a line, as far as they are judged."""
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    """The hash of each line's params, see `paid`; as far as they are judged."""
+    rendered: Lines | None = None
+    """Each line's result, when they are written before anybody asks."""
     version: str
     betas: str = ""
     ends_at: datetime
+    answer_bytes: int = 0
+    """The size of an answer's text; 0 lets the prompt decide."""
     held: bool = False
     """Stays in progress until released, whatever the time."""
     cancel_initiated_at: datetime | None = None
@@ -76,6 +98,11 @@ class Batch:
     counts: Counter[Outcome] = field(default_factory=Counter)
 
     @property
+    def total(self) -> int:
+        """The number of its requests."""
+        return len(self.custom_ids)
+
+    @property
     def status(self) -> str:
         """The processing status, as of the last `advance`."""
         if self.ended_at:
@@ -83,14 +110,17 @@ class Batch:
         return "canceling" if self.cancel_initiated_at else "in_progress"
 
     def advance(self, now: datetime) -> None:
-        """End the batch if its time has come."""
-        if self.ended_at is None and not self.held and now >= self.ends_at:
+        """End the batch if its time has come and all its lines are judged."""
+        judged = len(self.outcomes) == self.total
+        if self.ended_at is None and judged and not self.held and now >= self.ends_at:
             self.end(self.ends_at)
 
     def end(self, at: datetime) -> None:
         """End the batch."""
         self.ended_at = at
-        self.counts = Counter(outcome for _, outcome in self.results())
+        # One byte a line: counted as bytes, a large batch ends in no time.
+        codes = self.outcomes if self.done_at_cancel is None else [o for _, o in self.results()]
+        self.counts = Counter({Outcome(code): n for code, n in Counter(codes).items()})
 
     def cancel(self, now: datetime) -> None:
         """Begin to cancel: what has not been processed by now never will be."""
@@ -98,19 +128,16 @@ class Batch:
             return
         window = self.ends_at - self.created_at
         share = 0.0 if self.held or not window else (now - self.created_at) / window
-        self.done_at_cancel = int(len(self.lines) * min(1.0, max(_AT_LEAST_DONE, share)))
+        self.done_at_cancel = int(self.total * min(1.0, max(_AT_LEAST_DONE, share)))
         self.cancel_initiated_at = now
         self.ends_at = min(self.ends_at, now + window / 4)
         self.held = False
 
-    def results(self) -> Iterator[tuple[bytes, Outcome]]:
-        """Yield every line with its outcome, in an order other than the one asked."""
-        for place, index in enumerate(scattered(len(self.lines))):
-            late = self.done_at_cancel is not None and place >= self.done_at_cancel
-            yield (
-                self.lines[index],
-                Outcome.CANCELED if late else Outcome(self.outcomes[index]),
-            )
+    def results(self) -> Iterator[tuple[int, Outcome]]:
+        """Yield the index and the outcome of every line, in an order other than the one asked."""
+        done = self.total if self.done_at_cancel is None else self.done_at_cancel
+        for place, index in enumerate(scattered(self.total)):
+            yield index, _OUTCOMES[self.outcomes[index]] if place < done else Outcome.CANCELED
 
     def as_dict(self, base_url: str) -> dict[str, Any]:
         """Return the batch as the API shows it."""
@@ -122,7 +149,7 @@ class Batch:
             "type": "message_batch",
             "processing_status": self.status,
             # Not a progress bar: all are in processing until the batch has ended.
-            "request_counts": {"processing": 0 if ended else len(self.lines), **counts},
+            "request_counts": {"processing": 0 if ended else self.total, **counts},
             "created_at": _shown(self.created_at),
             "expires_at": _shown(self.created_at + timedelta(hours=24)),
             "ended_at": _shown(self.ended_at),
@@ -140,6 +167,7 @@ class BatchStore:
     def __init__(self) -> None:
         """Begin empty."""
         self._batches: dict[str, Batch] = {}
+        self._deleted: list[Batch] = []
 
     def add(self, batch: Batch) -> None:
         """Keep a batch."""
@@ -153,23 +181,54 @@ class BatchStore:
         return batch
 
     def delete(self, batch_id: str) -> None:
-        """Forget a batch."""
-        self._batches.pop(batch_id, None)
+        """Forget a batch, but not what was paid for it."""
+        batch = self._batches.pop(batch_id, None)
+        if batch is not None:
+            batch.lines, batch.rendered = Lines(), None
+            self._deleted.append(batch)
 
     def clear(self) -> None:
         """Forget all batches."""
         self._batches.clear()
+        self._deleted.clear()
+
+    def ever(self, now: datetime) -> list[tuple[Batch, bool]]:
+        """Return every batch there has been, oldest first, and whether it was deleted."""
+        for batch in self._batches.values():
+            batch.advance(now)
+        found = [(batch, False) for batch in self._batches.values()]
+        found += [(batch, True) for batch in self._deleted]
+        return sorted(found, key=lambda each: each[0].created_at)
+
+    def open(self, now: datetime) -> list[Batch]:
+        """Return the batches that have not ended."""
+        for batch in self._batches.values():
+            batch.advance(now)
+        return [batch for batch in self._batches.values() if batch.ended_at is None]
 
     def page(
-        self, now: datetime, *, limit: int, after_id: str | None, before_id: str | None
+        self,
+        now: datetime,
+        *,
+        limit: int,
+        after_id: str | None,
+        before_id: str | None,
+        lag_s: float = 0.0,
     ) -> tuple[list[Batch], bool] | None:
         """Return a page, newest first, and whether there is more in its direction.
 
         `after_id` asks for what comes after it in that order, which is older;
-        `before_id` for what comes just before. None: the cursor is no batch.
+        `before_id` for what comes just before. None: the cursor is no batch, or
+        a deleted one. A batch made less than `lag_s` seconds ago is left out,
+        but may be the cursor.
         """
-        order = list(reversed(self._batches))
         cursor = after_id or before_id
+        newest = now - timedelta(seconds=lag_s)
+        order = [
+            name
+            for name, batch in reversed(self._batches.items())
+            if batch.created_at <= newest or name == cursor
+        ]
         if cursor is not None and cursor not in self._batches:
             return None
         if before_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 
@@ -46,6 +46,26 @@ class Control:
     def reset(self) -> None:
         """Forget counters, requests, faults and batches; take the first options again."""
         self._call("POST", "reset", {})
+
+    def batches(
+        self, batch_id: str | None = None, *, with_lines: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return what became of all batches or of one, deleted ones included, oldest first.
+
+        Each has id, created_at, status, counts, canceled, deleted, requests, paid (lines that
+        succeeded) and first_custom_id; with_lines, also lines: [custom_id, hash of the params as
+        `paid` has it, outcome], in the order they were sent. There is no outcome before the end.
+        """
+        query = urlencode({"ids": int(with_lines)} | ({"batch": batch_id} if batch_id else {}))
+        return cast(list[dict[str, Any]], self._call("GET", f"batches?{query}"))
+
+    def paid(self) -> dict[str, dict[str, int]]:
+        """Return how often each request was paid for: {hash: {"batch": n, "live": n}}.
+
+        The hash is of its params: the first 16 hexadecimal digits of the SHA-256 of
+        `orjson.dumps(params, option=orjson.OPT_SORT_KEYS)`.
+        """
+        return cast(dict[str, dict[str, int]], self._call("GET", "paid"))
 
     def end_batch(self, batch_id: str) -> None:
         """End a batch now."""

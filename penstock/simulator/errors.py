@@ -32,6 +32,13 @@ _WORDS = {
 }
 
 
+NO_CREDIT = (
+    "Your credit balance is too low to access the Anthropic API. "
+    "Please go to Plans & Billing to upgrade or purchase credits."
+)
+"""Comes as an invalid_request_error, though nothing is wrong with the request."""
+
+
 class ApiError(Exception):
     """An answer other than the one asked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -35,12 +36,12 @@ class Exchange:
         }
         self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
         self.request_id = request_id
-        self.body: bytes | bytearray = b""
+        self.body = bytearray()
         self.size = 0
         self.dropped = False
         self.status = 0
         #: Headers that every answer to this request carries.
-        self.answer_headers: dict[str, str] = {"request-id": request_id}
+        self.answer_headers: dict[str, str] = {"request-id": request_id} | _account(self.headers)
         self.on_start: Callable[[int], None] = lambda status: None
         self._receive = receive
         self._send = send
@@ -138,3 +139,12 @@ class Exchange:
 
 class ClientGoneError(Exception):
     """The client left before its request was complete."""
+
+
+def _account(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return whose request it is: each key counts as one of a workspace of its own."""
+    key = headers.get("x-api-key") or headers.get("authorization", "")
+    return {
+        "anthropic-organization-id": "00000000-0000-4000-8000-000000000000",
+        "anthropic-workspace-id": f"wrkspc_{sha256(key.encode()).hexdigest()[:24]}",
+    }

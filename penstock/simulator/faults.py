@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from .errors import TYPE_OF_STATUS, ApiError
+
 Position = int | Literal["last"]
 """A point in a stream: deltas before it, or from the end when negative."""
 
@@ -44,7 +46,15 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "drop_mid_char": _flag_or_position,
     "commit_then_drop": _flag,
     "drop_before_commit": _flag,
+    "commit_then_status": int,
+    "commit_after_s": float,
     "results_cut": int,
+    "results_end": int,
+    "results_skip": int,
+    "results_double": int,
+    "results_foreign": int,
+    "results_blank": int,
+    "results_lag": _flag,
     "times": int,
     "after": int,
     "path": str,
@@ -55,9 +65,12 @@ FILTERS = frozenset({"path", "method", "model"})
 FAULT_KEYS = frozenset(_READ) - FILTERS
 _DETAILS = frozenset({"retry_after", "error_code", "error_type", "message", "stall", "reset"})
 EFFECTS = FAULT_KEYS - _DETAILS - {"times", "after"}
-_CREATE = frozenset({"commit_then_drop", "drop_before_commit"})
+_CREATE = frozenset(
+    {"commit_then_drop", "drop_before_commit", "commit_then_status", "commit_after_s"}
+)
+_RESULTS = frozenset(key for key in _READ if key.startswith("results_"))
 _ANYWHERE = frozenset({"status", "slow_first"})
-DIRECTIVE_KEYS = FAULT_KEYS - _CREATE - {"results_cut"}
+DIRECTIVE_KEYS = FAULT_KEYS - _CREATE - _RESULTS
 """The keys that make sense inside one message."""
 
 
@@ -82,7 +95,15 @@ class Fault:
     drop_mid_char: Position | None = None
     commit_then_drop: bool | None = None
     drop_before_commit: bool | None = None
+    commit_then_status: int | None = None
+    commit_after_s: float | None = None
     results_cut: int | None = None
+    results_end: int | None = None
+    results_skip: int | None = None
+    results_double: int | None = None
+    results_foreign: int | None = None
+    results_blank: int | None = None
+    results_lag: bool | None = None
     times: int = 1
     after: int = 0
     path: str | None = None
@@ -115,8 +136,10 @@ class Fault:
         # Not `in (None, False)`: a position of 0 equals False.
         return value is not None and value is not False
 
-    def meets(self, method: str, path: str, model: str | None) -> bool:
+    def meets(self, method: str, path: str, model: str | None, *, ended: bool = False) -> bool:
         """Say whether a request is one this fault is meant for."""
+        if not ended and _RESULTS & set(self.effects):
+            return False
         wanted_method, wanted_path = self._target()
         return (
             fnmatchcase(path, self.path or wanted_path)
@@ -131,7 +154,9 @@ class Fault:
             return None, "/v1/*"
         if effects & _CREATE:
             return "POST", "/v1/messages/batches"
-        if "results_cut" in effects:
+        if "results_lag" in effects:
+            return "GET", "/v1/messages/batches/*"
+        if effects & _RESULTS or (self.path or "").endswith("/results"):
             return "GET", "/v1/messages/batches/*/results"
         return "POST", "/v1/messages"
 
@@ -187,6 +212,7 @@ class Faults:
         path: str,
         model: str | None = None,
         *,
+        ended: bool = False,
         prompt: str = "",
         directives: Iterable[tuple[str, Fault]] = (),
     ) -> Fault | None:
@@ -194,9 +220,10 @@ class Faults:
 
         Of the faults that fire a limited number of times one fires for each
         request, in order, so that several make a sequence; unlimited ones
-        (`times=0`) come on top of it.
+        (`times=0`) come on top of it. `ended` says that the request is about a
+        batch that has ended.
         """
-        met = [each for each in self._armed if each.fault.meets(method, path, model)]
+        met = [each for each in self._armed if each.fault.meets(method, path, model, ended=ended)]
         met += [
             self._directives.setdefault((prompt, text, place), _Armed(fault))
             for place, (text, fault) in enumerate(directives)
@@ -211,3 +238,20 @@ class Faults:
             each.fired += 1
             result = each.fault if result is None else each.fault.over(result)
         return result
+
+
+def refuse_if_asked(fault: Fault | None) -> None:
+    """Raise the error that a fault of a status asks for."""
+    if fault is None or fault.status is None:
+        return
+    kind = fault.error_type or TYPE_OF_STATUS.get(fault.status)
+    headers = {}
+    if fault.retry_after is not None:
+        headers["retry-after"] = f"{fault.retry_after:g}"
+    raise ApiError(
+        kind or ("api_error" if fault.status >= 500 else "invalid_request_error"),
+        fault.message or "",
+        status=fault.status,
+        error_code=fault.error_code,
+        headers=headers,
+    )

@@ -48,3 +48,18 @@ class Bucket:
             f"{name}-remaining": str(int(self.tokens)),
             f"{name}-reset": reset.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
+
+
+def check_batches(options: Options, *, active: int, queued: int, new: int, wait_s: int) -> None:
+    """Raise the API's 429 for a batch of `new` requests beyond what may be in progress."""
+    if options.active_batches and active >= options.active_batches:
+        limit = f"limit of {options.active_batches} batches in progress"
+    elif options.queued_requests and queued + new > options.queued_requests:
+        limit = f"limit of {options.queued_requests} queued batch requests"
+    else:
+        return
+    raise ApiError(
+        "rate_limit_error",
+        f"This request would exceed your organization's {limit}.",
+        headers={"retry-after": str(wait_s)},
+    )

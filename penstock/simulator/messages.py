@@ -11,9 +11,10 @@ import orjson
 from . import conversation, sse, validation
 from .answers import Answer, compose, count_input
 from .directives import Directives, Shape, parse
-from .errors import TYPE_OF_STATUS, ApiError, invalid
+from .errors import ApiError, invalid
 from .exchange import Exchange
-from .faults import FOREVER_S, Fault
+from .faults import FOREVER_S, Fault, refuse_if_asked
+from .paid import params_key
 from .player import Player
 from .script import script
 from .state import State
@@ -58,23 +59,6 @@ def fired(state: State, fault: Fault | None) -> None:
     """Count a fault."""
     if fault is not None:
         state.stats.faults.update(fault.effects)
-
-
-def refuse_if_asked(fault: Fault | None) -> None:
-    """Raise the error that a fault of a status asks for."""
-    if fault is None or fault.status is None:
-        return
-    kind = fault.error_type or TYPE_OF_STATUS.get(fault.status)
-    headers = {}
-    if fault.retry_after is not None:
-        headers["retry-after"] = f"{fault.retry_after:g}"
-    raise ApiError(
-        kind or ("api_error" if fault.status >= 500 else "invalid_request_error"),
-        fault.message or "",
-        status=fault.status,
-        error_code=fault.error_code,
-        headers=headers,
-    )
 
 
 def _directives(body: dict[str, Any]) -> Directives:
@@ -147,7 +131,9 @@ async def _whole(
 
 async def _send(exchange: Exchange, state: State, data: bytes, *, chunk: int = 0) -> None:
     await exchange.start(200, _json_headers(data))
+    # Counted first: a client that has seen the end may ask at once.
     state.stats.messages_answered += 1
+    state.live_paid[params_key(orjson.loads(exchange.body))] += 1
     for start in range(0, len(data) if chunk else 0, chunk or 1):
         await exchange.write(data[start : start + chunk])
         await asyncio.sleep(0)

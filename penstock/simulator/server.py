@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import struct
@@ -16,6 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .app import create_app
 from .exchange import DROP_EXTENSION
 from .options import Options
+
+_GC_THRESHOLD = 200_000
+"""Objects made between two looks for garbage. With Python's 700, a third of the time of
+reading a batch of 100,000 requests goes into looking through it while it is read."""
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -68,6 +73,7 @@ class Server(uvicorn.Server):
 
 def serve(options: Options, *, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes; `ready` is called with the base URL."""
+    gc.set_threshold(_GC_THRESHOLD)
     listener = socket.create_server((host, port), backlog=2048)
     address = listener.getsockname()
     config = uvicorn.Config(

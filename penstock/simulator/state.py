@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from .background import Background
 from .batch_store import BatchStore
 from .exchange import Exchange
 from .faults import Faults
@@ -59,6 +61,12 @@ class State:
     stats: Stats = field(default_factory=Stats)
     faults: Faults = field(default_factory=Faults)
     batches: BatchStore = field(default_factory=BatchStore)
+    background: Background = field(default_factory=Background)
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sightings: Counter[int] = field(default_factory=Counter)
+    """How often a request that passes later was seen in a batch, by the hash of its params."""
+    live_paid: Counter[int] = field(default_factory=Counter)
+    """Messages answered whole, by the hash of their body."""
     log: deque[LoggedRequest] = field(init=False)
     bucket: Bucket = field(init=False)
 
@@ -80,7 +88,10 @@ class State:
         self.options = self._initial
         self.stats.reset()
         self.faults.clear()
+        self.background.cancel()
         self.batches.clear()
+        self.sightings.clear()
+        self.live_paid.clear()
         self._configured()
         self.log.clear()
 

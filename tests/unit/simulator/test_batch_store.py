@@ -21,8 +21,9 @@ def batch(outcomes: bytes = bytes(8), name: str = "msgbatch_1", seconds: float =
     return Batch(
         id=name,
         created_at=START,
-        lines=Lines(b"%d" % i for i in range(len(outcomes))),
-        outcomes=outcomes,
+        custom_ids=Lines(b"%d" % i for i in range(len(outcomes))),
+        lines=Lines(),
+        outcomes=bytearray(outcomes),
         version="2026-10-21",
         ends_at=at(seconds),
     )

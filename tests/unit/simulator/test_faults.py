@@ -70,7 +70,9 @@ def test_filters_choose_the_requests() -> None:
     [
         ({"disconnect_after": 1}, *MESSAGES),
         ({"commit_then_drop": True}, "POST", "/v1/messages/batches"),
+        ({"commit_then_status": 500}, "POST", "/v1/messages/batches"),
         ({"results_cut": 10}, *RESULTS),
+        ({"results_skip": 0, "crlf": True}, *RESULTS),
         ({"status": 500}, "GET", "/v1/models"),
     ],
 )
@@ -81,7 +83,23 @@ def test_without_a_path_a_fault_waits_for_a_request_it_can_spoil(
     faults = armed(spec)
     if "status" not in spec:
         assert not faults.take("GET", "/v1/messages/batches")
-    assert faults.take(method, path)
+    assert faults.take(method, path, ended=True)
+
+
+def test_faults_of_results_wait_until_there_are_some() -> None:
+    """A look at a batch in progress does not use them up."""
+    faults = armed({"results_lag": True}, {"results_end": 3})
+    assert not faults.take("GET", "/v1/messages/batches/msgbatch_1")
+    assert not faults.take(*RESULTS)
+    assert faults.take("GET", "/v1/messages/batches/msgbatch_1", ended=True)
+    assert faults.take(*RESULTS, ended=True) == Fault(results_end=3)
+
+
+def test_a_late_commit_is_a_matter_of_the_create_alone() -> None:
+    """Also with a status, which alone would meet any request."""
+    faults = armed({"status": 529, "commit_after_s": 1})
+    assert not faults.take("GET", "/v1/models")
+    assert faults.take("POST", "/v1/messages/batches")
 
 
 def test_a_directive_is_counted_with_its_prompt() -> None:

@@ -1,0 +1,46 @@
+"""GET /v1/messages/batches/{id}/results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from .batch_judge import result
+from .batch_store import Batch
+from .errors import not_found
+from .exchange import Exchange
+from .faults import Fault
+from .results_faults import chop, gather, spoil
+from .state import State
+
+_WRITE_BYTES = 256 * 1024
+
+
+async def results(exchange: Exchange, state: State, batch: Batch, fault: Fault | None) -> None:
+    """Send the results, made while they are sent unless they are there already."""
+    if batch.ended_at is None or batch.archived_at or (fault and fault.results_lag):
+        raise not_found(f"Message Batch {batch.id} has no available results.")
+    await exchange.start(200, {"content-type": "application/x-jsonl"})
+    if not await exchange.run(_send(exchange, state, batch, fault or Fault())):
+        state.stats.client_disconnects += 1
+
+
+async def _send(exchange: Exchange, state: State, batch: Batch, fault: Fault) -> None:
+    left = fault.results_cut
+    for data in _pieces(batch, fault):
+        if left is not None and left <= len(data):
+            await exchange.write(data[:left])
+            await exchange.drop(reset=bool(fault.reset))
+            return
+        left = None if left is None else left - len(data)
+        await exchange.write(data)
+        # The transport joins what is written in one turn of the loop.
+        await asyncio.sleep(0)
+    state.stats.results_served += 1
+    await exchange.end()
+
+
+def _pieces(batch: Batch, fault: Fault) -> Iterator[bytes]:
+    lines = (result(batch, index, outcome) for index, outcome in batch.results())
+    pieces = gather(spoil(lines, batch.total, fault), _WRITE_BYTES)
+    return chop(pieces, fault.chunk) if fault.chunk else pieces

@@ -1,0 +1,74 @@
+"""What has been paid for, by a hash of the request: the judge of runs under faults.
+
+The hash of a request's params is the first 16 hexadecimal digits of the SHA-256
+of `orjson.dumps(params, option=orjson.OPT_SORT_KEYS)`; a live call's params are
+its whole body. Only what succeeded is paid.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from .batch_store import Batch, Outcome
+
+
+def params_key(params: Any) -> int:
+    """Return the hash of a request's params as a number of 64 bits."""
+    data = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(sha256(data).digest()[:8], "big")
+
+
+def shown(key: int) -> str:
+    """Return a hash as it is shown: 16 hexadecimal digits."""
+    return f"{key:016x}"
+
+
+def totals(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[str, dict[str, int]]:
+    """Return how often each request was paid for, in batches that ended and as live calls."""
+    in_batches: Counter[int] = Counter()
+    for batch in batches:
+        if batch.ended_at is not None:
+            keys = batch.keys
+            in_batches.update(
+                keys[index] for index, outcome in batch.results() if outcome is Outcome.SUCCEEDED
+            )
+    return {
+        shown(key): {"batch": in_batches[key], "live": live.get(key, 0)}
+        for key in in_batches.keys() | live.keys()
+    }
+
+
+def account(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str, Any]:
+    """Return what became of a batch, and of each line in the order they were sent."""
+    whole = batch.as_dict("")
+    known: dict[str, Any] = {
+        "id": batch.id,
+        "created_at": whole["created_at"],
+        "status": batch.status,
+        "counts": whole["request_counts"],
+        "canceled": batch.cancel_initiated_at is not None,
+        "deleted": deleted,
+        "requests": batch.total,
+        "paid": batch.counts[Outcome.SUCCEEDED],
+        "first_custom_id": batch.custom_ids[0].decode(),
+    }
+    if with_lines:
+        known["lines"] = _lines(batch)
+    return known
+
+
+def _lines(batch: Batch) -> list[list[str | None]]:
+    """Return [custom_id, hash, outcome] of each line; no outcome until the batch has ended."""
+    names: list[str | None] = [None] * batch.total
+    if batch.ended_at is not None:
+        for index, outcome in batch.results():
+            names[index] = outcome.name.lower()
+    return [
+        [custom_id.decode(), shown(key), name]
+        for custom_id, key, name in zip(batch.custom_ids, batch.keys, names, strict=True)
+    ]

@@ -1,0 +1,70 @@
+"""What a download of results can lose, double or make up on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from .faults import Fault
+
+FOREIGN_ID = "foreign"
+"""The custom_id of a line that nobody asked for."""
+
+
+def spoil(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]:
+    """Yield the lines of the results as a fault leaves them."""
+    end = _place(fault.results_end, total)
+    skipped = _place(fault.results_skip, total)
+    doubled = _place(fault.results_double, total)
+    foreign = _place(fault.results_foreign, total)
+    blank = _place(fault.results_blank, total)
+    newline = b"\r\n" if fault.crlf else b"\n"
+    again: list[bytes] = []
+    for place, line in enumerate(lines):
+        if place == end:
+            return
+        # A line feed inside the JSON is written as \n, so this is the only one.
+        data = line.replace(b"\n", newline)
+        if place == blank:
+            yield newline
+        if place == foreign:
+            yield _foreign(line).replace(b"\n", newline)
+        if place == doubled:
+            again.append(data)
+        if place != skipped:
+            yield data
+    # At the end: who compares with the line before alone shall not get away with it.
+    yield from again
+
+
+def _place(value: int | None, total: int) -> int | None:
+    """Return a line's place; a negative one counts from the end."""
+    return value + total if value is not None and value < 0 else value
+
+
+def _foreign(line: bytes) -> bytes:
+    return orjson.dumps({**orjson.loads(line), "custom_id": FOREIGN_ID}) + b"\n"
+
+
+def gather(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the lines in pieces of at least `size` bytes, each of whole lines."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= size:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def chop(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of exactly `size`, but for the last one."""
+    rest = b""
+    for piece in pieces:
+        rest += piece
+        whole = len(rest) - len(rest) % size
+        yield from (rest[start : start + size] for start in range(0, whole, size))
+        rest = rest[whole:]
+    if rest:
+        yield rest

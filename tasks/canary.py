@@ -1,0 +1,200 @@
+"""The canary: the first requests of a job as live calls, before the bulk of it is sent.
+
+Each answer is stored as it comes, as a batch's result line, so that a worker that dies repeats
+only the calls that were out. A request that the API refuses pauses the job, once, with the API's
+words. Its error is kept as its result: resumed nevertheless, the job goes on behind it and is not
+paused for the next one. A refusal that is about the account, not the request, pauses the job like
+any other, and the call is made again when it is resumed.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import Any, Final
+
+import anthropic
+import httpx2
+import orjson
+
+from penstock.chunks import lines_of, pack
+from penstock.shards import Shard, wire_id
+from tasks import money
+from tasks.api import ApiProblem, problem_of
+from tasks.batches_api import BatchesApi
+from tasks.prices import live_price_usd
+from tasks.sending import MONEY_S, made, new_nonce
+from tasks.shard import ClaimedShard
+from tasks.step import Step
+
+#: Live calls of a canary that are out at the same time.
+_AT_ONCE: Final = 4
+
+#: Refusals that are about the request itself: a batch would have them as its result.
+_OF_THE_REQUEST: Final = frozenset({400, 404, 413, 422})
+#: … unless they say this: the API has no status of its own for it.
+_OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
+
+_TOKENS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
+
+
+class Canary:
+    """Makes the calls of a live shard."""
+
+    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+        """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
+        verdict = money.reserve(work)
+        if isinstance(verdict, dict):
+            return Step(pause=verdict, park=True, reason=verdict["message"])
+        if verdict == "wait":
+            return Step(countdown_s=MONEY_S, reason="waiting until other costs are settled")
+        answered = _go_on(work)
+        # Resumed though a request was refused: the others are not asked about again.
+        forgiving = bool(work.shard.counts.errored)
+        refused = self._call(work, api, _requests(work, answered), forgiving=forgiving)
+        if work.cancel:
+            return self.cancel(work)
+        if refused:
+            why = {**refused[0].as_error(), "type": "canary_failed"}
+            return Step(pause=why, park=True, reason=f"the canary failed: {refused[0]}")
+        return self._finish(work)
+
+    def cancel(self, work: ClaimedShard) -> Step:
+        """End a canary of which some calls were made: the rest counts as canceled."""
+        answered = _go_on(work)
+        for index, _ in _requests(work, answered):
+            _store(work, index, {"type": "canceled"}, b'{"type":"canceled"}')
+        return self._finish(work)
+
+    def _call(
+        self,
+        work: ClaimedShard,
+        api: BatchesApi,
+        todo: Iterator[tuple[int, bytes]],
+        *,
+        forgiving: bool,
+    ) -> list[ApiProblem]:
+        """Make calls until all are answered, or one is refused. Those that are out are awaited."""
+        refused: list[ApiProblem] = []
+        errors: list[Exception] = []
+        out: dict[Future[bytes], int] = {}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while True:
+                while not (refused or errors or work.cancel) and len(out) < _AT_ONCE:
+                    index, params = next(todo, (-1, b""))
+                    if index < 0:
+                        break
+                    out[pool.submit(api.message, params)] = index
+                if not out:
+                    break
+                for future in wait(out, return_when=FIRST_COMPLETED).done:
+                    try:
+                        problems = _settle(work, out.pop(future), future)
+                        refused += [] if forgiving else problems
+                    except (anthropic.APIError, httpx2.HTTPError) as error:
+                        errors.append(error)
+        if errors:
+            raise errors[0]
+        return refused
+
+    def _finish(self, work: ClaimedShard) -> Step:
+        """All calls are answered: the rest of the job may go."""
+        shard = work.shard
+        collected = shard.but(
+            state="collected", results=shard.partial, partial="", collected_ms=work.now_ms()
+        )
+        work.advance("create", collected, left=-1, spent=_spent(shard), held="")
+        others = tuple(each.number for each in work.all_shards() if each.state == "planned")
+        return Step(summary=made(work).summary, wake=others)
+
+
+def _go_on(work: ClaimedShard) -> set[int]:
+    """Take the answers of earlier claims over; returns which requests have one.
+
+    Each claim has chunks of its own: those of one that was lost may still be written to.
+    """
+    shard, store = work.shard, work.store()
+    chunks = list(store.read(shard.partial, shard.result_chunks)) if shard.partial else []
+    name = f"results-{shard.number}-{work.epoch}"
+    if shard.partial != name:
+        for index, chunk in enumerate(chunks):
+            store.add(name, index, chunk)
+        work.write(shard.but(partial=name, nonce=shard.nonce or new_nonce()))
+        if shard.partial:
+            store.remove([shard.partial])
+    store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
+    digits = slice(len('{"custom_id":"') + 13, len('{"custom_id":"') + 19)
+    return {int(line[digits]) for chunk in chunks for line in lines_of(chunk)}
+
+
+def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Number and params of the requests that have no answer."""
+    shard = work.shard
+    chunks = work.store().read(f"requests-{shard.spool}", shard.request_chunks)
+    lines = (line for chunk in chunks for line in lines_of(chunk))
+    return ((index, line) for index, line in enumerate(lines) if index not in answered)
+
+
+def _settle(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
+    """Store an answer. Returns the problem if it is one of the request's own; others are raised."""
+    try:
+        message = future.result()
+    except (anthropic.APIError, httpx2.HTTPError) as error:
+        problem = problem_of(error)
+        if not _is_the_requests(problem):
+            raise
+        said = {"type": problem.type, "message": problem.message}
+        result = {"type": "errored", "error": {"type": "error", "error": said}}
+        _store(work, index, result, orjson.dumps(result))
+        return [problem]
+    result = {"type": "succeeded", "message": orjson.loads(message)}
+    _store(work, index, result, b'{"type":"succeeded","message":%s}' % message)
+    return []
+
+
+def _is_the_requests(problem: ApiProblem) -> bool:
+    words = problem.message.lower()
+    return problem.status in _OF_THE_REQUEST and not any(each in words for each in _OF_THE_ACCOUNT)
+
+
+def _store(work: ClaimedShard, index: int, result: dict[str, Any], raw: bytes) -> None:
+    """Store a result line, and count it. Raises `Fenced`."""
+    shard = work.shard
+    line = b'{"custom_id":"%s","result":%s}' % (wire_id(shard.nonce, index).encode(), raw)
+    for chunk in pack([line]):
+        work.store().add(shard.partial, shard.result_chunks, chunk)
+    kind = result["type"]
+    counts, errors = shard.counts, dict(shard.errors)
+    changed = {"processing": counts.processing - 1, kind: getattr(counts, kind) + 1}
+    if kind == "errored":
+        error = result["error"]["error"]["type"]
+        errors[error] = errors.get(error, 0) + 1
+    work.write(
+        shard.but(
+            result_chunks=shard.result_chunks + 1,
+            result_lines=shard.result_lines + 1,
+            counts=replace(counts, **changed),
+            usage=_with_usage(shard, result.get("message", {})),
+            errors=errors,
+            failures=0,
+        )
+    )
+
+
+def _with_usage(shard: Shard, message: dict[str, Any]) -> dict[str, dict[str, int]]:
+    if not message:
+        return shard.usage
+    model, used = str(message.get("model", shard.model)), message.get("usage") or {}
+    before = shard.usage.get(model, {})
+    summed = {name: before.get(name, 0) + int(used.get(name) or 0) for name in _TOKENS}
+    return {**shard.usage, model: summed}
+
+
+def _spent(shard: Shard) -> int:
+    """What the calls cost, in millionths of a dollar."""
+    prices = [live_price_usd(model, tokens) for model, tokens in shard.usage.items()]
+    return round(sum(price or 0.0 for price in prices) * 1_000_000)

@@ -1,0 +1,169 @@
+"""Sending one shard as a batch: what is made sure of before, the call, and what its answer means.
+
+Before the call the record says how its batch could be told (the intent); before its last bytes go
+out it says that they do, and Redis has that on disk. Whatever happens then, whoever comes next
+knows whether there can be a batch.
+"""
+
+import random
+import secrets
+from typing import Any, Final
+
+import anthropic
+import httpx2
+
+from config.settings import WorkerSettings
+from penstock.chunks import ChunkMissing
+from tasks import money, slots, tags, twins
+from tasks.api import ApiProblem, problem_of
+from tasks.batches_api import BatchesApi, Listing, StrangeAnswer
+from tasks.reconcile import (
+    CLOCK_SLACK_MS,
+    DEFINITE,
+    FIRST_LOOK_S,
+    Listed,
+    bound,
+    free_of,
+    intended,
+    likely,
+    unsent,
+)
+from tasks.shard import ClaimedShard, Fenced
+from tasks.step import Step
+from tasks.upload import BodyMismatch, Upload
+
+#: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
+#: for money, for a call of the same size that is out.
+_SLOT_S: Final = 20.0
+MONEY_S: Final = 30.0
+_TAG_S: Final = 4.0
+
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class Sender:
+    """Makes planned shards batches at the API."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
+
+    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+        """Send the shard, or say why it has to wait."""
+        waiting = self._enter(work)
+        if waiting is not None:
+            return waiting
+        try:
+            nonce = new_nonce()
+            if not tags.take(work, nonce):
+                step_aside(work)
+                return _wait(_TAG_S, "a create call of the same size is out")
+            listing = self._listing(work, api)
+        except (anthropic.APIError, httpx2.HTTPError, StrangeAnswer):
+            step_aside(work)
+            raise
+        twins.look(work, api, listing)
+        if work.shard.lost and self._adopt(work, listing):
+            return made(work)
+        work.write(intended(work.shard, nonce, listing.account, listing.batches))
+        return self._post(work, api)
+
+    def _enter(self, work: ClaimedShard) -> Step | None:
+        """Take what the shard needs before it is sent."""
+        work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        if not slots.take(work):
+            return _wait(_SLOT_S, "waiting for a slot: enough batches are active")
+        verdict = money.reserve(work)
+        if verdict == "ok":
+            return None
+        step_aside(work)
+        if verdict == "wait":
+            return _wait(MONEY_S, "waiting until the cost of other shards is settled")
+        assert isinstance(verdict, dict)
+        return Step(pause=verdict, park=True, reason=verdict["message"])
+
+    def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
+        if not work.shard.lost:
+            return api.newest()
+        return api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
+
+    def _adopt(self, work: ClaimedShard, listing: Listing) -> bool:
+        """Take the batch of an earlier call that appeared after it was given up."""
+        if listing.account != work.shard.account:
+            return False
+        fitting = likely(work.shard, listing.batches)
+        free = free_of(fitting, tags.owners_of(work, fitting))
+        return any(take(work, batch, sure=False) for batch in free)
+
+    def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
+        def guard() -> None:
+            work.write(work.shard.but(sent_ms=work.now_ms()), durable=True)
+
+        shard = work.shard
+        upload = Upload(shard, work.store(), guard)
+        try:
+            batch = api.create(upload, shard.size)
+        except Exception as error:  # whatever it was: the call has a fate, and the record must say
+            return self._failed(work, upload, error)
+        if batch.requests != shard.requests:
+            return self._unknown(work, "the answer to the create call is about another batch")
+        take(work, batch, sure=True)
+        return made(work)
+
+    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> Step:
+        """The call brought no batch id: was there certainly no batch made?"""
+        if isinstance(upload.error, Fenced):
+            raise upload.error
+        problem = _problem(error)
+        if upload.complete and problem.status not in DEFINITE:
+            return self._unknown(work, str(problem))
+        work.write(unsent(work.shard))
+        step_aside(work)
+        if isinstance(upload.error, ChunkMissing | BodyMismatch):
+            why = {"type": "requests_missing", "message": str(upload.error)}
+            return Step(pause=why, park=True, reason="the stored requests are not complete")
+        raise upload.error or error
+
+    def _unknown(self, work: ClaimedShard, why: str) -> Step:
+        work.write(work.shard.but(over_ms=work.now_ms()))
+        wait_s = min(FIRST_LOOK_S, self._settings.list_lag_s)
+        return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
+
+
+def take(work: ClaimedShard, batch: Listed, *, sure: bool) -> bool:
+    """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
+    # First: should we die in between, the next one finds the batch marked as ours.
+    if not tags.bind(work, batch, sure=sure):
+        return False
+    work.advance("create", bound(work.shard, batch, sure=sure))
+    tags.give_back(work)
+    return True
+
+
+def new_nonce() -> str:
+    """The beginning of the custom_ids of one call."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(12))
+
+
+def made(work: ClaimedShard) -> Step:
+    """The shard is a batch, or needs none."""
+    shard = work.shard
+    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
+
+
+def step_aside(work: ClaimedShard) -> None:
+    """Give back what only a shard that is being sent may hold."""
+    work.write(spent=0)
+    slots.give_back(work)
+    tags.give_back(work)
+
+
+def _wait(seconds: float, reason: str) -> Step:
+    jitter: Any = random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
+    return Step(countdown_s=seconds * jitter, reason=reason)
+
+
+def _problem(error: Exception) -> ApiProblem:
+    if isinstance(error, anthropic.APIError | httpx2.HTTPError):
+        return problem_of(error)
+    return ApiProblem(type="strange_answer", message=f"{type(error).__name__}: {error}")

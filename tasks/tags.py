@@ -1,0 +1,115 @@
+"""Whose a batch is, and which sizes are in use: what all create steps share in Redis."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from penstock.connection import Connection
+from penstock.keys import Keys
+from penstock.scripts import script
+from penstock.shards import Shard
+from tasks.reconcile import Listed, Owner
+from tasks.shard import ClaimedShard
+
+_TAG_TTL_S: Final = 26 * 3_600
+_BOUND_TTL_S: Final = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """The calls of one size whose fate is not known."""
+
+    open: bool = False  #: one is out
+    #: ``<job>/<shard>`` of those that were given up → time in ms of the batch before them
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+
+def take(work: ClaimedShard, nonce: str) -> bool:
+    """Take the shard's size for its next call. False: another call of this size is out."""
+    key, stale = work.settings.keys.tag(work.shard.requests), ("", "")
+    for _ in range(2):
+        other = script("tag_take")(work.redis, [key], [work.member, nonce, _TAG_TTL_S, *stale])
+        if not other:
+            return True
+        field, value = (part.decode() for part in other)
+        found = _shard_of(work.redis, work.settings.keys, field.removeprefix("open:"))
+        if found is not None and found.state in ("planned", "sending"):
+            return False
+        stale = (field, value)  # its worker died before it could give the size back
+    return False
+
+
+def give_back(work: ClaimedShard) -> None:
+    """The shard has no call out."""
+    work.redis.hdel(work.settings.keys.tag(work.shard.requests), f"open:{work.member}")
+
+
+def lose(work: ClaimedShard) -> None:
+    """The shard's call is given up; its batch may still appear."""
+    key = work.settings.keys.tag(work.shard.requests)
+    with work.redis.pipeline(transaction=True) as pipe:
+        pipe.hdel(key, f"open:{work.member}")
+        pipe.hset(key, f"lost:{work.member}", work.shard.watermark_ms)
+        pipe.expire(key, _TAG_TTL_S)
+        pipe.execute()
+
+
+def tags_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[int, Tag]:
+    """Size → the calls of this size."""
+    wanted = sorted(set(sizes))
+    with connection.pipeline(transaction=False) as pipe:
+        for size in wanted:
+            pipe.hgetall(keys.tag(size))
+        found = pipe.execute()
+    return {size: _tag(fields) for size, fields in zip(wanted, found, strict=True)}
+
+
+def bind(work: ClaimedShard, batch: Listed, *, sure: bool) -> bool:
+    """Note that the batch is the shard's. False: it is, or may be, another's. ``sure``: the API
+    said so, whatever another may have guessed."""
+    if not sure and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
+        return False
+    # What is overwritten here is a guess, or an owner that no longer claims it.
+    work.redis.set(work.settings.keys.bound(batch.id), work.member, ex=_BOUND_TTL_S)
+    return True
+
+
+def let_go(work: ClaimedShard, batch_id: str) -> None:
+    """The batch turned out not to be the shard's."""
+    key = work.settings.keys.bound(batch_id)
+    if work.redis.get(key) == work.member.encode():
+        work.redis.delete(key)
+
+
+def owners_of(work: ClaimedShard, batches: Sequence[Listed]) -> dict[str, Owner]:
+    """Id → whose the batch is."""
+    return {batch.id: owner_of(work, batch.id) for batch in batches}
+
+
+def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
+    """Whose a batch is."""
+    member = (work.redis.get(work.settings.keys.bound(batch_id)) or b"").decode()
+    if not member:
+        return Owner.NOBODY
+    if member == work.member:
+        return Owner.OURS
+    found = _shard_of(work.redis, work.settings.keys, member)
+    if found is None:
+        return Owner.OTHER  # of a job that has expired
+    if found.batch_id == batch_id:
+        return Owner.OTHER if found.sure else Owner.GUESSED
+    if batch_id in found.rejected or found.batch_id:
+        return Owner.NOBODY
+    return Owner.GUESSED  # it is being bound just now
+
+
+def _shard_of(connection: Connection, keys: Keys, member: str) -> Shard | None:
+    job, _, number = member.partition("/")
+    raw = connection.hget(keys.job(job).shards, number)
+    return None if raw is None else Shard.parse(raw)
+
+
+def _tag(fields: Mapping[bytes, bytes]) -> Tag:
+    split = [(name.decode().partition(":"), value) for name, value in fields.items()]
+    lost = {member: int(value) for (kind, _, member), value in split if kind == "lost"}
+    return Tag(open=any(kind == "open" for (kind, _, _), _ in split), lost=lost)

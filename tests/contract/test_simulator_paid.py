@@ -1,0 +1,127 @@
+"""What the simulator tells the judge of a run: each batch there was, each request paid for."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from penstock.simulator.control import Control
+from penstock.simulator.process import simulator
+from tests.contract.batch_api import call, create, delete, ended, params
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Control]:
+    """One process for the module, whose batches end when a test says so."""
+    with simulator(batch_seconds=3600, rate=0) as control:
+        yield control
+
+
+@pytest.fixture
+def control(started: Control) -> Control:
+    """The same process, with nothing left from the test before."""
+    started.reset()
+    return started
+
+
+def hash_of(text: str) -> str:
+    """The hash of a request's params, as it is documented."""
+    data = orjson.dumps(params(text), option=orjson.OPT_SORT_KEYS)
+    return sha256(data).hexdigest()[:16]
+
+
+def ask(control: Control, text: str, **fields: Any) -> int:
+    """Make a live call; its status."""
+    url = f"{control.base_url}/v1/messages"
+    return call("POST", url, json=params(text, **fields)).status_code
+
+
+def cancel(control: Control, batch_id: str) -> None:
+    """Begin to cancel a batch."""
+    url = f"{control.base_url}/v1/messages/batches/{batch_id}/cancel"
+    call("POST", url).raise_for_status()
+
+
+def test_a_batch_is_accounted_for(control: Control) -> None:
+    """Only what succeeded is paid, and nothing before the end."""
+    batch_id = create(control, "a", "b [[sim expired]]", "c").json()["id"]
+    (found,) = control.batches()
+    assert found["created_at"]
+    assert {key: found[key] for key in found.keys() - {"created_at", "counts"}} == {
+        "id": batch_id,
+        "status": "in_progress",
+        "canceled": False,
+        "deleted": False,
+        "requests": 3,
+        "paid": 0,
+        "first_custom_id": "r-0",
+    }
+    control.end_batch(batch_id)
+    (found,) = control.batches()
+    assert (found["status"], found["paid"]) == ("ended", 2)
+    assert found["counts"] == {
+        "processing": 0,
+        "succeeded": 2,
+        "errored": 0,
+        "canceled": 0,
+        "expired": 1,
+    }
+
+
+def test_the_lines_are_accounted_for_when_asked(control: Control) -> None:
+    """In the order they were sent, by a hash of their params."""
+    texts = ("a", "b [[sim expired]]", "c")
+    batch_id = create(control, *texts).json()["id"]
+    lines = control.batches(batch_id, with_lines=True)[0]["lines"]
+    assert lines == [[f"r-{i}", hash_of(text), None] for i, text in enumerate(texts)]
+    control.end_batch(batch_id)
+    lines = control.batches(batch_id, with_lines=True)[0]["lines"]
+    assert [outcome for _, _, outcome in lines] == ["succeeded", "expired", "succeeded"]
+
+
+def test_canceled_and_deleted_batches_are_accounted_for(control: Control) -> None:
+    """Oldest first; deleting forgets the results alone."""
+    deleted = ended(control, "a", "b")
+    canceled = create(control, *"abcdefgh").json()["id"]
+    cancel(control, canceled)
+    control.end_batch(canceled)
+    delete(control, deleted)
+    first, second = control.batches(with_lines=True)
+    assert (first["id"], first["deleted"], first["canceled"]) == (deleted, True, False)
+    assert (first["paid"], first["lines"][1]) == (2, ["r-1", hash_of("b"), "succeeded"])
+    assert (second["id"], second["deleted"], second["canceled"]) == (canceled, False, True)
+    outcomes = [outcome for _, _, outcome in second["lines"]]
+    assert (second["paid"], outcomes.count("succeeded"), outcomes.count("canceled")) == (2, 2, 6)
+
+
+def test_one_batch_alone_can_be_asked_for(control: Control) -> None:
+    """By its id; none by an unknown one."""
+    wanted = ended(control)
+    ended(control)
+    assert [each["id"] for each in control.batches(wanted)] == [wanted]
+    assert control.batches("msgbatch_x") == []
+
+
+def test_every_payment_for_a_request_is_counted(control: Control) -> None:
+    """In batches and live; what fails costs nothing."""
+    for _ in range(2):
+        ended(control, "twice", "[[sim errored=api_error]]")
+    create(control, "in progress")
+    for text in ("live", "twice"):
+        assert ask(control, text) == 200
+    assert ask(control, "live", stream=True) == 200
+    assert ask(control, "refused [[sim status=529]]") == 529
+    assert control.paid() == {
+        hash_of("twice"): {"batch": 2, "live": 1},
+        hash_of("live"): {"batch": 0, "live": 1},
+    }
+
+
+def test_a_live_answer_that_breaks_off_is_not_counted(control: Control) -> None:
+    """The client never had it."""
+    with pytest.raises(httpx2.RemoteProtocolError):
+        ask(control, "hello [[sim disconnect_after=1]]")
+    assert control.paid() == {}

@@ -1,0 +1,46 @@
+"""Finding the requests of a batch without reading the JSON."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.simulator.batch_scan import scan
+
+CUSTOM_ID = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
+TEXT = st.text() | st.sampled_from(['},{"custom_id":"x","params":{', '"}]}', "\\", "]}"])
+
+
+def request(custom_id: str, text: str = "hello") -> dict[str, Any]:
+    """Return a request as clients write it."""
+    return {"custom_id": custom_id, "params": {"messages": [text], "tools": [{}]}}
+
+
+@given(st.dictionaries(CUSTOM_ID, TEXT, min_size=1))
+def test_requests_are_found_as_they_were_written(texts: dict[str, str]) -> None:
+    """Whatever their texts hold: a quote in a text is written with a backslash."""
+    requests = [request(*item) for item in texts.items()]
+    found = scan(bytearray(orjson.dumps({"requests": requests})))
+    assert found is not None
+    custom_ids, lines = found
+    assert [each.decode() for each in custom_ids] == list(texts)
+    assert [orjson.loads(line) for line in lines] == requests
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b'{"requests":[]}',
+        b'{"requests": [{"custom_id":"a","params":{}}]}',
+        b'{"requests":[{"params":{},"custom_id":"a"}]}',
+        b'{"requests":[{"custom_id":"a b","params":{}}]}',
+        b'{"requests":[{"custom_id":"a","params":{}}]} ',
+        b'{"requests":[{"custom_id":"a","params":{}},{"custom_id":"a","params":{}}]}',
+    ],
+)
+def test_what_looks_different_is_left_to_be_read(raw: bytes) -> None:
+    """It may be right or wrong."""
+    assert scan(bytearray(raw)) is None
