@@ -27,7 +27,6 @@ from tests.chaos.readers import AWAY
 from tests.chaos.run import say
 from tests.chaos.world import BatchWorld
 
-
 #: Create calls that lose their answer, some before and some after the batch was made.
 _CREATE_FAULTS: tuple[dict[str, Any], ...] = (
     {"commit_then_drop": True},
