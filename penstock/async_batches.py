@@ -63,9 +63,11 @@ class AsyncBatches:
         """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""
         return await asyncio.to_thread(self._sync.cancel, id, who=who)
 
-    async def resume(self, id: str, *, who: str = "client") -> Batch:
-        """Let a paused job go on. Raises `NotFound`."""
-        return await asyncio.to_thread(self._sync.resume, id, who=who)
+    async def resume(
+        self, id: str, *, who: str = "client", max_cost_usd: float | None = None
+    ) -> Batch:
+        """Let a paused job go on. Raises `NotFound` or `InvalidRequest`."""
+        return await asyncio.to_thread(self._sync.resume, id, who=who, max_cost_usd=max_cost_usd)
 
     async def delete(self, id: str) -> None:
         """Remove an ended job and its results. Raises `NotFound` or `NotEnded`."""

@@ -29,6 +29,24 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """The money cap of a job, in US dollars."""
+
+    cap_usd: float
+    spent_usd: float  #: by what is collected
+    reserved_usd: float  #: the most that what is at the API now can cost
+
+    @classmethod
+    def of(cls, money: dict[str, int]) -> Self | None:
+        """What the record says, in millionths; None for a job without a cap."""
+        if "cap" not in money:
+            return None
+        reserved = sum(amount for name, amount in money.items() if name.startswith("reserved:"))
+        millionths = (money["cap"], money.get("spent", 0), reserved)
+        return cls(*(amount / 1_000_000 for amount in millionths))
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job is. The API tells nothing of a batch before it has ended, so shards are all
     there is to count."""
@@ -77,6 +95,7 @@ class Batch:
     usage: dict[str, int]  #: tokens of the requests that have succeeded so far
     usage_by_model: dict[str, dict[str, int]]
     cost: dict[str, Any] | None  #: currency, batch price and live price, once it has ended
+    budget: Budget | None  #: the money cap, if it has one
     error: dict[str, Any] | None  #: why the job failed, if it did
 
     @classmethod
@@ -103,6 +122,7 @@ class Batch:
             usage=dict(sum(by_model.values(), Counter())),
             usage_by_model={model: dict(tokens) for model, tokens in by_model.items()},
             cost=record.json("cost"),
+            budget=Budget.of(job.money),
             error=record.json("error"),
         )
 

@@ -30,7 +30,6 @@ class Packer:
 
     def __init__(self, limit: int = CHUNK_BYTES) -> None:
         self._limit = limit
-        self._compressor = zstandard.ZstdCompressor(level=1)
         self._lines: list[bytes] = []
         self._size = 0
 
@@ -45,7 +44,7 @@ class Packer:
         if not self._lines:
             return None
         self._lines.append(b"")
-        chunk = self._compressor.compress(b"\n".join(self._lines))
+        chunk = compressed(b"\n".join(self._lines))
         self._lines, self._size = [], 0
         return chunk
 
@@ -60,6 +59,12 @@ def pack(lines: Iterable[bytes]) -> Iterator[bytes]:
     chunk = packer.close()
     if chunk is not None:
         yield chunk
+
+
+def compressed(block: bytes | bytearray) -> bytes:
+    """Lines, each with its ``\\n``, as a chunk."""
+    # Level 1: the faster ones below it save next to no time, and take up to twice the space.
+    return zstandard.ZstdCompressor(level=1).compress(block)
 
 
 def unpack(chunk: bytes) -> bytes:
@@ -82,11 +87,15 @@ class ChunkStore(Protocol):
     def read(self, name: str, count: int, first: int = 0) -> Iterator[bytes]:
         """The chunks of ``name`` from ``first`` up to ``count``. Raises `ChunkMissing`."""
 
-    def keep(self, names: Iterable[str], seconds: int) -> None:
-        """Let these live for so many seconds from now, where chunks expire by themselves."""
+    def keep(self, names: Iterable[str], seconds: int) -> bool:
+        """Let these live for so many seconds from now. Returns whether all of them are there, as
+        far as that can be told without looking at each chunk."""
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove these, if they are there."""
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove these, and whatever else of the job can be found."""
 
 
 class RedisChunks:
@@ -105,7 +114,10 @@ class RedisChunks:
             pipe.expire(key, self._ttl_s)
             length = pipe.execute()[0]
         if length != index + 1:
-            raise ChunkMissing(f"{name}: there are {length - 1} chunks where {index} were written")
+            raise ChunkMissing(
+                f"{name}: there are {length - 1} chunks where {index} were written; the others "
+                "expired, or somebody removed them"
+            )
 
     def read(self, name: str, count: int, first: int = 0) -> Iterator[bytes]:
         """The chunks, fetched a few at a time."""
@@ -117,18 +129,22 @@ class RedisChunks:
                 raise ChunkMissing(f"{name}: chunk {start + len(found)} of {count} is missing")
             yield from found
 
-    def keep(self, names: Iterable[str], seconds: int) -> None:
+    def keep(self, names: Iterable[str], seconds: int) -> bool:
         """Renew the TTL of their lists."""
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.expire(self._keys.chunks(name), seconds)
-            pipe.execute()
+            return all(pipe.execute())
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove their lists."""
         keys = [self._keys.chunks(name) for name in names]
         if keys:
             self._redis.unlink(*keys)
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove their lists; what is forgotten elsewhere expires."""
+        self.remove(names)
 
 
 class ChunkWriter:

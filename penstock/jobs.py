@@ -1,6 +1,6 @@
 """Records of batch jobs, as producers and readers see them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -8,7 +8,7 @@ import orjson
 from penstock import events
 from penstock.chunks import ChunkStore
 from penstock.connection import Connection
-from penstock.errors import NotFound
+from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.records import Record, checked_id, state_found
@@ -30,6 +30,7 @@ class Job:
 
     record: Record
     shards: tuple[Shard, ...]
+    money: dict[str, int] = field(default_factory=dict)  #: its cap, as `JobKeys.money` tells
 
     @property
     def id(self) -> str:
@@ -64,11 +65,12 @@ class JobRecords:
         keys = self._settings.keys.job(checked_id(id))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
+            pipe.hgetall(keys.money)
             pipe.hgetall(keys.shards)
-            raw, shards = pipe.execute()
+            raw, money, shards = pipe.execute()
         record = Record.parse(id, raw)
         parsed = sorted((Shard.parse(shard) for shard in shards.values()), key=lambda s: s.number)
-        return Job(record, tuple(parsed))
+        return Job(record, tuple(parsed), _amounts(money))
 
     def record(self, id: str) -> Record:
         """The job's record alone. Raises `NotFound`."""
@@ -93,14 +95,15 @@ class JobRecords:
         keys = self._settings.keys.job(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
+            pipe.hgetall(keys.money)
             if number is not None:
                 following = number + int(job.record.fields.get("shards", 0))
                 pipe.hmget(keys.shards, number, following)
-            raw, *found = pipe.execute()
+            raw, money, *found = pipe.execute()
         record = Record.parse(job.id, raw)
         fresh = [Shard.parse(shard) for shard in (found[0] if found else ()) if shard]
         shards = {shard.number: shard for shard in (*job.shards, *fresh)}
-        return Job(record, tuple(shards[number] for number in sorted(shards)))
+        return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))
 
     def results(self, record: Record) -> Results:
         """The result lines of a job."""
@@ -126,11 +129,11 @@ class JobRecords:
         return sorted(found, reverse=True)
 
     def discard(self, id: str) -> None:
-        """Remove a job that could not be announced, or that has ended, with all it holds."""
+        """Remove a job that has ended, with all it holds."""
         job = self.read(id)
         keys, shared = self._settings.keys.job(id), self._settings.keys
         store = self._store(job.record, keys)
-        store.remove(name for shard in job.shards for name in shard.chunk_names)
+        store.clear(name for shard in job.shards for name in shard.chunk_names)
         self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
         self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
         self._redis.zrem(shared.jobs, id)
@@ -139,8 +142,16 @@ class JobRecords:
         """Ask for a job to be canceled; returns the state it had. Raises `NotFound`."""
         return self._rouse(id, "cancel", who)
 
-    def resume(self, id: str, who: str) -> State:
-        """Let a paused job go on; returns the state it had. Raises `NotFound`."""
+    def resume(self, id: str, who: str, cap: int | None = None) -> State:
+        """Let a paused job go on; returns the state it had. ``cap``: its new money cap, in
+        millionths of a dollar. Raises `NotFound`, or `InvalidRequest` if it has none to change."""
+        money = self._settings.keys.job(checked_id(id)).money
+        if cap is not None:
+            self.record(id)
+            # Only where there is one: what a job without a cap has spent was never counted.
+            if not self._redis.hexists(money, "cap"):
+                raise InvalidRequest("the job was submitted without one", field="max_cost_usd")
+            self._redis.hset(money, "cap", cap)
         return self._rouse(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
@@ -156,3 +167,7 @@ class JobRecords:
             [what, who, orjson.dumps(event) if event else ""],
         )
         return state_found(id, state)
+
+
+def _amounts(raw: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(amount) for name, amount in raw.items()}

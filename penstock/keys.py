@@ -14,7 +14,7 @@ They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks f
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last three
+#: Patterns of the keys that rightly live for ever, for leak checks. All but the last five
 #: are Celery's own.
 PERMANENT: Final = (
     "streams*",
@@ -30,6 +30,8 @@ PERMANENT: Final = (
     "*:jobs",
     "*:live",
     "*:live-shards",
+    "*:run",
+    "*:spools",
 )
 
 
@@ -52,8 +54,9 @@ class RecordKeys:
         (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
-        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``paused`` and
-        ``alarm`` (JSON: ``type``, ``message``, ``at_ms``).
+        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``held``
+        (``canary``: nothing else is sent before it has its results), ``paused`` and ``alarm``
+        (JSON: ``type``, ``message``, ``at_ms``).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")
@@ -169,6 +172,14 @@ class Keys:
         return f"{self.prefix}:reaper"
 
     @property
+    def run(self) -> str:
+        """Hash, permanent. The Redis process that was seen last: ``id`` (its run_id) and
+        ``since_ms`` (when it was first seen, if another one was before it). Until a lease after
+        that nothing is claimed, since claims may have been lost. Written and read by the scripts
+        that claim."""
+        return f"{self.prefix}:run"
+
+    @property
     def control(self) -> str:
         """Channel. The id of a request whose record asks for attention (it was canceled): a
         wake-up for the worker that holds it. Published by who cancels, subscribed to by workers."""
@@ -195,6 +206,13 @@ class Keys:
         """Sorted set, permanent. Job id → time of creation in ms. Written by producers; read by
         ``batches.list()``, which also drops the ids whose records have expired."""
         return f"{self.prefix}:jobs"
+
+    @property
+    def spools(self) -> str:
+        """Sorted set, permanent. ``<job> <address>`` of every job whose chunks lie elsewhere than
+        in Redis → the time in ms after which they can go if the job has no record. Written by
+        whoever writes chunks, read by the reaper, which removes what is left behind."""
+        return f"{self.prefix}:spools"
 
     @property
     def live_shards(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -34,6 +35,7 @@ def takes_prefill(model: str, overrides: Mapping[str, bool]) -> bool:
     return overrides[max(matching, key=len)] if matching else capability(model).prefill
 
 
+@lru_cache(maxsize=256)  # asked for every request of a batch job
 def capability(model: str) -> Capability:
     """What ``model`` can do."""
     matching = [family for family in CAPABILITIES if model.startswith(family)]

@@ -4,25 +4,31 @@ Nothing is enqueued before the last request has passed; a producer that fails or
 leaves no job, and its chunks expire. A job of a million requests never lies in memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 import redis
 
 from penstock import events
-from penstock.chunks import ChunkStore, ChunkWriter
+from penstock.background import BackgroundWriter
+from penstock.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.connection import Connection
-from penstock.errors import InvalidRequest
+from penstock.custom_ids import CustomIds
+from penstock.errors import InvalidRequest, RedisUnavailable
+from penstock.job_options import JobOptions
 from penstock.keys import JobKeys
+from penstock.planner import Betas, Planned, Planner
 from penstock.records import LOST_AFTER_MS, now_ms
 from penstock.requests import check_line, encode_body
 from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.spool import open_spool
+
+logger = logging.getLogger(__name__)
 
 #: Seconds a chunk lives while the producer is still writing; afterwards the job's TTL counts.
 SPOOLING_TTL_S: Final = 3_600
@@ -35,66 +41,150 @@ MIDDLE: Final = b'","params":'
 CLOSE: Final = b"}"
 TAIL: Final = b"]}"
 
-_ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
+_ENVELOPE: Final = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """What a producer may ask for beside the requests."""
-
-    max_cost_usd: float | None = None  #: the job is paused before it can cost more
-    headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
+#: Bytes of unfinished chunks that the open shards may hold together. Beyond them the largest is
+#: stored as it is, so that a job with many sets of betas takes no more memory than one with none.
+_HELD_BYTES: Final = 8 * 1024 * 1024
 
 
 class Submission:
-    """One job on its way into Redis."""
+    """One job on its way into Redis: `spool`, then `enqueue`."""
 
-    def __init__(self, id: str, connection: Connection, settings: ClientSettings) -> None:
+    def __init__(
+        self, id: str, connection: Connection, settings: ClientSettings, options: JobOptions
+    ) -> None:
         self.id = id
         self.keys: JobKeys = settings.keys.job(id)
         self._redis = connection
         self._settings = settings
-        self._store: ChunkStore = open_spool(
-            settings.spool_url, connection, self.keys, SPOOLING_TTL_S
+        self._options = options
+        self._betas = options.all_betas
+        self._chunks = open_spool(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
+        self._planner = Planner(
+            requests=options.shard_requests or settings.shard_requests,
+            bytes=settings.shard_bytes,
+            empty=len(HEAD) + len(TAIL),
+            offset=random.getrandbits(32),
+            canary=options.canary,
         )
-        self._open: _OpenShard | None = None
+        self._used = CustomIds()
+        self._open: dict[int, _OpenShard] = {}
+        self._held = 0
+        self._canary_betas: Betas = ()
         self._shards: list[Shard] = []
         self._names: list[str] = []
-        self._seen: set[str] = set()
+        self._may_be_there = False
 
-    def spool(self, requests: Iterable[Any]) -> list[Shard]:
+    def spool(self, requests: Iterable[Any]) -> None:
         """Check and store the requests. Raises `InvalidRequest` naming the line; nothing is kept
         then."""
+        writer = BackgroundWriter(self._chunks, SPOOLING_TTL_S)
         try:
-            for number, request in enumerate(requests):
-                self._take(number, request)
-            self._close()
+            count = 0
+            for request in requests:
+                count += 1
+                self._take(writer, count, request)
+            self._check_count(count)
+            for number in list(self._open):
+                self._close(writer, number)
+            writer.close()
         except BaseException:
-            with suppress(redis.RedisError):  # their TTL does the same, later
-                self._store.remove(self._names)
+            writer.abort()
             raise
-        if not self._shards:
-            raise InvalidRequest("at least one request is required", field="requests")
-        return self._shards
+        self._shards.sort(key=lambda shard: shard.number)
+        self._names = list(writer.chunks)
 
-    def record(self, options: JobOptions) -> None:
-        """Record the spooled job and log its first event."""
+    def enqueue(self, announce: Callable[[Shard], None]) -> None:
+        """Record the spooled job and announce its shards.
+
+        If that fails the job is taken back, so that nobody finds half a job, or submits it again
+        while the first one runs. Only where a worker has begun with it meanwhile it goes on: its
+        requests may be at the API already, and what was not announced the reaper announces.
+        """
+        try:
+            self._record()
+            for shard in self._shards[: 1 if self._options.canary else None]:
+                announce(shard)
+        except BaseException as error:
+            if self._take_back(error) or not isinstance(error, Exception):
+                raise
+            logger.warning("job %s: not all of it was announced, it goes on: %s", self.id, error)
+
+    def _take(self, writer: BackgroundWriter, line: int, request: Any) -> None:
+        try:
+            custom_id, params, betas = check_line(request)
+            if before := self._used.use(custom_id, line):
+                raise _used_in(before, custom_id)
+            betas = self._all_betas(line, betas)
+            encoded = _encoded(params)
+        except InvalidRequest as error:
+            raise error.at_line(line) from None
+        planned, closed = self._planner.place(len(encoded) + _ENVELOPE, betas)
+        if closed is not None:
+            self._close(writer, closed.number)
+        shard = self._open.get(planned.number)
+        if shard is None:
+            shard = self._open[planned.number] = _OpenShard(planned, line - 1, params["model"])
+        self._held += shard.take(line - 1, custom_id, params, encoded)
+        if len(shard.requests) >= CHUNK_BYTES:
+            self._store(writer, shard)
+        elif self._held > _HELD_BYTES:
+            self._store(writer, max(self._open.values(), key=lambda each: len(each.requests)))
+
+    def _all_betas(self, line: int, betas: Betas) -> Betas:
+        """The betas of a request and of the job."""
+        betas = tuple(sorted({*self._betas, *betas})) if betas else self._betas
+        if line <= self._options.canary:
+            if line == 1:
+                self._canary_betas = betas
+            elif betas != self._canary_betas:
+                problem = "must be those of line 1, since both belong to the canary"
+                raise InvalidRequest(problem, field="betas")
+        return betas
+
+    def _check_count(self, count: int) -> None:
+        if not count:
+            raise InvalidRequest("at least one request is required", field="requests")
+        if count <= self._options.canary:
+            problem = f"must be less than the number of requests ({count})"
+            raise InvalidRequest(problem, field="canary")
+
+    def _store(self, writer: BackgroundWriter, shard: "_OpenShard", *, last: bool = False) -> None:
+        """Hand over what a shard holds; of its ids only when they are worth a chunk, or at last."""
+        self._held -= len(shard.requests)
+        if shard.requests:
+            writer.put(f"requests-{shard.number}", shard.requests)
+            shard.requests = bytearray()
+        if last or len(shard.ids) >= CHUNK_BYTES:
+            writer.put(f"ids-{shard.number}", shard.ids)
+            shard.ids = bytearray()
+
+    def _close(self, writer: BackgroundWriter, number: int) -> None:
+        shard = self._open.pop(number)
+        self._store(writer, shard, last=True)
+        self._shards.append(shard.as_record(writer.chunks))
+
+    def _record(self) -> None:
+        """Record the job and log its first event."""
         keys, settings, shards = self.keys, self._settings, self._shards
-        self._store.keep(self._names, settings.batch_ttl_s)
+        if not self._chunks.keep(self._names, settings.batch_ttl_s):
+            raise ChunkMissing("requests that were stored are missing: was this process suspended?")
         seconds, _ = self._redis.time()
         look_ms = seconds * 1000 + LOST_AFTER_MS
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.shards, mapping={str(s.number): s.encode() for s in shards})
             pipe.expire(keys.shards, settings.batch_ttl_s)
-            if options.max_cost_usd is not None:
-                pipe.hset(keys.money, "cap", int(options.max_cost_usd * 1_000_000))
+            if self._options.max_cost_usd is not None:
+                pipe.hset(keys.money, "cap", int(self._options.max_cost_usd * 1_000_000))
                 pipe.expire(keys.money, settings.batch_ttl_s)
-            pipe.eval(script("submit").text, 3, *self._submit_args(options))
+            pipe.eval(script("submit").text, 3, *self._submit_args())
             pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})
             pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
+            self._may_be_there = True
             pipe.execute()
 
-    def _submit_args(self, options: JobOptions) -> Iterator[Any]:
+    def _submit_args(self) -> Iterator[Any]:
         count, requests = len(self._shards), sum(shard.requests for shard in self._shards)
         queued = {"type": events.QUEUED, "id": self.id, "requests": requests, "shards": count}
         meta = {
@@ -105,86 +195,89 @@ class Submission:
             "left": count,
             "requests": requests,
             "spool": self._settings.spool_url,
-            "headers": orjson.dumps(dict(options.headers)),
+            "headers": orjson.dumps(self._options.other_headers),
         }
+        if self._options.canary:
+            meta["held"] = "canary"
         yield from (self.keys.meta, self.keys.log, self.keys.events)
         yield from (self._settings.batch_ttl_s, events.encode(0, 1, queued), "", "")
         for name, value in meta.items():
             yield from (name, value)
 
-    def _take(self, number: int, request: Any) -> None:
+    def _take_back(self, error: BaseException) -> bool:
+        """Whether the job is as if it had never been. Raises `RedisUnavailable` if nobody knows."""
+        keys, shared = self.keys, self._settings.keys
+        names = [keys.meta, keys.log, keys.shards, keys.claims, keys.money]
         try:
-            custom_id, params = check_line(request)
-            self._unused(custom_id)
-            line = encode_body(params)
-        except InvalidRequest as error:
-            raise error.at_line(number + 1) from None
-        shard = self._open
-        if shard is not None and not self._fits(shard, line):
-            self._close()
-            shard = None
-        if shard is None:
-            shard = self._open = _OpenShard(self._store, len(self._shards), number)
-            self._names += [shard.requests.name, shard.ids.name]
-        shard.take(number, custom_id, params, line)
+            gone = script("job_withdraw")(
+                self._redis, [*names, shared.live_shards, shared.jobs], []
+            )
+            if gone:
+                self._chunks.clear(self._names)
+        except redis.RedisError:
+            if not self._may_be_there:
+                return True
+            raise RedisUnavailable(
+                f"Redis went away while job {self.id} was recorded ({error}). It may be there: "
+                f"look with 'penstock batch status {self.id}' before submitting it again"
+            ) from error
+        return bool(gone)
 
-    def _unused(self, custom_id: str) -> None:
-        if custom_id in self._seen:
-            raise InvalidRequest(f"{custom_id!r} was used already", field="custom_id")
-        self._seen.add(custom_id)
 
-    def _fits(self, shard: "_OpenShard", line: bytes) -> bool:
-        settings = self._settings
-        return (
-            shard.count < settings.shard_requests
-            and shard.size + len(line) + _ENVELOPE + 1 <= settings.shard_bytes
-        )
+def _used_in(line: int, custom_id: str) -> InvalidRequest:
+    return InvalidRequest(f"{custom_id!r} was used in line {line} already", field="custom_id")
 
-    def _close(self) -> None:
-        if self._open is not None:
-            self._shards.append(self._open.close())
-            self._open = None
+
+def _encoded(params: dict[str, Any]) -> bytes:
+    try:
+        return encode_body(params)
+    except InvalidRequest as error:
+        raise error.inside("params") from None
 
 
 class _OpenShard:
-    """A shard that requests are still added to."""
+    """A shard that requests are still added to, and what is not stored of it yet."""
 
-    def __init__(self, store: ChunkStore, number: int, first: int) -> None:
-        self.requests = ChunkWriter(store, f"requests-{number}")
-        self.ids = ChunkWriter(store, f"ids-{number}")
-        self.count = 0
-        self.size = len(HEAD) + len(TAIL)
-        self._number = number
-        self._first = self._last = first
-        self._model = ""
-        self._weight: dict[str, list[int]] = {}
+    __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "weight")
 
-    def take(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> None:
-        """Add a request."""
-        self.requests.line(line)
-        self.ids.line(b"%d %s" % (position, custom_id.encode()))
-        self.size += len(line) + _ENVELOPE + (1 if self.count else 0)
-        self.count += 1
-        self._last = position
-        self._model = self._model or params["model"]
-        weight = self._weight.setdefault(params["model"], [0, 0])
+    def __init__(self, plan: Planned, first: int, model: str) -> None:
+        self.plan = plan
+        self.number = plan.number
+        self.first = self.last = first
+        self.model = model
+        self.weight: dict[str, list[int]] = {}
+        self.requests = bytearray()  #: lines of params
+        self.ids = bytearray()  #: lines of position and custom_id
+
+    def take(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
+        """Add a request; returns the bytes that are held for it."""
+        requests, model = self.requests, params["model"]
+        requests += line
+        requests += b"\n"
+        self.ids += f"{position} {custom_id}\n".encode()
+        self.last = position
+        weight = self.weight.get(model)
+        if weight is None:
+            weight = self.weight[model] = [0, 0]
         weight[0] += len(line)
         weight[1] += params["max_tokens"]
+        return len(line) + 1
 
-    def close(self) -> Shard:
-        """Store what is left; returns the shard."""
-        self.requests.close()
-        self.ids.close()
+    def as_record(self, chunks: Mapping[str, int]) -> Shard:
+        """The shard, once all of it is handed over. ``chunks``: how many each name has."""
+        number, plan = self.number, self.plan
         return Shard(
-            number=self._number,
-            requests=self.count,
-            size=self.size,
-            first=self._first,
-            last=self._last,
-            model=self._model,
-            weight=self._weight,
-            spool=str(self._number),
-            request_chunks=self.requests.chunks,
-            id_chunks=self.ids.chunks,
-            counts=Counts(processing=self.count),
+            number=number,
+            requests=plan.requests,
+            size=plan.size,
+            first=self.first,
+            last=self.last,
+            model=self.model,
+            betas=plan.betas,
+            live=plan.live,
+            weight=self.weight,
+            spool=str(number),
+            request_chunks=chunks[f"requests-{number}"],
+            id_chunks=chunks[f"ids-{number}"],
+            counts=Counts(processing=plan.requests),
         )

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from tasks.answer import Answer
 from tasks.continuation import Mode, Plan
-from tasks.transcript import Transcript
 from tasks.usage import Usage
 
 #: Errors in the middle of a stream after which the same request may well succeed.
@@ -45,9 +45,9 @@ class StreamBroken(Exception):
 class Attempt:
     """Fits the events of one API call."""
 
-    def __init__(self, plan: Plan, transcript: Transcript, usage: Usage) -> None:
+    def __init__(self, plan: Plan, answer: Answer, usage: Usage) -> None:
         self._plan = plan
-        self._transcript = transcript
+        self._answer = answer
         self._usage = usage
         self._exact = plan.mode is Mode.START and not usage.earlier
         self._numbers: dict[int, int] = {}  # the API's block number → the published one
@@ -83,14 +83,15 @@ class Attempt:
             self.noted = True
         elif kind == "message_delta":
             self._usage.add(data.get("usage"))
+            self.noted = True
         fitted = [(raw, data)] if self._exact else self._fit(raw, kind, data)
         for _, event in fitted:
-            self._transcript.apply(event)
+            self._answer.apply(event)
         return fitted
 
     def _fit(self, raw: bytes, kind: str, data: dict[str, Any]) -> list[Fitted]:
         if kind == "message_start":
-            return [] if self._transcript.started else [(raw, data)]
+            return [] if self._answer.started else [(raw, data)]
         if kind == "content_block_start":
             return self._start(data)
         if kind == "content_block_delta":
@@ -161,6 +162,12 @@ class Attempt:
             return []
         index, self._joining = self._joining, None
         return [_encoded({"type": "content_block_stop", "index": index})]
+
+
+def ending(answer: Answer) -> list[Fitted]:
+    """What readers lack of a complete answer: its message_stop, if that was lost with the
+    connection."""
+    return [] if answer.stopped else [_encoded({"type": "message_stop"})]
 
 
 def _encoded(data: dict[str, Any]) -> Fitted:

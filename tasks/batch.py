@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
 
 from penstock import names
@@ -18,7 +17,7 @@ from penstock.wakeups import send_shard
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.later import later
-from tasks.shard import ClaimedShard, Fenced, NotClaimed
+from tasks.shard import ClaimedShard, Fenced, NotClaimed, Settling
 from tasks.step import Step
 from workers.app import app, settings
 from workers.process import process_name
@@ -44,18 +43,27 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
                     done=step.done,
                     pause=step.pause,
                 )
+    except Settling as error:
+        raise later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
-        logger.info("job %s shard %s left alone: %s", job, shard, error)
-        raise Ignore from None
+        return _last(
+            task, {"state": "skipped", "reason": str(error) or "claimed by another worker"}
+        )
     for number in (*step.wake, *((shard,) if step.back else ())):
         _wake(job, number)
     if step.back or wait_s < 0:
-        logger.info("job %s shard %s: %s", job, shard, step.reason)
-        raise Ignore
+        state = "paused" if wait_s < 0 else "elsewhere"
+        return _last(task, {"state": state, "reason": step.reason})
     if step.countdown_s is None and not step.park:
         return step.summary
     raise later(task, reason=step.reason, countdown_s=wait_s)
+
+
+def _last(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
+    """End the chain here; Flower shows the summary."""
+    task.request.chain = None
+    return {"kind": "batch", **summary}
 
 
 def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:

@@ -1,17 +1,94 @@
-"""Stub."""
+"""The poll step: has the shard's batch ended?
 
-from typing import Any
+A batch at the API is paid for, so no trouble ends the looking: an answer that says "not now" is
+counted and asked for again, for ever, and only a batch that the API does not know stops it.
+"""
 
+import random
+
+import anthropic
+from anthropic.types.messages import MessageBatch
+
+from config.settings import WorkerSettings
+from penstock.records import now_ms
+from penstock.shards import Shard
+from tasks.api import problem_of
+from tasks.batch_calls import cancel_batch, retrieve_batch
+from tasks.cadence import next_look_s
+from tasks.keeping import keep_chunks
+from tasks.lost_results import collect_without
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 
 
 class PollStep:
-    """Stub."""
+    """Looks after a shard's batch until it has ended."""
 
-    def __init__(self, *_: Any) -> None:
-        """Stub."""
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
 
     def run(self, work: ClaimedShard) -> Step:
-        """Stub."""
-        raise NotImplementedError
+        """Look once; pass a wish to cancel on to the API."""
+        if work.shard.state != "in_progress":
+            return _over(work.shard)
+        try:
+            batch = self._look(work)
+        except anthropic.NotFoundError as error:
+            return not_found(work, error)
+        shard = work.shard.but(polls=work.shard.polls + 1, failures=0)
+        if batch.processing_status == "ended":
+            # Before the record says so: a slot that nobody gives back blocks others for a day.
+            work.redis.hdel(self._settings.keys.slots, work.member)
+            work.advance("poll", shard.but(state="ended", ended_ms=now_ms()))
+            return _over(work.shard)
+        work.write(shard)
+        keep_chunks(work)
+        return self._again(shard, batch)
+
+    def _look(self, work: ClaimedShard) -> MessageBatch:
+        batch = retrieve_batch(self._api, work)
+        if work.cancel and batch.processing_status == "in_progress":
+            return cancel_batch(self._api, work)
+        return batch
+
+    def _again(self, shard: Shard, batch: MessageBatch) -> Step:
+        age_s = max(now_ms() - shard.created_ms, 0) / 1000
+        # What is being canceled ends soon, however old it is.
+        asked = batch.cancel_initiated_at
+        since_s = age_s if asked is None else max(now_ms() / 1000 - asked.timestamp(), 0.0)
+        settings = self._settings
+        wait = next_look_s(
+            since_s,
+            share=settings.poll_share,
+            shortest_s=settings.poll_min_s,
+            longest_s=settings.poll_max_s,
+            jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+        )
+        reason = f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old"
+        return Step(countdown_s=wait, reason=reason)
+
+
+def not_found(work: ClaimedShard, error: anthropic.NotFoundError) -> Step:
+    """What to do when the API does not know the batch (any more): ask somebody."""
+    shard = work.shard
+    message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
+    if work.cancel:  # nobody resumes a job that is to be canceled
+        return collect_without(work, "batch_not_found", message, fatal=False)
+    work.write(shard.but(failures=shard.failures + 1))
+    return Step(
+        pause={"type": "batch_not_found", "message": message},
+        park=True,
+        reason=f"the API does not know {shard.batch_id}",
+    )
+
+
+def _over(shard: Shard) -> Step:
+    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "polls": shard.polls})
+
+
+def _age(seconds: float) -> str:
+    """An age in words short enough for a column of Flower."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

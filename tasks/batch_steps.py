@@ -57,7 +57,7 @@ class BatchSteps:
                 f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
                 "the API removes them after 29 days",
             )
-        if not problem.passing:
+        if not problem.passing and not work.cancel:  # nobody resumes a job that is canceled
             return Step(pause=problem.as_error(), park=True, reason=str(problem))
         wait = wait_s(
             shard.failures,

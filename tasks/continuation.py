@@ -3,15 +3,16 @@
 Only visible text can be continued: the API takes back neither half a tool call nor thinking
 without its signature. So what follows the last text is discarded and written anew. Models up to
 the 4.5 family continue a partial assistant message (prefill); newer ones refuse that and are
-asked in a further user turn.
+asked in a further user turn. Those may say again what they said, so what is too short to be
+recognised is asked for anew.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.seam import ExactSeam, OverlapSeam, PrefillSeam
-from tasks.transcript import Transcript
+from tasks.answer import Answer
+from tasks.seam import ExactSeam, OverlapSeam, PrefillSeam, is_telling
 
 
 class OnBreak(StrEnum):
@@ -38,6 +39,10 @@ _GO_ON: Final = (
     "are appended to it as they are. Do not repeat any of it, do not introduce it, do not comment."
 )
 
+#: Bytes of text in a token, rather too many: what was written counts for less than it was, so that
+#: no answer ends before it would have without the break.
+_BYTES_PER_TOKEN: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -52,17 +57,19 @@ class Plan:
     seam: ExactSeam = field(default_factory=ExactSeam)
 
 
-def plan(transcript: Transcript, body: dict[str, Any], on_break: OnBreak, *, prefill: bool) -> Plan:
+def plan(answer: Answer, body: dict[str, Any], on_break: OnBreak, *, prefill: bool) -> Plan:
     """The next attempt. ``prefill``: whether the model takes one."""
-    last = transcript.last_text_block()
-    if last is None or on_break is OnBreak.RESTART or _is_structured(body):
-        rewind = (0, 0) if transcript.blocks else None
+    last = answer.last_text_block()
+    text = answer.text
+    prefill = prefill and "thinking" not in body
+    lost = on_break is OnBreak.RESTART or _is_structured(body)
+    if last is None or lost or not (prefill or is_telling(text)):
+        rewind = (0, 0) if answer.blocks else None
         return Plan(Mode.RESTART if rewind else Mode.START, body, rewind)
     behind = last + 1
-    rewind = (behind, 0) if len(transcript.blocks) > behind else None
-    joins = last if transcript.blocks[last].open else None
-    text = transcript.text
-    if prefill and "thinking" not in body:
+    rewind = (behind, 0) if len(answer.blocks) > behind else None
+    joins = last if answer.blocks[last].open else None
+    if prefill:
         trimmed = text.rstrip()
         seam: ExactSeam = PrefillSeam(text[len(trimmed) :])
         turn = {"role": "assistant", "content": trimmed}
@@ -71,8 +78,18 @@ def plan(transcript: Transcript, body: dict[str, Any], on_break: OnBreak, *, pre
         seam = OverlapSeam(text)
         turn = {"role": "user", "content": _GO_ON.format(text=text)}
         mode = Mode.USER_TURN
-    continued = {**body, "messages": [*body["messages"], turn]}
+    messages = [*body["messages"], turn]
+    continued = {**body, "messages": messages, "max_tokens": _tokens_left(body, text)}
     return Plan(mode, continued, rewind, joins, behind, seam)
+
+
+def _tokens_left(body: dict[str, Any], text: str) -> int:
+    """What ``max_tokens`` leaves behind this text. Of a call that broke off the API never says
+    how many it wrote. Thoughts come again with each call, and must fit in as they did."""
+    limit: int = body["max_tokens"]
+    thoughts: int = (body.get("thinking") or {}).get("budget_tokens") or 0
+    left = limit - len(text.encode()) // _BYTES_PER_TOKEN
+    return min(limit, max(left, thoughts + 1))
 
 
 def _is_structured(body: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.states import State
 from tasks.api import ApiProblem, problem_of
-from tasks.attempt import Attempt, StreamBroken
+from tasks.attempt import Attempt, StreamBroken, ending
 from tasks.call import open_stream
 from tasks.continuation import Mode, OnBreak, Plan, plan
 from tasks.gate import Gate
@@ -33,7 +33,7 @@ from tasks.patience import patiently
 from tasks.publisher import Publisher
 from tasks.refusals import wait_s
 from tasks.sse import SSEDecoder
-from tasks.work import Refused, Work
+from tasks.work import Postponed, Refused, Work
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +55,6 @@ class Outcome:
 
 class _Interrupted(Exception):
     """The stream was canceled or handed over, or is not ours any more."""
-
-
-class _NotNow(Exception):
-    """The call is not to be made now; the request goes back to the queue."""
-
-    def __init__(self, reason: str, countdown_s: float) -> None:
-        super().__init__(reason)
-        self.countdown_s = countdown_s
 
 
 class _Failed(Exception):
@@ -100,6 +92,8 @@ class Relay:
             work = await Work.claim(self._redis, self._settings, id, self._worker)
         except Refused as refused:
             return Outcome("skipped", reason=str(refused))
+        except Postponed as later:
+            return Outcome("retry", reason=str(later), countdown_s=later.countdown_s)
         work.hand_over = self._closing
         self._running[id] = work
         self._publisher.watch(work.outbox, work.interrupt.set)
@@ -133,7 +127,7 @@ class Relay:
             await self._interruptible(self._until_complete(work), work)
         except _Interrupted:
             return await self._interrupted(work)
-        except _NotNow as later:
+        except Postponed as later:
             return await self._back_to_queue(work, str(later), later.countdown_s)
         except _Failed as failed:
             return await self._finish(work, State.FAILED, error=failed.error)
@@ -162,9 +156,11 @@ class Relay:
 
     async def _until_complete(self, work: Work) -> None:
         """Call the API until the answer is complete."""
+        if work.answer.complete:
+            return  # the worker that was lost had only not written the last event
         body = self._startable(work)
         broken: StreamBroken | None = None
-        while not work.transcript.complete:
+        while not work.answer.complete:
             reason = str(broken.error["type"]) if broken else "takeover"
             if broken is not None:
                 self._mendable(work, broken)
@@ -200,14 +196,14 @@ class Relay:
         await self._wait_for_turn(work)
         prefill = takes_prefill(work.model, self._settings.prefill)
         prefill = prefill and work.model not in self._refuse_prefill
-        planned = plan(work.transcript, body, work.on_break, prefill=prefill)
+        planned = plan(work.answer, body, work.on_break, prefill=prefill)
         try:
-            async with open_stream(self._api, planned.body, work.headers) as answer:
+            async with open_stream(self._api, planned.body, work.headers) as call:
                 work.start_attempt()
                 self._announce(work, planned, reason)
-                work.api_request_ids.append(answer.headers.get("request-id", ""))
-                await self._gate.report(work.model, work.id, answer.headers)
-                await self._relay(work, planned, answer.chunks())
+                work.api_request_ids.append(call.headers.get("request-id", ""))
+                await self._gate.report(work.model, work.id, call.headers)
+                await self._relay(work, planned, call.chunks())
         except StreamBroken as broken:
             return broken
         except asyncio.CancelledError:
@@ -221,47 +217,47 @@ class Relay:
         """Tell readers that an attempt goes on with, or anew, what they have."""
         if work.attempts == 1:
             return
-        outbox, transcript = work.outbox, work.transcript
+        outbox, answer = work.outbox, work.answer
         resume = {"mode": planned.mode, "attempt": work.attempts, "reason": reason}
         outbox.add_own({"type": events.RESUME, **resume})
         if planned.rewind:
             index, offset = planned.rewind
-            before = len(transcript.text)
-            transcript.apply({"type": events.REWIND, "index": index, "offset": offset})
-            text = transcript.text
+            before = len(answer.text)
+            answer.apply({"type": events.REWIND, "index": index, "offset": offset})
+            text = answer.text
             outbox.rewind(index, offset, left=text if len(text) < before else None)
         self._publisher.notify(outbox)
 
     async def _relay(self, work: Work, planned: Plan, chunks: Any) -> None:
         """Hand every event to the outbox as it arrives. Raises `StreamBroken`."""
-        decoder, outbox, transcript = SSEDecoder(), work.outbox, work.transcript
-        attempt = Attempt(planned, transcript, work.usage)
+        decoder, outbox, answer = SSEDecoder(), work.outbox, work.answer
+        attempt = Attempt(planned, answer, work.usage)
         async for chunk in chunks:
             for raw in decoder.feed(chunk):
                 for line, data in attempt.take(raw):
                     outbox.add(line, data)
-            if transcript.has_delta and work.first_delta_ms is None:
+            if answer.has_delta and work.first_delta_ms is None:
                 work.first_delta_ms = now_ms() - work.started_ms
                 outbox.note(first_delta_ms=work.first_delta_ms)
             if attempt.noted:
                 outbox.note(spent=orjson.dumps(work.usage.total))
                 attempt.noted = False
             self._publisher.notify(outbox)
-            if transcript.stopped:
+            if answer.stopped:
                 break  # not at the end of the body: a proxy may keep the connection open
-        if not transcript.complete:
+        if not answer.complete:
             raise StreamBroken(
                 "incomplete_stream", "the connection was closed before the answer was complete"
             )
 
     async def _wait_for_turn(self, work: Work) -> None:
-        """Ask the rate gate. Raises `_NotNow`: a request that waits holds no slot."""
+        """Ask the rate gate. Raises `Postponed`: a request that waits holds no slot."""
         wait = await self._gate.wait_s(work.model, work.id)
         if wait > 0:
-            raise _NotNow("waiting for its turn at the API's rate limit", wait)
+            raise Postponed("waiting for its turn at the API's rate limit", wait)
 
     async def _refused(self, work: Work, planned: Plan, error: Exception) -> None:
-        """The API gave no answer: raises `_NotNow` or `_Failed`, or returns to try otherwise."""
+        """The API gave no answer: raises `Postponed` or `_Failed`, or returns to try otherwise."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._gate.report(
@@ -283,7 +279,7 @@ class Relay:
             raise _Failed(_counted(problem, refusals))
         longest = self._settings.refusal_max_wait_s
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        raise _NotNow(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
+        raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
 
     async def _interrupted(self, work: Work) -> Outcome:
         if work.outbox.lost:
@@ -311,14 +307,19 @@ class Relay:
 
     async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:
         """Write the last event and wait until it stands."""
-        transcript, ended_ms = work.transcript, now_ms()
+        answer, ended_ms = work.answer, now_ms()
+        if state == State.DONE:
+            for line, data in ending(answer):
+                logger.info("request %s is complete, though its message_stop was lost", work.id)
+                work.outbox.add(line, data)
+                more["message_stop"] = "lost"
         usage = work.usage.total
         end: dict[str, Any] = {
             "state": state,
-            "stop_reason": transcript.stop_reason,
+            "stop_reason": answer.stop_reason,
             "usage": usage,
-            "characters": len(transcript.text),
-            "text_sha256": transcript.text_sha256,
+            "characters": len(answer.text),
+            "text_sha256": answer.text_sha256,
             "first_delta_ms": work.first_delta_ms,
             "total_ms": ended_ms - work.started_ms,
             "attempts": work.attempts,
@@ -329,7 +330,7 @@ class Relay:
             end,
             ended_ms=ended_ms,
             usage=orjson.dumps(usage),
-            stop_reason=transcript.stop_reason or "",
+            stop_reason=answer.stop_reason or "",
             **({"error": orjson.dumps(more["error"])} if "error" in more else {}),
         )
         await self._publisher.drain(work.outbox)

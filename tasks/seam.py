@@ -38,7 +38,8 @@ class PrefillSeam(ExactSeam):
 
 
 class OverlapSeam(ExactSeam):
-    """Behind a request to go on. The model may first repeat the end of what it wrote.
+    """Behind a request to go on. The model may first repeat the end of what it wrote, or all of it;
+    ``before`` must be telling.
 
     Text is held back only while it could still be such a repetition, which is decided within a
     few words.
@@ -70,13 +71,29 @@ class OverlapSeam(ExactSeam):
         held, before = self._held, self._before
         if held.startswith(before):
             return held[len(before) :]  # it began all over again
-        for length in range(min(len(held), len(before)), MIN_OVERLAP - 1, -1):
-            if before.endswith(held[:length]):
-                return held if _is_monotonous(held[:length]) else held[length:]
+        start = held[:MIN_OVERLAP]
+        place = before.find(start, -len(held)) if len(start) == MIN_OVERLAP else -1
+        while place != -1:
+            repeated = before[place:]
+            if held.startswith(repeated):
+                return held if _is_monotonous(repeated) else held[len(repeated) :]
+            place = before.find(start, place + 1)
         return held
+
+
+def is_telling(before: str) -> bool:
+    """Whether a text that begins like ``before`` must be a repetition of it."""
+    said = before.strip()
+    return len(said) >= MIN_OVERLAP and not _is_monotonous(said)
 
 
 def _is_monotonous(text: str) -> bool:
     """Whether it repeats itself, as rulers and indentations do: such an end and such a beginning
     look alike wherever the cut was, and to lose some of it is worse than to have it twice."""
-    return any(text.startswith(text[period:]) for period in range(1, len(text) // 2 + 1))
+    half = text[: len(text) - len(text) // 2]
+    period = text.find(half, 1)
+    while period != -1:
+        if text.startswith(text[period:]):
+            return True
+        period = text.find(half, period + 1)
+    return False

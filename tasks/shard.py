@@ -32,6 +32,14 @@ class NotClaimed(Exception):
     """Somebody else is at this shard, or there is nothing (left) to do for it now."""
 
 
+class Settling(Exception):
+    """Redis was restarted, and nothing is claimed before claims that it lost are renewed."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("Redis was restarted")
+        self.wait_s = wait_s  #: until it can be claimed
+
+
 class Fenced(Exception):
     """The shard was claimed by another worker meanwhile, or its job has ended."""
 
@@ -73,7 +81,7 @@ class ClaimedShard:
         shard: int,
         worker: str,
     ) -> Iterator[Self]:
-        """Claim a shard for the length of the block. Raises `NotClaimed`.
+        """Claim a shard for the length of the block. Raises `NotClaimed`, `Settling`.
 
         Left without a `release`, by an error, the shard comes due again after a while.
         """
@@ -81,9 +89,11 @@ class ClaimedShard:
         names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
         reply = script("shard_claim")(
             connection,
-            [*names, settings.keys.live_shards],
+            [*names, settings.keys.live_shards, settings.keys.run],
             [shard, worker, settings.lease_ms, EARLY_MS],
         )
+        if reply[0] == b"settling":
+            raise Settling(int(reply[1]) / 1000)
         if reply[0] != b"claimed":
             raise NotClaimed(reply[0].decode())
         work = cls(connection, settings, job=job, worker=worker, claim=reply)

@@ -1,4 +1,4 @@
-"""One claimed request while a worker runs it: its record, its outbox and its transcript."""
+"""One claimed request while a worker runs it: its record, its outbox and its answer so far."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from penstock.connection import Connection
 from penstock.events import Cursor
 from penstock.records import now_ms
 from penstock.scripts import script
+from tasks.answer import Answer
 from tasks.continuation import OnBreak
 from tasks.outbox import Outbox
-from tasks.transcript import Transcript
 from tasks.usage import Usage
 
 _FIELDS = (
@@ -35,6 +35,14 @@ class Refused(Exception):
     """The record cannot be claimed; the message says why."""
 
 
+class Postponed(Exception):
+    """It is not the time for this request; it goes back to the queue."""
+
+    def __init__(self, reason: str, countdown_s: float) -> None:
+        super().__init__(reason)
+        self.countdown_s = countdown_s
+
+
 @dataclass(slots=True)
 class Work:
     """A claimed request."""
@@ -49,7 +57,7 @@ class Work:
     body: dict[str, Any] | None  #: None: it has expired
     headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
     attempts: int = 0  #: calls of the API made so far
-    transcript: Transcript = field(default_factory=Transcript)
+    answer: Answer = field(default_factory=Answer)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
@@ -60,10 +68,15 @@ class Work:
     async def claim(
         cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
     ) -> "Work":
-        """Claim a request and read what is known of it. Raises `Refused`."""
+        """Claim a request and read what is known of it. Raises `Refused` or `Postponed`."""
         keys = settings.keys.request(id)
-        names = [keys.meta, keys.lease, settings.keys.live]
+        names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
         claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
+        if claim[0] == b"settling":
+            reason = (
+                "Redis was restarted, and running requests are for their workers to claim again"
+            )
+            raise Postponed(reason, claim[1] / 1000)
         if claim[0] != b"claimed":
             raise Refused(_WHY_NOT[claim[0]])
         _, epoch, n, cancel, deaths = claim
@@ -119,9 +132,9 @@ class Work:
                 break
         if trimmed:
             text = await connection.get(self.outbox.keys.text)
-            self.transcript.restore((text or b"").decode(), published)
+            self.answer.restore((text or b"").decode(), published)
         for data in published:
-            self.transcript.apply(data)
+            self.answer.apply(data)
 
     def start_attempt(self) -> None:
         """Note that the API is called (again)."""

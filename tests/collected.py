@@ -35,13 +35,18 @@ class MemoryChunks:
             self.reads += 1
             yield found[index]
 
-    def keep(self, names: Iterable[str], seconds: int) -> None:
+    def keep(self, names: Iterable[str], seconds: int) -> bool:
         """Nothing expires here."""
+        return all(name in self.chunks for name in names)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove chunks."""
         for name in names:
             self.chunks.pop(name, None)
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove everything."""
+        self.chunks.clear()
 
 
 def succeeded(custom_id: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 -- Claim a record: raise its epoch, which shuts out every earlier writer, and take the lease.
 --
--- KEYS  1 meta  2 lease  3 live requests
+-- KEYS  1 meta  2 lease  3 live requests  4 run
 -- ARGV  1 worker  2 lease in ms
 -- Returns {'claimed', epoch, n, cancel, deaths} or {'gone'} or {'ended', state}
---         or {'leased', holder}. `deaths` counts the claims that ended without a word.
+--         or {'leased', holder} or {'settling', ms}: Redis was restarted, try again after that.
+--         `deaths` counts the claims that ended without a word.
+
+-- include settling.lua
 
 local id = string.match(KEYS[1], '{(.-)}')
 local meta = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'n', 'cancel', 'deaths')
@@ -19,12 +22,16 @@ local holder = redis.call('GET', KEYS[2])
 if holder then
   return {'leased', holder}
 end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local wait = settling(KEYS[4], now, ARGV[2])
+if wait > 0 then
+  return {'settling', wait}
+end
 local deaths = tonumber(meta[5] or 0)
 if meta[1] == 'running' then
   deaths = redis.call('HINCRBY', KEYS[1], 'deaths', 1)
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = tonumber(meta[2]) + 1
 redis.call('SET', KEYS[2], ARGV[1] .. ':' .. epoch, 'PX', ARGV[2])
 redis.call('HSET', KEYS[1], 'state', 'running', 'epoch', epoch, 'worker', ARGV[1])

@@ -48,7 +48,8 @@ first=N             the last four hold for the first N times that a request with
 
 Faults are directives too, or are put in force with `Control.fault(...)`. K counts
 `content_block_delta` events of any block; it may be `last`, or negative to count
-from the end. A message that is not streamed breaks off in the middle of its body.
+from the end, or `stop`: just before message_stop. A message that is not streamed
+breaks off in the middle of its body.
 
 ==================  =============================================================
 Fault               What happens

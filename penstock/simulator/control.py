@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 class Control:
     """Asks a running simulator what happened, and tells it what shall go wrong."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float = 60.0) -> None:
         """Remember where the simulator is: the line that it printed."""
         if urlsplit(base_url).scheme not in ("http", "https"):
             raise ValueError(f"not an address of a simulator: {base_url!r}")

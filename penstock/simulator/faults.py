@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from .errors import TYPE_OF_STATUS, ApiError
 
-Position = int | Literal["last"]
-"""A point in a stream: deltas before it, or from the end when negative."""
+Position = int | Literal["last", "stop"]
+"""A point in a stream: deltas before it, or from the end when negative; or before message_stop."""
 
 FOREVER_S = 3600.0
 
 
 def _position(value: Any) -> Position:
-    return "last" if value == "last" else int(value)
+    return value if value in ("last", "stop") else int(value)
 
 
 def _flag(value: Any) -> bool:

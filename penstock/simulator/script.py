@@ -56,11 +56,12 @@ def script(
     if fault is None:
         return Script(tuple(steps))
     places = [i for i, step in enumerate(steps) if step.kind in (Kind.DELTA, Kind.STAMPED_DELTA)]
+    stop = len(steps) - 1
     end, ending, dropped = _ending(fault, steps, places, request_id)
     steps[end:] = ending
     if fault.stall_after is not None:
         stall = Step(Kind.STALL, seconds=FOREVER_S if fault.stall is None else fault.stall)
-        steps.insert(min(end, _place(fault.stall_after, places)), stall)
+        steps.insert(min(end, _place(fault.stall_after, places, stop)), stall)
     finished = not dropped and fault.eof_after is None and fault.error_after is None
     return Script(tuple(steps), dropped=dropped, finished=finished)
 
@@ -87,16 +88,17 @@ def _ending(
     fault: Fault, steps: list[Step], places: list[int], request_id: str | None
 ) -> tuple[int, list[Step], bool]:
     """Return the step at which the fault ends the stream, what is written then, and if it drops."""
+    stop = len(steps) - 1
     if fault.drop_mid_char is not None:
         place, half = _inside_a_character(fault.drop_mid_char, steps, places)
         return place, [Step(Kind.AT_ONCE, half)], True
     if fault.disconnect_after is not None:
-        return _place(fault.disconnect_after, places), [], True
+        return _place(fault.disconnect_after, places, stop), [], True
     if fault.error_after is not None:
         data = sse.error_event(_error(fault).envelope(request_id))
-        return _place(fault.error_after, places), [Step(Kind.AT_ONCE, data)], False
+        return _place(fault.error_after, places, stop), [Step(Kind.AT_ONCE, data)], False
     if fault.eof_after is not None:
-        return _place(fault.eof_after, places), [], False
+        return _place(fault.eof_after, places, stop), [], False
     return len(steps), [], False
 
 
@@ -105,8 +107,10 @@ def _error(fault: Fault) -> ApiError:
     return ApiError(kind, fault.message or "", error_code=fault.error_code)
 
 
-def _place(position: Position, places: list[int]) -> int:
-    """Return the step before which `position` deltas have been written."""
+def _place(position: Position, places: list[int], stop: int) -> int:
+    """Return the step before which `position` deltas have been written; `stop` is message_stop."""
+    if position == "stop":
+        return stop
     count = len(places) if position == "last" else position
     if count < 0:
         count = max(0, len(places) + count)
@@ -119,7 +123,7 @@ def _inside_a_character(
     position: Position, steps: list[Step], places: list[int]
 ) -> tuple[int, bytes]:
     """Return the first delta from `position` on with a multi-byte character, cut inside it."""
-    start = _place(position, places)
+    start = _place(position, places, len(steps) - 1)
     for place in [each for each in places if each >= start] + places:
         data = steps[place].data
         for offset, byte in enumerate(data):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from penstock import Client, NotEnded, NotFound, State
-from penstock.events import END, PROGRESS, QUEUED
+from penstock.events import END, PAUSED, PROGRESS, QUEUED, RESUMED
 from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
@@ -49,15 +49,92 @@ def test_every_way_a_line_can_end_is_counted(penstock_client: Client, body: Body
     requests = lines(body, 10)
     requests[1]["params"] = body("[[sim expired]]")
     requests[2]["params"] = body("[[sim errored=overloaded_error]]")
-    requests[3]["params"] = body("[[sim canceled]]")
     requests[4]["params"] = body(model="gpt-4")
     job = penstock_client.messages.batches.create(requests=requests)
     ended(penstock_client, job.id)
     done = penstock_client.messages.batches.retrieve(job.id)
-    assert done.request_counts == Counts(succeeded=6, errored=2, canceled=1, expired=1)
+    assert done.request_counts == Counts(succeeded=7, errored=2, expired=1)
+    # what never passes has been tried in three rounds more
+    assert [shard.requests for shard in done.shards] == [10, 2, 2, 2]
     result = {r.custom_id: r.result for r in penstock_client.messages.batches.results(job.id)}
+    assert len(result) == 10
     assert result["line-2"].error.error.type == "overloaded_error"
     assert result["line-4"].error.error.type == "not_found_error"
+
+
+def test_what_fails_for_a_passing_reason_is_sent_again(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    requests = lines(body, 12)
+    requests[3]["params"] = body("late [[sim expired first=1]]")
+    requests[7]["params"] = body("busy [[sim errored=overloaded_error first=1]]")
+    job = penstock_client.messages.batches.create(requests=requests, shard_requests=5)
+    ended(penstock_client, job.id)
+    done = penstock_client.messages.batches.retrieve(job.id)
+    assert done.request_counts == Counts(succeeded=12)
+    results = penstock_client.messages.batches.results(job.id, order="submitted")
+    assert [line.custom_id for line in results] == [f"line-{i}" for i in range(12)]
+    assert all(sum(paid.values()) == 1 for paid in penstock_control.paid().values())
+    assert len(penstock_control.paid()) == 12
+
+
+def test_a_batch_that_somebody_else_canceled_is_asked_about(
+    penstock_client: Client, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    requests = lines(body, 3)
+    requests[0]["params"] = body("[[sim canceled first=1]]")
+    job = batches.create(requests=requests)
+    wait_until(lambda: batches.retrieve(job.id).paused)
+    paused = batches.retrieve(job.id).paused
+    assert paused is not None
+    assert paused.type == "canceled_elsewhere"
+    batches.resume(job.id)
+    ended(penstock_client, job.id)
+    assert batches.retrieve(job.id).request_counts == Counts(succeeded=3)
+
+
+def test_a_canary_keeps_a_bad_job_from_being_sent(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    requests = lines(body, 20)
+    requests[1]["params"] = body(model="claude-nobody-knows") | {"stop_sequences": 5}
+    job = batches.create(requests=requests, canary=2)
+    wait_until(lambda: batches.retrieve(job.id).paused)
+    assert penstock_control.stats()["batches_created"] == 0
+    batches.cancel(job.id)
+    ended(penstock_client, job.id)
+    result = {line.custom_id: line.result.type for line in batches.results(job.id)}
+    assert result["line-0"] == "succeeded"  # it was answered, and paid for
+    assert len(result) == 20
+
+
+def test_a_canary_that_passes_lets_the_rest_go(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=lines(body, 20), canary=2)
+    ended(penstock_client, job.id)
+    assert batches.retrieve(job.id).request_counts == Counts(succeeded=20)
+    paid = penstock_control.paid().values()
+    assert sum(each["live"] for each in paid) == 2
+    assert sum(each["batch"] for each in paid) == 18
+
+
+def test_a_job_stays_below_its_money_cap(
+    penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    job = batches.create(requests=lines(body, 3), max_cost_usd=0.000001)
+    wait_until(lambda: batches.retrieve(job.id).paused)
+    paused = batches.retrieve(job.id).paused
+    assert paused is not None
+    assert paused.type == "cost_limit"
+    assert penstock_control.stats()["batches_created"] == 0
+    batches.cancel(job.id)
+    ended(penstock_client, job.id)
+    assert batches.retrieve(job.id).request_counts == Counts(canceled=3)
 
 
 def test_the_cost_is_half_of_the_live_price(penstock_client: Client, body: Body) -> None:
@@ -67,7 +144,9 @@ def test_the_cost_is_half_of_the_live_price(penstock_client: Client, body: Body)
     # claude-haiku-4-5: 1 and 5 dollars for a million tokens in and out
     tokens = done.usage
     live = (tokens["input_tokens"] * 1 + tokens["output_tokens"] * 5) / 1_000_000
-    assert done.cost == {"currency": "USD", "batch": live / 2, "live": live} == end["cost"]
+    costs = {"batch": live / 2, "live": live, "saved": live / 2}
+    assert done.cost == {"currency": "USD"} | {k: pytest.approx(v) for k, v in costs.items()}
+    assert done.cost == end["cost"]
 
 
 def test_a_create_call_whose_answer_was_lost_is_not_made_again(
@@ -116,15 +195,21 @@ def test_line_separators_inside_an_answer_do_not_split_it(
     assert all("\u2028" in text for text in texts)
 
 
-def test_a_refusal_for_good_fails_the_job_with_the_apis_words(
+def test_a_refusal_for_good_pauses_the_job_until_it_is_resumed(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
+    batches = penstock_client.messages.batches
     penstock_control.fault(status=403, method="POST", path="/v1/messages/batches")
-    job = penstock_client.messages.batches.create(requests=lines(body, 3))
-    end = ended(penstock_client, job.id)[-1].data
-    assert end["state"] == State.FAILED
-    assert end["error"]["type"] == "permission_error"
-    assert penstock_client.messages.batches.retrieve(job.id).error == end["error"]
+    job = batches.create(requests=lines(body, 3))
+    wait_until(lambda: batches.retrieve(job.id).paused)
+    paused = batches.retrieve(job.id).paused
+    assert paused is not None
+    assert paused.type == "permission_error"
+    batches.resume(job.id)  # somebody has put it right
+    types = [event.type for event in ended(penstock_client, job.id)]
+    assert [t for t in types if t in (PAUSED, RESUMED)] == [PAUSED, RESUMED]
+    assert batches.retrieve(job.id).request_counts == Counts(succeeded=3)
+    assert penstock_control.stats()["batches_created"] == 1
 
 
 def test_cancel_reaches_the_api_and_ends_the_job(

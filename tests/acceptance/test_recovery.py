@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
+from penstock.events import END, RESUME, Event
 from penstock.names import STREAMS_QUEUE, lists_of
 from penstock.records import now_ms
 from penstock.simulator.control import Control
@@ -111,7 +112,8 @@ def test_every_break_is_gone_on_with_to_the_exact_text(
     client: Client, stage: Stage, model: str, mode: str
 ) -> None:
     bodies = [
-        asked(f"Break {i}. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]", model)
+        # Deltas that are long enough for a model to be asked to go on behind the first.
+        asked(f"Break {i}. [[sim deltas=12 chars=17 rate=0]]", f"[[sim {fault}]]", model)
         for i, fault in enumerate(FAULTS)
     ]
     requests = [client.messages.enqueue(**body) for body in bodies]
@@ -122,6 +124,61 @@ def test_every_break_is_gone_on_with_to_the_exact_text(
             assert [each[0] for each in resumes(events)] == [mode], fault
         assert request.text() == text_of(content(events)), fault
         assert events[-1].data["attempts"] == 2, fault
+
+
+@pytest.mark.parametrize("on_break", ["continue", "restart", "fail"])
+def test_what_breaks_behind_the_stop_reason_is_complete(
+    client: Client, stage: Stage, control: Control, on_break: str
+) -> None:
+    faults = ["eof_after=stop", "disconnect_after=stop", "error_after=stop", "stall_after=stop"]
+    bodies = [
+        asked(f"Over {i}. [[sim deltas=6 rate=0]]", f"[[sim {fault}]]", tools=[TOOL])
+        for i, fault in enumerate(faults)
+    ]
+    requests = [client.messages.enqueue(on_break=on_break, **body) for body in bodies]
+    for body, request in zip(bodies, requests, strict=True):
+        events = told(request)
+        assert content(events) == stage.truth(body)
+        assert [event.type for event in events[-3:]] == ["message_delta", "message_stop", END]
+        end = events[-1].data
+        assert (end["state"], end["stop_reason"], end["attempts"]) == ("done", "tool_use", 1)
+        assert end["usage"] == events[-3].data["usage"] | end["usage"]
+        assert end["message_stop"] == "lost"
+    assert control.stats()["messages_streamed"] == len(faults)
+
+
+def test_a_beginning_too_short_to_go_on_with_is_asked_for_again(
+    client: Client, stage: Stage
+) -> None:
+    body = asked(
+        '[[sim text="ha ha ha, and so on" chars=3 rate=0]]', "[[sim eof_after=1]]", USER_TURN
+    )
+    events = told(client.messages.enqueue(**body))
+    assert text_of(content(events)) == "ha ha ha, and so on"
+    assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
+
+
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_a_continuation_may_write_what_the_limit_leaves(
+    client: Client, control: Control, model: str
+) -> None:
+    body = asked("Limit. [[sim deltas=30 chars=16 rate=0]]", "[[sim disconnect_after=12]]", model)
+    request = client.messages.enqueue(**body | {"max_tokens": 100})
+    events = told(request)
+    bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
+    written = sum(len(text_of_delta(event).encode()) for event in before_the_break(events))
+    assert [each["max_tokens"] for each in bodies] == [100, 100 - written // 4]
+    assert written >= 12 * 16
+
+
+def before_the_break(events: list[Event]) -> list[Event]:
+    place = next(i for i, event in enumerate(events) if event.type == RESUME)
+    return events[:place]
+
+
+def text_of_delta(event: Event) -> str:
+    text: str = event.data.get("delta", {}).get("text", "")
+    return text
 
 
 @pytest.mark.parametrize("overlap", [20, 400])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
-from penstock.events import Event
+from penstock.events import END, Event
 from penstock.stack import WorkerProcess
 from penstock.stream import StreamRequest
 from penstock.testing import wait_until
@@ -115,6 +115,24 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
         assert request.record().fields.get("deaths") == ("1" if was_hit else None)
 
 
+@pytest.mark.parametrize("on_break", ["continue", "fail"])
+def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
+    client: Client, stage: Stage, on_break: str
+) -> None:
+    body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
+    request = client.messages.enqueue(on_break=on_break, **body)
+    follower = Follower(request)
+    wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
+    stage.worker_of(request).kill()
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert [event.type for event in events[-3:]] == ["message_delta", "message_stop", END]
+    end = events[-1].data
+    assert (end["state"], end["attempts"], resumes(events)) == ("done", 1, [])
+    assert end["usage"]["output_tokens"] == events[-3].data["usage"]["output_tokens"]
+    assert stage.control.stats()["messages_streamed"] == 1
+
+
 def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: Stage) -> None:
     bodies = [long(f"Shut down {i}.", model) for i, model in enumerate(MODELS * 3)]
     running = [started(client, stage, body) for body in bodies]
@@ -199,6 +217,35 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
     wait_until(lambda: len(follower.events) == request.record().n, what="it to be read")
     stage.restart_redis(keep=size)
     assert content(follower.all()) == stage.truth(body)
+
+
+def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, stage: Stage) -> None:
+    """The wake-up is in the queue again, and another worker takes it before the first one knows
+    that Redis is back."""
+    told(client.messages.enqueue(**asked("Before. [[sim rate=0]]")))
+    stage.control.reset()
+    first, second = stage.alive()
+    for worker in (first, second):
+        os.kill(worker.pid, signal.SIGSTOP)
+    body = long("Paid once.")
+    request = client.messages.enqueue(**body)
+    size = stage.written()
+    os.kill(first.pid, signal.SIGCONT)
+    follower = Follower(request)
+    wait_until(lambda: len(follower.events) > 20, what="a good part of it")
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        stage.restart_redis(keep=size)
+        os.kill(second.pid, signal.SIGCONT)
+        wait_until(
+            lambda: stage.connection.llen("streams") == 0, what="another worker to take the wake-up"
+        )
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    events = follower.all()
+    assert content(events) == stage.truth(body)
+    assert (resumes(events), events[-1].data["attempts"]) == ([], 1)
+    assert stage.control.stats()["messages_streamed"] == 1
 
 
 def test_requests_that_are_just_begun_live_through_a_restart_of_redis(

@@ -26,6 +26,11 @@ def live(keys: RequestKeys) -> str:
     return Keys(keys.prefix).live
 
 
+def run(keys: RequestKeys) -> str:
+    """Where the Redis process that was seen last is noted."""
+    return Keys(keys.prefix).run
+
+
 def submit(
     connection: Any, keys: RequestKeys, *, ttl: int = 100, body: str = "{}", look_ms: int = 10_000
 ) -> Any:
@@ -37,7 +42,7 @@ def submit(
 
 
 def claim(connection: Any, keys: RequestKeys, worker: str = "w", lease_ms: int = 60_000) -> Any:
-    names = [keys.meta, keys.lease, live(keys)]
+    names = [keys.meta, keys.lease, live(keys), run(keys)]
     return script("claim")(connection, names, [worker, lease_ms])
 
 

@@ -14,6 +14,7 @@ from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import JobKeys
 from penstock.records import now_ms
+from penstock.scripts import script
 from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.simulator.control import Control
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
@@ -144,13 +145,13 @@ class Desk:
 
     def take_over(self, id: str, number: int = 0, worker: str = "other") -> None:
         """Let another worker claim the shard, as if the lease of the first had run out."""
-        self.connection.delete(self.keys(id).shard_lease(number))
-        keys = self.keys(id)
-        from penstock.scripts import script
-
+        keys, shared = self.keys(id), self.settings.keys
+        self.connection.delete(keys.shard_lease(number))
         names = [keys.meta, keys.shards, keys.shard_lease(number), keys.claims]
         reply = script("shard_claim")(
-            self.connection, [*names, self.settings.keys.live_shards], [number, worker, 60_000, 0]
+            self.connection,
+            [*names, shared.live_shards, shared.run],
+            [number, worker, 60_000, 0],
         )
         assert reply[0] == b"claimed"
 

@@ -46,6 +46,7 @@ class Worker:
         client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         self._keys = client.settings.keys.request(self.id)
         names = [self._keys.meta, self._keys.lease, client.settings.keys.live]
+        names.append(client.settings.keys.run)
         _, epoch, n, _, _ = script("claim")(self._redis, names, ["w", 60_000])
         self._box = Outbox(
             client.settings.keys,

@@ -219,7 +219,8 @@ def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
             batches = client.messages.batches
             job = await batches.create(requests=requests)
             assert (await batches.retrieve(job.id)).state is State.QUEUED
-            assert [each.id for each in await batches.list()] == [job.id]
+            assert [each.id for each in (await batches.list()).data] == [job.id]
+            assert [each.id async for each in batches.list(limit=1)] == [job.id]
             assert (await anext(batches.events(job.id, timeout=PATIENCE_S))).type == QUEUED
             assert (await batches.cancel(job.id)).cancel_initiated
             with pytest.raises(NotEnded):

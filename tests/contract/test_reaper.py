@@ -59,7 +59,7 @@ class Desk:
 
     def claim(self, id: str, *, lease_ms: int = 60_000) -> None:
         keys = self.keys.request(id)
-        names = [keys.meta, keys.lease, self.keys.live]
+        names = [keys.meta, keys.lease, self.keys.live, self.keys.run]
         assert script("claim")(self.connection, names, ["w", lease_ms])[0] == b"claimed"
 
     def send(self, id: str, model: str, priority: int) -> None:

@@ -3,21 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
 import redis
 
-from penstock import events, jobs
-from penstock.batches import Batch
+from penstock import events
+from penstock.batch import Batch
+from penstock.chunks import pack
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
-from penstock.errors import InvalidRequest, NotEnded, NotFound, PenstockError
+from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
-from penstock.jobs import JobRecords, chunks
+from penstock.job_options import JobOptions
+from penstock.jobs import JobRecords
 from penstock.records import RequestOptions, RequestRecords
 from penstock.settings import ClientSettings
 from penstock.shards import Counts
 from penstock.states import State
+from penstock.submission import Submission
 
 SETTINGS = ClientSettings.load(
     key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50
@@ -55,10 +57,11 @@ def request(custom_id: str, text: str = "x", **params: Any) -> dict[str, Any]:
     return {"custom_id": custom_id, "params": model}
 
 
-def submitted(records: JobRecords, *custom_ids: str) -> str:
-    id = new_id()
-    records.submit(id, *records.spool(id, [request(each) for each in custom_ids or ("a",)]))
-    return id
+def submitted(connection: Any, *custom_ids: str) -> str:
+    new = Submission(new_id(), connection, SETTINGS, JobOptions())
+    new.spool([request(each) for each in custom_ids or ("a",)])
+    new.enqueue(lambda _: None)
+    return new.id
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -147,118 +150,35 @@ def test_what_is_left_of_a_record_is_not_one(connection: Any, requests: RequestR
 
 
 def test_a_submitted_job_can_be_read(connection: Any, records: JobRecords) -> None:
-    id = submitted(records, "a", "b")
+    id = submitted(connection, "a", "b")
     job = records.read(id)
     assert (job.id, job.state) == (id, State.QUEUED)
     assert job.counts == Counts(processing=2)
     assert [(shard.number, shard.state, shard.requests) for shard in job.shards] == [
         (0, "planned", 2)
     ]
-    keys = SETTINGS.keys.job(id)
-    lines = list(jobs.stored_lines(connection, keys.spool(0)))
-    assert [orjson.loads(line) for line in lines] == [request("a"), request("b")]
     assert all(100 < connection.ttl(key) <= 200 for key in keys_of(connection, id))
     public = Batch.of(job)
     assert (public.processing_status, public.model) == ("in_progress", "claude-haiku-4-5")
     assert public.request_counts == Counts(processing=2)
 
 
-def test_the_spooled_bytes_are_those_that_will_be_sent(
-    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "CHUNK_BYTES", 300)  # many chunks
-    id = new_id()
-    asked = [request(f"id-{i}", f"\u2028 {i} \r\n\u0085" * (i % 5)) for i in range(50)]
-    shard, _ = records.spool(id, iter(asked))
-    spool = SETTINGS.keys.job(id).spool(0)
-    assert connection.llen(spool) > 10
-    body = b"".join(jobs.create_body(jobs.stored_lines(connection, spool)))
-    assert len(body) == shard.size
-    assert orjson.loads(body) == {"requests": asked}
-    assert shard.requests == 50
-
-
-class ProducerDied(Exception):
-    pass
-
-
-def dying(after: int) -> Iterator[Any]:
-    for i in range(after):
-        yield request(f"id-{i}", "x" * 100)
-    raise ProducerDied
-
-
-@pytest.mark.parametrize(
-    ("bad", "expected", "words"),
-    [
-        (lambda: dying(50), ProducerDied, "^$"),
-        (lambda: [request("a"), request("b"), request("a")], InvalidRequest, "line 3: .* line 1 "),
-        (lambda: [*(request(str(i)) for i in range(50)), {}], InvalidRequest, "line 51: custom_id"),
-        (list, InvalidRequest, "requests: at least one"),
-        (lambda: [request("a"), request("b", stream=True)], InvalidRequest, "params.stream"),
-        (lambda: 5, TypeError, "not iterable"),
-    ],
-    ids=["dies", "duplicate", "ill-formed", "empty", "stream", "not iterable"],
-)
-def test_a_job_that_cannot_be_read_to_its_end_leaves_nothing(
-    connection: Any,
-    records: JobRecords,
-    monkeypatch: pytest.MonkeyPatch,
-    bad: Any,
-    expected: type[Exception],
-    words: str,
-) -> None:
-    monkeypatch.setattr(jobs, "CHUNK_BYTES", 200)  # so that some of it is stored before
-    id = new_id()
-    with pytest.raises(expected, match=words):
-        records.spool(id, bad())
-    assert keys_of(connection, id) == []
-
-
-def test_what_is_spooled_while_the_producer_writes_has_a_lifetime(
-    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "CHUNK_BYTES", 100)
-    id, seen = new_id(), []
-
-    def watched() -> Iterator[Any]:
-        for i in range(5):
-            yield request(str(i))
-            seen.append(connection.ttl(SETTINGS.keys.job(id).spool(0)))
-
-    records.spool(id, watched())
-    assert all(ttl > 0 for ttl in seen[1:])
-    connection.delete(SETTINGS.keys.job(id).spool(0))
-
-
-def test_a_job_whose_spool_expired_meanwhile_is_not_submitted(
-    connection: Any, records: JobRecords, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "CHUNK_BYTES", 100)
-    id = new_id()
-
-    def paused() -> Iterator[Any]:
-        yield request("a")
-        yield request("b")
-        connection.delete(SETTINGS.keys.job(id).spool(0))  # as its lifetime would
-        yield request("c")
-
-    with pytest.raises(PenstockError):
-        records.submit(id, *records.spool(id, paused()))
-
-
 def test_a_discarded_job_leaves_nothing(connection: Any, records: JobRecords) -> None:
-    id = submitted(records)
-    connection.rpush(SETTINGS.keys.job(id).results(0), *chunks([b"{}\n"]))
+    id = submitted(connection)
+    keys = SETTINGS.keys.job(id)
+    done = records.read(id).shards[0].but(results="results-0-1", result_chunks=1)
+    connection.hset(keys.shards, 0, done.encode())
+    connection.rpush(keys.chunks(done.results), *pack([b"{}"]))
     records.discard(id)
     assert keys_of(connection, id) == []
     assert id not in records.ids()
+    assert connection.zscore(SETTINGS.keys.live_shards, f"{id}/0") is None
 
 
 def test_jobs_are_listed_newest_first_without_those_that_expired(
     connection: Any, records: JobRecords
 ) -> None:
-    ids = [submitted(records) for _ in range(4)]
+    ids = [submitted(connection) for _ in range(4)]
     for age, id in enumerate(ids):
         connection.zadd(SETTINGS.keys.jobs, {id: 1_000 + age})
     connection.delete(SETTINGS.keys.job(ids[1]).meta)  # as if it had expired
@@ -284,9 +204,9 @@ def test_an_unknown_job_has_nothing_to_read(penstock_client: Client, call: str) 
 
 
 def test_a_job_that_goes_on_has_no_results_and_is_not_deleted(
-    penstock_redis: EmbeddedRedis, records: JobRecords
+    connection: Any, penstock_redis: EmbeddedRedis, records: JobRecords
 ) -> None:
-    id = submitted(records)
+    id = submitted(connection)
     with Client(penstock_redis.url, key_prefix="contract") as client:
         batches = client.messages.batches
         with pytest.raises(NotEnded, match="has not ended"):
@@ -295,26 +215,3 @@ def test_a_job_that_goes_on_has_no_results_and_is_not_deleted(
             batches.delete(id)
         assert batches.cancel(id, who="me").processing_status == "canceling"
         assert [batch.id for batch in batches.list()] == [id]
-
-
-def test_results_of_an_ended_job_come_as_they_were_stored(
-    connection: Any, penstock_redis: EmbeddedRedis, records: JobRecords
-) -> None:
-    id = submitted(records, "a", "b")
-    keys = SETTINGS.keys.job(id)
-    lines = [
-        b'{"custom_id":"b","result":{"type":"errored"}}',
-        '{"custom_id":"a","x":"\u2028\u0085"}'.encode(),
-    ]
-    connection.rpush(keys.results(0), *chunks(line + b"\n" for line in lines))
-    connection.expire(keys.results(0), 100)
-    connection.hset(keys.meta, mapping={"state": "done", "ended_ms": 1_700_000_000_000})
-    with Client(penstock_redis.url, key_prefix="contract") as client:
-        batches = client.messages.batches
-        assert list(batches.result_lines(id)) == lines
-        first, second = batches.results(id)
-        assert (first.custom_id, first.result.type) == ("b", "errored")
-        assert second.x == "\u2028\u0085"
-        assert batches.retrieve(id).processing_status == "ended"
-        batches.delete(id)
-    assert keys_of(connection, id) == []

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.message import MessageBuilder
-from tasks.attempt import Attempt, StreamBroken
+from tasks.answer import Answer
+from tasks.attempt import Attempt, StreamBroken, ending
 from tasks.continuation import Mode, OnBreak, Plan, plan
-from tasks.transcript import Transcript
 from tasks.usage import Usage
 
 Blocks = list[dict[str, Any]]
@@ -42,7 +42,7 @@ class Published:
     """What readers have."""
 
     events: list[Event] = field(default_factory=list)
-    transcript: Transcript = field(default_factory=Transcript)
+    answer: Answer = field(default_factory=Answer)
     usage: Usage = field(default_factory=Usage)
     modes: list[Mode] = field(default_factory=list)
 
@@ -51,9 +51,9 @@ class Published:
 
     def hand_over(self) -> None:
         """Rebuild what a worker knows from the log and the record."""
-        self.transcript, self.usage = Transcript(), Usage(self.usage.total)
+        self.answer, self.usage = Answer(), Usage(self.usage.total)
         for event in self.events:
-            self.transcript.apply(event)
+            self.answer.apply(event)
 
 
 def pieces(text: str, size: int) -> list[str]:
@@ -131,22 +131,22 @@ def _all_said(answer: Blocks, block: dict[str, Any], said: str) -> bool:
 
 def call(told: Published, answer: Blocks, way: Way, *, prefill: bool, on_break: OnBreak) -> bool:
     """One call of the API; whether the answer is complete."""
-    planned = plan(told.transcript, BODY, on_break, prefill=prefill)
+    planned = plan(told.answer, BODY, on_break, prefill=prefill)
     told.modes.append(planned.mode)
     told.usage.next_attempt()
-    said = told.transcript.text
+    said = told.answer.text
     if planned.rewind:
         index, offset = planned.rewind
         rewind = {"type": events.REWIND, "index": index, "offset": offset}
         told.take(rewind)
-        told.transcript.apply(rewind)
-        said = told.transcript.text
-    attempt = Attempt(planned, told.transcript, told.usage)
+        told.answer.apply(rewind)
+        said = told.answer.text
+    attempt = Attempt(planned, told.answer, told.usage)
     for event in wire(answer_to(planned, answer, said, way), way.piece)[: way.cut]:
         for line, data in attempt.take(orjson.dumps(event)):
             assert orjson.loads(line) == data
             told.take(data)
-    return told.transcript.complete
+    return told.answer.complete
 
 
 def coherent(told: list[Event]) -> None:
@@ -209,12 +209,15 @@ ways = st.lists(
 
 def carried(answer: Blocks, happens: list[Way], last: Way, **how: Any) -> Published:
     told = Published()
-    for way in happens:
-        if call(told, answer, way, **how):
-            return told
+    for way in [*happens, last]:
+        complete = call(told, answer, way, **how)
         if way.takeover:
             told.hand_over()
-    assert call(told, answer, last, **how)
+        if complete:
+            break
+    assert told.answer.complete
+    for _, data in ending(told.answer):
+        told.take(data)
     return told
 
 
@@ -230,7 +233,7 @@ def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
     for event in told.events:
         builder.apply(event)
     assert builder.content == answer
-    assert told.transcript.text == text_of(answer)
+    assert told.answer.text == text_of(answer)
 
 
 @settings(max_examples=100, deadline=None)
@@ -270,6 +273,22 @@ def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
         assert builder.content == answer, f"cut after {cut} events"
 
 
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("on_break", list(OnBreak))
+def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
+    on_break: OnBreak, takeover: bool
+) -> None:
+    answer: Blocks = [
+        {"type": "text", "text": "I look at the gauge of the dam."},
+        {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
+    ]
+    cut = Way(cut=len(wire(answer, 3)) - 1, takeover=takeover)
+    told = carried(answer, [cut], Way(), prefill=True, on_break=on_break)
+    coherent(told.events)
+    assert told.modes == [Mode.START]
+    assert told.usage.total["output_tokens"] == 7
+
+
 @given(answers(), ways)
 def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> None:
     told = carried(answer, happens, Way(), prefill=False, on_break=OnBreak.CONTINUE)
@@ -281,14 +300,12 @@ def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> 
 
 
 def first_attempt() -> Attempt:
-    planned = plan(Transcript(), BODY, OnBreak.CONTINUE, prefill=True)
-    return Attempt(planned, Transcript(), Usage())
+    planned = plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True)
+    return Attempt(planned, Answer(), Usage())
 
 
 def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
-    attempt = Attempt(
-        plan(Transcript(), BODY, OnBreak.CONTINUE, prefill=True), Transcript(), Usage()
-    )
+    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
     odd = b'{ "type":"message_start",  "message":{"usage":{"input_tokens":1.0}}, "new":"field" }'
     assert [line for line, _ in attempt.take(odd)] == [odd]
 
@@ -326,9 +343,7 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
     [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
 )
 def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
-    attempt = Attempt(
-        plan(Transcript(), BODY, OnBreak.CONTINUE, prefill=True), Transcript(), Usage()
-    )
+    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
     with pytest.raises(StreamBroken) as broken:
         attempt.take(raw)
     assert broken.value.transient
@@ -347,9 +362,7 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
     ],
 )
 def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
-    attempt = Attempt(
-        plan(Transcript(), BODY, OnBreak.CONTINUE, prefill=True), Transcript(), Usage()
-    )
+    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
     event = {"type": "error", "error": {"type": kind, "message": "Words."}}
     with pytest.raises(StreamBroken) as broken:
         attempt.take(orjson.dumps(event))

@@ -25,8 +25,8 @@ def params(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_good_line_is_taken_apart_and_unchanged() -> None:
-    custom_id, taken = check_line(line())
-    assert (custom_id, taken) == ("a", PARAMS)
+    custom_id, taken, betas = check_line(line())
+    assert (custom_id, taken, betas) == ("a", PARAMS, ())
     assert taken is PARAMS
 
 
@@ -55,6 +55,9 @@ def test_a_good_line_is_taken_apart_and_unchanged() -> None:
         (params(messages=[]), "params.messages"),
         (params(messages=[{"role": "x", "content": "x"}]), "params.messages.0.role"),
         (params(stream=True), "params.stream"),
+        (line(betas="one"), "betas"),
+        (line(betas=None), "betas"),
+        (line(betas=["a,b"]), "betas"),
         (line(method="POST"), "method"),
         (line(url="/v1/messages", body={}), "body"),  # the other vendor's format
     ],
@@ -76,6 +79,11 @@ def test_unknown_fields_of_any_type_are_refused() -> None:
     mixed: dict[Any, Any] = {**line(), 1: "x", "y": 2}
     with pytest.raises(InvalidRequest, match="is not a field of a batch request"):
         check_line(mixed)
+
+
+def test_betas_of_a_line_come_sorted_and_each_once() -> None:
+    assert check_line(line(betas=["b-2", "a.1", "b-2"]))[2] == ("a.1", "b-2")
+    assert check_line(line(betas=[]))[2] == ()
 
 
 def test_a_batch_may_write_more_than_a_live_call() -> None:

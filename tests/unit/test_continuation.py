@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from tasks.answer import Answer
 from tasks.continuation import Mode, OnBreak, Plan, plan
 from tasks.seam import OverlapSeam, PrefillSeam
-from tasks.transcript import Transcript
 
 BODY: dict[str, Any] = {
     "model": "m",
@@ -15,28 +15,31 @@ BODY: dict[str, Any] = {
 }
 
 
-def published(*blocks: tuple[str, str, bool]) -> Transcript:
-    """A transcript with these blocks: kind, text, whether it is still open."""
-    transcript = Transcript()
-    transcript.apply({"type": "message_start", "message": {}})
+LONG = " ".join(f"w{number}" for number in range(300))  #: 1,389 bytes
+
+
+def published(*blocks: tuple[str, str, bool]) -> Answer:
+    """An answer with these blocks: kind, text, whether it is still open."""
+    answer = Answer()
+    answer.apply({"type": "message_start", "message": {}})
     for index, (kind, text, still_open) in enumerate(blocks):
         block = {"type": kind}
-        transcript.apply({"type": "content_block_start", "index": index, "content_block": block})
+        answer.apply({"type": "content_block_start", "index": index, "content_block": block})
         if text:
             delta = {"type": "text_delta", "text": text}
             event = {"type": "content_block_delta", "index": index, "delta": delta}
-            transcript.apply(event)
+            answer.apply(event)
         if not still_open:
-            transcript.apply({"type": "content_block_stop", "index": index})
-    return transcript
+            answer.apply({"type": "content_block_stop", "index": index})
+    return answer
 
 
-def planned(transcript: Transcript, *, prefill: bool = True, **body: Any) -> Plan:
-    return plan(transcript, {**BODY, **body}, OnBreak.CONTINUE, prefill=prefill)
+def planned(answer: Answer, *, prefill: bool = True, **body: Any) -> Plan:
+    return plan(answer, {**BODY, **body}, OnBreak.CONTINUE, prefill=prefill)
 
 
 def test_the_first_attempt_sends_the_body_as_it_is() -> None:
-    first = planned(Transcript())
+    first = planned(Answer())
     assert (first.mode, first.body, first.rewind, first.joins) == (Mode.START, BODY, None, None)
 
 
@@ -52,13 +55,49 @@ def test_a_partial_text_becomes_a_prefill_without_its_last_blanks() -> None:
 
 
 def test_a_model_without_prefill_is_asked_in_a_user_turn_that_quotes_all_of_it() -> None:
-    again = planned(published(("text", "Water {flows} \n", True)), prefill=False)
+    again = planned(published(("text", "The water {flows} \n", True)), prefill=False)
     assert again.mode is Mode.USER_TURN
     *before, turn = again.body["messages"]
     assert before == BODY["messages"]
     assert turn["role"] == "user"
-    assert "<previous_response>Water {flows} \n</previous_response>" in turn["content"]
+    assert "<previous_response>The water {flows} \n</previous_response>" in turn["content"]
     assert isinstance(again.seam, OverlapSeam)
+
+
+@pytest.mark.parametrize("text", ["Ha", "The old sluice ", "-" * 60])
+def test_a_beginning_that_might_be_said_again_by_right_is_asked_for_anew(text: str) -> None:
+    begun = published(("thinking", "", False), ("text", text, True))
+    again = planned(begun, prefill=False)
+    assert (again.mode, again.body, again.rewind) == (Mode.RESTART, BODY, (0, 0))
+    assert planned(begun).mode is Mode.PREFILL  # which is never said again
+
+
+@pytest.mark.parametrize(
+    ("limit", "budget", "text", "left"),
+    [
+        (100, None, "Water flows in a pipe.", 95),
+        (100, None, "日本の水門は川の水を止めるための門", 88),
+        (100, None, LONG, 1),
+        (1, None, "Water flows in a pipe.", 1),
+        (2048, 1024, "Water flows in a pipe.", 2043),
+        (1100, 1024, LONG, 1025),
+        (1000, 1024, LONG, 1000),  # interleaved thinking may go over the limit
+    ],
+)
+@pytest.mark.parametrize("prefill", [True, False])
+def test_what_was_written_counts_against_the_limit(
+    limit: int, budget: int | None, text: str, left: int, prefill: bool
+) -> None:
+    body: dict[str, Any] = {"max_tokens": limit}
+    if budget:
+        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    again = planned(published(("text", text, True)), prefill=prefill, **body)
+    assert again.body["max_tokens"] == left
+
+
+def test_an_answer_that_is_asked_for_anew_has_the_whole_limit() -> None:
+    again = plan(published(("text", "Water", True)), BODY, OnBreak.RESTART, prefill=True)
+    assert again.body["max_tokens"] == BODY["max_tokens"]
 
 
 def test_the_producers_body_is_never_changed() -> None:
@@ -69,7 +108,8 @@ def test_the_producers_body_is_never_changed() -> None:
 
 def test_a_request_that_thinks_is_not_prefilled() -> None:
     thinking = {"type": "enabled", "budget_tokens": 1024}
-    again = planned(published(("thinking", "", False), ("text", "Water", True)), thinking=thinking)
+    text = ("text", "Water flows in a pipe.", True)
+    again = planned(published(("thinking", "", False), text), thinking=thinking)
     assert again.mode is Mode.USER_TURN
 
 
@@ -98,8 +138,8 @@ def test_white_space_behind_the_last_text_is_discarded_with_its_block() -> None:
 
 
 def test_a_restart_discards_what_was_received() -> None:
-    transcript = published(("text", "Water", True))
-    again = plan(transcript, BODY, OnBreak.RESTART, prefill=True)
+    answer = published(("text", "Water", True))
+    again = plan(answer, BODY, OnBreak.RESTART, prefill=True)
     assert (again.mode, again.body, again.rewind) == (Mode.RESTART, BODY, (0, 0))
 
 
@@ -111,9 +151,11 @@ def test_an_answer_that_has_to_be_one_document_is_asked_anew() -> None:
 
 @pytest.mark.parametrize("prefill", [True, False])
 def test_texts_on_both_sides_of_a_tool_are_both_shown_to_the_model(prefill: bool) -> None:
-    transcript = published(("text", "One. ", False), ("tool_use", "", False), ("text", "Two", True))
-    again = planned(transcript, prefill=prefill)
-    assert "One. Two" in again.body["messages"][-1]["content"]
+    answer = published(
+        ("text", "One more gate. ", False), ("tool_use", "", False), ("text", "Two", True)
+    )
+    again = planned(answer, prefill=prefill)
+    assert "One more gate. Two" in again.body["messages"][-1]["content"]
     assert (again.joins, again.first, again.rewind) == (2, 3, None)
 
 

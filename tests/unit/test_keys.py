@@ -15,13 +15,9 @@ def names_of(keys: RequestKeys | JobKeys) -> list[str]:
     found = [keys.meta, keys.log, keys.lease, keys.events]
     if isinstance(keys, RequestKeys):
         return [*found, keys.request, keys.text, keys.typed]
-    per_shard = [
-        name
-        for shard in (0, 1, 11)
-        for name in (keys.shard_lease(shard), keys.spool(shard), keys.results(shard))
-    ]
-    collecting = [keys.collecting(s, e) for s, e in ((0, 1), (0, 11), (1, 1), (11, 1))]
-    return [*found, keys.shards, *per_shard, *collecting]
+    leases = [keys.shard_lease(shard) for shard in (0, 1, 11)]
+    chunks = [keys.chunks(name) for name in ("requests-0", "ids-0", "results-0-1", "results-0-11")]
+    return [*found, keys.shards, keys.claims, keys.money, *leases, *chunks]
 
 
 @pytest.mark.parametrize("kind", ["request", "job"])
@@ -61,6 +57,21 @@ def test_no_key_of_a_record_may_live_for_ever(prefix: str) -> None:
     names = [*names_of(Keys(prefix).request(ID)), *names_of(Keys(prefix).job(ID))]
     excused = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in PERMANENT)]
     assert not excused
+
+
+def test_keys_that_all_records_share_differ() -> None:
+    keys = Keys("p")
+    shared = [keys.live, keys.live_shards, keys.jobs, keys.slots, keys.history, keys.spools]
+    shared += [
+        keys.reaper,
+        keys.control,
+        keys.tag(5),
+        keys.tag(50),
+        keys.bound("b"),
+        keys.gate("m"),
+    ]
+    assert len(set(shared)) == len(shared)
+    assert all(name.startswith("p:") for name in shared)
 
 
 def test_what_rightly_lives_for_ever_is_listed() -> None:

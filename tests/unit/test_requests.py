@@ -7,6 +7,8 @@ import orjson
 import pytest
 from anthropic.types import Message, MessageParam, TextBlock
 from anthropic.types.parsed_message import ParsedTextBlock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock import requests
 from penstock.errors import InvalidRequest
@@ -209,3 +211,40 @@ def test_no_more_messages_than_the_api_takes() -> None:
 
 def test_a_flag_to_stream_is_nothing_to_refuse_outside_a_batch() -> None:
     assert check_body(body(stream=True))
+
+
+def mutated(value: Any) -> st.SearchStrategy[Any]:
+    """``value`` with parts of it replaced by something else, or left as they are."""
+    other: st.SearchStrategy[Any] = st.sampled_from(
+        [None, 0, -1, 1.5, True, "", "x", "user", [], [{}], {}, {"type": "text"}, ("user",)]
+    )
+    inner: st.SearchStrategy[Any] = st.just(value)
+    if isinstance(value, dict):
+        inner = st.fixed_dictionaries({}, optional={k: mutated(v) for k, v in value.items()})
+    elif isinstance(value, list):
+        inner = st.tuples(*map(mutated, value)).map(list)
+    return st.one_of(inner, inner, inner, other)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    mutated(
+        {
+            "model": "claude-haiku-4-5",
+            "max_tokens": 5,
+            "messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
+            "system": [{"type": "text", "text": "x"}],
+        }
+    )
+)
+def test_the_quick_look_never_passes_what_pydantic_refuses(value: Any) -> None:
+    if isinstance(value, dict) and requests._is_plain(value):
+        assert requests._problem(value) is None
+
+
+def test_an_ordinary_body_needs_no_more_than_the_quick_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "_problem", lambda _: pytest.fail("pydantic was asked"))
+    block = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    assert check_body(body(system=[block], messages=[USER, {"role": "user", "content": [block]}]))

@@ -160,9 +160,9 @@ def test_results_that_have_expired_are_said_to_have(lost: str) -> None:
     shard = collected(store, spooled(store, 0, named), named, [1, 0])
     store.remove([lost])
     results = Results("JOB", store)
-    for read in (lambda: results.lines(shard), lambda: results.submitted([shard])):
+    for read in (results.lines, lambda each: results.submitted([each])):
         with pytest.raises(NotFound, match=r"results of JOB are not complete .* have expired"):
-            list(read())
+            list(read(shard))
 
 
 def progress(n: int, shard: int, state: str = "collected") -> Event:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.seam import MIN_OVERLAP, ExactSeam, OverlapSeam, PrefillSeam
+from tasks.seam import MIN_OVERLAP, ExactSeam, OverlapSeam, PrefillSeam, is_telling
 
 #: No two words are the same, as in prose; what repeats itself has tests of its own.
 WORDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True)
@@ -63,7 +63,7 @@ def test_white_space_that_was_trimmed_from_a_prefill_stands_once(
 @given(cut_texts(), sizes)
 def test_a_continuation_that_fits_passes_as_it_is(cut: tuple[str, str], lengths: list[int]) -> None:
     before, rest = cut
-    assume(not before or not rest.startswith(before))  # too short to tell from a new beginning
+    assume(is_telling(before))
     assert mended(before, OverlapSeam(before), pieces_of(rest, lengths)) == before + rest
 
 
@@ -94,6 +94,23 @@ def test_what_repeats_itself_by_right_is_not_taken_for_a_repetition(unit: str) -
         assert mended(before, OverlapSeam(before), [rest]) == before + rest
 
 
+@pytest.mark.parametrize(
+    ("before", "telling"),
+    [
+        ("", False),
+        ("Ha", False),
+        ("The old sluice", False),
+        ("The old sluice" + " " * 9, False),
+        ("The old sluice was", True),
+        ("-" * 40, False),
+        ("ha" * 20, False),
+        ("日本の水門は川の水を止めるための門", True),
+    ],
+)
+def test_a_beginning_is_telling_if_no_text_repeats_it_by_chance(before: str, telling: bool) -> None:
+    assert is_telling(before) is telling
+
+
 @given(cut_texts(), sizes)
 def test_nothing_is_held_back_for_longer_than_it_could_be_a_repetition(
     cut: tuple[str, str], lengths: list[int]
@@ -106,3 +123,17 @@ def test_nothing_is_held_back_for_longer_than_it_could_be_a_repetition(
         if fed and fed not in before:
             assert len(shown) >= len(fed) - len(before)
             assert seam.flush() == ""
+
+
+@given(st.text("ab", min_size=MIN_OVERLAP, max_size=60))
+def test_a_text_is_telling_unless_a_part_of_it_repeats_all_along(text: str) -> None:
+    periods = range(1, len(text) // 2 + 1)
+    assert is_telling(text) is not any(text.startswith(text[period:]) for period in periods)
+
+
+def test_long_texts_are_joined_at_once() -> None:
+    before = " ".join(f"w{number}" for number in range(100_000))
+    seam = OverlapSeam(before)
+    assert seam.feed(before[:-20]) == ""
+    assert seam.feed("something else") == before[:-20] + "something else"
+    assert not is_telling("-" * 500_000)

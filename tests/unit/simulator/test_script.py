@@ -82,7 +82,8 @@ def test_usage_is_cumulative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "count"), [(0, 0), (4, 4), (-1, 8), (-99, 0), ("last", DELTAS), (99, DELTAS)]
+    ("position", "count"),
+    [(0, 0), (4, 4), (-1, 8), (-99, 0), ("last", DELTAS), (99, DELTAS), ("stop", DELTAS)],
 )
 def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
     """Counted through all blocks, or from the end; and message_stop never comes."""
@@ -92,6 +93,16 @@ def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
         assert not found.finished
         assert found.dropped == (name == "disconnect_after")
         assert events(found)[-1]["type"] != "message_stop"
+
+
+def test_a_stream_can_be_cut_when_only_message_stop_is_missing() -> None:
+    """Everything else has come by then, the stop reason and the usage included."""
+    for fault in (Fault(eof_after="stop"), Fault(disconnect_after="stop")):
+        assert [e["type"] for e in events(course(fault))] == [
+            e["type"] for e in events(course())[:-1]
+        ]
+    stalled = course(Fault(stall_after="stop"))
+    assert [step.kind for step in stalled.steps[-2:]] == [Kind.STALL, Kind.AT_ONCE]
 
 
 def test_an_error_event_is_the_last() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.message import MessageBuilder
-from tasks.transcript import Transcript
+from tasks.answer import Answer
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
 
@@ -32,15 +32,15 @@ def rewind(index: int, offset: int = 0) -> dict[str, Any]:
     return {"type": events.REWIND, "index": index, "offset": offset}
 
 
-def transcript(*happened: dict[str, Any]) -> Transcript:
-    found = Transcript()
+def answer(*happened: dict[str, Any]) -> Answer:
+    found = Answer()
     for event in happened:
         found.apply(event)
     return found
 
 
 def test_the_visible_text_is_that_of_all_text_blocks() -> None:
-    found = transcript(
+    found = answer(
         START,
         block(0, text="In"),
         piece(0, "flow"),
@@ -55,44 +55,52 @@ def test_the_visible_text_is_that_of_all_text_blocks() -> None:
     assert [each.open for each in found.blocks] == [False, False, True]
 
 
+NAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
+UNNAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": None}}
+OVER: dict[str, Any] = {"type": "message_stop"}
+
+
 @pytest.mark.parametrize(
     ("ending", "complete"),
     [
         ([], False),
-        ([{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}], False),
-        ([{"type": "message_stop"}], False),
-        ([{"type": "message_delta", "delta": {}}, {"type": "message_stop"}], False),
-        (
-            [
-                {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
-                {"type": "message_delta", "delta": {"stop_reason": None}},
-                {"type": "message_stop"},
-            ],
-            True,
-        ),
+        ([OVER], False),
+        ([UNNAMED], False),
+        ([UNNAMED, OVER], False),
+        ([NAMED], True),
+        ([NAMED, OVER], True),
+        ([NAMED, UNNAMED, OVER], True),
     ],
 )
-def test_complete_means_message_stop_and_a_stop_reason(
+def test_complete_means_a_stop_reason_behind_the_last_block(
     ending: list[dict[str, Any]], complete: bool
 ) -> None:
-    assert transcript(START, block(0), stop(0), *ending).complete is complete
+    assert answer(START, block(0), stop(0), *ending).complete is complete
+
+
+@pytest.mark.parametrize("kind", ["text", "tool_use", "thinking"])
+def test_a_stop_reason_is_not_the_end_while_a_block_is_open(kind: str) -> None:
+    found = answer(START, block(0), stop(0), block(1, kind), NAMED)
+    assert not found.complete
+    found.apply(stop(1))
+    assert found.complete
 
 
 def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
     told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
-    found = transcript(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
+    found = answer(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
     assert (found.complete, found.stop_reason, found.started) == (False, None, True)
 
 
 def test_events_of_unknown_types_change_nothing() -> None:
-    found = transcript(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
+    found = answer(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
     assert (found.text, found.blocks, found.started) == ("", [], True)
 
 
 def test_the_last_text_block_is_the_last_that_says_something() -> None:
-    found = transcript(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
+    found = answer(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
     assert found.last_text_block() == 0
-    assert transcript(START, block(0, "thinking")).last_text_block() is None
+    assert answer(START, block(0, "thinking")).last_text_block() is None
 
 
 texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_size=5)
@@ -110,7 +118,7 @@ def test_a_rewind_leaves_what_readers_are_left_with(
     builder = MessageBuilder()
     for event in happened:
         builder.apply(event)
-    found = transcript(*happened)
+    found = answer(*happened)
     assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
 
 
@@ -134,9 +142,9 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
             happened += [block(index, "tool_use"), stop(index)]
         index += 1
         happened += [block(index), piece(index, f"w{number} ")]
-    whole = transcript(*happened)
+    whole = answer(*happened)
     rest = happened[data.draw(st.integers(1, len(happened) - 1)) :]
-    found = Transcript()
+    found = Answer()
     found.restore(whole.text, rest)
     for event in rest:
         found.apply(event)
@@ -148,7 +156,7 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
 
 def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
     rest = [rewind(0), block(0), piece(0, "anew")]
-    found = Transcript()
+    found = Answer()
     found.restore("anew", rest)
     for event in rest:
         found.apply(event)
@@ -157,7 +165,7 @@ def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
 
 def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
     rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
-    found = Transcript()
+    found = Answer()
     found.restore("the one b", rest)
     for event in rest:
         found.apply(event)

@@ -1,4 +1,4 @@
-"""What readers have been given of an answer: enough to go on with it after a break; pure.
+"""The answer as readers have it so far: enough to go on with it after a break; pure.
 
 It is fed with every event that is published, and after a takeover with the events of the log.
 """
@@ -26,7 +26,7 @@ class Block:
         return self.parts[0] if self.parts else ""
 
 
-class Transcript:
+class Answer:
     """The published answer so far."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Transcript:
         if not self.blocks:
             return
         self.blocks[-1].open = not opens
-        ahead = Transcript()
+        ahead = Answer()
         ahead.blocks = [Block(block.kind, open=block.open) for block in self.blocks]
         for data in rest:
             ahead.apply(data)
@@ -79,9 +79,12 @@ class Transcript:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has really ended. A closed connection alone says nothing: the SDK
-        raises no error when a proxy ends the body early."""
-        return self.stopped and self.stop_reason is not None
+        """Whether the answer has really ended: with a stop reason, and with message_stop or with
+        every block closed. Between the two only a connection can be lost, nothing of the answer.
+        A closed connection alone says nothing: the SDK raises no error when a proxy ends the body
+        early."""
+        closed = self.stopped or not any(block.open for block in self.blocks)
+        return closed and self.stop_reason is not None
 
     @property
     def text(self) -> str:

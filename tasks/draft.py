@@ -1,0 +1,57 @@
+"""What a collector stores before its results count: removed again unless they are committed.
+
+Names carry the epoch of the claim, so that two collectors never mix what they store.
+"""
+
+import contextlib
+from types import TracebackType
+from typing import Self
+
+from penstock.chunks import ChunkMissing
+from penstock.shards import Shard
+from tasks.leftovers import next_round
+from tasks.shard import ClaimedShard, Fenced
+
+
+class RequestsMissing(Exception):
+    """The requests that are to be sent again are not in the spool any more."""
+
+
+class Draft:
+    """The chunks that one claim stores. A context manager."""
+
+    def __init__(self, work: ClaimedShard) -> None:
+        self.store = work.store()
+        self.results = f"results-{work.shard.number}-{work.epoch}"
+        self.chunks = 0  #: of the results
+        self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
+        self._number = work.shard.number + int(work.read_job("shards")[0])
+        self._spool = f"{self._number}-{work.epoch}"
+        self._counts = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Of a commit whose answer was lost nobody knows whether it took place: what it may have
+        # made count is left to its lifetime.
+        if not self._counts or isinstance(error, Fenced):
+            with contextlib.suppress(Exception):  # their lifetime does the same, later
+                self.store.remove((self.results, f"requests-{self._spool}", f"ids-{self._spool}"))
+
+    def copy(self, parent: Shard, seen: bytes | bytearray) -> None:
+        """Make the shard of the next round. Raises `RequestsMissing`."""
+        try:
+            child = next_round(self.store, parent, seen, number=self._number, spool=self._spool)
+        except ChunkMissing as error:
+            raise RequestsMissing(str(error)) from error
+        self.children = (child,)
+
+    def commit(self) -> None:
+        """From here on the record may say that the chunks count."""
+        self._counts = True

@@ -1,0 +1,32 @@
+"""A shard whose results can never be had: it is collected without them, and somebody is told."""
+
+from typing import Any
+
+import orjson
+
+from penstock.records import now_ms
+from penstock.shards import Counts
+from tasks.shard import ClaimedShard
+from tasks.step import Step
+
+
+def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal: bool) -> Step:
+    """Give every request of the shard this error in place of its result. ``fatal``: the job will
+    have failed by it, once the rest of it has been done."""
+    shard = work.shard
+    error = {"type": error_type, "message": message}
+    meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
+    work.alarm(error_type, message)
+    work.advance(
+        "collect",
+        shard.but(
+            state="collected",
+            collected_ms=now_ms(),
+            counts=Counts(errored=shard.requests),
+            errors={error_type: shard.requests},
+            instead={"type": "errored", "error": {"type": "error", "error": error}},
+        ),
+        left=-1,
+        **meta,
+    )
+    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "error": error_type})
