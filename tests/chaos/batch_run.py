@@ -107,12 +107,13 @@ class Run:
         await self._batch_of_jobs(max(4, self._options.at_once // 2))
         points = self._points()
         say(f"{len(points)} points")
-        tickets = [name for name in points for _ in range(self._options.times)]
-        self._rng.shuffle(tickets)
+        tickets = Counter({name: self._options.times for name in points})
         while tickets and time.monotonic() < self._until:
-            batch = [tickets.pop() for _ in range(min(self._options.workers * 3, len(tickets)))]
+            # One ticket for a point at a time, of those first that have most left.
+            batch = [name for name, _ in tickets.most_common(self._options.workers * 4)]
+            tickets = +(tickets - Counter(batch))
             for name in batch:
-                (self._world.tickets / name).touch()
+                (self._world.tickets / name).write_text(str(self._rng.choice((0, 0, 1, 2, 5))))
             await self._batch_of_jobs(self._options.at_once)
             for name in batch:
                 left = self._world.tickets / name

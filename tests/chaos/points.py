@@ -2,13 +2,14 @@
 the API.
 
 Workers of a chaos run import this module (``celery worker --include tests.chaos.points``). It gives
-each of these moments a name, such as ``create 04 shard_write before``: the step, how many words the
-step had said before, the word, and on which side of it. A worker that comes by a point for which
-there is a ticket (a file of that name in ``CHAOS_TICKETS``) takes the ticket and dies by SIGKILL,
-so every ticket kills once. Every point that was passed is noted in ``CHAOS_POINTS``, so that a
-first run without tickets tells which there are.
+each of these moments a name, such as ``create shard_write before``: the step, the word, and on
+which side of it. A worker that comes by a point for which there is a ticket (a file of that name
+in ``CHAOS_TICKETS``) takes the ticket and dies by SIGKILL, so every ticket kills once. The file
+says how many workers may pass before. Every point that was passed is noted in ``CHAOS_POINTS``, so
+that a first run without tickets tells which there are.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -36,7 +37,6 @@ class _Step(threading.local):
     """The batch step that this thread runs."""
 
     name = ""
-    said = 0
 
 
 _step = _Step()
@@ -46,18 +46,22 @@ def point(word: str, side: str) -> None:
     """The running step is just before or just behind ``word``."""
     if not _step.name:
         return
-    # Polls and waits come any number of times: beyond a few they are the same to us.
-    name = f"{_step.name} {min(_step.said, 30):02d} {word} {side}"
+    name = f"{_step.name} {word} {side}"
     note = Path(os.environ[POINTS]) / name
     if not note.exists():
         note.touch()
     ticket = Path(os.environ[TICKETS]) / name
-    if ticket.exists():
-        try:
+    with contextlib.suppress(FileNotFoundError, ValueError):  # another worker was faster
+        if ticket.exists() and _is_due(ticket):
             ticket.unlink()
-        except FileNotFoundError:
-            return  # another worker was faster
-        os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_due(ticket: Path) -> bool:
+    left = int(ticket.read_text())
+    if left:
+        ticket.write_text(str(left - 1))
+    return not left
 
 
 def _around(owner: Any, method: str, word_of: Any) -> None:
@@ -70,7 +74,6 @@ def _around(owner: Any, method: str, word_of: Any) -> None:
         point(word, "before")
         answer = original(self, *args, **kwargs)
         point(word, "behind")
-        _step.said += 1
         return answer
 
     setattr(owner, method, wrapped)
@@ -125,7 +128,7 @@ def install() -> None:
     @task_prerun.connect(weak=False)
     def _begin(task: Any, **_: Any) -> None:
         if task.name in BATCH_STEPS:
-            _step.name, _step.said = task.name.rsplit(".", 1)[1], 0
+            _step.name = task.name.rsplit(".", 1)[1]
 
     @task_postrun.connect(weak=False)
     def _end(**_: Any) -> None:
