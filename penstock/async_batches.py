@@ -6,7 +6,15 @@ thousand lines at a time: unpacking them is work for a CPU, and the loop goes on
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
@@ -14,6 +22,7 @@ from typing import Any
 import orjson
 
 from penstock import events
+from penstock.async_requests import create_in_thread
 from penstock.async_stream import AsyncReader
 from penstock.batch import Batch, BatchPage
 from penstock.batches import Batches
@@ -40,9 +49,12 @@ class AsyncBatches:
         self._settings = settings
         self._reader = reader
 
-    async def create(self, *, requests: Iterable[Any]) -> Batch:
-        """Enqueue a job and return it at once; ``requests`` is read in a thread."""
-        return await asyncio.to_thread(self._sync.create, requests=requests)
+    async def create(
+        self, *, requests: Iterable[Any] | AsyncIterable[Any], **options: Any
+    ) -> Batch:
+        """Enqueue a job and return it at once. ``requests`` may be an async iterable as well; any
+        other is read in a thread. Options and errors as of `penstock.batches.Batches.create`."""
+        return await create_in_thread(self._sync.create, requests, **options)
 
     async def retrieve(self, id: str) -> Batch:
         """The job as it stands. Raises `NotFound`."""

@@ -14,6 +14,7 @@ from typing import Final
 import redis
 
 from penstock.chunks import ChunkStore, compressed
+from penstock.errors import SpoolUnavailable
 
 #: Bytes that may wait for the thread; a single larger block may as well.
 WAITING_BYTES: Final = 4 * 1024 * 1024
@@ -59,8 +60,8 @@ class BackgroundWriter:
         with self._changed:
             self._blocks.clear()
         self._end()
-        with suppress(redis.RedisError):  # their TTL does the same, later
-            self._store.remove(self.chunks)
+        with suppress(redis.RedisError, SpoolUnavailable):  # the same happens by itself, later
+            self._store.clear(self.chunks)
 
     def _end(self) -> None:
         with self._changed:

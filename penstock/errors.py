@@ -51,6 +51,10 @@ class RedisUnavailable(PenstockError):
     """Redis cannot be reached. What was to be enqueued was not; what is enqueued goes on."""
 
 
+class SpoolUnavailable(PenstockError):
+    """The files of the spool cannot be read or written."""
+
+
 class NotFound(PenstockError):
     """There is no record under this id: it never existed, or it has expired."""
 
@@ -92,8 +96,9 @@ class TextRewound(PenstockError):
 class MissingDependency(PenstockError):
     """An optional package is not installed."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed. Try: pip install 'penstock[{extra}]'")
+    def __init__(self, what: str, extra: str = "", *, hint: str = "") -> None:
+        hint = hint or f"Try: pip install 'penstock[{extra}]'"
+        super().__init__(f"{what} is not installed. {hint}")
 
 
 class LocalProcessError(PenstockError):

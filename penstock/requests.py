@@ -114,6 +114,8 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
 
     ``betas`` is ours, beside what the API knows: names for the beta header of its batch.
     """
+    if _is_plain_line(request):
+        return request["custom_id"], request["params"], ()
     if not isinstance(request, dict):
         raise InvalidRequest(f"must be an object, not {type(request).__name__}")
     custom_id = check_custom_id(request.get("custom_id"))
@@ -127,9 +129,25 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         raise error.inside("params") from None
 
 
+def _is_plain_line(request: Any) -> bool:
+    """Whether the checks of a line have nothing to say, of a line without betas."""
+    if type(request) is not dict or len(request) != 2:
+        return False
+    custom_id, params = request.get("custom_id"), request.get("params")
+    return (
+        type(custom_id) is str
+        and CUSTOM_ID.fullmatch(custom_id) is not None
+        and type(params) is dict
+        and _is_plain(params)
+        and params["max_tokens"] <= MAX_OUTPUT_TOKENS_IN_A_BATCH
+        and not params.get("stream")
+    )
+
+
 def _is_plain(body: dict[str, Any]) -> bool:
-    """Whether `_Body` certainly has nothing to say. Exact types only: the rest is for pydantic."""
+    """Whether `_Body` has nothing to say. Exact types only: the rest is for pydantic."""
     model, max_tokens, messages = body.get("model"), body.get("max_tokens"), body.get("messages")
+    system = body.get("system")
     return (
         type(model) is str
         and 0 < len(model) <= _MODEL_CHARACTERS
@@ -137,23 +155,24 @@ def _is_plain(body: dict[str, Any]) -> bool:
         and max_tokens >= 1
         and type(messages) is list
         and 0 < len(messages) <= MAX_MESSAGES
-        and all(map(_is_plain_message, messages))
-        and _is_plain_content(body.get("system", ""))
+        and _are_plain_messages(messages)
+        and (system is None or type(system) is str or _are_plain_blocks(system))
     )
 
 
-def _is_plain_message(message: Any) -> bool:
-    return (
-        type(message) is dict
-        and message.get("role") in _ROLES
-        and _is_plain_content(message.get("content"))
-    )
+def _are_plain_messages(messages: list[Any]) -> bool:
+    for message in messages:
+        if type(message) is not dict or message.get("role") not in _ROLES:
+            return False
+        content = message.get("content")
+        if type(content) is not str and not _are_plain_blocks(content):
+            return False
+    return True
 
 
-def _is_plain_content(content: Any) -> bool:
-    return type(content) is str or (
-        type(content) is list
-        and all(type(block) is dict and type(block.get("type")) is str for block in content)
+def _are_plain_blocks(content: Any) -> bool:
+    return type(content) is list and all(
+        type(block) is dict and type(block.get("type")) is str for block in content
     )
 
 

@@ -2,7 +2,7 @@
 
 Stored lines carry the ids of the wire and all begin with the same 33 bytes, so the user's id is
 put in without parsing. A job of a million lines never lies in memory: its shards are read one after
-the other, or, in the order of submission, through a temporary file each.
+the other, and large ones, where they have to be sorted, by way of a temporary file.
 """
 
 import heapq
@@ -30,6 +30,9 @@ ORDERS: Final = ("completed", "submitted")
 _OPEN: Final = b'{"custom_id":"'
 _REST: Final = len(_OPEN) + WIRE_ID
 _INDEX: Final = _REST - 6
+
+#: Shards of so many chunks are sorted in memory (16 MB), larger ones by way of a file.
+_IN_MEMORY: Final = 32
 
 
 class _Ids(NamedTuple):
@@ -89,17 +92,31 @@ class Results:
         order = sorted(range(len(ids.heads)), key=ids.positions.__getitem__)
         if shard.instead is not None:
             tail = _tail(shard)
-            for index in order:
-                yield ids.positions[index], ids.heads[index] + tail
-            return
+            return ((ids.positions[index], ids.heads[index] + tail) for index in order)
+        rests = self._from_memory if shard.result_chunks <= _IN_MEMORY else self._from_file
+        return (
+            (ids.positions[index], ids.heads[index] + rest) for index, rest in rests(shard, order)
+        )
+
+    def _from_memory(self, shard: Shard, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """What stands behind the custom_ids of a shard's lines, in this order; those that were
+        tried again, in another shard, are left out."""
+        rests = [b""] * shard.requests
+        for chunk in self._chunks(shard.results, shard.result_chunks):
+            for line in lines_of(chunk):
+                rests[int(line[_INDEX:_REST])] = line[_REST:]
+        for index in order:
+            if rests[index]:
+                yield index, rests[index]
+
+    def _from_file(self, shard: Shard, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The same for a shard that is too large to lie in memory."""
         with TemporaryFile() as file:
             starts, sizes = self._unpacked(shard, file)
             number = file.fileno()
             for index in order:
-                if sizes[index]:  # the others were tried again, in another shard
-                    rest = os.pread(number, sizes[index], starts[index])
-                    yield ids.positions[index], ids.heads[index] + rest
-            return
+                if sizes[index]:
+                    yield index, os.pread(number, sizes[index], starts[index])
 
     def _unpacked(self, shard: Shard, file: IO[bytes]) -> "tuple[array[int], array[int]]":
         """Write a shard's lines into a file: where each one's rest begins, and how long it is."""

@@ -54,7 +54,8 @@ class ClientSettings(BaseSettings):
     spool_url: str = Field(
         default="",
         description="Where requests and results of batch jobs lie: any URL that fsspec knows, such "
-        "as s3://bucket/path or file:///srv/spool, for producers and workers alike. Empty: Redis.",
+        "as s3://bucket/path or file:///srv/spool, for producers and workers alike. User and "
+        "password belong to fsspec's own configuration. Empty: Redis.",
     )
     shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
         default=10_000,
@@ -79,6 +80,22 @@ class ClientSettings(BaseSettings):
             raise ValueError(
                 "is no URL; in a password / ? # and @ are written %2F %3F %23 %40"
             ) from None
+        return value
+
+    @field_validator("spool_url")
+    @classmethod
+    def _without_secrets(cls, value: str) -> str:
+        # It stands in every job's record, and in logs.
+        scheme, separator, rest = value.partition("://")
+        if value and not (scheme and separator):
+            raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
+        if ":" in rest.partition("/")[0].rpartition("@")[0]:
+            raise ValueError(
+                "must not hold a password: it belongs to fsspec's own configuration (environment "
+                "or ~/.config/fsspec)"
+            )
+        if set("*?[") & set(value):
+            raise ValueError("must not hold * ? or [, which fsspec takes for patterns")
         return value
 
     @property

@@ -7,6 +7,7 @@ leaves no job, and its chunks expire. A job of a million requests never lies in 
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from penstock.background import BackgroundWriter
 from penstock.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.connection import Connection
 from penstock.custom_ids import CustomIds
-from penstock.errors import InvalidRequest, RedisUnavailable
+from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.job_options import JobOptions
 from penstock.keys import JobKeys
 from penstock.planner import Betas, Planned, Planner
@@ -116,7 +117,10 @@ class Submission:
             custom_id, params, betas = check_line(request)
             if before := self._used.use(custom_id, line):
                 raise _used_in(before, custom_id)
-            betas = self._all_betas(line, betas)
+            if betas or line <= self._options.canary:
+                betas = self._all_betas(line, betas)
+            else:
+                betas = self._betas
             encoded = _encoded(params)
         except InvalidRequest as error:
             raise error.at_line(line) from None
@@ -213,7 +217,8 @@ class Submission:
                 self._redis, [*names, shared.live_shards, shared.jobs], []
             )
             if gone:
-                self._chunks.clear(self._names)
+                with suppress(SpoolUnavailable):  # the reaper will see to it
+                    self._chunks.clear(self._names)
         except redis.RedisError:
             if not self._may_be_there:
                 return True

@@ -4,12 +4,8 @@ import math
 from typing import Any
 
 from penstock.scripts import script
-from penstock.shards import Shard
-from tasks.prices import BATCH_DISCOUNT, live_price_usd
+from tasks.prices import bound_usd
 from tasks.shard import ClaimedShard
-
-#: What one token of input takes at least, in bytes of the request's JSON.
-_BYTES_PER_TOKEN = 2
 
 
 def reserve(work: ClaimedShard) -> str | dict[str, Any]:
@@ -18,7 +14,7 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     cap = work.redis.hget(work.keys.money, "cap")
     if cap is None:
         return "ok"
-    price = highest_usd(work.shard)
+    price = bound_usd(work.shard.weight, live=work.shard.live)
     if price is None:
         models = ", ".join(sorted(work.shard.weight)) or work.shard.model
         return {
@@ -34,15 +30,3 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
         "message": f"shard {work.shard.number} can cost up to {price:.4f} USD, more than is left "
         f"of the job's {int(cap) / 1_000_000:.2f} USD",
     }
-
-
-def highest_usd(shard: Shard) -> float | None:
-    """The most that a shard can cost, in US dollars. None: a model's price is not known."""
-    total = 0.0
-    for model, (size, output) in shard.weight.items():
-        tokens = {"input_tokens": math.ceil(size / _BYTES_PER_TOKEN), "output_tokens": output}
-        price = live_price_usd(model, tokens)
-        if price is None:
-            return None
-        total += price
-    return total if shard.live else total * BATCH_DISCOUNT

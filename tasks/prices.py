@@ -53,7 +53,9 @@ def cost_of(parts: Iterable[tuple[Usage, bool]]) -> dict[str, Any] | None:
                 return None
             whole += price
             paid += price * _share(live)
-    return {"currency": "USD", "batch": paid, "live": whole, "saved": whole - paid}
+    # One token costs no less than this; beyond it there is only what floats add.
+    paid, whole = round(paid, 10), round(whole, 10)
+    return {"currency": "USD", "batch": paid, "live": whole, "saved": round(whole - paid, 10)}
 
 
 def settlement(usage: Usage, *, live: bool) -> int | None:

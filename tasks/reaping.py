@@ -5,7 +5,8 @@ from typing import Any
 
 from celery.signals import worker_ready
 
-from penstock.connection import connect_async
+from penstock.connection import connect, connect_async
+from penstock.spool import remove_orphans
 from penstock.wakeups import send_shard, send_stream
 from workers.app import app, settings
 from workers.loop import streams_loop
@@ -21,5 +22,6 @@ def _ready(**_: Any) -> None:
         process_name(),
         functools.partial(send_stream, app),
         functools.partial(send_shard, app),
+        functools.partial(remove_orphans, connect(settings), settings.keys),
     )
     streams_loop.submit(reaper.run())

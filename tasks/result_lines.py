@@ -73,21 +73,23 @@ def read_line(line: bytes) -> ResultLine | None:
         outcome, model, tokens = _outcome(result), "", {}
         if outcome.kind == "succeeded":
             message = result["message"]
-            model, tokens = str(message.get("model", "")), tokens_of(message.get("usage") or {})
+            model = str(message.get("model", ""))
+            tokens = tokens_in([message.get("usage")])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return ResultLine(custom_id, outcome, _stored(line, custom_id, fields), model, tokens)
 
 
-def tokens_of(usage: dict[str, Any]) -> dict[str, int]:
-    """What was used, by the API's names. Raises `TypeError` for what is no usage."""
-    tokens = {name: usage.get(name) or 0 for name in TOKENS}
-    kept = usage.get("cache_creation") or {}
-    tokens |= {name: kept[name] for name in LIFETIMES if kept.get(name)}
-    for count in tokens.values():
-        if type(count) is not int:
-            raise TypeError
-    return tokens
+def tokens_in(usages: Iterable[Any]) -> dict[str, int]:
+    """What was used in all, by the API's names. What is no number is not counted."""
+    known = [usage for usage in usages if type(usage) is dict]
+    tokens = {name: _sum(known, name) for name in TOKENS}
+    kept = [each for usage in known if type(each := usage.get("cache_creation")) is dict]
+    return tokens | {name: total for name in LIFETIMES if (total := _sum(kept, name))}
+
+
+def _sum(usages: list[dict[str, Any]], name: str) -> int:
+    return sum([count for usage in usages if type(count := usage.get(name)) is int])
 
 
 def _parsed(line: bytes) -> Any:

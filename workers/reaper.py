@@ -28,6 +28,9 @@ TICK_S = 0.5
 #: Requests to look at in one tick.
 PAGE = 200
 
+#: Seconds between two rounds of tidying up.
+TIDY_S = 60.0
+
 #: Sends the wake-up of a request: id, model, priority.
 SendRequest = Callable[[str, str, int], None]
 #: Sends the wake-up of a shard: job, shard number, model, step.
@@ -44,12 +47,17 @@ class Reaper:
         worker: str,
         send_request: SendRequest,
         send_shard: SendShard,
+        tidy: Callable[[], None] | None = None,
     ) -> None:
+        """``tidy`` is called once a minute, in a thread: it may take its time."""
         self._settings = settings
         self._redis = connection
         self._worker = worker
         self._send_request = send_request
         self._send_shard = send_shard
+        self._tidy = tidy
+        self._tidied = 0.0
+        self._tidying: asyncio.Task[None] | None = None
         self._last_tick = 0.0
 
     async def run(self) -> None:
@@ -94,6 +102,20 @@ class Reaper:
         for member in await self._due(self._settings.keys.live_shards, now_ms):
             job, _, shard = member.partition("/")
             await self._look_at_shard(job, int(shard))
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        if self._tidy is None or (self._tidied and time.monotonic() - self._tidied < TIDY_S):
+            return
+        if self._tidying is None or self._tidying.done():
+            self._tidied = time.monotonic()
+            self._tidying = asyncio.create_task(self._tidy_now(self._tidy))
+
+    async def _tidy_now(self, tidy: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(tidy)
+        except Exception:
+            logger.exception("tidying up failed; it is tried again")
 
     async def _due(self, live: str, now_ms: int) -> list[str]:
         found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)

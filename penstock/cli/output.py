@@ -62,15 +62,29 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
+def span(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h`` or ``2.1 days``: for what nobody knows any better."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def outcome(counts: Counts) -> str:
     """The counts of a batch, in the order in which people ask for them."""
     ended = ("succeeded", "errored", "canceled", "expired")
-    told = [f"{getattr(counts, name)} {name}" for name in ended]
+    told = [f"{getattr(counts, name):,} {name}" for name in ended]
     if counts.processing == counts.total:
         told = []
     if counts.processing or not counts.total:
-        told.insert(0, f"{counts.processing} processing")
+        told.insert(0, f"{counts.processing:,} processing")
     return ", ".join(told)
+
+
+def some(number: int, one: str, many: str = "") -> str:
+    """``1 request``, ``1,000 requests``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def price(cost: Mapping[str, Any] | None) -> str:
@@ -79,10 +93,11 @@ def price(cost: Mapping[str, Any] | None) -> str:
         return "unknown: no price is known for this model"
     saved = 1 - cost["batch"] / cost["live"] if cost["live"] else 0
     return (
-        f"{_money(cost['batch'])} {cost['currency']}; "
-        f"live it would be {_money(cost['live'])} ({saved:.0%} saved)"
+        f"{money(cost['batch'])} {cost['currency']}; "
+        f"live it would be {money(cost['live'])} ({saved:.0%} saved)"
     )
 
 
-def _money(amount: float) -> str:
+def money(amount: float) -> str:
+    """An amount in as many digits as are of use."""
     return f"{amount:.4f}" if amount < 1 else f"{amount:,.2f}"

@@ -39,6 +39,7 @@ TOOL: Final = {
     },
 }
 BATCH: Final = 300
+SHARD: Final = 100
 LIVE_BATCH: Final = 3
 
 #: Longest silence of the simulator's work that is still believable.
@@ -105,10 +106,11 @@ class Show:
     def batch(self) -> None:
         """A batch job: create, poll, collect, finish."""
         size = LIVE_BATCH if self.live else BATCH
-        _title(3, f"A batch of {size} requests: create, poll, collect, finish")
+        _title(3, f"A job of {size} requests in batches: create, poll, collect, finish")
         batches = self.client.messages.batches
         started = time.monotonic()
-        job = batches.create(requests=_questions(size, directed=not self.live))
+        requests = _questions(size, directed=not self.live)
+        job = batches.create(requests=requests, shard_requests=SHARD)
         say(f"id {job.id}")
         # The real API may take its time, up to a day; the simulator may not.
         job = watched(batches, job.id, timeout=None if self.live else SILENCE_S)
@@ -148,9 +150,11 @@ def _questions(count: int, *, directed: bool) -> Iterator[dict[str, Any]]:
     for number in range(1, count + 1):
         directive = ""
         if directed and number % 60 == 7:
-            directive = " [[sim errored=overloaded_error]]"
+            directive = " [[sim errored=overloaded_error first=1]]"  # passes when it is sent again
         elif directed and number % 75 == 11:
-            directive = " [[sim expired]]"
+            directive = " [[sim expired first=1]]"
+        elif directed and number % 100 == 42:
+            directive = " [[sim errored=invalid_request_error]]"
         asked = _asks(f"Describe turbine no. {number} in one sentence.", directive)
         yield {
             "custom_id": f"turbine-{number:03}",

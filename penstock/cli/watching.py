@@ -1,11 +1,11 @@
-"""Where a person waits: progress bars on a terminal, a plain line per step elsewhere."""
+"""Where a person waits: a live table or a bar on a terminal, a plain line per step elsewhere."""
 
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from typing import IO, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Protocol, Self
 
 import click
 from rich.console import Console
@@ -13,32 +13,96 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
-from penstock import events
 from penstock.batch import Batch
 from penstock.batches import Batches
-from penstock.cli.output import outcome
-from penstock.shards import Shard
+from penstock.cli.facts import left, shard_line, words
+from penstock.cli.output import outcome, some
+from penstock.cli.remedies import remedy
+from penstock.estimates import Estimate
+
+#: Seconds after which the remaining time is estimated anew, at the next step of the job.
+_ESTIMATE_S = 10.0
+
+
+class Board(Protocol):
+    """Something that shows a job."""
+
+    def show(self, job: Batch, estimate: Estimate | None) -> None:
+        """Show the job as it stands."""
 
 
 def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
     """Show job ``id`` on stdout until it has ended; returns it as it stands then.
 
-    ``timeout`` bounds the seconds between two steps; then `TimeoutError` is raised.
+    Raises `TimeoutError` after ``timeout`` seconds.
     """
-    with _Bars() if sys.stdout.isatty() else _Lines() as view:
-        view.show(batches.retrieve(id))
-        for event in batches.events(id, timeout=timeout):
-            if event.type in (events.PROGRESS, events.END):
-                view.show(batches.retrieve(id))
-        job = batches.retrieve(id)
-        view.show(job)
-    return job
+    with _board() as board:
+        guess: Estimate | None = None
+        due = 0.0
+
+        def show(job: Batch) -> None:
+            nonlocal guess, due
+            if time.monotonic() >= due or job.state.ended or job.paused:
+                guess, due = batches.estimate(job), time.monotonic() + _ESTIMATE_S
+            board.show(job, guess)
+
+        return batches.wait(id, show, timeout=timeout)
+
+
+def _board() -> AbstractContextManager[Board]:
+    if not sys.stdout.isatty():
+        return Lines()
+    from penstock.cli.live import Table
+
+    return Table(Console())
+
+
+class Lines:
+    """For logs and pipes: a line whenever something is not what it was."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    def show(self, job: Batch, estimate: Estimate | None) -> None:
+        """Print what has changed."""
+        counts = job.request_counts
+        first = f"{some(counts.total, 'request')} in {some(len(job.shards), 'batch', 'batches')}"
+        self._tell("job", first, once=True)
+        if estimate and not job.state.ended:
+            self._tell("left", f"{left(estimate)} left")
+        for shard in job.shards:
+            if shard.state != "planned":
+                self._tell(str(shard.number), shard_line(shard))
+        notices = {"paused": job.paused, "alarm": job.alarm}
+        for name, notice in notices.items():
+            if notice:
+                action = f" ({remedy(job)})" if name == "paused" else ""
+                self._tell(name, f"{name}  {words(notice)}{action}")
+        if not job.paused and self._last.pop("paused", ""):
+            self._print("resumed")
+        if job.state.ended:
+            self._tell("ended", f"{job.state}  {outcome(counts)}")
+
+    def _tell(self, name: str, line: str, *, once: bool = False) -> None:
+        last = self._last.get(name)
+        if last is None or (last != line and not once):
+            self._last[name] = line
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        click.echo(line)
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -51,15 +115,51 @@ def bytes_read(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
         TextColumn("reading"),
         BarColumn(),
         DownloadColumn(),
-        TextColumn("{task.fields[lines]} requests"),
+        TextColumn("{task.fields[lines]:,} requests"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield _advancing(file, progress, progress.add_task("", total=_size(file), lines=0))
 
 
+@contextmanager
+def lines_written(
+    lines: Iterator[bytes], total: int, *, done: int = 0
+) -> Iterator[Iterator[bytes]]:
+    """The same lines; while they are taken, a bar on stderr if that is a terminal. ``done``: so
+    many of them were taken before."""
+    if not sys.stderr.isatty():
+        yield lines
+        return
+    columns = (
+        TextColumn("writing"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _counted(lines, progress, progress.add_task("", total=total, completed=done), done)
+
+
+def _counted(
+    lines: Iterator[bytes], progress: Progress, task: TaskID, done: int
+) -> Iterator[bytes]:
+    due = 0.0
+    for number, line in enumerate(lines, start=done + 1):
+        if time.monotonic() >= due:
+            due = time.monotonic() + 0.1
+            progress.update(task, completed=number)
+        yield line
+
+
 def _advancing(file: IO[bytes], progress: Progress, task: TaskID) -> Iterator[bytes]:
+    read = 0
+    due = time.monotonic()
     for number, line in enumerate(file, start=1):
-        progress.update(task, advance=len(line), lines=number)
+        read += len(line)
+        # An update takes as long as twenty lines do.
+        if time.monotonic() >= due:
+            due = time.monotonic() + 0.1
+            progress.update(task, completed=read, lines=number)
         yield line
 
 
@@ -68,68 +168,3 @@ def _size(file: IO[bytes]) -> int | None:
         return os.fstat(file.fileno()).st_size or None
     except OSError:
         return None
-
-
-def shard_line(shard: Shard) -> str:
-    """A shard's state in words."""
-    parts = [f"shard {shard.number}", f"{shard.state:<11}", shard.batch_id, outcome(shard.counts)]
-    return "  ".join(part for part in parts if part)
-
-
-class _Lines:
-    """For logs and pipes: a line whenever a shard is not what it was."""
-
-    def __init__(self) -> None:
-        self._last: dict[int, str] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is held."""
-
-    def show(self, job: Batch) -> None:
-        """Print what has changed."""
-        for shard in job.shards:
-            line = shard_line(shard)
-            if self._last.get(shard.number) != line:
-                self._last[shard.number] = line
-                click.echo(line)
-                sys.stdout.flush()
-
-
-class _Bars:
-    """For terminals: a bar per shard. It only pulses until the API tells the counts, which it
-    does when the whole shard has ended."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("shard {task.fields[shard].number}"),
-            TextColumn("{task.fields[shard].state:<11}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.fields[shard].requests}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[shard].batch_id}", style="dim"),
-            console=Console(),
-        )
-        self._tasks: dict[int, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, job: Batch) -> None:
-        """Bring the bars up to date."""
-        for shard in job.shards:
-            if shard.number not in self._tasks:
-                self._tasks[shard.number] = self._progress.add_task("", total=None, shard=shard)
-            self._update(shard, ended=job.state.ended)
-
-    def _update(self, shard: Shard, *, ended: bool) -> None:
-        known = sum(asdict(shard.counts).values()) - shard.counts.processing
-        total = shard.requests if known or ended else None
-        self._progress.update(self._tasks[shard.number], total=total, completed=known, shard=shard)

@@ -116,8 +116,9 @@ def test_watch_prints_a_line_for_each_step_where_there_is_no_terminal(
     assert watched.exit_code == 0
     lines = watched.stdout.splitlines()
     assert len(lines) == len(set(lines))
-    assert lines[-1].startswith("shard 0  collected    msgbatch_")
-    assert lines[-1].endswith("3 succeeded, 1 errored, 0 canceled, 1 expired")
+    assert lines[0] == "5 requests in 1 batch"
+    assert any(line.startswith("shard 0  collected    msgbatch_") for line in lines)
+    assert lines[-1] == "done  3 succeeded, 1 errored, 0 canceled, 1 expired"
     assert watched.stderr.startswith("3 succeeded, 1 errored, 0 canceled, 1 expired; cost 0.0")
     assert "(50% saved)" in watched.stderr
 
@@ -190,11 +191,12 @@ def test_a_reader_that_has_had_enough_is_no_error(
 
 
 def test_status_tells_all_there_is_to_know(penstock: Penstock, ended: str) -> None:
-    shown = dict(line.split(maxsplit=1) for line in penstock("status", ended).stdout.splitlines())
+    head, _, table = penstock("status", ended).stdout.partition("\n\n")
+    shown = dict(line.split(maxsplit=1) for line in head.splitlines())
     assert shown["id"] == ended
     assert shown["state"] == "done"
     assert shown["requests"] == "5: 3 succeeded, 1 errored, 0 canceled, 1 expired"
-    assert shown["shard"].startswith("0   collected msgbatch_")
+    assert table.splitlines()[1].split()[:3] == ["0", "collected", "5"]
     assert "output_tokens" in shown["tokens"]
     assert "USD" in shown["cost"]
 

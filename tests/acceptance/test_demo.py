@@ -78,22 +78,24 @@ def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) 
     assert re.search(r"^content_block_start +tool_use get_weather$", tools, re.M)
     assert len(re.findall(r"^input_json_delta +(.+)$", tools, re.M)) > 2
     assert_a_batch_is_shown(batch)
-    assert re.findall(r"^(penstock\.\S+) +success ", flower, re.M) == [STREAM, STREAM, *BATCH_STEPS]
+    succeeded = re.findall(r"^(penstock\.\S+) +success ", flower, re.M)
+    assert succeeded[:2] == [STREAM, STREAM]
+    assert set(succeeded[2:]) == set(BATCH_STEPS)
     assert f"in a browser: {parts['flower']}\n" in flower
     assert_nothing_is_left(tmp_path, shown)
 
 
 def assert_a_batch_is_shown(batch: str) -> None:
     """Its shard's states, its counts, some results and what it cost."""
-    assert re.search(r"^shard 0  in_progress  msgbatch_\w+  300 processing$", batch, re.M)
+    shards = re.findall(r"^shard (\d)  in_progress  msgbatch_\w+  \d+ processing", batch, re.M)
+    assert set(shards[:3]) == {"0", "1", "2"}
+    assert len(shards) > 3  # what failed for a passing reason went again
     counts = re.search(
         r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired; in ", batch, re.M
     )
     assert counts is not None
     succeeded, errored, canceled, expired = map(int, counts.groups())
-    assert succeeded + errored + expired == 300
-    assert min(succeeded, errored, expired) > 0
-    assert canceled == 0
+    assert (succeeded, errored, canceled, expired) == (297, 3, 0, 0)
     assert re.search(r"^  turbine-\d{3} +succeeded  \S", batch, re.M)
     assert re.search(r"^cost 0\.\d+ USD; live it would be 0\.\d+ \(50% saved\)$", batch, re.M)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -337,6 +338,25 @@ def test_only_what_has_ended_can_be_deleted(client: Client, job: HandMadeJob) ->
             call(job.id)
     with pytest.raises(NotFound):
         list(batches.results(job.id))
+
+
+def test_a_job_whose_chunks_are_files_is_read_and_deleted_like_any_other(
+    client: Client, tmp_path: Path
+) -> None:
+    url = client.settings.redis_url.get_secret_value()
+    with Client(url, shard_requests=4, spool_url=f"file://{tmp_path}/spool") as producer:
+        job = HandMadeJob(producer, 10)
+        completed = ended(job)
+    # Where they lie stands in the record: who reads needs no setting for it.
+    batches = client.messages.batches
+    assert ids_of(batches.results(job.id)) == completed
+    assert ids_of(batches.results(job.id, order="submitted")) == all_ids()
+    file = next((tmp_path / "spool" / job.id / job.shards[0].results).iterdir())
+    file.unlink()
+    with pytest.raises(NotFound, match="have expired"):
+        list(batches.results(job.id))
+    batches.delete(job.id)
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_no_redis_is_said_to_every_call() -> None:

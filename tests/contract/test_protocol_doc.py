@@ -104,8 +104,26 @@ def test_the_keys_that_it_names_are_the_keys_that_there_are() -> None:
 
 
 def test_its_event_is_one() -> None:
-    event = events.decode(block("json").strip())
+    event = events.decode(block("json", "content_block_delta").strip())
     assert (event.epoch, event.n, event.type) == (1, 58, "content_block_delta")
+
+
+def test_its_events_of_a_job_are_all_that_there_are() -> None:
+    shown = [events.decode(line) for line in block("json", "penstock.queued").splitlines()]
+    assert [event.type for event in shown] == [
+        events.QUEUED,
+        events.PROGRESS,
+        events.PAUSED,
+        events.RESUMED,
+        events.ALARM,
+        events.END,
+    ]
+    assert {event.epoch for event in shown} == {0}
+    _, _, jobs = TEXT.partition("### Events of a batch job")
+    rows = dict(re.findall(r"^\| `(penstock\.\w+)` \|(.*)$", jobs, re.MULTILINE))
+    for event in shown:
+        told = re.findall(r"`(\w+)`", rows[event.type])
+        assert event.data.keys() - {"type"} <= set(told)
 
 
 @pytest.mark.parametrize("late", [False, True])

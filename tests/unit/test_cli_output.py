@@ -4,9 +4,17 @@ import io
 
 import pytest
 
-from penstock.cli.output import duration, outcome, price, styled, summary, write_line
-from penstock.cli.watching import shard_line
-from penstock.shards import Counts, Shard
+from penstock.cli.output import (
+    duration,
+    outcome,
+    price,
+    some,
+    span,
+    styled,
+    summary,
+    write_line,
+)
+from penstock.shards import Counts
 
 
 @pytest.mark.parametrize(
@@ -60,11 +68,29 @@ def test_a_price_of_nothing_and_an_unknown_one_can_be_told() -> None:
     assert price(None) == "unknown: no price is known for this model"
 
 
-def test_a_shard_is_one_line() -> None:
-    planned = Shard(number=0, requests=3, counts=Counts(processing=3))
-    assert shard_line(planned) == "shard 0  planned      3 processing"
-    sent = planned.but(state="in_progress", batch_id="msgbatch_1")
-    assert shard_line(sent) == "shard 0  in_progress  msgbatch_1  3 processing"
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "0 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (5_399, "90 min"),
+        (5_400, "1.5 h"),
+        (10**6, "11.6 days"),
+    ],
+)
+def test_a_span_is_as_rough_as_what_is_known(seconds: float, told: str) -> None:
+    assert span(seconds) == told
+
+
+def test_numbers_are_told_with_what_they_count() -> None:
+    assert [some(n, "request") for n in (0, 1, 1_000)] == [
+        "0 requests",
+        "1 request",
+        "1,000 requests",
+    ]
+    assert some(2, "batch", "batches") == "2 batches"
+    assert outcome(Counts(succeeded=1_000_000)).startswith("1,000,000 succeeded")
 
 
 def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,24 @@
 """custom_ids that have been used: each is found again, none is confused, little memory is used."""
 
 import tracemalloc
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import custom_ids as module
 from penstock.custom_ids import CustomIds
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_are_kept_as_they_are() -> Iterator[None]:
+    """So that the tables come into play."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_EXACT", 10)
+        patch.setattr(module, "_SMALLEST", 8)
+        yield
+
 
 ids = st.lists(st.text("abcdefgh", min_size=1, max_size=3), max_size=400)
 
@@ -31,6 +44,11 @@ def test_ids_whose_places_collide_are_told_apart() -> None:
     assert len(same) == 50
     assert not any(used.use(each, line) for line, each in enumerate(same, start=1))
     assert [used.use(each, 99) for each in same] == list(range(1, 51))
+
+
+def test_the_same_line_may_not_hide_an_id_that_is_used_twice() -> None:
+    used = CustomIds()
+    assert [used.use("a", 1), used.use("b", 2), used.use("a", 3), used.use("a", 4)] == [0, 0, 1, 1]
 
 
 def test_a_million_ids_would_take_about_27_megabytes() -> None:

@@ -26,6 +26,8 @@ SAMPLES: list[PenstockError] = [
     RequestFailed({"type": "overloaded_error", "message": "busy", "status": 529}, text="half"),
     RequestCanceled("canceled by me", text="half"),
     errors.MissingDependency("the anthropic SDK", "worker"),
+    errors.MissingDependency("what fsspec needs for s3://", hint="Install s3fs"),
+    errors.SpoolUnavailable(),
     errors.LocalProcessError("redis ended"),
 ]
 

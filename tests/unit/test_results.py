@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock import results
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import END, PROGRESS, Event
 from penstock.results import Arrivals, Place, Results, checked_order, held
@@ -93,10 +94,11 @@ def ids_of(lines: Iterator[bytes]) -> list[str]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(made_up)
-def test_every_request_has_one_line_in_the_order_of_submission(job: MadeUp) -> None:
-    ids = ids_of(job.results.submitted(job.shards))
-    assert ids == list(job.positions)
+@given(made_up, st.sampled_from([0, 1, 2, 100]))
+def test_every_request_has_one_line_in_the_order_of_submission(job: MadeUp, small: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "_IN_MEMORY", small)  # chunks; larger shards go by way of a file
+        assert ids_of(job.results.submitted(job.shards)) == list(job.positions)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -129,8 +131,8 @@ def test_shards_that_were_taken_before_are_not_read_again() -> None:
     store = MemoryChunks()
     named = [[(10 * n + i, f"id-{n}-{i}") for i in range(10)] for n in range(3)]
     shards = [collected(store, spooled(store, n, named[n]), named[n], range(10)) for n in range(3)]
-    place, results = Place(20), Results("JOB", store)
-    taken = [line for s in shards for line in results.lines(s, after=place.skip(s))]
+    place, found = Place(20), Results("JOB", store)
+    taken = [line for s in shards for line in found.lines(s, after=place.skip(s))]
     assert len(taken) == 10
     assert store.reads == shards[2].id_chunks + shards[2].result_chunks
 
@@ -148,10 +150,10 @@ def test_what_is_not_collected_has_no_lines() -> None:
     store, named = MemoryChunks(), [(0, "a"), (1, "b")]
     shard = spooled(store, 0, named)
     moved = collected(store, shard, named, [0, 1], again=[0, 1])
-    results = Results("JOB", store)
+    found = Results("JOB", store)
     assert held(shard) == held(moved) == 0
-    assert list(results.submitted([shard, moved])) == []
-    assert [*results.lines(shard), *results.lines(moved)] == []
+    assert list(found.submitted([shard, moved])) == []
+    assert [*found.lines(shard), *found.lines(moved)] == []
 
 
 @pytest.mark.parametrize("lost", ["ids-0", "results-0-1"])
@@ -159,8 +161,8 @@ def test_results_that_have_expired_are_said_to_have(lost: str) -> None:
     store, named = MemoryChunks(), [(0, "a"), (1, "b")]
     shard = collected(store, spooled(store, 0, named), named, [1, 0])
     store.remove([lost])
-    results = Results("JOB", store)
-    for read in (results.lines, lambda each: results.submitted([each])):
+    found = Results("JOB", store)
+    for read in (found.lines, lambda each: found.submitted([each])):
         with pytest.raises(NotFound, match=r"results of JOB are not complete .* have expired"):
             list(read(shard))
 
@@ -205,10 +207,10 @@ def test_a_large_shard_does_not_lie_in_memory() -> None:
     shard = collected(
         store, shard, named, order, result=lambda each: {**succeeded(each), "x": text}, limit=2**19
     )
-    results = Results("JOB", store)
+    found = Results("JOB", store)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in results.lines(shard)) == sum(1 for _ in results.submitted([shard]))
+        assert sum(1 for _ in found.lines(shard)) == sum(1 for _ in found.submitted([shard]))
         assert tracemalloc.get_traced_memory()[1] < 15_000_000
     finally:
         tracemalloc.stop()

@@ -58,6 +58,10 @@ def test_workers_read_the_sdks_own_variables(monkeypatch: pytest.MonkeyPatch) ->
         ("PENSTOCK_REDIS_TIMEOUT_S", "nan"),
         ("PENSTOCK_REDIS_TIMEOUT_S", "soon"),
         ("PENSTOCK_REQUEST_TTL_S", "0"),
+        ("PENSTOCK_SPOOL_URL", "/srv/spool"),
+        ("PENSTOCK_SPOOL_URL", "://x"),
+        ("PENSTOCK_SPOOL_URL", "file:///srv/*"),
+        ("PENSTOCK_SPOOL_URL", "sftp://me:hunter2@host/path"),
         ("PENSTOCK_REQUEST_TTL_S", "1.5"),
         ("PENSTOCK_BATCH_RETENTION_S", "a week"),
         ("PENSTOCK_LEASE_MS", "499"),
@@ -215,3 +219,16 @@ def test_no_dotenv_file_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     (tmp_path / ".env").write_text("PENSTOCK_KEY_PREFIX=from-a-file\n")
     monkeypatch.chdir(tmp_path)
     assert ClientSettings.load().key_prefix == "penstock"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3://bucket/path", "file:///srv/spool", "abfs://container@account.net/path"]
+)
+def test_a_spool_may_be_any_url_without_a_password(url: str) -> None:
+    assert ClientSettings.load(spool_url=url).spool_url == url
+
+
+def test_the_password_of_a_spool_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError, match="PENSTOCK_SPOOL_URL") as caught:
+        ClientSettings.load(spool_url="ftp://me:hunter2@host:21/path")
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,156 @@
+"""What it takes to collect a batch's results, beside iterating over them with the SDK.
+
+``python -m benchmarks.collect``: the same results, from the same server, in one run. Penstock's
+collect step also verifies, compresses and stores them.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anthropic
+
+from benchmarks.figures import note, report
+from benchmarks.results_server import BATCH, MODEL, NONCE
+from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
+from config.settings import WorkerSettings
+from penstock import names
+from penstock.connection import Connection, connect
+from penstock.embedded import EmbeddedRedis
+from penstock.ids import new_id
+from penstock.job_options import JobOptions
+from penstock.processes import LocalProcess
+from penstock.records import now_ms
+from penstock.shards import Shard
+from penstock.stack import SIMULATOR_KEY, python_path
+from penstock.submission import Submission
+from tasks.api import sync_client
+from tasks.batch_steps import BatchSteps
+from tasks.shard import ClaimedShard
+
+
+def measured(what: Callable[[], int], lines: int, redis: int) -> dict[str, Any]:
+    """Time, CPU and memory of something that goes through all lines."""
+    own = os.getpid()
+    forget_peak(own)
+    memory, cpu, redis_cpu = memory_mb(own), cpu_s(own), cpu_s(redis)
+    start = time.perf_counter()
+    seen = what()
+    took = time.perf_counter() - start
+    if seen != lines:
+        raise RuntimeError(f"{seen} lines of {lines}")
+    return {
+        "seconds": round(took, 3),
+        "lines_per_s": round(lines / took),
+        "us_per_line": round(took / lines * 1e6, 2),
+        "cpu_us_per_line": round((cpu_s(own) - cpu) / lines * 1e6, 2),
+        "redis_cpu_us_per_line": round((cpu_s(redis) - redis_cpu) / lines * 1e6, 2),
+        "extra_peak_mb": round(peak_memory_mb(own) - memory, 1),
+    }
+
+
+def iterated(api: anthropic.Anthropic) -> int:
+    """The SDK's way, keeping nothing."""
+    return sum(1 for _ in api.messages.batches.results(BATCH))
+
+
+class Job:
+    """A job whose only shard is the batch that the server has."""
+
+    def __init__(self, settings: WorkerSettings, redis: Connection, lines: int) -> None:
+        self.id = new_id()
+        self._settings = settings
+        self._redis = redis
+        submission = Submission(self.id, redis, settings, JobOptions())
+        params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        submission.spool([{"custom_id": "a", "params": params}])
+        submission.enqueue(lambda _: None)
+        self._put(
+            self.shard().but(
+                state="ended", requests=lines, batch_id=BATCH, nonce=NONCE, created_ms=now_ms()
+            )
+        )
+
+    def shard(self) -> Shard:
+        """The shard's record."""
+        return Shard.parse(self._redis.hget(self._settings.keys.job(self.id).shards, 0))
+
+    def _put(self, shard: Shard) -> None:
+        self._redis.hset(self._settings.keys.job(self.id).shards, 0, shard.encode())
+
+    def collect(self, steps: BatchSteps) -> int:
+        """Run the collect step; returns the lines that are stored."""
+        with ClaimedShard.claim(
+            self._redis, self._settings, job=self.id, shard=0, worker="benchmark"
+        ) as work:
+            steps.run(names.BATCH_COLLECT, work)
+        return self.shard().result_lines
+
+    def stored_mb(self) -> float:
+        """Memory that Redis needs for the results."""
+        key = self._settings.keys.job(self.id).chunks(self.shard().results)
+        return int(self._redis.memory_usage(key, samples=0)) / 1e6
+
+
+@contextmanager
+def stage(lines: int, size: int) -> Iterator[tuple[WorkerSettings, EmbeddedRedis]]:
+    """A Redis and the server of the results."""
+    command = [sys.executable, "-m", "benchmarks.results_server"]
+    options = ["--lines", str(lines), "--bytes", str(size)]
+    with (
+        EmbeddedRedis() as redis,
+        LocalProcess("results", [*command, *options], env=python_path()) as server,
+    ):
+        server.wait_until(lambda: "http://" in server.log.read_text(), timeout=300)
+        settings = WorkerSettings.load(
+            redis_url=redis.url,
+            anthropic_base_url=server.log.read_text().strip(),
+            anthropic_api_key=SIMULATOR_KEY,
+        )
+        yield settings, redis
+
+
+def main() -> None:
+    """Measure both, and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=int, default=100_000)
+    parser.add_argument("--bytes", type=int, default=1_450)
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of the collect step; the best counts"
+    )
+    asked = parser.parse_args()
+    note("making the results")
+    with stage(asked.lines, asked.bytes) as (settings, redis):
+        api, connection = sync_client(settings), connect(settings)
+        pid = redis.pid
+        steps = BatchSteps(settings, api)
+        note("the SDK")
+        sdk = measured(lambda: iterated(api), asked.lines, pid)
+        note("the collect step")
+        ours = []
+        for _ in range(asked.rounds):
+            job = Job(settings, connection, asked.lines)
+            ours.append(measured(lambda job=job: job.collect(steps), asked.lines, pid))  # type: ignore[misc]
+        best = min(ours, key=lambda each: float(each["seconds"]))
+        report(
+            "collect",
+            {
+                "lines": asked.lines,
+                "mb": round(asked.lines * asked.bytes / 1e6),
+                "sdk": sdk,
+                "penstock": best,
+                "penstock_seconds": [each["seconds"] for each in ours],
+                "ratio": round(sdk["seconds"] / best["seconds"], 1),
+                "stored_mb": round(job.stored_mb(), 1),
+            },
+        )
+        connection.close()
+        api.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Result lines of a batch job as a Parquet file: the columns that people ask for, and all the rest.
+
+Needs the extra ``penstock[parquet]``. Rows are written in groups, so that a file of any size takes
+the same little memory.
+"""
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import Any, Final
+
+import orjson
+
+from penstock.errors import MissingDependency
+
+#: Column → its type in Arrow. ``result`` is the API's whole result object, as JSON.
+COLUMNS: Final = {
+    "custom_id": "string",
+    "type": "string",
+    "text": "string",
+    "stop_reason": "string",
+    "model": "string",
+    "input_tokens": "int64",
+    "output_tokens": "int64",
+    "cache_creation_input_tokens": "int64",
+    "cache_read_input_tokens": "int64",
+    "error_type": "string",
+    "error_message": "string",
+    "result": "string",
+}
+
+#: A group of rows has so many of them, or so many bytes of lines.
+_ROWS: Final = 10_000
+_BYTES: Final = 8_000_000
+
+_TOKENS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
+
+
+def write_parquet(lines: Iterable[bytes], path: str | PathLike[str]) -> int:
+    """Write result lines (``batches.result_lines(…)``) into a file; returns how many there were.
+
+    Raises `MissingDependency` or `OSError`. The file is complete only when this returns.
+    """
+    arrow, parquet = _library()
+    schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    written = 0
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for rows in _groups(lines):
+            columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+            writer.write_table(arrow.table(columns, schema=schema))
+            written += len(rows)
+    return written
+
+
+def row_of(line: bytes) -> tuple[Any, ...]:
+    """The values of a result line, in the order of `COLUMNS`; None where there are none."""
+    fields = orjson.loads(line)
+    result = fields["result"]
+    message: dict[str, Any] = result.get("message") or {}
+    error: dict[str, Any] = (result.get("error") or {}).get("error") or {}
+    usage: dict[str, Any] = message.get("usage") or {}
+    return (
+        fields["custom_id"],
+        result["type"],
+        _text(message) if message else None,
+        message.get("stop_reason"),
+        message.get("model"),
+        *(usage.get(name) for name in _TOKENS),
+        error.get("type"),
+        error.get("message"),
+        orjson.dumps(result).decode(),
+    )
+
+
+def _text(message: dict[str, Any]) -> str:
+    return "".join(block.get("text") or "" for block in message.get("content") or ())
+
+
+def _groups(lines: Iterable[bytes]) -> Iterator[list[tuple[Any, ...]]]:
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for line in lines:
+        rows.append(row_of(line))
+        size += len(line)
+        if len(rows) >= _ROWS or size >= _BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _library() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingDependency("pyarrow", "parquet") from None
+    return pyarrow, pyarrow.parquet
