@@ -107,7 +107,7 @@ class Run:
         await self._batch_of_jobs(max(4, self._options.at_once // 2))
         points = self._points()
         say(f"{len(points)} points")
-        tickets = Counter({name: self._options.times for name in points})
+        tickets = Counter(dict.fromkeys(points, self._options.times))
         while tickets and time.monotonic() < self._until:
             # One ticket for a point at a time, of those first that have most left.
             batch = [name for name, _ in tickets.most_common(self._options.workers * 4)]
