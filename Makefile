@@ -38,8 +38,10 @@ types: setup
 pytest: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-chaos: setup     ## a thousand streams under faults, kills and outages (ARGS="--streams 200 --seed 7")
-	@$(BIN)/python -m tests.chaos.run $(ARGS)
+chaos: setup     ## streams, then jobs, under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
+	@$(BIN)/python -m tests.chaos.run $(STREAMS)
+	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
+	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
 
 bench: setup     ## the figures, one JSON line each (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -18,8 +18,10 @@ RUNS: Final[dict[str, tuple[str, str]]] = {
     "late_join": ("", "--deltas 5000 --readers 100"),
     "takeover": ("", "--kills 2 --hand-overs 2 --cancels 10"),
     "rate_storm": ("", "--requests 100"),
+    "submit": ("", "--requests 5000"),
     "collect": ("", "--lines 10000 --rounds 1"),
     "detection": ("", "--rounds 200"),
+    "reconciliation": ("", "--submits 1000"),
 }
 
 

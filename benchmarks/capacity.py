@@ -107,6 +107,16 @@ def floor(stage: Rig, streams: int, rate: float, deltas: int) -> Measured:
     return outcome(stage.process("floor", *options), timeout=120)
 
 
+def beside(stage: Rig, ours: Measured, rate: float) -> Measured:
+    """The baseline with as many streams as it carries well; ``ratio``: of CPU a delta."""
+    with BaselineWorker(stage, 10) as plain:
+        baseline.measure(stage, plain, 2, 0, 1)  # warm
+        theirs: Measured = baseline.measure(stage, plain, 10, rate, 5)
+    kept = ("streams", "deltas_per_s", "latency_ms", "cpu_us_per_delta")
+    ratio = round(theirs["cpu_us_per_delta"] / ours["cpu_us_per_delta"], 1)
+    return {**{name: theirs[name] for name in kept}, "ratio": ratio}
+
+
 def highest_rates(stage: Rig, worker: WorkerProcess, asked: argparse.Namespace) -> Measured:
     """Sweep both and compare."""
     rate, seconds = asked.rate, asked.step_seconds
@@ -147,6 +157,7 @@ def main() -> None:
             note(f"floor: {figures['floor']}")
         worker = stage.worker(PENSTOCK_STREAMS_CONCURRENCY=str(max(asked.streams, 800)))
         figures |= measure(stage, worker, asked.streams, asked.rate, asked.seconds)
+        figures["baseline"] = beside(stage, figures, asked.rate)
         if asked.sweep:
             figures["sweep"] = highest_rates(stage, worker, asked)
     report("capacity", figures)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -18,7 +19,8 @@ from benchmarks.figures import note, report
 from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
-from penstock import names
+from penstock import Client, names
+from penstock.chunks import ChunkWriter, RedisChunks
 from penstock.connection import Connection, connect
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
@@ -69,26 +71,35 @@ class Job:
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)
-        self._put(
-            self.shard().but(
-                state="ended", requests=lines, batch_id=BATCH, nonce=NONCE, created_ms=now_ms()
-            )
-        )
+        keys = settings.keys.job(self.id)
+        ids = ChunkWriter(RedisChunks(redis, keys, settings.batch_ttl_s), "ids-benchmark")
+        for place in range(lines):
+            ids.line(b"%d request-%d" % (place, place))
+        ids.close()
+        shard = self.shard().but(spool="benchmark", id_chunks=ids.chunks, requests=lines)
+        shard = shard.but(state="ended", batch_id=BATCH, nonce=NONCE, created_ms=now_ms())
+        redis.hset(keys.shards, 0, shard.encode())
 
     def shard(self) -> Shard:
         """The shard's record."""
         return Shard.parse(self._redis.hget(self._settings.keys.job(self.id).shards, 0))
 
-    def _put(self, shard: Shard) -> None:
-        self._redis.hset(self._settings.keys.job(self.id).shards, 0, shard.encode())
-
     def collect(self, steps: BatchSteps) -> int:
         """Run the collect step; returns the lines that are stored."""
+        self.step(steps, names.BATCH_COLLECT)
+        return self.shard().result_lines
+
+    def step(self, steps: BatchSteps, name: str) -> None:
+        """Run a step."""
         with ClaimedShard.claim(
             self._redis, self._settings, job=self.id, shard=0, worker="benchmark"
         ) as work:
-            steps.run(names.BATCH_COLLECT, work)
-        return self.shard().result_lines
+            steps.run(name, work)
+        self._redis.hdel(work.keys.claims, "0:due")
+
+    def read(self, client: Client) -> int:
+        """Read all results as a client does; returns how many there are."""
+        return sum(1 for _ in client.messages.batches.result_lines(self.id))
 
     def stored_mb(self) -> float:
         """Memory that Redis needs for the results."""
@@ -114,42 +125,48 @@ def stage(lines: int, size: int) -> Iterator[tuple[WorkerSettings, EmbeddedRedis
         yield settings, redis
 
 
-def main() -> None:
-    """Measure both, and print the line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=100_000)
-    parser.add_argument("--bytes", type=int, default=1_450)
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="of the collect step; the best counts"
-    )
-    asked = parser.parse_args()
-    note("making the results")
-    with stage(asked.lines, asked.bytes) as (settings, redis):
-        api, connection = sync_client(settings), connect(settings)
-        pid = redis.pid
-        steps = BatchSteps(settings, api)
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """All measurements."""
+    with (
+        stage(asked.lines, asked.bytes) as (settings, redis),
+        connect(settings) as connection,
+        sync_client(settings) as api,
+        Client(redis.url) as client,
+    ):
+        steps, lines, pid = BatchSteps(settings, api), asked.lines, redis.pid
         note("the SDK")
-        sdk = measured(lambda: iterated(api), asked.lines, pid)
+        sdk = measured(lambda: iterated(api), lines, pid)
         note("the collect step")
         ours = []
         for _ in range(asked.rounds):
-            job = Job(settings, connection, asked.lines)
-            ours.append(measured(lambda job=job: job.collect(steps), asked.lines, pid))  # type: ignore[misc]
+            job = Job(settings, connection, lines)
+            ours.append(measured(partial(job.collect, steps), lines, pid))
         best = min(ours, key=lambda each: float(each["seconds"]))
-        report(
-            "collect",
-            {
-                "lines": asked.lines,
-                "mb": round(asked.lines * asked.bytes / 1e6),
-                "sdk": sdk,
-                "penstock": best,
-                "penstock_seconds": [each["seconds"] for each in ours],
-                "ratio": round(sdk["seconds"] / best["seconds"], 1),
-                "stored_mb": round(job.stored_mb(), 1),
-            },
-        )
-        connection.close()
-        api.close()
+        stored_mb = job.stored_mb()
+        job.step(steps, names.BATCH_FINISH)
+        note("reading them back")
+        return {
+            "lines": lines,
+            "mb": round(lines * asked.bytes / 1e6),
+            "sdk": sdk,
+            "penstock": best,
+            "penstock_seconds": [each["seconds"] for each in ours],
+            "ratio": round(sdk["seconds"] / best["seconds"], 1),
+            "cpu_ratio": round(sdk["cpu_us_per_line"] / best["cpu_us_per_line"], 1),
+            "stored_mb": round(stored_mb, 1),
+            "read_back": measured(partial(job.read, client), lines, pid),
+        }
+
+
+def main() -> None:
+    """Measure, and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=int, default=100_000)
+    parser.add_argument("--bytes", type=int, default=1_450)
+    parser.add_argument("--rounds", type=int, default=3, help="of the collect step")
+    asked = parser.parse_args()
+    note("making the results")
+    report("collect", run(asked))
 
 
 if __name__ == "__main__":

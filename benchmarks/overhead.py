@@ -83,6 +83,7 @@ def main() -> None:
         "overhead",
         {
             "added_to_first_delta_ms": round(added * 1e3, 2),
+            "ratio": round(statistics.median(ours) / statistics.median(plain), 1),
             "first_delta_ms": {
                 "direct": spread(plain, scale=1e3),
                 "penstock": spread(ours, scale=1e3),

@@ -87,13 +87,15 @@ def main() -> None:
     with rig(*LIMIT) as stage:
         # Its rate gate knows nothing yet of the model that the storm is about.
         worker = stage.worker(warm="claude-haiku-5-5")
-        figures = {"penstock": penstock(stage, requests)}
+        figures: dict[str, Any] = {"penstock": penstock(stage, requests)}
         note(f"penstock: {figures['penstock']}")
         worker.stop()
         for retries in (2, 60):
             name = f"baseline_{retries}_retries"
             figures[name] = plain(stage, requests, retries)
             note(f"{name}: {figures[name]}")
+    shares = (figures["baseline_2_retries"]["refused_share"], figures["penstock"]["refused_share"])
+    figures["ratio"] = round(shares[0] / shares[1], 1) if shares[1] else None  # none refused
     report("rate_storm", figures)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import redis
 
-from penstock.chunks import ChunkStore, compressed
+from penstock.chunks import ChunkStore, compressor
 from penstock.errors import SpoolUnavailable
 
 #: Bytes that may wait for the thread; a single larger block may as well.
@@ -30,6 +30,7 @@ class BackgroundWriter:
         self.chunks = Counter[str]()  #: name → chunks put so far
         self._store = store
         self._ttl_s = ttl_s
+        self._compressor = compressor()
         self._blocks: deque[tuple[str, int, bytearray]] = deque()
         self._waiting = 0
         self._over = False
@@ -80,7 +81,7 @@ class BackgroundWriter:
         try:
             while (found := self._next()) is not None:
                 name, index, block = found
-                self._store.add(name, index, compressed(block))
+                self._store.add(name, index, self._compressor.compress(block))
                 with self._changed:
                     self._waiting -= len(block)
                     self._changed.notify_all()

@@ -150,7 +150,7 @@ class BatchPage:
 
     def has_next_page(self) -> bool:
         """Whether `get_next_page` has anything."""
-        return self.has_more and bool(self.data)
+        return self.has_more
 
     def get_next_page(self) -> "BatchPage":
         """The page behind this one."""

@@ -55,7 +55,7 @@ class BatchReading:
                 checked_id(each)
         with translated(self._settings):
             span = Span.of(self._records.ids(), limit, after_id, before_id)
-            data = [Batch.of(self._records.read(id)) for id in span.ids]
+            data = [Batch.of(job) for job in self._records.read_all(span.ids)]
 
         def following() -> BatchPage:
             if before_id is not None:

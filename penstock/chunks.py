@@ -30,6 +30,7 @@ class Packer:
 
     def __init__(self, limit: int = CHUNK_BYTES) -> None:
         self._limit = limit
+        self._compressor = compressor()
         self._lines: list[bytes] = []
         self._size = 0
 
@@ -44,7 +45,7 @@ class Packer:
         if not self._lines:
             return None
         self._lines.append(b"")
-        chunk = compressed(b"\n".join(self._lines))
+        chunk = self._compressor.compress(b"\n".join(self._lines))
         self._lines, self._size = [], 0
         return chunk
 
@@ -61,10 +62,10 @@ def pack(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def compressed(block: bytes | bytearray) -> bytes:
-    """Lines, each with its ``\\n``, as a chunk."""
-    # Level 1: the faster ones below it save next to no time, and take up to twice the space.
-    return zstandard.ZstdCompressor(level=1).compress(block)
+def compressor() -> zstandard.ZstdCompressor:
+    """Makes a block of lines, each with its ``\\n``, a chunk; for one thread at a time."""
+    # The levels below 1 save next to no time, and take up to twice the space.
+    return zstandard.ZstdCompressor(level=1)
 
 
 def unpack(chunk: bytes) -> bytes:

@@ -1,5 +1,7 @@
 """Records of batch jobs, as producers and readers see them."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,6 +73,12 @@ class JobRecords:
         record = Record.parse(id, raw)
         parsed = sorted((Shard.parse(shard) for shard in shards.values()), key=lambda s: s.number)
         return Job(record, tuple(parsed), _amounts(money))
+
+    def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
+        """Those of these jobs that are still there."""
+        for id in ids:
+            with suppress(NotFound):
+                yield self.read(id)
 
     def record(self, id: str) -> Record:
         """The job's record alone. Raises `NotFound`."""

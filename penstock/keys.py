@@ -131,7 +131,8 @@ class JobKeys(RecordKeys):
     @property
     def money(self) -> str:
         """Hash, sliding; only for jobs with a money cap, in millionths of a US dollar: ``cap``,
-        ``spent`` (settled), ``reserved:<shard>``. Written by the producer and the scripts."""
+        ``spent`` (settled), ``reserved:<shard>``. Written by the producer and the scripts, the cap
+        also by whoever resumes the job with another one."""
         return self._key("money")
 
     def chunks(self, name: str) -> str:

@@ -28,9 +28,12 @@ COLUMNS: Final = {
     "result": "string",
 }
 
+#: Columns whose values are long: a smallest and a largest one of them help nobody to search.
+_LONG: Final = ("text", "error_message", "result")
+
 #: A group of rows has so many of them, or so many bytes of lines.
 _ROWS: Final = 10_000
-_BYTES: Final = 8_000_000
+_BYTES: Final = 2_000_000
 
 _TOKENS: Final = (
     "input_tokens",
@@ -47,12 +50,22 @@ def write_parquet(lines: Iterable[bytes], path: str | PathLike[str]) -> int:
     """
     arrow, parquet = _library()
     schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    pool = arrow.system_memory_pool()  # the default one keeps what it has had
+    options = {
+        "memory_pool": pool,
+        "compression": "zstd",
+        "use_dictionary": ["type", "stop_reason", "model", "error_type"],
+        "write_statistics": [name for name in COLUMNS if name not in _LONG],
+    }
     written = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for rows in _groups(lines):
-            columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-            writer.write_table(arrow.table(columns, schema=schema))
-            written += len(rows)
+    with parquet.ParquetWriter(path, schema, **options) as writer:
+        for columns in _groups(lines):
+            arrays = [
+                arrow.array(values, kind, memory_pool=pool)
+                for values, kind in zip(columns.values(), schema.types, strict=True)
+            ]
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+            written += len(columns["type"])
     return written
 
 
@@ -72,25 +85,35 @@ def row_of(line: bytes) -> tuple[Any, ...]:
         *(usage.get(name) for name in _TOKENS),
         error.get("type"),
         error.get("message"),
-        orjson.dumps(result).decode(),
+        _raw(line, fields),
     )
+
+
+def _raw(line: bytes, fields: dict[str, Any]) -> bytes:
+    """The result object as it stands in the line."""
+    before = b'{"custom_id":"%s","result":' % fields["custom_id"].encode()
+    return line[len(before) : -1] if line.startswith(before) else orjson.dumps(fields["result"])
 
 
 def _text(message: dict[str, Any]) -> str:
     return "".join(block.get("text") or "" for block in message.get("content") or ())
 
 
-def _groups(lines: Iterable[bytes]) -> Iterator[list[tuple[Any, ...]]]:
-    rows: list[tuple[Any, ...]] = []
+def _groups(lines: Iterable[bytes]) -> Iterator[dict[str, list[Any]]]:
+    """The columns of one group of rows after the other; each is gone when the next one is made."""
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     size = 0
     for line in lines:
-        rows.append(row_of(line))
+        for column, value in zip(columns.values(), row_of(line), strict=True):
+            column.append(value)
         size += len(line)
-        if len(rows) >= _ROWS or size >= _BYTES:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows
+        if len(columns["type"]) >= _ROWS or size >= _BYTES:
+            yield columns
+            size = 0
+            for column in columns.values():
+                column.clear()
+    if size:
+        yield columns
 
 
 def _library() -> tuple[Any, Any]:

@@ -180,7 +180,7 @@ class Submission:
             pipe.hset(keys.shards, mapping={str(s.number): s.encode() for s in shards})
             pipe.expire(keys.shards, settings.batch_ttl_s)
             if self._options.max_cost_usd is not None:
-                pipe.hset(keys.money, "cap", int(self._options.max_cost_usd * 1_000_000))
+                pipe.hset(keys.money, "cap", round(self._options.max_cost_usd * 1_000_000))
                 pipe.expire(keys.money, settings.batch_ttl_s)
             pipe.eval(script("submit").text, 3, *self._submit_args())
             pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})

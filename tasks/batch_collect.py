@@ -19,6 +19,7 @@ import redis
 from config.settings import WorkerSettings
 from penstock.records import now_ms
 from penstock.shards import Shard
+from tasks import tags
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge, reason_to_pause
 from tasks.batch_calls import downloaded_results, retrieve_batch
@@ -26,6 +27,7 @@ from tasks.batch_poll import not_found
 from tasks.draft import Draft, RequestsMissing
 from tasks.lost_results import collect_without
 from tasks.prices import settlement
+from tasks.reconcile import rejected
 from tasks.refusals import wait_s
 from tasks.result_lines import blocks
 from tasks.shard import ClaimedShard
@@ -140,6 +142,7 @@ class CollectStep:
             spent=settlement(usage, live=shard.live),
             **meta,
         )
+        draft.committed(shard)
         self._remember(work)
         wake = () if pause else tuple(child.number for child in draft.children)
         return Step(summary=_collected(changed).summary, pause=pause, wake=wake)
@@ -198,20 +201,8 @@ class CollectStep:
         if shard.sure and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
         # First of all: its owner may be a shard of ours that looks for it now.
-        key = self._settings.keys.bound(shard.batch_id)
-        if work.redis.get(key) == work.member.encode():
-            work.redis.delete(key)
-        work.write(
-            shard.but(
-                state="sending",
-                batch_id="",
-                sure=False,
-                created_ms=0,
-                ended_ms=0,
-                refetches=0,
-                rejected=(*shard.rejected, shard.batch_id),
-            )
-        )
+        tags.let_go(work, shard.batch_id)
+        work.write(rejected(shard))
         return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
 
     def _none_there(self, work: ClaimedShard) -> Step:

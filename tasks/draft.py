@@ -5,12 +5,17 @@ Names carry the epoch of the claim, so that two collectors never mix what they s
 
 import contextlib
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from penstock.chunks import ChunkMissing
 from penstock.shards import Shard
+from penstock.spool import open_spool
 from tasks.leftovers import next_round
 from tasks.shard import ClaimedShard, Fenced
+
+#: Seconds that chunks live from the last one on while they do not count: those of a collector that
+#: was killed would fill Redis for as long as the job's.
+DRAFT_TTL_S: Final = 3_600
 
 
 class RequestsMissing(Exception):
@@ -21,12 +26,14 @@ class Draft:
     """The chunks that one claim stores. A context manager."""
 
     def __init__(self, work: ClaimedShard) -> None:
-        self.store = work.store()
+        [url, shards] = work.read_job("spool", "shards")
+        self.store = open_spool(url, work.redis, work.keys, DRAFT_TTL_S)
         self.results = f"results-{work.shard.number}-{work.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
-        self._number = work.shard.number + int(work.read_job("shards")[0])
+        self._number = work.shard.number + int(shards)
         self._spool = f"{self._number}-{work.epoch}"
+        self._ttl_s = work.settings.batch_ttl_s
         self._counts = False
 
     def __enter__(self) -> Self:
@@ -42,7 +49,11 @@ class Draft:
         # made count is left to its lifetime.
         if not self._counts or isinstance(error, Fenced):
             with contextlib.suppress(Exception):  # their lifetime does the same, later
-                self.store.remove((self.results, f"requests-{self._spool}", f"ids-{self._spool}"))
+                self.store.remove(self._names)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.results, f"requests-{self._spool}", f"ids-{self._spool}"
 
     def copy(self, parent: Shard, seen: bytes | bytearray) -> None:
         """Make the shard of the next round. Raises `RequestsMissing`."""
@@ -53,5 +64,17 @@ class Draft:
         self.children = (child,)
 
     def commit(self) -> None:
-        """From here on the record may say that the chunks count."""
+        """From here on the record may say that the chunks count: they live as long as it does.
+
+        Raises `penstock.chunks.ChunkMissing` if they do not live any more.
+        """
+        names = [name for child in self.children for name in child.chunk_names]
+        names += [self.results] if self.chunks else []
+        if not self.store.keep(names, self._ttl_s):
+            raise ChunkMissing(f"{self.results}: expired before it was complete")
         self._counts = True
+
+    def committed(self, parent: Shard) -> None:
+        """The requests of ``parent`` are not needed any more."""
+        with contextlib.suppress(Exception):  # the finish step does the same
+            self.store.remove((f"requests-{parent.spool}",))

@@ -141,6 +141,18 @@ def free_of(batches: Sequence[Listed], owners: Mapping[str, Owner]) -> tuple[Lis
     return tuple(sorted(free, key=lambda batch: owners.get(batch.id) is not Owner.OURS))
 
 
+def held_by(other: Shard | None, batch_id: str) -> Owner:
+    """Whose a batch is that is noted for another shard, by that one's record (None: it has
+    expired)."""
+    if other is None:
+        return Owner.OTHER
+    if other.batch_id == batch_id:
+        return Owner.OTHER if other.sure else Owner.GUESSED
+    if other.batch_id or batch_id in other.rejected:
+        return Owner.NOBODY  # it has come to another, or has given this one back
+    return Owner.GUESSED  # it takes it just now
+
+
 def intended(shard: Shard, nonce: str, account: str, batches: Sequence[Listed]) -> Shard:
     """The record from before a call: what is needed to find its batch, should the answer be lost.
     ``batches``: the newest of the API's list."""
@@ -189,5 +201,6 @@ def rejected(shard: Shard) -> Shard:
         created_ms=0,
         ended_ms=0,
         missed_ms=0,
+        refetches=0,
         rejected=(*shard.rejected, shard.batch_id),
     )

@@ -64,7 +64,7 @@ class ClaimedShard:
         self.shard = Shard.parse(raw)
         self.epoch = int(epoch)
         self._cancel: str = cancel.decode()
-        self._saw_cancel = False
+        self._saw_cancel = bool(self._cancel)
         self.paused: dict[str, Any] | None = orjson.loads(paused) if paused else None
         self._worker = worker
         self._held = True
@@ -108,8 +108,8 @@ class ClaimedShard:
 
     @property
     def cancel(self) -> str:
-        """Who asked for the job to be canceled; empty: nobody did. A step that was not told so when
-        it asked is run again at once if somebody asked since."""
+        """Who asked for the job to be canceled; empty: nobody did. A step that was told neither
+        with its claim nor when it asked here is run again at once."""
         self._saw_cancel = bool(self._cancel)
         return self._cancel
 
@@ -162,7 +162,7 @@ class ClaimedShard:
         done: bool = False,
         pause: dict[str, Any] | None = None,
     ) -> float:
-        """Give up the claim. Returns the seconds until the shard is due, -1 if it is parked.
+        """Give up the claim. Returns the seconds until the shard is due, below 0 if it is parked.
 
         ``done``: there is nothing left to do for the shard. ``pause``: pause the job for this
         reason, unless it is to be canceled. Raises `Fenced`.

@@ -8,7 +8,7 @@ from penstock.connection import Connection
 from penstock.keys import Keys
 from penstock.scripts import script
 from penstock.shards import Shard
-from tasks.reconcile import Listed, Owner
+from tasks.reconcile import Listed, Owner, held_by
 from tasks.shard import ClaimedShard
 
 _TAG_TTL_S: Final = 26 * 3_600
@@ -93,14 +93,7 @@ def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
         return Owner.NOBODY
     if member == work.member:
         return Owner.OURS
-    found = _shard_of(work.redis, work.settings.keys, member)
-    if found is None:
-        return Owner.OTHER  # of a job that has expired
-    if found.batch_id == batch_id:
-        return Owner.OTHER if found.sure else Owner.GUESSED
-    if batch_id in found.rejected or found.batch_id:
-        return Owner.NOBODY
-    return Owner.GUESSED  # it is being bound just now
+    return held_by(_shard_of(work.redis, work.settings.keys, member), batch_id)
 
 
 def _shard_of(connection: Connection, keys: Keys, member: str) -> Shard | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from penstock.batch import Batch, Notice
-from penstock.cli.output import money, outcome, price, some, span
+from penstock.cli.output import brief, money, outcome, price, some, span
 from penstock.cli.remedies import remedy
 from penstock.estimates import Estimate
 from penstock.shards import Shard
@@ -68,7 +68,7 @@ def shards(job: Batch) -> str:
     if progress.active:
         told.append(f"{progress.active:,} at the API")
     if progress.rounds:
-        told.append(f"failures tried again {some(progress.rounds, 'time')}")
+        told.append(f"retried up to {some(progress.rounds, 'time')}")
     return ", ".join(told)
 
 
@@ -109,14 +109,14 @@ def fate(shard: Shard) -> str:
     if shard.live:
         told.append("canary: live calls")
     if shard.state == "collected":
-        told.append(outcome(shard.counts) if shard.counts.total else "nothing final")
+        told.append(brief(shard.counts))
     if shard.again:
         told.append(f"{shard.again:,} tried again")
     if shard.round:
         told.append(f"round {shard.round + 1}")
     if shard.failures:
         told.append(f"refused {some(shard.failures, 'time')} in a row")
-    return "; ".join(told)
+    return "; ".join(filter(None, told))
 
 
 def shard_line(shard: Shard) -> str:

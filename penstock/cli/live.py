@@ -3,7 +3,7 @@ fit."""
 
 import time
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from penstock.batch import Batch
 from penstock.cli.facts import fate, interesting, shards, state, words
-from penstock.cli.output import outcome, span
+from penstock.cli.output import span
 from penstock.cli.remedies import remedy
 from penstock.estimates import Estimate
 from penstock.records import now_ms
@@ -84,26 +84,41 @@ class Table:
         told = [f"{done:,}/{counts.total:,}", shards(job), f"{span(age_s)} old"]
         if job.state.ended:
             told[2] = f"took {span(age_s)}"
-        elif self._estimate:
-            passed_s = time.monotonic() - self._estimated_at
-            middle, high = self._estimate.median_s - passed_s, self._estimate.high_s - passed_s
-            told.append(f"about {span(max(middle, 0))} left (bad day: {span(max(high, 0))})")
-        line = Grid.grid(padding=(0, 2))
-        line.add_column(width=_BAR)
-        line.add_column(no_wrap=True, overflow="ellipsis")
+        else:
+            told += self._left()
+        line = _columns({"width": _BAR})
         bar = ProgressBar(total=counts.total, completed=done, width=_BAR)
-        line.add_row(bar, " · ".join(told))
+        line.add_row(bar, _line(" · ".join(told)))
         return line
+
+    def _left(self) -> Iterator[str]:
+        """What is left of the estimate; once it has passed, nothing is known any more."""
+        if self._estimate is None:
+            return
+        passed_s = time.monotonic() - self._estimated_at
+        middle, high = self._estimate.median_s - passed_s, self._estimate.high_s - passed_s
+        if middle > 0:
+            yield f"about {span(middle)} left (bad day: {span(high)})"
+        elif high > 0:
+            yield f"up to {span(high)} left"
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
 
-def _grid(shown: list[Shard], *, ended: bool) -> Grid:
+def _columns(*options: dict[str, Any]) -> Grid:
+    """Columns that keep their width, and a last one that gets what is left of the line."""
     grid = Grid.grid(padding=(0, 2))
-    for options in ({}, {}, {}, {"width": _BAR}, {"justify": "right"}, {"justify": "right"}, {}):
-        grid.add_column(no_wrap=True, overflow="ellipsis", **options)
+    for each in options:
+        grid.add_column(no_wrap=True, **each)
+    grid.add_column()
+    return grid
+
+
+def _grid(shown: list[Shard], *, ended: bool) -> Grid:
+    right: dict[str, Any] = {"justify": "right"}
+    grid = _columns({}, {}, {}, {"width": _BAR}, right, right)
     for shard in shown:
         grid.add_row(*_row(shard, ended=ended))
     return grid
@@ -124,11 +139,7 @@ def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
     )
     yield f"{shard.requests if collected else 0:,}/{shard.requests:,}"
     yield span(_age_s(shard)) if shard.created_ms else ""
-    told = fate(shard)
-    # The counts in full are for the status command: here what went wrong is enough.
-    if collected and shard.counts.succeeded == shard.counts.total:
-        told = told.replace(outcome(shard.counts), "all succeeded")
-    yield Text("  ".join(filter(None, (shard.batch_id, told))), style="dim")
+    yield _line("  ".join(filter(None, (shard.batch_id, fate(shard)))), style="dim")
 
 
 def _age_s(shard: Shard) -> float:

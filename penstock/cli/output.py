@@ -9,6 +9,9 @@ import click
 
 from penstock.shards import Counts
 
+#: The ways in which a request can end.
+_ENDS = ("succeeded", "errored", "canceled", "expired")
+
 
 def note(text: str) -> None:
     """A line for the person, on stderr; dim where that is a terminal with colours."""
@@ -73,13 +76,18 @@ def span(seconds: float) -> str:
 
 def outcome(counts: Counts) -> str:
     """The counts of a batch, in the order in which people ask for them."""
-    ended = ("succeeded", "errored", "canceled", "expired")
-    told = [f"{getattr(counts, name):,} {name}" for name in ended]
+    told = [f"{getattr(counts, name):,} {name}" for name in _ENDS]
     if counts.processing == counts.total:
         told = []
     if counts.processing or not counts.total:
         told.insert(0, f"{counts.processing:,} processing")
     return ", ".join(told)
+
+
+def brief(counts: Counts) -> str:
+    """The counts that are not 0, for a column."""
+    told = ((getattr(counts, name), name) for name in ("processing", *_ENDS))
+    return ", ".join(f"{count:,} {name}" for count, name in told if count)
 
 
 def some(number: int, one: str, many: str = "") -> str:

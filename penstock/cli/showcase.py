@@ -113,7 +113,7 @@ class Show:
         job = batches.create(requests=requests, shard_requests=SHARD)
         say(f"id {job.id}")
         # The real API may take its time, up to a day; the simulator may not.
-        job = watched(batches, job.id, timeout=None if self.live else SILENCE_S)
+        job = watched(batches, job.id, timeout=None if self.live else 3 * SILENCE_S)
         took = duration((time.monotonic() - started) * 1000)
         say(f"\n{outcome(job.request_counts)}; in {took}")
         for line in _a_few(batches.results(job.id)):

@@ -130,7 +130,8 @@ def _place(rng: Random, kinds: tuple[str, ...]) -> tuple[str, str]:
         "first delta": "1",
         "middle": str(rng.randrange(2, 30)),
         "last delta": "-1",
-        "before message_stop": "last",
+        "behind the last delta": "last",
+        "before message_stop": "stop",
     }
     if "thinking" in kinds:
         places["inside thinking"] = str(rng.randrange(1, 4))

@@ -87,17 +87,13 @@ class Reader:
         if not self.habits.snapshot or self.n:
             return
         async with self.connection.pipeline(transaction=True) as pipe:
-            pipe.hmget(self.keys.meta, "epoch", "n")
+            pipe.hmget(self.keys.meta, "epoch", "n", "state")
             pipe.get(self.keys.text)
-            (epoch, n), text = await pipe.execute()
+            (epoch, n, state), text = await pipe.execute()
         if n is not None:
             self.epoch, self.n, self.joined_at = int(epoch), int(n), int(n)
             self.text = (text or b"").decode()
-            self.ended = await self._is_over()
-
-    async def _is_over(self) -> bool:
-        state, n = await self.connection.hmget(self.keys.meta, "state", "n")
-        return state in (b"done", b"failed", b"canceled") and int(n) <= self.n
+            self.ended = state in (b"done", b"failed", b"canceled")
 
     async def _refill(self) -> None:
         """Read the log behind what was taken, in small pages."""

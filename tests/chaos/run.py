@@ -231,6 +231,7 @@ def run(options: Options) -> Tally:
     with World(options.workers) as world:
         tally = asyncio.run(Run(world, options).go())
         if options.keep and tally.faults:
+            Path(options.keep).mkdir(parents=True, exist_ok=True)
             for worker in [*world.workers, *world.coming]:
                 target = Path(options.keep) / f"{worker.name}.log"
                 target.write_text(worker.log.read_text(errors="replace"))

@@ -105,7 +105,7 @@ class StagedJob:
 
     def lines(self, name: str, count: int) -> list[bytes]:
         """The lines of some chunks."""
-        store = open_spool("", self._redis, self.keys, 1_000)
+        store = open_spool(self.stage.settings.spool_url, self._redis, self.keys, 1_000)
         return [line for chunk in store.read(name, count) for line in lines_of(chunk)]
 
     def results(self) -> dict[str, Any]:

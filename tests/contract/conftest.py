@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.embedded import EmbeddedRedis
+from penstock.simulator.control import Control
+from penstock.simulator.process import simulator
+from tests.contract.creating import Creating
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,19 @@ def penstock_redis() -> Iterator[EmbeddedRedis]:
     """A private Redis server that no worker is connected to."""
     with EmbeddedRedis() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def quiet_simulator() -> Iterator[Control]:
+    """A simulator whose batches end when a test says so."""
+    with simulator(batch_seconds=3600) as control:
+        yield control
+
+
+@pytest.fixture
+def creating(penstock_redis: EmbeddedRedis, quiet_simulator: Control) -> Iterator[Creating]:
+    """A create step on a deployment of its own, and an API with nothing left from others."""
+    quiet_simulator.reset()
+    creating = Creating(penstock_redis, quiet_simulator)
+    yield creating
+    creating.close()

@@ -17,6 +17,7 @@ from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.simulator.control import Control
+from penstock.spool import open_spool
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from tasks.shard import ClaimedShard
 from tasks.step import Step
@@ -88,8 +89,6 @@ class Desk:
 
     def store(self, id: str) -> Any:
         """Where the job's chunks lie."""
-        from penstock.spool import open_spool
-
         return open_spool("", self.connection, self.keys(id), self.settings.batch_ttl_s)
 
     def write(self, id: str, shard: Shard) -> None:

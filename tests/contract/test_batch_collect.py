@@ -1,6 +1,7 @@
 """Poll, collect and finish against a real simulator: complete or not at all, whatever breaks."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -356,3 +357,25 @@ def test_lost_requests_do_not_lose_the_results(stage: BatchStage) -> None:
     assert job.shard().counts == Counts(succeeded=1, expired=1)
     assert len(job.shards()) == 1
     assert len(job.results()) == 2
+
+
+def test_results_may_lie_in_files(
+    penstock_redis: EmbeddedRedis, penstock_control: Control, tmp_path: Path
+) -> None:
+    stage = BatchStage(penstock_redis, penstock_control, spool_url=f"file://{tmp_path}")
+    job = stage.sent("a", "b [[sim expired first=1]]")
+    stage.control.fault(results_skip=0)
+    assert job.collect().countdown_s is not None
+    assert {path.name for path in (tmp_path / job.id).iterdir()} == {"requests-0", "ids-0"}
+    assert job.collect().wake == (1,)
+    job.send(1)
+    assert job.collect(1).wake == ()
+    assert job.finish(1).ended
+    assert sorted(job.results()) == ["r-0", "r-1"]
+    parent, child = job.shards()
+    assert {path.name for path in (tmp_path / job.id).iterdir()} == {
+        *("ids-0", parent.results),
+        *(f"ids-{child.spool}", child.results),
+    }
+    stage.redis.flushdb()
+    stage.close()

@@ -11,6 +11,7 @@ from penstock import names
 from penstock.chunks import ChunkMissing, RedisChunks
 from penstock.embedded import EmbeddedRedis
 from penstock.simulator.control import Control
+from tasks.draft import Draft
 from tasks.shard import Fenced
 from tests.contract.batch_stage import BatchStage
 
@@ -34,9 +35,9 @@ def test_of_two_collectors_only_the_later_counts(stage: BatchStage) -> None:
             assert job.chunks() == {"requests-0", "ids-0"}, "the fenced one cleans up"
             stage.steps.run(names.BATCH_COLLECT, quick)
     shard, child = job.shards()
-    assert shard.results == "results-0-3"
+    assert shard.results == f"results-0-{quick.epoch}" != f"results-0-{slow.epoch}"
     assert job.chunks() == {
-        *("requests-0", "ids-0", shard.results),
+        *("ids-0", shard.results),
         *(f"requests-{child.spool}", f"ids-{child.spool}"),
     }
     assert job.meta("left") == "1"
@@ -96,6 +97,18 @@ def test_a_store_that_fails_midway_leaves_nothing_that_counts(
     job.collect()
     assert len(job.results()) == 12
     assert job.shard().result_chunks > 1
+
+
+def test_what_a_killed_collector_leaves_is_gone_soon(stage: BatchStage) -> None:
+    job = stage.sent("a")
+    job.poll()
+    with job.claimed() as work:
+        draft = Draft(work)
+        draft.store.add(draft.results, 0, b"chunk")
+        assert 0 < stage.redis.ttl(job.keys.chunks(draft.results)) <= 3_600
+    stage.redis.expire(job.keys.chunks("ids-0"), 5_000)
+    job.collect()
+    assert 900 < stage.redis.ttl(job.keys.chunks(job.shard().results)) <= 1_000
 
 
 def test_a_commit_whose_answer_is_lost_keeps_what_counts(

@@ -11,16 +11,16 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock import jobs
+from penstock import submission
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
 from penstock.ids import is_id
-from penstock.jobs import JobRecords
 from penstock.names import lists_of
 from penstock.processes import free_port
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.submission import Submission
 from penstock.wakeups import WakeUps
 
 PROMPT = "xyzzy the secret prompt"
@@ -45,7 +45,7 @@ def client(url: str) -> Iterator[Client]:
         yield client
         left = [k.decode() for k in client._redis.scan_iter() if client._redis.ttl(k) == -1]
         names = {key.rpartition(":")[2] for key in left if "_kombu.binding" not in key}
-        assert names <= {"streams", "streams\x06\x163", "batches", "jobs", "live"}
+        assert names <= {"streams", "streams\x06\x163", "batches", "jobs", "live", "live-shards"}
         client._redis.flushdb()
 
 
@@ -175,19 +175,20 @@ def test_a_job_is_spooled_recorded_and_announced(client: Client) -> None:
 def test_a_malformed_job_leaves_no_trace(
     client: Client, monkeypatch: pytest.MonkeyPatch, requests: list[Any], words: str
 ) -> None:
-    monkeypatch.setattr(jobs, "CHUNK_BYTES", 10)
+    monkeypatch.setattr(submission, "CHUNK_BYTES", 10)
     with pytest.raises(InvalidRequest, match=words):
         client.messages.batches.create(requests=requests)
     assert keys_of(client) == []
 
 
-def test_a_job_that_could_not_be_recorded_leaves_no_trace(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("owner", "step"), [(Submission, "_record"), (WakeUps, "batch")])
+def test_a_job_that_could_not_be_recorded_or_announced_leaves_no_trace(
+    client: Client, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
 ) -> None:
     def refuse(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(JobRecords, "submit", refuse)
+    monkeypatch.setattr(owner, step, refuse)
     with pytest.raises(ZeroDivisionError):
         client.messages.batches.create(requests=[request("a")])
     assert keys_of(client) == []

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import orjson
 import pytest
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
+from penstock import names
 from penstock.connection import connect, connect_async
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
@@ -16,6 +18,7 @@ from penstock.keys import Keys
 from penstock.names import STREAMS_QUEUE, lists_of
 from penstock.records import RequestOptions, RequestRecords
 from penstock.scripts import script
+from penstock.shards import Shard
 from penstock.testing import wait_until
 from workers.reaper import Reaper
 
@@ -259,3 +262,69 @@ def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -
         return task in ended
 
     assert asyncio.run(cancel())
+
+
+def shard_of(desk: Desk, **changes: Any) -> str:
+    """A job of one shard that is due."""
+    id = new_id()
+    keys = desk.keys.job(id)
+    shard = Shard(number=0, model="m").but(**changes)
+    desk.connection.hset(keys.meta, mapping={"state": "running"})
+    desk.connection.hset(keys.shards, "0", shard.encode())
+    for key in (keys.meta, keys.shards):
+        desk.connection.expire(key, 100)
+    desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
+    return id
+
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        ("planned", names.BATCH_CREATE),
+        ("sending", names.BATCH_CREATE),
+        ("in_progress", names.BATCH_POLL),
+        ("ended", names.BATCH_COLLECT),
+        ("collected", names.BATCH_FINISH),
+    ],
+)
+def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
+    desk: Desk, state: str, step: str
+) -> None:
+    id = shard_of(desk, state=state)
+    desk.reap(lambda: desk.sent_shards)
+    assert desk.sent_shards == [(id, 0, "m", step)]
+
+
+def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -> None:
+    id = shard_of(desk)
+    keys, shared = desk.keys.job(id), desk.keys
+    claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims]
+    claim += [shared.live_shards, shared.run]
+    script("shard_claim")(desk.connection, claim, [0, "dies", 700, 0])
+    desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
+    desk.reap(lambda: desk.sent_shards)
+    assert desk.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]
+    assert not desk.connection.exists(keys.shard_lease(0))
+
+
+def test_a_parked_shard_and_one_that_is_not_due_are_left_alone(desk: Desk) -> None:
+    parked, waits, due = shard_of(desk), shard_of(desk), shard_of(desk)
+    desk.connection.zrem(desk.keys.live_shards, f"{parked}/0")
+    seconds, _ = desk.connection.time()
+    desk.connection.zadd(desk.keys.live_shards, {f"{waits}/0": (seconds + 60) * 1000})
+    desk.reap(lambda: desk.sent_shards)
+    assert [job for job, *_ in desk.sent_shards] == [due]
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled", None])
+def test_the_shards_of_a_job_that_has_ended_or_expired_are_forgotten(
+    desk: Desk, state: str | None
+) -> None:
+    id = shard_of(desk)
+    keys = desk.keys.job(id)
+    if state is None:
+        desk.connection.delete(keys.meta)
+    else:
+        desk.connection.hset(keys.meta, "state", state)
+    desk.reap(lambda: desk.connection.zscore(desk.keys.live_shards, f"{id}/0") is None)
+    assert desk.sent_shards == []

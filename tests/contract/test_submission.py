@@ -1,5 +1,7 @@
 """Submission of batch jobs to a real Redis: what is kept, and what is not if anything fails."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,7 @@ from penstock.jobs import Job, JobRecords
 from penstock.names import celery_prefix
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard, wire_id
+from penstock.stack import python_path
 from penstock.states import State
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
 
@@ -179,8 +182,8 @@ def test_without_a_canary_nothing_is_held(connection: Any, client: Client) -> No
 
 
 def test_a_cap_is_kept_in_millionths_of_a_dollar(connection: Any, client: Client) -> None:
-    job = client.messages.batches.create(requests=many(1), max_cost_usd=0.29)
-    assert connection.hgetall(SETTINGS.keys.job(job.id).money) == {b"cap": b"290000"}
+    job = client.messages.batches.create(requests=many(1), max_cost_usd=0.57)
+    assert connection.hgetall(SETTINGS.keys.job(job.id).money) == {b"cap": b"570000"}
 
 
 def test_all_a_job_has_lives_as_long_as_its_record(connection: Any, client: Client) -> None:
@@ -267,6 +270,37 @@ def test_what_a_producer_has_stored_expires_unless_it_goes_on(
     client.messages.batches.create(requests=watched())
     assert lifetimes
     assert all(3_500 < each <= submission.SPOOLING_TTL_S for each in lifetimes)
+
+
+KILLED = """
+import sys, time
+from penstock import Client
+
+def requests():
+    for number in range(3000):
+        text = f"{number} " * 500
+        yield {"custom_id": str(number), "params": {"model": "m", "max_tokens": 9, "messages": [
+            {"role": "user", "content": text}]}}
+    print("half-way", flush=True)
+    time.sleep(600)
+
+Client(sys.argv[1], key_prefix="submission").messages.batches.create(requests=requests())
+"""
+
+
+def test_a_producer_that_is_killed_leaves_no_job_and_nothing_for_ever(
+    connection: Any, penstock_redis: EmbeddedRedis
+) -> None:
+    command = [sys.executable, "-c", KILLED, penstock_redis.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=python_path()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half-way\n"
+        found = wait_for_chunks(connection)
+        process.kill()
+    assert connection.zcard(SETTINGS.keys.jobs) == 0
+    assert connection.zcard(SETTINGS.keys.live_shards) == 0
+    assert announced(connection) == 0
+    assert all(0 < connection.ttl(key) <= submission.SPOOLING_TTL_S for key in found)
 
 
 def test_a_producer_may_take_longer_than_its_chunks_live(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.chunks import CHUNK_BYTES, Packer, compressed, lines_of, pack, unpack
+from penstock.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
 from penstock.errors import InvalidRequest
 from penstock.job_options import MAX_CANARY, JobOptions
 from penstock.shards import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, Counts, Shard
@@ -58,7 +58,7 @@ def test_no_lines_are_no_chunk() -> None:
 
 
 def test_a_block_of_lines_is_the_same_chunk_as_its_lines() -> None:
-    assert unpack(compressed(bytearray(b"a\nb\n"))) == unpack(next(pack([b"a", b"b"])))
+    assert unpack(compressor().compress(bytearray(b"a\nb\n"))) == unpack(next(pack([b"a", b"b"])))
 
 
 # -- options ----------------------------------------------------------------------------------

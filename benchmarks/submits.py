@@ -1,0 +1,282 @@
+"""A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
+
+What is decided is decided by `tasks.reconcile`, as in the create step. The world knows what really
+became of every call, and judges. Time is simulated.
+"""
+
+import heapq
+import random
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+from penstock.shards import Shard
+from tasks import reconcile
+from tasks.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
+
+LEASE_MS: Final = 15_000
+TAG_MS: Final = 30_000
+RULES: Final = Rules(timeout_ms=600_000, quarantine_ms=900_000, lag_ms=60_000)
+ACCOUNT: Final = "ours"
+_MINUTE: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What happens to submits, and how often."""
+
+    submits: int = 10_000
+    seed: int = 1
+    every_ms: int = 5_000  #: mean time between two submits
+    ambiguous: float = 0.08  #: share of calls whose answer is lost
+    committed: float = 0.5  #: share of these that made a batch
+    late: float = 0.2  #: share of these batches that are made only within the quarantine
+    died: float = 0.3  #: share of lost answers whose worker died with them
+    refused: float = 0.02  #: share of calls that the API refuses
+    early_death: float = 0.01  #: share of calls whose worker dies before the last bytes went out
+    torn: float = 0.05  #: share of finds whose worker dies before the record says so
+    twice: float = 0.1  #: share of steps that somebody else wakes once more
+    foreign_per_hour: float = 60.0  #: batches of other programs, with sizes that ours have
+    sizes: int = 512  #: sizes that our submits have in turn
+    rules: Rules = RULES
+    honest: Rules | None = None  #: how the API behaves, if not by the rules
+    resend: bool = False  #: the other strategy: a call without an answer is made again
+
+
+@dataclass(slots=True)
+class Made:
+    """A batch at the simulated API."""
+
+    listed: Listed
+    visible_ms: int
+    nonce: str
+    shard: int  #: -1: of another program
+
+
+@dataclass(slots=True)
+class Play:
+    """One run."""
+
+    world: World
+    now: int = 1_000_000_000
+    records: dict[int, Shard] = field(default_factory=dict)
+    used: dict[int, Made] = field(default_factory=dict)  #: shard → the batch it was collected from
+    batches: list[Made] = field(default_factory=list)
+    bound: dict[str, int] = field(default_factory=dict)
+    open_sizes: dict[int, int] = field(default_factory=dict)
+    unknown_ms: dict[int, int] = field(default_factory=dict)  #: shard → since when it is not known
+    settled_ms: dict[int, int] = field(default_factory=dict)  #: shard → when it got its batch
+    waited_ms: list[int] = field(default_factory=list)
+    mismatches: int = 0
+    _by_id: dict[str, Made] = field(default_factory=dict)
+    _busy: dict[int, int] = field(default_factory=dict)
+    _events: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
+    _order: Any = field(default_factory=count)
+    _dice: random.Random = field(default_factory=random.Random)
+
+    def run(self) -> dict[str, Any]:
+        """Play it to its end; returns the figures."""
+        world = self.world
+        self._dice.seed(world.seed)
+        at = self.now
+        for number in range(world.submits):
+            at += round(self._dice.expovariate(1 / world.every_ms))
+            size = 10_000 - number % world.sizes
+            self.records[number] = Shard(number=number, requests=size)
+            self._at(at, lambda number=number: self.step(number))  # type: ignore[misc]
+        self._foreigners(at)
+        while self._events:
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+        return self.figures()
+
+    def figures(self) -> dict[str, Any]:
+        """What became of all."""
+        ours = [made for made in self.batches if made.shard >= 0]
+        used = {made.listed.id for made in self.used.values()}
+        waited = self.waited_ms
+        return {
+            "submits": self.world.submits,
+            "ambiguous": len(waited),
+            "paid_twice": len(ours) - len({made.shard for made in ours}),
+            "never_collected": sum(made.listed.id not in used for made in ours)
+            + sum(number not in self.used for number in self.records),
+            "wrongly_used": sum(made.shard != number for number, made in self.used.items()),
+            "taken_and_given_back": self.mismatches,
+            "mean_s_to_bind": round(sum(waited) / max(1, len(waited)) / 1000, 1),
+        }
+
+    def step(self, number: int) -> None:
+        """One run of the create step."""
+        shard = self.records[number]
+        if self._busy.get(number, 0) > self.now or shard.state not in ("planned", "sending"):
+            return  # one message too many
+        if self._dice.random() < self.world.twice:
+            self._at(self.now + self._dice.randrange(20_000), lambda: self.step(number))
+        if shard.state == "sending" and shard.sent_ms:
+            self._look(number)
+        else:
+            self.records[number] = reconcile.unsent(shard)
+            self._send(number)
+
+    def _send(self, number: int) -> None:
+        shard, world, dice = self.records[number], self.world, self._dice
+        if not world.resend:
+            if self.open_sizes.setdefault(shard.requests, number) != number:
+                self._later(number, TAG_MS)
+                return
+            if shard.lost and self._take(number, self._fitting(shard)):
+                return
+        nonce = f"{number}.{next(self._order)}"  # new for every call, like the real ones
+        newest = self._listed(self.now - 10 * _MINUTE)[-20:]
+        shard = reconcile.intended(shard, nonce, ACCOUNT, newest)
+        self.records[number] = shard
+        upload_ms = dice.randrange(500, 20_000)
+        if dice.random() < world.early_death:
+            self._later(number, LEASE_MS)
+            return
+        sent = self.now + upload_ms
+        self._busy[number] = sent + 1
+        self._at(sent, lambda: self._sent(number))
+
+    def _sent(self, number: int) -> None:
+        world, dice = self.world, self._dice
+        shard = self.records[number] = self.records[number].but(sent_ms=self.now)
+        answer = self.now + dice.randrange(200, 30_000)
+        fate = dice.random()
+        if fate < world.refused:
+            self.records[number] = reconcile.unsent(shard)
+            self.open_sizes.pop(shard.requests, None)
+            self._later(number, 5_000)
+        elif fate < world.refused + world.ambiguous:
+            self._lose(number, answer)
+        else:
+            self._busy[number] = answer + 1
+            made = self._commit(shard, dice.randrange(self.now, answer), number)
+            self._at(answer, lambda: self._answered(number, made))
+
+    def _lose(self, number: int, answer: int) -> None:
+        """The answer to a call is lost, with its worker or without."""
+        world, dice, shard = self.world, self._dice, self.records[number]
+        self.unknown_ms.setdefault(number, self.now)
+        died = dice.random() < world.died
+        over = self.now + world.rules.timeout_ms if died else answer
+        if dice.random() < world.committed:
+            late = dice.random() < world.late
+            latest = over + (world.honest or world.rules).quarantine_ms if late else answer
+            self._commit(shard, dice.randrange(self.now, latest), number)
+        if died:
+            self._later(number, LEASE_MS)
+            return
+        self._busy[number] = answer + 1
+        self._at(answer, lambda: self._know_it_is_over(number))
+
+    def _know_it_is_over(self, number: int) -> None:
+        shard = self.records[number]
+        if self.world.resend:
+            self.records[number] = reconcile.unsent(shard)
+        else:
+            self.records[number] = shard.but(over_ms=self.now)
+        self._later(number, 5_000)
+
+    def _answered(self, number: int, made: Made) -> None:
+        self.bound[made.listed.id] = number
+        self._settle(number, reconcile.bound(self.records[number], made.listed, sure=True))
+
+    def _look(self, number: int) -> None:
+        shard = self.records[number]
+        if self.world.resend:
+            self.records[number] = reconcile.unsent(shard)
+            self._send(number)
+            return
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
+        fitting = reconcile.likely(shard, batches)
+        owners = {batch.id: self._owner(number, batch.id) for batch in fitting}
+        look = Look(ACCOUNT, batches, owners, self.now)
+        decision = reconcile.decide(shard, look, self.world.rules)
+        match decision:
+            case Bind(found):
+                self._take(number, found)
+            case Wait(kept, seconds, _):
+                self.records[number] = kept
+                self._later(number, round(seconds * 1000))
+            case GiveUp(kept):
+                self.records[number] = kept
+                self.open_sizes.pop(shard.requests, None)
+                self._later(number, 0)
+
+    def _fitting(self, shard: Shard) -> tuple[Listed, ...]:
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
+        fitting = reconcile.likely(shard, batches)
+        owners = {batch.id: self._owner(shard.number, batch.id) for batch in fitting}
+        return reconcile.free_of(fitting, owners)
+
+    def _take(self, number: int, found: tuple[Listed, ...]) -> bool:
+        if not found:
+            return False
+        self.bound[found[0].id] = number
+        if self._dice.random() < self.world.torn:
+            self._later(number, LEASE_MS)  # it died between the two writes
+        else:
+            self._settle(number, reconcile.bound(self.records[number], found[0], sure=False))
+        return True
+
+    def _settle(self, number: int, shard: Shard) -> None:
+        self.records[number] = shard
+        self.open_sizes.pop(shard.requests, None)
+        self.settled_ms[number] = self.now
+        ends = shard.created_ms + self._dice.randrange(2 * _MINUTE, 120 * _MINUTE)
+        self._at(max(ends, self.now + 1), lambda: self._end(number))
+
+    def _end(self, number: int) -> None:
+        """A shard's batch has ended, and its results say whose it is."""
+        shard = self.records[number]
+        made = self._by_id[shard.batch_id]
+        if made.nonce in (shard.nonce, *shard.lost):
+            self.used[number] = made
+            self.records[number] = shard.but(state="collected", sure=True)
+            if number in self.unknown_ms:
+                self.waited_ms.append(self.settled_ms[number] - self.unknown_ms[number])
+            return
+        self.mismatches += 1
+        self.bound.pop(shard.batch_id, None)
+        self.records[number] = reconcile.rejected(shard)
+        self._later(number, 0)
+
+    def _owner(self, number: int, batch_id: str) -> Owner:
+        holder = self.bound.get(batch_id)
+        if holder is None:
+            return Owner.NOBODY
+        if holder == number:
+            return Owner.OURS
+        return reconcile.held_by(self.records[holder], batch_id)
+
+    def _commit(self, shard: Shard, at: int, number: int) -> Made:
+        id = f"msgbatch_{next(self._order)}"
+        visible = at + self._dice.randrange(self.world.rules.lag_ms)
+        made = Made(Listed(id, at, shard.requests), visible, shard.nonce, number)
+        self._by_id[id] = made
+        insort(self.batches, made, key=lambda each: each.listed.created_ms)
+        return made
+
+    def _listed(self, since: int) -> list[Listed]:
+        first = bisect_left(self.batches, since, key=lambda each: each.listed.created_ms)
+        return [each.listed for each in self.batches[first:] if each.visible_ms <= self.now]
+
+    def _foreigners(self, until: int) -> None:
+        world, at = self.world, self.now
+        while world.foreign_per_hour:
+            at += round(self._dice.expovariate(world.foreign_per_hour / (60 * _MINUTE)))
+            if at > until:
+                return
+            size = 10_000 - self._dice.randrange(world.sizes)
+            self._commit(Shard(number=-1, requests=size, nonce="foreign"), at, -1)
+
+    def _later(self, number: int, wait_ms: int) -> None:
+        self._busy[number] = self.now + max(1, wait_ms)
+        self._at(self._busy[number], lambda: self.step(number))
+
+    def _at(self, time_ms: int, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time_ms, next(self._order), happen))

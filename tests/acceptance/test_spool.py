@@ -1,0 +1,35 @@
+"""A job whose chunks lie in files, through real workers, from submission to its removal."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Client
+from penstock.embedded import EmbeddedRedis
+from penstock.shards import Counts
+
+Body = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
+
+
+def test_a_job_runs_with_its_chunks_in_files(
+    penstock_redis: EmbeddedRedis, tmp_path: Path, body: Body
+) -> None:
+    requests = [{"custom_id": f"line-{i}", "params": body(f"hello {i}")} for i in range(12)]
+    requests[3]["params"] = body("late [[sim expired first=1]]")
+    with Client(penstock_redis.url, spool_url=f"file://{tmp_path}") as client:
+        batches = client.messages.batches
+        job = batches.create(requests=requests, shard_requests=5)
+        for _ in batches.events(job.id, timeout=30):
+            pass
+        assert batches.retrieve(job.id).request_counts == Counts(succeeded=12)
+        results = batches.results(job.id, order="submitted")
+        assert [line.custom_id for line in results] == [f"line-{i}" for i in range(12)]
+        kept = {path.parent.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert {name.partition("-")[0] for name in kept} == {"ids", "results"}
+        assert list(client._redis.scan_iter(f"*{job.id}*chunks*")) == []
+        batches.delete(job.id)
+        assert list(tmp_path.iterdir()) == []
