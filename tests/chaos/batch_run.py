@@ -7,14 +7,12 @@ of what was paid for is the judge. ``--trouble`` runs jobs under random trouble 
 frozen and terminated workers, a Redis that is killed or stands still, messages lost and doubled.
 """
 
-import argparse
 import asyncio
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -23,8 +21,8 @@ from penstock.errors import NotEnded, PenstockError
 from penstock.simulator.control import Control
 from tests.chaos.agent import Agent
 from tests.chaos.batch_jobs import JobPlan, job_plan, judge_job, judge_payment
+from tests.chaos.command import keep_logs, options_of, say, verdict
 from tests.chaos.readers import AWAY
-from tests.chaos.run import say
 from tests.chaos.world import BatchWorld
 
 #: Create calls that lose their answer, some before and some after the batch was made.
@@ -235,33 +233,19 @@ def run(options: Options) -> Tally:
     with BatchWorld(options.workers) as world:
         tally = asyncio.run(Run(world, options).go())
         if options.keep and tally.faults:
-            for worker in [*world.workers, *world.coming]:
-                target = Path(options.keep) / f"{worker.name}.log"
-                target.write_text(worker.log.read_text(errors="replace"))
+            keep_logs(world, options.keep)
     return tally
 
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.batch_run", description=__doc__)
-    defaults = Options()
-    for name in Options.__dataclass_fields__:
-        default = getattr(defaults, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    asked = vars(parser.parse_args())
-    asked["seed"] = asked["seed"] or int(time.time())
-    options = Options(**asked)
-    say(str(options))
+    options = options_of(Options(), "tests.chaos.batch_run", __doc__)
     tally = run(options)
     for name, count in sorted(tally.kills.items()):
         say(f"{count:>9,}  killed at: {name}")
     for name, count in sorted(tally.counts.items()):
         say(f"{count:>9,}  {name}")
-    for fault in tally.faults:
-        say(f"WRONG {fault}")
-    verdict = "WRONG" if tally.faults else "every line once, every request paid once"
-    say(f"seed {options.seed}: {verdict}")
-    return 1 if tally.faults else 0
+    return verdict(tally.faults, options.seed, "every line once, every request paid once")
 
 
 if __name__ == "__main__":
