@@ -101,6 +101,14 @@ def reserve(held: Held, shard: int, amount: int) -> Any:
     return script("money_reserve")(held.redis, [held.keys.money], [shard, amount, 100])
 
 
+def test_what_nobody_knows_the_cost_of_counts_for_all_that_was_reserved(held: Held) -> None:
+    held.redis.hset(held.keys.money, mapping={"cap": 100, "reserved:0": 60, "spent": 5})
+    epoch = held.claim()[1]
+    for _ in range(2):
+        held.write(epoch, spent="all")
+    assert held.redis.hgetall(held.keys.money) == {b"cap": b"100", b"spent": b"65"}
+
+
 def test_money_is_reserved_up_to_the_cap(held: Held) -> None:
     assert reserve(held, 0, 10**9) == b"ok"  # no cap
     assert not held.redis.exists(held.keys.money)
