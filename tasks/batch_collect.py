@@ -206,11 +206,7 @@ class CollectStep:
         shard = work.shard
         if shard.sure and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
-        # Or whoever sees our own batch in the list takes it for nobody's, or for a twin.
-        tags.reopen(work)
-        # Before the record: its owner may be a shard of ours that looks for it now.
-        tags.let_go(work, shard.batch_id)
-        work.write(rejected(shard))
+        tags.disown(work, rejected(shard))
         return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
 
     def _none_there(self, work: ClaimedShard) -> Step:

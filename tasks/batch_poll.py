@@ -13,12 +13,13 @@ from anthropic.types.messages import MessageBatch
 from config.settings import WorkerSettings
 from penstock.records import now_ms
 from penstock.shards import Shard
-from tasks import slots
+from tasks import slots, tags
 from tasks.api import problem_of
 from tasks.batch_calls import cancel_batch, retrieve_batch
 from tasks.cadence import next_look_s
 from tasks.keeping import keep_chunks
 from tasks.lost_results import collect_without
+from tasks.reconcile import sought
 from tasks.refusals import wait_s
 from tasks.shard import ClaimedShard
 from tasks.step import Step
@@ -83,6 +84,10 @@ def not_found(work: ClaimedShard, error: anthropic.NotFoundError) -> Step:
     settings, shard = work.settings, work.shard.but(failures=work.shard.failures + 1)
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
     new = now_ms() - shard.created_ms < settings.list_lag_s * 1000
+    if not shard.sure and not new:
+        # It may have been another program's, which has deleted it; then ours is in the list.
+        tags.disown(work, sought(shard))
+        return Step(countdown_s=settings.list_lag_s, reason=f"{shard.batch_id} is gone")
     # Nobody resumes a job that is to be canceled, and its results are paid for as well.
     if work.cancel and not new and shard.failures >= _NOT_FOUND:
         return collect_without(work, "batch_not_found", message, fatal=False)

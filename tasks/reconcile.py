@@ -201,6 +201,11 @@ def of_earlier(shard: Shard, nonce: str) -> Shard:
 
 def rejected(shard: Shard) -> Shard:
     """The record of a shard whose batch turned out to be another's: it is looked for again."""
+    return sought(shard).but(rejected=(*shard.rejected, shard.batch_id))
+
+
+def sought(shard: Shard) -> Shard:
+    """The record of a shard whose batch is looked for again, and may be the same one."""
     return shard.but(
         state="sending",
         batch_id="",
@@ -209,5 +214,4 @@ def rejected(shard: Shard) -> Shard:
         ended_ms=0,
         missed_ms=0,
         refetches=0,
-        rejected=(*shard.rejected, shard.batch_id),
     )

@@ -90,6 +90,15 @@ def let_go(work: ClaimedShard, batch_id: str) -> None:
         work.redis.delete(key)
 
 
+def disown(work: ClaimedShard, changed: Shard) -> None:
+    """Look for the shard's batch again: what it has is another's, or may be. Raises `Fenced`."""
+    # Or whoever sees our own batch in the list takes it for nobody's, or for a twin.
+    reopen(work)
+    # Before the record: its owner may be a shard of ours that looks for it now.
+    let_go(work, work.shard.batch_id)
+    work.write(changed)
+
+
 def owners_of(work: ClaimedShard, batches: Sequence[Listed]) -> dict[str, Owner]:
     """Id → whose the batch is."""
     return {batch.id: owner_of(work, batch.id) for batch in batches}

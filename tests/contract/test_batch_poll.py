@@ -12,6 +12,7 @@ from penstock.embedded import EmbeddedRedis
 from penstock.records import now_ms
 from penstock.simulator.control import Control
 from tasks.batch_steps import BatchSteps
+from tasks.batches_api import BatchesApi
 from tests.contract.batch_stage import BatchStage
 
 
@@ -122,6 +123,22 @@ def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: Bat
     assert not step.park
     assert step.countdown_s is not None
     assert step.countdown_s > 0
+
+
+def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    ours = job.shard().batch_id
+    job.bind(0, "msgbatch_deleted", sure=False)
+    account = BatchesApi(stage.api, {}).newest().account
+    job.put(job.shard().but(created_ms=now_ms() - 3_600_000, account=account))
+    step = job.poll()
+    assert step.countdown_s == stage.settings.list_lag_s
+    shard = job.shard()
+    assert (shard.step, shard.batch_id, shard.rejected) == (names.BATCH_CREATE, "", ())
+    assert job.meta("paused") == ""
+    assert job.poll().back
+    assert job.step(names.BATCH_CREATE).countdown_s is None
+    assert job.shard().batch_id == ours
 
 
 def test_results_of_a_paused_job_raise_an_alarm_before_they_expire(stage: BatchStage) -> None:
