@@ -77,6 +77,7 @@ class Shard:
     collected_ms: int = 0  #: when its results were complete
     polls: int = 0  #: how often its status was asked for
     failures: int = 0  #: refusals of the API in a row
+    gone: int = 0  #: how often the API did not know its batch
     refetches: int = 0  #: downloads of results that did not match the requests
     counts: Counts = field(default_factory=Counts)  #: of the requests that are not tried again
     again: int = 0  #: requests that went on to the shard of the next round

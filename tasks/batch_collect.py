@@ -215,7 +215,7 @@ class CollectStep:
         try:
             batch = retrieve_batch(self._api, work)
         except anthropic.NotFoundError as error:
-            return not_found(work, error)
+            return not_found(work, self._api, error)
         if batch.processing_status != "ended":
             work.write(shard.but(state="in_progress"))
             return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")

@@ -15,17 +15,19 @@ from penstock.records import now_ms
 from penstock.shards import Shard
 from tasks import slots, tags
 from tasks.api import problem_of
-from tasks.batch_calls import cancel_batch, retrieve_batch
+from tasks.batch_calls import cancel_batch, job_headers, retrieve_batch
+from tasks.batches_api import BatchesApi
 from tasks.cadence import next_look_s
 from tasks.keeping import keep_chunks
 from tasks.lost_results import collect_without
 from tasks.reconcile import sought
 from tasks.refusals import wait_s
+from tasks.searching import elsewhere
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 
-#: So often in a row the API has to say that it does not know a batch of a job that is to be
-#: canceled, some minutes long, before that is believed.
+#: So often the API has to say that it does not know a batch, some minutes long, before its results
+#: are given up.
 _NOT_FOUND: Final = 10
 
 
@@ -43,8 +45,8 @@ class PollStep:
         try:
             batch = self._look(work)
         except anthropic.NotFoundError as error:
-            return not_found(work, error)
-        shard = work.shard.but(polls=work.shard.polls + 1, failures=0)
+            return not_found(work, self._api, error)
+        shard = work.shard.but(polls=work.shard.polls + 1, failures=0, gone=0)
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
             woken = slots.free(work)
@@ -79,28 +81,33 @@ class PollStep:
         return Step(countdown_s=wait, reason=reason)
 
 
-def not_found(work: ClaimedShard, error: anthropic.NotFoundError) -> Step:
-    """What to do when the API does not know the batch (any more): ask somebody."""
-    settings, shard = work.settings, work.shard.but(failures=work.shard.failures + 1)
+def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.NotFoundError) -> Step:
+    """What to do when the API does not know the batch (any more): ask somebody, and give its
+    results up only when that one lets the job go on, or cancels it."""
+    settings, shard = work.settings, work.shard
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
-    new = now_ms() - shard.created_ms < settings.list_lag_s * 1000
-    if not shard.sure and not new:
+    if now_ms() - shard.created_ms < settings.list_lag_s * 1000:
+        return _once_more(work, shard)
+    if not shard.sure:
         # It may have been another program's, which has deleted it; then ours is in the list.
         tags.disown(work, sought(shard))
         return Step(countdown_s=settings.list_lag_s, reason=f"{shard.batch_id} is gone")
-    # Nobody resumes a job that is to be canceled, and its results are paid for as well.
-    if work.cancel and not new and shard.failures >= _NOT_FOUND:
-        return collect_without(work, "batch_not_found", message, fatal=False)
-    work.write(shard)
-    if new or work.cancel:
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        wait = wait_s(shard.failures, None, settings.refusal_max_wait_s, jitter)
-        return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
-    return Step(
-        pause={"type": "batch_not_found", "message": message},
-        park=True,
-        reason=f"the API does not know {shard.batch_id}",
-    )
+    if not work.cancel and (work.paused or not shard.gone):
+        work.write(shard.but(gone=1))
+        why = {"type": "batch_not_found", "message": message}
+        return Step(pause=why, park=True, reason=f"the API does not know {shard.batch_id}")
+    if shard.gone < _NOT_FOUND:
+        return _once_more(work, shard.but(gone=shard.gone + 1))
+    if shard.account and BatchesApi(api, job_headers(work)).newest().account != shard.account:
+        return elsewhere()
+    return collect_without(work, "batch_not_found", message, fatal=not work.cancel)
+
+
+def _once_more(work: ClaimedShard, shard: Shard) -> Step:
+    work.write(shard.but(failures=shard.failures + 1))
+    jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+    wait = wait_s(max(shard.gone, 1), None, work.settings.refusal_max_wait_s, jitter)
+    return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
 
 
 def _over(shard: Shard, wake: tuple[int, ...] = ()) -> Step:

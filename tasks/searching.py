@@ -46,7 +46,7 @@ class Searcher:
                 slots.give_back(work)
                 return None
             case Elsewhere():
-                return self._elsewhere(work)
+                return elsewhere()
 
     def _look(self, work: ClaimedShard, api: BatchesApi) -> Look:
         listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
@@ -63,10 +63,12 @@ class Searcher:
             lag_ms=int(settings.list_lag_s * 1000),
         )
 
-    def _elsewhere(self, work: ClaimedShard) -> Step:
-        why = {
-            "type": "other_account",
-            "message": "a create call was made for another organization or workspace than the "
-            "workers' key belongs to now; whether it made a batch can only be seen there",
-        }
-        return Step(pause=why, park=True, reason="the list is of another account than the call")
+
+def elsewhere() -> Step:
+    """The workers' key is of another account than the shard's call was made for."""
+    why = {
+        "type": "other_account",
+        "message": "a create call was made for another organization or workspace than the "
+        "workers' key belongs to now; whether it made a batch can only be seen there",
+    }
+    return Step(pause=why, park=True, reason="the list is of another account than the call")

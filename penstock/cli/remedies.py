@@ -15,7 +15,7 @@ REMEDIES: Final = {
     "cost_limit": "decide whether it may cost more",
     "price_unknown": "update genai-prices on the workers, or submit without --max-cost",
     "batch_not_found": "see in the Console whether somebody deleted the batch, and whether the "
-    "workers' key is of its workspace",
+    "workers' key is of its workspace; without it the job goes on, and fails at its end",
     "results_incomplete": "see whether the API has trouble; the results are downloaded again",
     "other_account": "give the workers a key of the workspace that the call was made for",
     "requests_missing": "nothing helps but to cancel it and to submit it anew: its requests have "

@@ -358,7 +358,7 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     assert step.pause is not None
     assert step.pause["type"] == "batch_not_found"
     job.cancel()
-    job.put(job.shard().but(failures=9))
+    job.put(job.shard().but(gone=10))
     job.collect()
     assert job.shard().state == "collected"
     assert job.finish().ended

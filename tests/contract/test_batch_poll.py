@@ -9,7 +9,9 @@ import pytest
 
 from penstock import names
 from penstock.embedded import EmbeddedRedis
+from penstock.jobs import JobRecords
 from penstock.records import now_ms
+from penstock.shards import Counts
 from penstock.simulator.control import Control
 from tasks.batch_steps import BatchSteps
 from tasks.batches_api import BatchesApi
@@ -93,7 +95,7 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
     job.cancel()
     # Nobody resumes it now, but to believe it at once could lose what is paid for.
-    for _ in range(8):
+    for _ in range(9):
         assert job.poll().countdown_s
     job.poll()
     assert job.shard().state == "collected"
@@ -107,7 +109,7 @@ def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage)
     job = stage.submit("a")
     job.bind(0, "msgbatch_new")
     job.cancel()
-    job.put(job.shard().but(failures=20))
+    job.put(job.shard().but(gone=20))
     step = job.poll()
     assert step.countdown_s
     assert job.shard().state == "in_progress"
@@ -123,6 +125,32 @@ def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: Bat
     assert not step.park
     assert step.countdown_s is not None
     assert step.countdown_s > 0
+
+
+def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: BatchStage) -> None:
+    job = stage.submit("a", "b", shard_requests=1)
+    job.bind(0, "msgbatch_gone")
+    job.put(job.shard().but(created_ms=now_ms() - 3_600_000, account="of/another"))
+    assert job.poll().park
+    assert job.poll().park, "looked at once a day"
+    assert job.shard().gone == 1
+    JobRecords(stage.redis, stage.settings).resume(job.id, "me")
+    for _ in range(9):
+        assert job.poll().countdown_s
+    step = job.poll()
+    assert (step.pause or {})["type"] == "other_account", "nothing is known there"
+
+    job.put(job.shard().but(account=BatchesApi(stage.api, {}).newest().account))
+    JobRecords(stage.redis, stage.settings).resume(job.id, "me")
+    job.poll()
+    shard = job.shard()
+    assert (shard.state, shard.counts, shard.errors) == (
+        "collected",
+        Counts(errored=1),
+        {"batch_not_found": 1},
+    )
+    assert job.meta("paused") == ""
+    assert orjson.loads(job.meta("error"))["type"] == "batch_not_found"
 
 
 def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
