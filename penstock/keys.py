@@ -234,7 +234,8 @@ class Keys:
         ``open:<job>/<shard>`` → nonce of the one that is out; no other call of this size is made
         meanwhile, so that a batch in the API's list can be told by its size.
         ``lost:<job>/<shard>`` → time in ms of the newest batch from before one that was given up,
-        whose own batch may still appear. Written and read by the create step."""
+        whose own batch may still appear, and when it cannot any more. Written and read by the
+        create step."""
         return f"{self.prefix}:tag:{requests}"
 
     def bound(self, batch_id: str) -> str:

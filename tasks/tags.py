@@ -6,6 +6,7 @@ from typing import Final
 
 from penstock.connection import Connection
 from penstock.keys import Keys
+from penstock.records import now_ms
 from penstock.scripts import script
 from penstock.shards import Shard
 from tasks.reconcile import Listed, Owner, held_by
@@ -13,6 +14,10 @@ from tasks.shard import ClaimedShard
 
 _TAG_TTL_S: Final = 26 * 3_600
 _BOUND_TTL_S: Final = 30 * 86_400
+
+#: So long a call whose fate is open keeps its size to itself. Where nobody finds out, as with a job
+#: that stays paused, others must go on; that two may be mixed up costs time, not money.
+_ALONE_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +39,23 @@ def take(work: ClaimedShard, nonce: str) -> bool:
         field, value = (part.decode() for part in other)
         found = _shard_of(work.redis, work.settings.keys, field.removeprefix("open:"))
         if found is not None and found.state in ("planned", "sending"):
-            return False
+            if not found.sent_ms or work.now_ms() - found.sent_ms < _ALONE_MS:
+                return False
+            _open(work, nonce)
+            return True
         stale = (field, value)  # its worker died before it could give the size back
     return False
 
 
 def reopen(work: ClaimedShard) -> None:
     """The shard's call is out after all: what was taken for its batch is another's."""
+    _open(work, work.shard.nonce)
+
+
+def _open(work: ClaimedShard, nonce: str) -> None:
     key = work.settings.keys.tag(work.shard.requests)
     with work.redis.pipeline(transaction=True) as pipe:
-        pipe.hset(key, f"open:{work.member}", work.shard.nonce)
+        pipe.hset(key, f"open:{work.member}", nonce)
         pipe.expire(key, _TAG_TTL_S)
         pipe.execute()
 
@@ -58,7 +70,8 @@ def lose(work: ClaimedShard) -> None:
     key = work.settings.keys.tag(work.shard.requests)
     with work.redis.pipeline(transaction=True) as pipe:
         pipe.hdel(key, f"open:{work.member}")
-        pipe.hset(key, f"lost:{work.member}", work.shard.watermark_ms)
+        until_ms = now_ms() + _TAG_TTL_S * 1000
+        pipe.hset(key, f"lost:{work.member}", f"{work.shard.watermark_ms} {until_ms}")
         pipe.expire(key, _TAG_TTL_S)
         pipe.execute()
 
@@ -122,5 +135,9 @@ def _shard_of(connection: Connection, keys: Keys, member: str) -> Shard | None:
 
 def _tag(fields: Mapping[bytes, bytes]) -> Tag:
     split = [(name.decode().partition(":"), value) for name, value in fields.items()]
-    lost = {member: int(value) for (kind, _, member), value in split if kind == "lost"}
+    # The hash lives for as long as its size is in use.
+    found = {
+        member: map(int, value.split()) for (kind, _, member), value in split if kind == "lost"
+    }
+    lost = {member: since for member, (since, until) in found.items() if until > now_ms()}
     return Tag(open=any(kind == "open" for (kind, _, _), _ in split), lost=lost)

@@ -252,6 +252,37 @@ def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) 
     assert len(creating.control.batches()) == 2
 
 
+def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
+    creating: Creating,
+) -> None:
+    id, other = creating.submit([params("a")]), creating.submit([params("b")])
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    creating.age(id, 3_500_000)
+    assert creating.step(other).countdown_s
+    creating.age(id, 200_000)
+    assert creating.step(other).countdown_s is None
+    assert creating.shard(other).sure
+    assert list(creating.tag(1)) == [f"open:{id}/0".encode()]
+    assert creating.step(id).countdown_s is None
+    assert {creating.owner(batch["id"]) for batch in creating.control.batches()} == {
+        f"{id}/0",
+        f"{other}/0",
+    }
+
+
+def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> None:
+    id = creating.submit([params()])
+    lost_with_twin(creating, id)
+    creating.step(id)
+    keys = creating.desk.settings.keys
+    [(name, value)] = creating.tag(1).items()
+    since, until = map(int, value.split())
+    assert list(tags.tags_of(creating.desk.connection, keys, [1])[1].lost.values()) == [since]
+    creating.desk.connection.hset(keys.tag(1), name, f"{since} {until - 27 * 3_600_000}")
+    assert not tags.tags_of(creating.desk.connection, keys, [1])[1].lost
+
+
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
 def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
     creating: Creating, state: str | None
