@@ -74,7 +74,8 @@ def shards(job: Batch) -> str:
 
 def left(estimate: Estimate) -> str:
     """How much longer it will take, for all that is known."""
-    return f"about {span(estimate.median_s)}, on a bad day {span(estimate.high_s)}"
+    middle, high = span(estimate.median_s), span(estimate.high_s)
+    return f"about {middle}" if middle == high else f"about {middle}, on a bad day {high}"
 
 
 def budget(job: Batch) -> str:
