@@ -145,13 +145,14 @@ class _Counter(Progress):
     while the next line takes hours the last one is shown."""
 
     def __init__(self, *columns: ProgressColumn, total: int | None, done: int = 0) -> None:
-        super().__init__(*columns, console=Console(stderr=True), transient=True)
         self.done = self.lines = done  #: of ``total``; lines, where that counts something else
-        self._task = self.add_task("", total=total, completed=done, lines=done)
+        super().__init__(*columns, console=Console(stderr=True), transient=True)
+        self.add_task("", total=total, completed=done, lines=done)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """What is drawn."""
-        self.update(self._task, completed=self.done, lines=self.lines)
+        for task in self.task_ids:
+            self.update(task, completed=self.done, lines=self.lines)
         return super().get_renderables()
 
 
