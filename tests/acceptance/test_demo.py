@@ -86,9 +86,10 @@ def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) 
 
 def assert_a_batch_is_shown(batch: str) -> None:
     """Its shard's states, its counts, some results and what it cost."""
-    shards = re.findall(r"^shard (\d)  in_progress  msgbatch_\w+", batch, re.M)
-    assert set(shards[:3]) == {"0", "1", "2"}
-    assert len(shards) > 3  # what failed for a passing reason went again
+    # A shard that moves on quickly is not seen in all of its states.
+    shards = re.findall(r"^shard (\d)  collected    msgbatch_\w+", batch, re.M)
+    assert set(shards) >= {"0", "1", "2", "3"}
+    assert "; round 2\n" in batch  # what failed for a passing reason went again
     counts = re.search(
         r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired; in ", batch, re.M
     )
