@@ -25,6 +25,7 @@ class Account:
         self.seen = bytearray(requests)
         self.broken = 0  #: lines that are no results
         self.strangers = 0  #: results of no request of ours
+        self.stranger = ""  #: the wire id of the first of them
         self.doubles = 0  #: further lines of a request that had its own
         self.kinds: Counter[str] = Counter()  #: result type → final lines
         self.errors: Counter[str] = Counter()  #: error type → final lines
@@ -44,6 +45,7 @@ class Account:
             or int(digits) >= self.requests
         ):
             self.strangers += 1
+            self.stranger = self.stranger or custom_id
             return None
         if self.seen[int(digits)]:
             self.doubles += 1

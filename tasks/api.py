@@ -15,6 +15,10 @@ from config.settings import WorkerSettings
 from tasks.refusals import may_pass, retry_after_s
 
 
+class StrangeAnswer(Exception):
+    """The answer is not what the API gives, though its status says that all is well."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiProblem:
     """Why a call got no answer."""
@@ -64,7 +68,20 @@ def problem_of(error: Exception) -> ApiProblem:
             passing=True,
             sent=not isinstance(cause, unsent),
         )
-    return ApiProblem(type="connection_error", message=f"{type(error).__name__}: {error}")
+    if isinstance(error, StrangeAnswer):
+        return ApiProblem(type="strange_answer", message=str(error), passing=True)
+    if isinstance(error, anthropic.AnthropicError):  # no answer: the SDK has nothing to call with
+        words = f"no credentials for the API: {type(error).__name__}: {error}"
+        return ApiProblem(type="authentication_error", message=words)
+    passing = isinstance(error, httpx2.HTTPError)  # while an answer was read
+    return ApiProblem(
+        type="connection_error", message=f"{type(error).__name__}: {error}", passing=passing
+    )
+
+
+def without_credentials(api: anthropic.Anthropic) -> bool:
+    """Whether no call can be made, for want of a key. The SDK raises a plain `TypeError` then."""
+    return api.api_key is None and api.auth_token is None and api.credentials is None
 
 
 def _credentials(settings: WorkerSettings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 from anthropic.types.messages import MessageBatch
 
 from penstock.chunks import CHUNK_BYTES
+from tasks.api import StrangeAnswer
 from tasks.shard import ClaimedShard
 
 BATCHES: Final = "/v1/messages/batches"
@@ -23,16 +24,20 @@ def job_headers(work: ClaimedShard) -> dict[str, str]:
 
 
 def retrieve_batch(api: anthropic.Anthropic, work: ClaimedShard) -> MessageBatch:
-    """The shard's batch as the API shows it."""
-    return api.messages.batches.retrieve(
-        work.shard.batch_id, extra_headers=job_headers(work), timeout=_patience(work)
+    """The shard's batch as the API shows it. Raises `StrangeAnswer`, as `cancel_batch` does."""
+    return _batch(
+        api.messages.batches.retrieve(
+            work.shard.batch_id, extra_headers=job_headers(work), timeout=_patience(work)
+        )
     )
 
 
 def cancel_batch(api: anthropic.Anthropic, work: ClaimedShard) -> MessageBatch:
     """Ask the API to cancel the shard's batch."""
-    return api.messages.batches.cancel(
-        work.shard.batch_id, extra_headers=job_headers(work), timeout=_patience(work)
+    return _batch(
+        api.messages.batches.cancel(
+            work.shard.batch_id, extra_headers=job_headers(work), timeout=_patience(work)
+        )
     )
 
 
@@ -63,6 +68,15 @@ def downloaded_results(api: anthropic.Anthropic, work: ClaimedShard) -> Iterator
     )
     with contextlib.closing(response):
         yield response.iter_bytes(CHUNK_BYTES) if _packed(response) else response.iter_raw()
+
+
+def _batch(answer: Any) -> MessageBatch:
+    """The SDK gives back whatever a gateway says in place of the API, without a word."""
+    if not isinstance(answer, MessageBatch) or not isinstance(
+        getattr(answer, "processing_status", None), str
+    ):
+        raise StrangeAnswer("the answer is no batch")
+    return answer
 
 
 def _patience(work: ClaimedShard) -> httpx2.Timeout:

@@ -27,7 +27,7 @@ from tasks.batch_poll import not_found
 from tasks.draft import Draft, RequestsMissing
 from tasks.lost_results import collect_without
 from tasks.prices import settlement
-from tasks.reconcile import rejected
+from tasks.reconcile import of_earlier, rejected
 from tasks.refusals import wait_s
 from tasks.result_lines import blocks
 from tasks.shard import ClaimedShard
@@ -54,6 +54,10 @@ class _Unusable(Exception):
 
 class _Foreign(Exception):
     """The results belong to another create call."""
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__(nonce)
+        self.nonce = nonce  #: of that call, if it is one of ours
 
 
 class CollectStep:
@@ -87,7 +91,9 @@ class CollectStep:
                 return self._commit(work, draft, account)
         except _Unusable as error:
             return self._refetch(work, str(error))
-        except _Foreign:
+        except _Foreign as error:
+            if error.nonce in shard.lost:
+                return _take_earlier(work, error.nonce)
             return self._reject(work)
 
     def _download(
@@ -108,7 +114,7 @@ class CollectStep:
             for block in blocks(_whole(pieces)):
                 storing.put(sorter.take(block))
                 if account.foreign:
-                    raise _Foreign
+                    raise _Foreign(account.stranger.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.check()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
@@ -219,6 +225,15 @@ class CollectStep:
             message = f"the API has removed the results of {shard.batch_id}"
             return collect_without(work, "results_expired", message, fatal=True)
         return self._refetch(work, "not available yet")
+
+
+def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
+    """The batch is of an earlier call of this shard, which was given up too soon: its results are
+    paid for, and are as good."""
+    # What the later call has made, or will make, is the late twin now.
+    tags.lose(work)
+    work.write(of_earlier(work.shard, nonce))
+    return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
 
 
 def _verify(account: Account, refetches: int) -> None:

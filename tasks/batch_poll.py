@@ -5,6 +5,7 @@ counted and asked for again, for ever, and only a batch that the API does not kn
 """
 
 import random
+from typing import Final
 
 import anthropic
 from anthropic.types.messages import MessageBatch
@@ -18,8 +19,13 @@ from tasks.batch_calls import cancel_batch, retrieve_batch
 from tasks.cadence import next_look_s
 from tasks.keeping import keep_chunks
 from tasks.lost_results import collect_without
+from tasks.refusals import wait_s
 from tasks.shard import ClaimedShard
 from tasks.step import Step
+
+#: So often in a row the API has to say that it does not know a batch of a job that is to be
+#: canceled, some minutes long, before that is believed.
+_NOT_FOUND: Final = 10
 
 
 class PollStep:
@@ -74,11 +80,17 @@ class PollStep:
 
 def not_found(work: ClaimedShard, error: anthropic.NotFoundError) -> Step:
     """What to do when the API does not know the batch (any more): ask somebody."""
-    shard = work.shard
+    settings, shard = work.settings, work.shard.but(failures=work.shard.failures + 1)
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
-    if work.cancel:  # nobody resumes a job that is to be canceled
+    new = now_ms() - shard.created_ms < settings.list_lag_s * 1000
+    # Nobody resumes a job that is to be canceled, and its results are paid for as well.
+    if work.cancel and not new and shard.failures >= _NOT_FOUND:
         return collect_without(work, "batch_not_found", message, fatal=False)
-    work.write(shard.but(failures=shard.failures + 1))
+    work.write(shard)
+    if new or work.cancel:
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        wait = wait_s(shard.failures, None, settings.refusal_max_wait_s, jitter)
+        return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
     return Step(
         pause={"type": "batch_not_found", "message": message},
         park=True,

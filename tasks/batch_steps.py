@@ -13,7 +13,7 @@ import httpx2
 from config.settings import WorkerSettings
 from penstock import names
 from penstock.records import now_ms
-from tasks.api import ApiProblem, problem_of
+from tasks.api import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.batch_collect import CollectStep
 from tasks.batch_create import CreateStep
 from tasks.batch_finish import FinishStep
@@ -24,12 +24,15 @@ from tasks.step import Step
 
 _DAY_MS = 86_400_000
 
+_NO_KEY = ApiProblem(type="authentication_error", message="the workers have no key for the API")
+
 
 class BatchSteps:
     """The steps, with the API they call."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
+        self._api = api
         self._steps = {
             names.BATCH_CREATE: CreateStep(settings, api).run,
             names.BATCH_POLL: PollStep(settings, api).run,
@@ -43,8 +46,12 @@ class BatchSteps:
             return Step(back=True, reason=f"{name} is not due: the shard is {work.shard.state}")
         try:
             return self._steps[name](work)
-        except (anthropic.APIError, httpx2.HTTPError) as error:
+        except (anthropic.AnthropicError, httpx2.HTTPError, StrangeAnswer) as error:
             return self._refused(work, problem_of(error))
+        except TypeError:
+            if not without_credentials(self._api):
+                raise
+            return self._refused(work, _NO_KEY)
 
     def _refused(self, work: ClaimedShard, problem: ApiProblem) -> Step:
         """When to run the step again, or why the job has to wait for somebody."""

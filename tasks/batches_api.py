@@ -14,6 +14,7 @@ import anthropic
 import httpx2
 import orjson
 
+from tasks.api import StrangeAnswer
 from tasks.reconcile import Listed
 from tasks.upload import Upload
 
@@ -25,10 +26,6 @@ _PAGE: Final = 1000
 _NEWEST: Final = 20
 #: How often a list is begun anew because a batch was deleted while it was read.
 _TRIES: Final = 3
-
-
-class StrangeAnswer(Exception):
-    """The answer is not what the API gives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import orjson
 
 from penstock.records import now_ms
 from penstock.shards import Counts
+from tasks import slots
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 
@@ -17,6 +18,7 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
     error = {"type": error_type, "message": message}
     meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
     work.alarm(error_type, message)
+    slots.give_back(work)
     work.advance(
         "collect",
         shard.but(
@@ -27,6 +29,7 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
             instead={"type": "errored", "error": {"type": "error", "error": error}},
         ),
         left=-1,
+        spent="all",  # nobody knows what it was
         **meta,
     )
     return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "error": error_type})

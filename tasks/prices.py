@@ -7,7 +7,7 @@ many requests here. So each kind of token has one price, that of a small request
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 #: Batches cost half of what live calls cost (Anthropic, Message Batches, Pricing).
 BATCH_DISCOUNT: Final = 0.5
@@ -58,10 +58,11 @@ def cost_of(parts: Iterable[tuple[Usage, bool]]) -> dict[str, Any] | None:
     return {"currency": "USD", "batch": paid, "live": whole, "saved": round(whole - paid, 10)}
 
 
-def settlement(usage: Usage, *, live: bool) -> int | None:
-    """What a shard came to, in millionths of a dollar. None: the price of a model is unknown."""
+def settlement(usage: Usage, *, live: bool) -> int | Literal["all"]:
+    """What a shard came to, in millionths of a dollar. ``all``: the price of a model is unknown, so
+    that it counts for all that was reserved; left open, it would hold up the rest for ever."""
     cost = cost_of([(usage, live)])
-    return None if cost is None else math.ceil(round(cost["batch"] * 1_000_000, 6))
+    return "all" if cost is None else math.ceil(round(cost["batch"] * 1_000_000, 6))
 
 
 def bound_usd(weight: Mapping[str, Sequence[int]], *, live: bool) -> float | None:

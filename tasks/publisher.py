@@ -6,7 +6,6 @@ the write script makes that harmless.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -62,13 +61,6 @@ class Publisher:
             asyncio.create_task(self._flush_for_ever()),
             asyncio.create_task(self._renew_for_ever()),
         ]
-
-    async def stop(self) -> None:
-        """Stop; what was not written stays unwritten."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
         """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""

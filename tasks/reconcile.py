@@ -192,6 +192,13 @@ def bound(shard: Shard, batch: Listed, *, sure: bool) -> Shard:
     )
 
 
+def of_earlier(shard: Shard, nonce: str) -> Shard:
+    """The record of a shard whose batch is of a call that was given up: it is as good, and the
+    later call's batch, if there is one, is the superfluous one."""
+    others = dict.fromkeys((*shard.lost, shard.nonce))
+    return shard.but(nonce=nonce, lost=tuple(each for each in others if each != nonce))
+
+
 def rejected(shard: Shard) -> Shard:
     """The record of a shard whose batch turned out to be another's: it is looked for again."""
     return shard.but(

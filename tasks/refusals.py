@@ -14,8 +14,8 @@ from typing import Final
 #: 429s that no waiting cures before somebody changes a limit.
 SPEND_LIMITS: Final = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
-#: Statuses that say "not now".
-PASSING: Final = frozenset({408, 429, 500, 502, 503, 504, 529})
+#: Statuses below 500 that say "not now".
+PASSING: Final = frozenset({408, 409, 429})
 
 #: First wait after a refusal without retry-after; doubled with each further one.
 FIRST_WAIT_S: Final = 1.0
@@ -30,7 +30,8 @@ def may_pass(status: int, error_code: str | None, should_retry: str | None) -> b
         return False
     if should_retry in ("true", "false"):
         return should_retry == "true"
-    return status in PASSING
+    # What stands before the API has statuses of its own, such as 520 to 527.
+    return status in PASSING or status >= 500
 
 
 def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:

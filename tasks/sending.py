@@ -16,7 +16,7 @@ from config.settings import WorkerSettings
 from penstock.chunks import ChunkMissing
 from tasks import money, slots, tags, twins
 from tasks.api import ApiProblem, problem_of
-from tasks.batches_api import BatchesApi, Listing, StrangeAnswer
+from tasks.batches_api import BatchesApi, Listing
 from tasks.reconcile import (
     CLOCK_SLACK_MS,
     DEFINITE,
@@ -59,7 +59,7 @@ class Sender:
                 step_aside(work)
                 return _wait(_TAG_S, "a create call of the same size is out")
             listing = self._listing(work, api)
-        except (anthropic.APIError, httpx2.HTTPError, StrangeAnswer):
+        except Exception:
             step_aside(work)
             raise
         twins.look(work, api, listing)

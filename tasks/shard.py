@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import orjson
 import redis
@@ -125,7 +125,7 @@ class ClaimedShard:
         also: Sequence[Shard] = (),
         event: dict[str, Any] | None = None,
         left: int = 0,
-        spent: int | None = None,
+        spent: int | Literal["all"] | None = None,
         durable: bool = False,
         **meta: Any,
     ) -> None:
@@ -133,8 +133,9 @@ class ClaimedShard:
         is kept. Raises `Fenced`.
 
         ``left`` is added to the shards that are left; ``spent`` settles the shard's reservation, in
-        millionths of a dollar. ``durable``: return when the write is on Redis's disk, where Redis
-        has one; raises `redis.TimeoutError` if that takes too long.
+        millionths of a dollar (``all``: to the most that it could be). ``durable``: return when the
+        write is on Redis's disk, where Redis has one; raises `redis.TimeoutError` if that takes too
+        long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
         args = self._args("hold", event=event, left=left, spent=spent, records=records, meta=meta)
@@ -232,7 +233,7 @@ class ClaimedShard:
         final: str = "",
         pause: dict[str, Any] | None = None,
         left: int = 0,
-        spent: int | None = None,
+        spent: int | Literal["all"] | None = None,
         records: Sequence[Shard] = (),
         meta: dict[str, Any] | None = None,
     ) -> list[Any]:

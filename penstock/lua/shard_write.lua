@@ -11,7 +11,7 @@
 --       7 event's data ('' = none)  8 final state of the job ('' = goes on)
 --       9 why the job is to be paused (JSON; '' = it is not)
 --       10 added to the number of shards left  11 millionths of a dollar that the shard's
---          reservation has come to ('' = leave it)
+--          reservation has come to ('' = leave it, 'all' = what was reserved)
 --       12 '1' if the step has taken account of the job's being canceled
 --       13 count of shard records, then so many pairs of number, record, then field, value of meta
 -- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
@@ -49,8 +49,10 @@ end
 if ARGV[10] ~= '0' then
   redis.call('HINCRBY', KEYS[1], 'left', ARGV[10])
 end
-if ARGV[11] ~= '' and redis.call('HDEL', KEYS[8], 'reserved:' .. ARGV[1]) == 1 then
-  redis.call('HINCRBY', KEYS[8], 'spent', ARGV[11])
+local reserved = ARGV[11] ~= '' and redis.call('HGET', KEYS[8], 'reserved:' .. ARGV[1])
+if reserved then
+  redis.call('HDEL', KEYS[8], 'reserved:' .. ARGV[1])
+  redis.call('HINCRBY', KEYS[8], 'spent', ARGV[11] == 'all' and reserved or ARGV[11])
 end
 local cancel = meta[2] or ''
 if ARGV[9] ~= '' and cancel == '' then

@@ -7,10 +7,8 @@ from typing import Any
 
 import redis
 
-from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.names import lists_of
 from tests.chaos.world import LEASE_S, World, complaints, pause, resume
-
-QUEUES = lists_of(STREAMS_QUEUE, "penstock")
 
 
 class Agent:
@@ -21,6 +19,7 @@ class Agent:
         self._lose = lose
         self._rng = rng
         self._every_s = every_s
+        self._queues = lists_of(world.queue, "penstock")
         self.done: Counter[str] = Counter()
         self.complaints: list[str] = []
         self._stopped = False
@@ -92,7 +91,7 @@ class Agent:
         """Wake-ups vanish from the queue."""
 
         def act(connection: Any) -> int:
-            return sum(bool(connection.rpop(queue)) for queue in QUEUES)
+            return sum(bool(connection.rpop(queue)) for queue in self._queues)
 
         self.done["wake-ups lost"] += await self._on_redis(act)
 
@@ -100,7 +99,9 @@ class Agent:
         """Wake-ups are delivered twice."""
 
         def act(connection: Any) -> int:
-            messages = [(queue, m) for queue in QUEUES for m in connection.lrange(queue, 0, 5)]
+            messages = [
+                (queue, m) for queue in self._queues for m in connection.lrange(queue, 0, 5)
+            ]
             for queue, message in messages:
                 connection.lpush(queue, message)
             return len(messages)

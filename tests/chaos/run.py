@@ -4,7 +4,6 @@
 streams workers. Exit code 0 says that nothing was lost, doubled or hung.
 """
 
-import argparse
 import asyncio
 import json
 import sys
@@ -12,7 +11,6 @@ import time
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,6 +20,7 @@ from penstock.errors import PenstockError
 from penstock.keys import Keys, RequestKeys
 from tests.chaos import plans
 from tests.chaos.agent import Agent
+from tests.chaos.command import keep_logs, options_of, say, verdict
 from tests.chaos.ear import Ear
 from tests.chaos.plans import Plan
 from tests.chaos.readers import AWAY, Habits, Reader
@@ -220,41 +219,21 @@ class Run:
                 )
 
 
-def say(line: str) -> None:
-    """Print, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def run(options: Options) -> Tally:
     """Run it, and keep the workers' logs if that was asked for."""
     with World(options.workers) as world:
         tally = asyncio.run(Run(world, options).go())
         if options.keep and tally.faults:
-            Path(options.keep).mkdir(parents=True, exist_ok=True)
-            for worker in [*world.workers, *world.coming]:
-                target = Path(options.keep) / f"{worker.name}.log"
-                target.write_text(worker.log.read_text(errors="replace"))
+            keep_logs(world, options.keep)
     return tally
 
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
-    defaults = Options()
-    for name in Options.__dataclass_fields__:
-        default = getattr(defaults, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    asked = vars(parser.parse_args())
-    asked["seed"] = asked["seed"] or int(time.time())
-    options = Options(**asked)
-    say(str(options))
+    options = options_of(Options(), "tests.chaos.run", __doc__)
     tally = run(options)
     say(tally.show())
-    for fault in tally.faults:
-        say(f"WRONG {fault}")
-    say(f"seed {options.seed}: {'WRONG' if tally.faults else 'nothing lost, doubled or hung'}")
-    return 1 if tally.faults else 0
+    return verdict(tally.faults, options.seed, "nothing lost, doubled or hung")
 
 
 if __name__ == "__main__":

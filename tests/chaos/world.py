@@ -5,10 +5,13 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from penstock.embedded import EmbeddedRedis
+from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
 from penstock.processes import free_port
 from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from tests.chaos import points
 
 LEASE_S = 1.5
 
@@ -16,17 +19,21 @@ LEASE_S = 1.5
 class World:
     """Everything that runs. A context manager."""
 
+    queue = STREAMS_QUEUE
+    simulator_options: tuple[str, ...] = ()
+    worker_options: tuple[str, ...] = ()
+
     def __init__(self, workers: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
         self._port = free_port()
         self.redis = EmbeddedRedis(folder=self._folder, port=self._port)
-        self.simulator = SimulatorProcess()
+        self.simulator = SimulatorProcess(*self.simulator_options)
         self._count = workers
         self._started = 0
         self.workers: list[WorkerProcess] = []  #: those that may be hurt
         self.coming: list[WorkerProcess] = []  #: those that are not ready yet
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         self.redis.start()
         self.simulator.start()
         for _ in range(self._count):
@@ -66,8 +73,12 @@ class World:
     def launch(self) -> None:
         """Start another worker without waiting for it."""
         self._started += 1
-        name = f"streams-{self._started}"
-        worker = WorkerProcess("streams", env=self.environment, name=name)
+        worker = WorkerProcess(
+            self.queue,
+            *self.worker_options,
+            env=self.environment,
+            name=f"{self.queue}-{self._started}",
+        )
         self.coming.append(worker.launch())
 
     def welcome(self) -> None:
@@ -99,6 +110,44 @@ class World:
             with contextlib.suppress(OSError):
                 found += complaints(worker.log.read_text(errors="replace"))
         return found
+
+
+class BatchWorld(World):
+    """The same with batch workers, which die where `tests.chaos.points` has a ticket."""
+
+    queue = BATCHES_QUEUE
+    simulator_options = ("--batch-seconds", "0.4")
+    worker_options = ("--include", "tests.chaos.points")
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.tickets, self.points = self._folder / "tickets", self._folder / "points"
+        for folder in (self.tickets, self.points):
+            folder.mkdir()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Times as short as the simulator's."""
+        return {
+            **super().environment,
+            "PENSTOCK_POLL_MIN_S": "0.2",
+            "PENSTOCK_REAPER_WAIT_S": "1",
+            "PENSTOCK_UPLOAD_TIMEOUT_S": "3",
+            "PENSTOCK_CREATE_QUARANTINE_S": "2",
+            "PENSTOCK_LIST_LAG_S": "0.5",
+            "PENSTOCK_BATCHES_CONCURRENCY": "12",
+            points.TICKETS: str(self.tickets),
+            points.POINTS: str(self.points),
+        }
+
+    def replace_the_dead(self) -> int:
+        """Start a worker for each that has died; returns how many had."""
+        self.welcome()
+        dead = [worker for worker in self.workers if not worker.alive]
+        for worker in dead:
+            self.bury(worker)
+            self.launch()
+        return len(dead)
 
 
 def complaints(log: str) -> list[str]:

@@ -2,8 +2,7 @@
 
 import json
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,14 +74,6 @@ def delete(control: Control, batch_id: str) -> None:
     """Delete a batch that has ended."""
     url = f"{control.base_url}/v1/messages/batches/{batch_id}"
     call("DELETE", url).raise_for_status()
-
-
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
-    """Return as soon as a condition holds; fails the test when it never does."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @contextmanager

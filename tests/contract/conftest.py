@@ -8,6 +8,8 @@ from penstock.embedded import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tests.contract.creating import Creating
+from tests.contract.held import Held
+from tests.contract.jobs import Desk, params
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,11 @@ def creating(penstock_redis: EmbeddedRedis, quiet_simulator: Control) -> Iterato
     creating = Creating(penstock_redis, quiet_simulator)
     yield creating
     creating.close()
+
+
+@pytest.fixture
+def held(penstock_redis: EmbeddedRedis) -> Iterator[Held]:
+    """Shard 0 of a job, for the scripts of its claim."""
+    desk = Desk(penstock_redis)
+    yield Held(desk, desk.submit([params()]))
+    desk.close()

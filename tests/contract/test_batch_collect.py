@@ -9,8 +9,10 @@ import pytest
 
 from penstock import events
 from penstock.embedded import EmbeddedRedis
+from penstock.records import now_ms
 from penstock.shards import Counts
 from penstock.simulator.control import Control
+from tasks.tags import tags_of
 from tests.contract.batch_stage import NONCE, BatchStage, StagedJob
 
 
@@ -282,6 +284,21 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     assert job.chunks() == {"requests-0", "ids-0"}
 
 
+def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
+    job = stage.submit("a", "b")
+    job.send(nonce="zzzzzzzzzzzz", sure=False)
+    job.put(job.shard().but(lost=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
+    assert job.collect().back
+    assert job.shard().step == "penstock.batch.collect"
+    job.collect()
+    shard = job.shard()
+    assert (shard.state, shard.nonce, shard.rejected) == ("collected", "zzzzzzzzzzzz", ())
+    assert shard.lost == ("yyyyyyyyyyyy", NONCE)
+    assert sorted(job.results()) == ["r-0", "r-1"]
+    # The batch of the later call, should it appear, is known for a twin.
+    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].lost) == [f"{job.id}/0"]
+
+
 def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
     stage: BatchStage,
 ) -> None:
@@ -315,8 +332,10 @@ def test_results_that_are_late_are_asked_for_again(stage: BatchStage) -> None:
 def test_results_that_the_api_has_removed_end_the_job_as_failed(stage: BatchStage) -> None:
     job = stage.sent("a", "b")
     stage.control.archive_batch(job.shard().batch_id)
+    stage.redis.hset(job.keys.money, mapping={"cap": 100, "reserved:0": 60})
     job.collect()
     shard = job.shard()
+    assert job.stage.redis.hgetall(job.keys.money) == {b"cap": b"100", b"spent": b"60"}
     assert shard.state == "collected"
     assert shard.instead is not None
     assert shard.instead["error"]["error"]["type"] == "results_expired"
@@ -331,11 +350,13 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     job = stage.sent("a")
     job.poll()
     stage.api.messages.batches.delete(job.shard().batch_id)
+    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
     step = job.collect()
     assert step.park
     assert step.pause is not None
     assert step.pause["type"] == "batch_not_found"
     job.cancel()
+    job.put(job.shard().but(failures=9))
     job.collect()
     assert job.shard().state == "collected"
     assert job.finish().ended

@@ -2,8 +2,10 @@
 
 import itertools
 import threading
+from typing import Any
 
 import anthropic
+import httpx2
 import orjson
 import pytest
 
@@ -125,6 +127,29 @@ def test_a_refusal_for_good_pauses_the_job_for_one_reason(creating: Creating, st
     creating.dispatch(id, 0)
     creating.dispatch(id, 1)
     assert len(creating.control.batches()) == 2
+
+
+def test_without_a_key_the_job_is_paused(creating: Creating, monkeypatch: Any) -> None:
+    id = creating.submit([params()])
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with anthropic.Anthropic(base_url=creating.control.base_url, max_retries=0) as api:
+        assert api.api_key is None
+        assert creating.dispatch(id, api=api).park
+    paused = orjson.loads(creating.meta(id, "paused"))
+    assert (paused["type"], "no key" in paused["message"]) == ("authentication_error", True)
+    creating.assert_holds_nothing(id)
+
+
+def test_a_page_in_place_of_the_list_is_no_reason_to_stop(creating: Creating) -> None:
+    id = creating.submit([params()])
+    page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
+    with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
+        for failures in (1, 2):
+            step = creating.dispatch(id, api=api)
+            assert "strange_answer" in step.reason
+            assert creating.shard(id).failures == failures
+    assert creating.meta(id, "paused") is None
+    creating.assert_holds_nothing(id)
 
 
 def test_a_connection_that_is_refused_sent_nothing(creating: Creating) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import anthropic
+import httpx2
 import orjson
 import pytest
 
@@ -9,6 +11,7 @@ from penstock import names
 from penstock.embedded import EmbeddedRedis
 from penstock.records import now_ms
 from penstock.simulator.control import Control
+from tasks.batch_steps import BatchSteps
 from tests.contract.batch_stage import BatchStage
 
 
@@ -57,6 +60,17 @@ def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
     assert job.shard().failures == 0
 
 
+def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
+    with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
+        steps = BatchSteps(stage.settings, api)
+        with job.claimed() as work:
+            step = steps.run(names.BATCH_POLL, work)
+    assert "strange_answer" in step.reason
+    assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
+
+
 def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
@@ -72,15 +86,31 @@ def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
 def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) -> None:
     job = stage.submit("a")
     job.bind(0, "msgbatch_gone")
+    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
     step = job.poll()
     assert step.park
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
     job.cancel()
+    # Nobody resumes it now, but to believe it at once could lose what is paid for.
+    for _ in range(8):
+        assert job.poll().countdown_s
     job.poll()
     assert job.shard().state == "collected"
+    assert stage.redis.hlen(stage.settings.keys.slots) == 0
     assert job.shard().instead is not None
     assert job.finish().ended
     assert job.meta("state") == "done" or job.meta("state") == "canceled"
+
+
+def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    job.bind(0, "msgbatch_new")
+    job.cancel()
+    job.put(job.shard().but(failures=20))
+    step = job.poll()
+    assert step.countdown_s
+    assert job.shard().state == "in_progress"
+    assert job.meta("paused") == ""
 
 
 def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: BatchStage) -> None:

@@ -1,8 +1,11 @@
 """The canary over a real Redis and the simulator: live calls first, the bulk behind them."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
+import httpx2
 import orjson
 import pytest
 
@@ -131,6 +134,25 @@ def test_a_refusal_for_the_moment_waits_and_repeats_only_what_has_no_answer(
     assert creating.shard(id).counts.succeeded == 3
     assert calls(creating) == 4
     assert all(each == {"batch": 0, "live": 1} for each in creating.control.paid().values())
+
+
+def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creating) -> None:
+    id = submit(creating, "a", "b", "c", "d")
+    told = threading.Event()
+    answered = orjson.loads(b'{"type":"message","role":"assistant","model":"m","content":[]}')
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if orjson.loads(request.read())["messages"][0]["content"] == "b":
+            told.set()
+            return httpx2.Response(200, html="<html>Log in</html>")
+        assert told.wait(30)
+        return httpx2.Response(200, json=answered)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+        step = creating.dispatch(id, api=api)
+    assert "strange_answer" in step.reason
+    assert creating.shard(id).counts.succeeded == 3
 
 
 def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
-from tests.contract.batch_api import call, create, delete, ended, get, lines, listed, wait_until
+from penstock.testing import wait_until
+from tests.contract.batch_api import call, create, delete, ended, get, lines, listed
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
-from tests.contract.batch_api import call, create, ended, lines, raw_results, results, wait_until
+from penstock.testing import wait_until
+from tests.contract.batch_api import call, create, ended, lines, raw_results, results
 
 TEXTS = (
     "plain",

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from config.settings import WorkerSettings
-from tasks.api import ApiProblem, async_client, problem_of, sync_client
+from tasks.api import ApiProblem, StrangeAnswer, async_client, problem_of, sync_client
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 SECRET = "xyzzy-the-secret"
@@ -107,6 +107,17 @@ def test_an_unexpected_error_is_taken_for_sent_and_final() -> None:
     problem = problem_of(ValueError("odd"))
     assert problem.sent
     assert not problem.passing
+
+
+def test_an_answer_that_is_not_the_apis_may_be_another_one_next_time() -> None:
+    assert problem_of(StrangeAnswer("odd")).passing
+    assert problem_of(httpx2.ReadError("cut")).passing
+
+
+def test_credentials_that_cannot_be_had_are_for_somebody_to_see_to() -> None:
+    problem = problem_of(anthropic.CredentialsError("no such profile"))
+    assert (problem.type, problem.passing) == ("authentication_error", False)
+    assert "no such profile" in problem.message
 
 
 async def closed(client: anthropic.AsyncAnthropic) -> int:

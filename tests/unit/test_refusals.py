@@ -20,6 +20,8 @@ from tasks.refusals import LONGEST_RETRY_AFTER_S, may_pass, retry_after_s, wait_
         (503, None, None, True),
         (504, None, None, True),
         (408, None, None, True),
+        (409, None, None, True),
+        (520, None, None, True),
         (400, None, None, False),
         (401, None, None, False),
         (402, None, None, False),

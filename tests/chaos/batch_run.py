@@ -1,0 +1,252 @@
+"""Kill a batch worker at every point of a job's life, and count every line and every cent.
+
+``python -m tests.chaos.batch_run --times 20`` first runs jobs in peace, which tells what points
+there are (`tests.chaos.points`); then, for each of them and so many times, a worker dies there by
+SIGKILL while jobs run, a part of whose create calls loses its answer. The simulator's own account
+of what was paid for is the judge. ``--trouble`` runs jobs under random trouble instead: killed,
+frozen and terminated workers, a Redis that is killed or stands still, messages lost and doubled.
+"""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from penstock.client import Client
+from penstock.errors import NotEnded, PenstockError
+from penstock.simulator.control import Control
+from tests.chaos.agent import Agent
+from tests.chaos.batch_jobs import JobPlan, job_plan, judge_job, judge_payment
+from tests.chaos.command import keep_logs, options_of, say, verdict
+from tests.chaos.readers import AWAY
+from tests.chaos.world import BatchWorld
+
+#: Create calls that lose their answer, some before and some after the batch was made.
+_CREATE_FAULTS: tuple[dict[str, Any], ...] = (
+    {"commit_then_drop": True},
+    {"commit_then_drop": True, "reset": True},
+    {"commit_then_status": 529},
+    {"drop_before_commit": True},
+    {"drop_before_commit": True, "commit_after_s": 0.7},
+    {"status": 429, "retry_after": 0.3, "path": "/v1/messages/batches", "method": "POST"},
+)
+#: Downloads that break off, or have lines too few and too many.
+_RESULTS_FAULTS: tuple[dict[str, Any], ...] = (
+    {"results_cut": 700},
+    {"results_end": 2},
+    {"results_skip": 0},
+    {"results_double": 0},
+    {"results_foreign": 1},
+    {"results_lag": True},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How much, and for how long."""
+
+    times: int = 20  #: kills at each point
+    seed: int = 0
+    workers: int = 3
+    at_once: int = 12  #: jobs
+    trouble: int = 0  #: run so many jobs under random trouble instead
+    only: str = ""  #: only points whose name contains this
+    points: int = 0  #: at most so many points, drawn at random; 0: all
+    patience_s: float = 120.0  #: a job that has not ended after this counts as hung
+    minutes: float = 30.0  #: no further job is begun after this
+    keep: str = ""  #: folder for the workers' logs
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+
+    def wrong(self, text: str) -> None:
+        """Note a fault, and say it at once."""
+        self.faults.append(text)
+        say(f"WRONG {text}")
+
+
+class Run:
+    """One run over a world."""
+
+    def __init__(self, world: BatchWorld, options: Options) -> None:
+        self._world = world
+        self._options = options
+        self._rng = Random(options.seed)
+        self._client = Client(world.redis.url, redis_timeout_s=4.0)
+        self._control = Control(world.simulator.url)
+        self._jobs = 0
+        self._until = time.monotonic() + options.minutes * 60
+        self.tally = Tally()
+
+    async def go(self) -> Tally:
+        """Run it all."""
+        try:
+            if self._options.trouble:
+                await self._trouble()
+            else:
+                await self._kills()
+        finally:
+            self._client.close()
+        for line in Counter(self._world.complaints()):
+            self.tally.wrong(f"in a worker's log: {line}")
+        return self.tally
+
+    async def _kills(self) -> None:
+        await self._batch_of_jobs(max(4, self._options.at_once // 2))
+        points = self._points()
+        say(f"{len(points)} points")
+        tickets = Counter(dict.fromkeys(points, self._options.times))
+        while tickets and time.monotonic() < self._until:
+            # One ticket for a point at a time, of those first that have most left.
+            batch = [name for name, _ in tickets.most_common(self._options.workers * 4)]
+            tickets = +(tickets - Counter(batch))
+            for name in batch:
+                (self._world.tickets / name).write_text(str(self._rng.choice((0, 0, 1, 2, 5))))
+            await self._batch_of_jobs(self._options.at_once)
+            for name in batch:
+                left = self._world.tickets / name
+                used = not left.exists()
+                left.unlink(missing_ok=True)
+                self.tally.kills[name] += used
+            say(f"{self.tally.counts['jobs']} jobs, {self.tally.kills.total()} kills")
+        self.tally.counts["points"] = len(points)
+        self.tally.counts["points at which a worker died"] = len(+self.tally.kills)
+
+    def _points(self) -> list[str]:
+        names = sorted(path.name for path in self._world.points.iterdir())
+        names = [name for name in names if self._options.only in name]
+        count = self._options.points
+        return self._rng.sample(names, count) if 0 < count < len(names) else names
+
+    async def _trouble(self) -> None:
+        agent = Agent(self._world, Random(self._options.seed + 1), every_s=1.5, lose=0)
+        chaos = asyncio.create_task(agent.run())
+        left = self._options.trouble
+        while left > 0 and time.monotonic() < self._until:
+            count = min(left, self._options.at_once)
+            await self._batch_of_jobs(count)
+            left -= count
+            say(f"{self.tally.counts['jobs']} jobs")
+        agent.stop()
+        await chaos
+        self.tally.counts.update(agent.done)
+        for line in Counter(agent.complaints):
+            self.tally.wrong(f"in a worker's log: {line}")
+
+    async def _batch_of_jobs(self, count: int) -> None:
+        """Run jobs to their end, with new workers for those that die."""
+        plans = [self._plan() for _ in range(count)]
+        self._api_trouble()
+        nurse = asyncio.create_task(self._replace_the_dead())
+        jobs = [asyncio.create_task(self._job(plan)) for plan in plans]
+        await asyncio.gather(*jobs)
+        nurse.cancel()
+        with suppress(asyncio.CancelledError):
+            await nurse
+        paid = await asyncio.to_thread(self._control.paid)
+        for plan in plans:
+            for fault in judge_payment(plan, paid):
+                self.tally.wrong(fault)
+            self.tally.counts["requests"] += len(plan.requests)
+        self.tally.counts["requests paid"] += sum(sum(each.values()) for each in paid.values())
+        await asyncio.to_thread(self._control.reset)
+
+    def _plan(self) -> JobPlan:
+        self._jobs += 1
+        return job_plan(self._rng, self._jobs)
+
+    def _api_trouble(self) -> None:
+        """Create calls that lose their answer, some before and some after they were accepted."""
+        for fault in _CREATE_FAULTS:
+            self._control.fault(**fault, after=self._rng.randrange(4))
+        for fault in _RESULTS_FAULTS:
+            self._control.fault(**fault, after=self._rng.randrange(6))
+
+    async def _job(self, plan: JobPlan) -> None:
+        try:
+            id = await self._submit(plan)
+            state = await self._ended(id)
+            lines = await self._results(id)
+        except TimeoutError as error:
+            self.tally.wrong(f"job {plan.number}: {error}")
+            return
+        faults = judge_job(plan, state, lines)
+        for fault in faults:
+            self.tally.wrong(f"job {plan.number} {id}: {fault}")
+        self.tally.counts["jobs"] += 1
+        await self._insist(lambda: self._client.messages.batches.delete(id))
+
+    async def _submit(self, plan: JobPlan) -> str:
+        def create() -> str:
+            batches = self._client.messages.batches
+            return batches.create(requests=plan.requests, shard_requests=plan.shard_requests).id
+
+        return str(await self._insist(create))
+
+    async def _ended(self, id: str) -> str:
+        deadline = time.monotonic() + self._options.patience_s
+        while time.monotonic() < deadline:
+            job = await self._insist(lambda: self._client.messages.batches.retrieve(id))
+            if job.paused:
+                self.tally.wrong(f"{id} is paused: {job.paused}")
+                await self._insist(lambda: self._client.messages.batches.resume(id))
+            if job.state.ended:
+                return str(job.state)
+            await asyncio.sleep(0.2)
+        job = await self._insist(lambda: self._client.messages.batches.retrieve(id))
+        raise TimeoutError(f"{id} hangs: {[(s.number, s.state) for s in job.shards]}")
+
+    async def _results(self, id: str) -> list[bytes]:
+        found: list[bytes] = await self._insist(
+            lambda: list(self._client.messages.batches.result_lines(id))
+        )
+        return found
+
+    async def _insist(self, act: Any) -> Any:
+        """Do it as soon as Redis allows."""
+        while True:
+            try:
+                return await asyncio.to_thread(act)
+            except NotEnded:
+                raise
+            except (PenstockError, *AWAY):
+                await asyncio.sleep(0.3)
+
+    async def _replace_the_dead(self) -> None:
+        while True:
+            self.tally.counts["workers that died"] += self._world.replace_the_dead()
+            await asyncio.sleep(0.2)
+
+
+def run(options: Options) -> Tally:
+    """Run it, and keep the workers' logs if that was asked for."""
+    with BatchWorld(options.workers) as world:
+        tally = asyncio.run(Run(world, options).go())
+        if options.keep and tally.faults:
+            keep_logs(world, options.keep)
+    return tally
+
+
+def main() -> int:
+    """The command."""
+    options = options_of(Options(), "tests.chaos.batch_run", __doc__)
+    tally = run(options)
+    for name, count in sorted(tally.kills.items()):
+        say(f"{count:>9,}  killed at: {name}")
+    for name, count in sorted(tally.counts.items()):
+        say(f"{count:>9,}  {name}")
+    return verdict(tally.faults, options.seed, "every line once, every request paid once")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
