@@ -99,7 +99,7 @@ def table(job: Batch, *, rows: int | None = SHOWN) -> Iterator[str]:
         yield (
             f"{shard.number:>7}  {shard.state:<11}  {shard.requests:>8,}  "
             f"{shard.batch_id or '-':<30}  {fate(shard)}"
-        )
+        ).rstrip()
     if len(shown) < len(job.shards):
         yield f"{'':>7}  … and {len(job.shards) - len(shown):,} more (--all)"
 
