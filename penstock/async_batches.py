@@ -109,12 +109,14 @@ class AsyncBatches:
         records = self._sync._records
         with translated(self._settings):
             job = await asyncio.to_thread(records.read, id)
+            cursor = Cursor(0, job.record.n)
             tell(batch := Batch.of(job))
             while not job.state.ended:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                source = self.events(id, after=Cursor(0, job.record.n), timeout=left)
+                source = self.events(id, after=cursor, timeout=left)
                 async with aclosing(source) as found:
                     async for event in found:
+                        cursor = event.cursor  # the record may be ahead of it
                         job = await asyncio.to_thread(records.after, job, event)
                         tell(batch := Batch.of(job))
                         if deadline is not None or job.state.ended:

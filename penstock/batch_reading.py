@@ -93,10 +93,12 @@ class BatchReading:
         tell = on_progress or (lambda _: None)
         with translated(self._settings):
             job = self._records.read(id)
+            cursor = Cursor(0, job.record.n)
             tell(batch := Batch.of(job))
             while not job.state.ended:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                for event in self.events(id, after=Cursor(0, job.record.n), timeout=left):
+                for event in self.events(id, after=cursor, timeout=left):
+                    cursor = event.cursor  # the record may be ahead of it
                     job = self._records.after(job, event)
                     tell(batch := Batch.of(job))
                     if deadline is not None or job.state.ended:

@@ -92,10 +92,12 @@ class JobRecords:
         return Shard.parse(raw)
 
     def after(self, job: Job, event: Event) -> Job:
-        """The job as it is now, behind one more of its events. Raises `NotFound`.
+        """The job behind one more of its events. Raises `NotFound`.
 
         Only the event's shard can have changed, or been divided; a job of ten thousand shards is
-        not read as a whole for each event.
+        not read as a whole for each event. The record is that of this moment and may be ahead of
+        the event. Where it says that the job has ended, so have all its shards: no further event
+        will be waited for.
         """
         number = event.data.get("shard")
         if event.type in _WHOLE or not isinstance(number, int | None):
@@ -109,6 +111,8 @@ class JobRecords:
                 pipe.hmget(keys.shards, number, following)
             raw, money, *found = pipe.execute()
         record = Record.parse(job.id, raw)
+        if record.state.ended:
+            return self.read(job.id)
         fresh = [Shard.parse(shard) for shard in (found[0] if found else ()) if shard]
         shards = {shard.number: shard for shard in (*job.shards, *fresh)}
         return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))

@@ -10,7 +10,7 @@ from penstock.cli.facts import SHOWN, facts, table, why
 from penstock.cli.failure import INTERRUPTED, Failure
 from penstock.cli.fetching import results
 from penstock.cli.jobs import job_of
-from penstock.cli.output import note, outcome, price, some, write_line
+from penstock.cli.output import money, note, outcome, price, some, write_line
 from penstock.cli.watching import bytes_read, watched
 from penstock.client import Client
 from penstock.errors import InvalidRequest
@@ -130,6 +130,8 @@ def resume(id: str, max_cost: float | None) -> None:
         if before.state.ended:
             raise Failure(f"{id} has ended: {before.state}")
         client.messages.batches.resume(id, who="command line", max_cost_usd=max_cost)
+    if max_cost is not None:
+        note(f"{id} may cost {money(max_cost)} USD now")
     if before.paused is None:
         note(f"{id} was not paused")
         return
@@ -189,5 +191,12 @@ def _requests(lines: Iterator[bytes]) -> Iterator[object]:
         try:
             yield orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            problem = f"is not JSON: {error.msg}, column {error.colno}"
-            raise InvalidRequest(problem, line=number) from None
+            raise InvalidRequest(f"is not JSON: {_words(error)}", line=number) from None
+
+
+def _words(error: orjson.JSONDecodeError) -> str:
+    if "UTF-8" in error.msg:
+        return "not UTF-8 text"
+    if error.msg == "unexpected end of data":
+        return "it ends too early; each request has to be one line"
+    return f"{error.msg}, column {error.colno}"

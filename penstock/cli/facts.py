@@ -74,7 +74,8 @@ def shards(job: Batch) -> str:
 
 def left(estimate: Estimate) -> str:
     """How much longer it will take, for all that is known."""
-    return f"about {span(estimate.median_s)}, on a bad day {span(estimate.high_s)}"
+    middle, high = span(estimate.median_s), span(estimate.high_s)
+    return f"about {middle}" if middle == high else f"about {middle}, on a bad day {high}"
 
 
 def budget(job: Batch) -> str:
@@ -98,7 +99,7 @@ def table(job: Batch, *, rows: int | None = SHOWN) -> Iterator[str]:
         yield (
             f"{shard.number:>7}  {shard.state:<11}  {shard.requests:>8,}  "
             f"{shard.batch_id or '-':<30}  {fate(shard)}"
-        )
+        ).rstrip()
     if len(shown) < len(job.shards):
         yield f"{'':>7}  … and {len(job.shards) - len(shown):,} more (--all)"
 

@@ -86,9 +86,11 @@ def _check(output: Path | None, *, resume: bool, parquet: bool) -> None:
         raise click.UsageError("a Parquet file cannot be gone on with: leave --resume out")
 
 
-def _again(id: str, path: Path, order: str) -> str:
+def _again(id: str, path: Path, order: str, *, live: bool) -> str:
     """The command that goes on with what is kept."""
     chosen = "" if order == "completed" else f" --order {order}"
+    if live:
+        chosen += " --wait"
     return f"penstock batch results {id} -o {path}{chosen} --resume"
 
 
@@ -107,7 +109,7 @@ def _write_lines(
         except BaseException:
             if file.lines:
                 kept = f"{some(file.lines, 'result')} kept in {file.path}"
-                note(f"{kept}; to go on: {_again(job.id, path, order)}")
+                note(f"{kept}; to go on: {_again(job.id, path, order, live=live)}")
             raise
         return file.lines
 

@@ -98,7 +98,8 @@ class Table:
         passed_s = time.monotonic() - self._estimated_at
         middle, high = self._estimate.median_s - passed_s, self._estimate.high_s - passed_s
         if middle > 0:
-            yield f"about {span(middle)} left (bad day: {span(high)})"
+            bad_day = f" (bad day: {span(high)})" if span(high) != span(middle) else ""
+            yield f"about {span(middle)} left{bad_day}"
         elif high > 0:
             yield f"up to {span(high)} left"
 

@@ -99,7 +99,9 @@ def price(cost: Mapping[str, Any] | None) -> str:
     """What a batch cost beside what it would have cost live."""
     if not cost:
         return "unknown: no price is known for this model"
-    saved = 1 - cost["batch"] / cost["live"] if cost["live"] else 0
+    if not cost["live"]:
+        return f"{money(cost['batch'])} {cost['currency']}"
+    saved = 1 - cost["batch"] / cost["live"]
     return (
         f"{money(cost['batch'])} {cost['currency']}; "
         f"live it would be {money(cost['live'])} ({saved:.0%} saved)"

@@ -125,7 +125,6 @@ class Show:
         _title(4, "What Flower has seen")
         for task in sorted(self._ended_tasks(), key=lambda task: task["received"] or 0):
             say(f"{task['name']:<24}{task['state'].lower():<10}{_facts(task)}")
-        say(f"\nin a browser: {self.flower_url}")
 
     def _ended_tasks(self) -> list[dict[str, Any]]:
         """The tasks that Flower knows of, when it knows the end of each of ours."""

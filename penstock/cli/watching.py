@@ -3,17 +3,17 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Protocol, Self
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TaskID,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -117,8 +117,8 @@ def bytes_read(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
         DownloadColumn(),
         TextColumn("{task.fields[lines]:,} requests"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _advancing(file, progress, progress.add_task("", total=_size(file), lines=0))
+    with _Counter(*columns, total=_size(file)) as counter:
+        yield _advancing(file, counter)
 
 
 @contextmanager
@@ -136,30 +136,34 @@ def lines_written(
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _counted(lines, progress, progress.add_task("", total=total, completed=done), done)
+    with _Counter(*columns, total=total, done=done) as counter:
+        yield _counted(lines, counter, done)
 
 
-def _counted(
-    lines: Iterator[bytes], progress: Progress, task: TaskID, done: int
-) -> Iterator[bytes]:
-    due = 0.0
-    for number, line in enumerate(lines, start=done + 1):
-        if time.monotonic() >= due:
-            due = time.monotonic() + 0.1
-            progress.update(task, completed=number)
+class _Counter(Progress):
+    """A bar that looks up how far it is whenever it is drawn: counting costs next to nothing, and
+    while the next line takes hours the last one is shown."""
+
+    def __init__(self, *columns: ProgressColumn, total: int | None, done: int = 0) -> None:
+        self.done = self.lines = done  #: of ``total``; lines, where that counts something else
+        super().__init__(*columns, console=Console(stderr=True), transient=True)
+        self.add_task("", total=total, completed=done, lines=done)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        for task in self.task_ids:
+            self.update(task, completed=self.done, lines=self.lines)
+        return super().get_renderables()
+
+
+def _counted(lines: Iterator[bytes], counter: _Counter, done: int) -> Iterator[bytes]:
+    for counter.done, line in enumerate(lines, start=done + 1):
         yield line
 
 
-def _advancing(file: IO[bytes], progress: Progress, task: TaskID) -> Iterator[bytes]:
-    read = 0
-    due = time.monotonic()
-    for number, line in enumerate(file, start=1):
-        read += len(line)
-        # An update takes as long as twenty lines do.
-        if time.monotonic() >= due:
-            due = time.monotonic() + 0.1
-            progress.update(task, completed=read, lines=number)
+def _advancing(file: IO[bytes], counter: _Counter) -> Iterator[bytes]:
+    for counter.lines, line in enumerate(file, start=1):
+        counter.done += len(line)
         yield line
 
 

@@ -72,8 +72,9 @@ def test_submit_reads_stdin_and_forgives_empty_lines_at_the_end(
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
-        ('{"custom_id": "q-9", \n', "penstock: line 6: is not JSON: "),
-        ("\xff\n", "penstock: line 6: is not JSON: "),
+        ('{"custom_id": "q-9", \n', "penstock: line 6: is not JSON: it ends too early"),
+        ("\xff\n", "penstock: line 6: is not JSON: not UTF-8 text\n"),
+        ("{'a': 1}\n", "penstock: line 6: is not JSON: unexpected character"),
         ("[1]\n", "penstock: line 6: must be an object, not list\n"),
         ('\n{"custom_id": "q-9"}\n', "penstock: line 6: is empty\n"),
         ('{"custom_id": "q 9"}\n', "penstock: line 6: custom_id: 'q 9' must be 1 to 64 "),

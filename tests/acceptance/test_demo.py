@@ -81,14 +81,15 @@ def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) 
     succeeded = re.findall(r"^(penstock\.\S+) +success ", flower, re.M)
     assert succeeded[:2] == [STREAM, STREAM]
     assert set(succeeded[2:]) == set(BATCH_STEPS)
-    assert f"in a browser: {parts['flower']}\n" in flower
     assert_nothing_is_left(tmp_path, shown)
 
 
 def assert_a_batch_is_shown(batch: str) -> None:
     """Its shard's states, its counts, some results and what it cost."""
-    shards = re.findall(r"^shard (\d)  in_progress  msgbatch_\w+", batch, re.M)
-    assert {"0", "1", "2", "3"} < set(shards)  # what failed for a passing reason went again
+    # A shard that moves on quickly is not seen in all of its states.
+    shards = re.findall(r"^shard (\d)  collected    msgbatch_\w+", batch, re.M)
+    assert set(shards) >= {"0", "1", "2", "3"}
+    assert "; round 2\n" in batch  # what failed for a passing reason went again
     counts = re.search(
         r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired; in ", batch, re.M
     )

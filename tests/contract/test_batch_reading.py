@@ -249,6 +249,27 @@ def test_waiting_tells_of_everything_and_ends_with_the_job(
     assert batches.wait(job.id) == last[0]  # of one that has ended it returns at once
 
 
+@pytest.mark.parametrize("timeout", [None, PATIENCE_S])
+def test_waiting_that_lags_behind_misses_nothing(
+    client: Client, job: HandMadeJob, timeout: float | None
+) -> None:
+    seen: list[int] = []
+
+    def work_meanwhile(batch: Batch) -> None:
+        seen.append(batch.progress.collected)
+        if len(seen) == 1:
+            job.collect(0, again=[0])
+            job.collect(1)
+        elif batch.progress.collected == 2 and not batch.state.ended:
+            for shard in job.shards[2:]:
+                job.collect(shard.number)
+            job.end()
+
+    last = client.messages.batches.wait(job.id, work_meanwhile, timeout=timeout)
+    assert last == client.messages.batches.retrieve(job.id)
+    assert last.progress.collected == len(last.shards)
+
+
 def test_waiting_gives_up_after_its_time_and_the_job_goes_on(
     client: Client, job: HandMadeJob
 ) -> None:

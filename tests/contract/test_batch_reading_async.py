@@ -105,6 +105,31 @@ def test_a_job_is_waited_for(job: HandMadeJob, run: Callable[[Scenario], None]) 
     run(scenario)
 
 
+@pytest.mark.parametrize("timeout", [None, PATIENCE_S])
+def test_waiting_that_lags_behind_misses_nothing(
+    job: HandMadeJob, run: Callable[[Scenario], None], timeout: float | None
+) -> None:
+    seen: list[int] = []
+
+    def work_meanwhile(batch: Batch) -> None:
+        seen.append(batch.progress.collected)
+        if len(seen) == 1:
+            job.collect(0, again=[0])
+            job.collect(1)
+        elif batch.progress.collected == 2 and not batch.state.ended:
+            for shard in job.shards[2:]:
+                job.collect(shard.number)
+            job.end()
+
+    async def scenario(client: AsyncClient) -> None:
+        batches = client.messages.batches
+        last = await batches.wait(job.id, work_meanwhile, timeout=timeout)
+        assert last == await batches.retrieve(job.id)
+        assert last.progress.collected == len(last.shards)
+
+    run(scenario)
+
+
 def test_a_paused_job_is_resumed(job: HandMadeJob, run: Callable[[Scenario], None]) -> None:
     job.pause(0)
 

@@ -117,7 +117,9 @@ def test_a_money_cap_is_shown_and_raised(
     shown = facts(penstock("status", job.id))
     assert shown["money cap"] == "2.00 USD: 1.90 spent"
     assert shown["to do"].endswith(f"penstock batch resume {job.id} --max-cost USD")
-    assert penstock("resume", job.id, "--max-cost", "3.5").exit_code == 0
+    resumed = penstock("resume", job.id, "--max-cost", "3.5")
+    assert resumed.exit_code == 0
+    assert resumed.stderr.startswith(f"{job.id} may cost 3.50 USD now\n{job.id} goes on; ")
     assert facts(penstock("status", job.id))["money cap"] == "3.50 USD: 1.90 spent"
 
 
@@ -293,7 +295,7 @@ def test_results_that_were_interrupted_are_gone_on_with(
     fetching.send_signal(signal.SIGINT)
     _, stderr = fetching.communicate(timeout=30)
     assert fetching.returncode == 130
-    again = f"penstock batch results {job.id} -o {path} --resume"
+    again = f"penstock batch results {job.id} -o {path} --wait --resume"
     assert stderr.startswith(f"{first} results kept in {part}; to go on: {again}\n")
     assert not path.exists()
     with part.open("ab") as file:

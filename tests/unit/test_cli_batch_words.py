@@ -12,6 +12,7 @@ from rich.console import Console
 from penstock.batch import Batch, Budget, Notice, Progress
 from penstock.cli.facts import facts, interesting, shard_line, table
 from penstock.cli.live import Table
+from penstock.cli.output import price
 from penstock.cli.remedies import REMEDIES, remedy
 from penstock.cli.watching import Lines
 from penstock.estimates import Estimate
@@ -78,6 +79,7 @@ def test_a_running_job_tells_how_far_it_is() -> None:
     assert said["requests"].startswith("30: 20 processing, 10 succeeded, 0 errored")
     assert said["batches"] == "1 of 3 ended, 1 at the API"
     assert said["left"] == "about 2 min, on a bad day 2.0 h"
+    assert told(job, Estimate(120.0, 130.0))["left"] == "about 2 min"
     assert said["tokens"] == "12,345 input_tokens"
     assert not {"paused", "alarm", "cost", "ended", "error", "money cap"} & said.keys()
 
@@ -113,6 +115,7 @@ def test_a_job_that_has_ended_tells_what_it_cost() -> None:
     )  # fmt: skip
     said = told(job)
     assert said["cost"] == "1.00 USD; live it would be 2.00 (50% saved)"
+    assert price({"currency": "USD", "batch": 0.0, "live": 0.0}) == "0.0000 USD"
     assert said["money cap"] == "5.00 USD: 1.00 spent, up to 0.5000 under way"
     assert said["error"] == "x: no message"
     assert "ended" in said
@@ -241,6 +244,7 @@ def test_a_terminal_shows_the_time_that_is_left_and_the_time_it_took() -> None:
     job, estimate = batch(running(0)), Estimate(600, 7_200)
     assert "about 10 min left (bad day: 2.0 h)" in drawn(job, estimate)[1]
     assert "about 5 min left (bad day: 1.9 h)" in drawn(job, estimate, passed_s=300)[1]
+    assert drawn(job, Estimate(600, 610))[1].endswith("about 10 min left")
     assert "· up to 1.8 h left" in drawn(job, estimate, passed_s=700)[1]
     assert "left" not in drawn(job, estimate, passed_s=7_300)[1]
     assert "left" not in drawn(batch(running(0)))[1]
