@@ -18,8 +18,8 @@ REMEDIES: Final = {
     "workers' key is of its workspace; without it the job goes on, and fails at its end",
     "results_incomplete": "see whether the API has trouble; the results are downloaded again",
     "other_account": "give the workers a key of the workspace that the call was made for",
-    "requests_missing": "nothing helps but to cancel it and to submit it anew: its requests have "
-    "expired or were removed",
+    "requests_missing": "see whether the workers reach the place where requests are stored "
+    "(PENSTOCK_SPOOL_URL)",
 }
 
 
@@ -30,6 +30,6 @@ def remedy(job: Batch) -> str:
     if job.paused.type == "cost_limit":
         command += " --max-cost USD"
     if job.paused.type == "requests_missing":
-        command = f"penstock batch cancel {job.id}"
+        command += f"; if they are gone for good: penstock batch cancel {job.id}"
     what = REMEDIES.get(job.paused.type, "put it right")
     return f"{what}, then: {command}"
