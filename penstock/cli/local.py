@@ -84,7 +84,10 @@ class Local:
             while wait(self._starts, timeout=LOOK_S).not_done:
                 list(enders.map(_stop, clients))
             list(enders.map(_stop, clients))
+        # One whose start an interruption kept from being noted comes up first.
         self._starters.shutdown()
+        for client in clients:
+            _stop(client)
         for server in reversed(servers):
             _stop(server)
 
