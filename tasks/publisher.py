@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 #: Pause before a flush is tried again while Redis is away.
 RETRY_S = 0.2
 #: Longest pause between two flushes under load.
-LONGEST_PAUSE_S = 0.04
-#: A flush that takes so long says that there is load.
-LOAD_S = 0.002
+LONGEST_PAUSE_S = 0.02
 #: So long a Redis that answers and refuses is tried before a stream is given up.
 PATIENCE_S = 300.0
 #: The lease is renewed so many times in its life.
@@ -48,8 +46,6 @@ class Publisher:
         self._watched: dict[Outbox, Callable[[], None]] = {}
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
-        self._loaded = False
-        self._turns: list[asyncio.Future[None]] = []
         self._parts: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(PARTS))
         self._settled: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
@@ -82,15 +78,6 @@ class Publisher:
         self._dirty[outbox] = None
         self._wake.set()
 
-    async def turn(self) -> None:
-        """Wait until a stream may be read again. Under load that is just before the next flush:
-        what comes in until then is read, taken apart and written at once, for the price of one
-        delta. At idle there is nothing to wait for."""
-        if self._loaded:
-            turn = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
-            await turn
-
     def look(self, id: str) -> None:
         """Look at a stream's cancel flag now, not with its next write."""
         for outbox in self._watched:
@@ -109,14 +96,9 @@ class Publisher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._turns:
-                self._give_turns()
-                await asyncio.sleep(0)  # they are read
             dirty, self._dirty = list(self._dirty), {}
             calls = [(outbox, call) for outbox in dirty if (call := outbox.take()) is not None]
             began = time.monotonic()
-            # A flush may take long; what it does not wait for is not to wait for it either.
-            late = asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._go_on)
             try:
                 stands = not calls or await self._flush(calls)
             except Exception:
@@ -127,23 +109,9 @@ class Publisher:
                 for outbox, _ in calls:
                     self.notify(outbox)
                 await asyncio.sleep(RETRY_S)
-            late.cancel()
-            # Twice as long as the flush took, the streams are read: next to nothing at idle. Under
-            # load deltas merge meanwhile, and each of them costs less.
-            took = time.monotonic() - began
-            self._loaded = stands and took > LOAD_S
-            await asyncio.sleep(min(2 * took, LONGEST_PAUSE_S))
-
-    def _give_turns(self) -> None:
-        turns, self._turns = self._turns, []
-        for turn in turns:
-            if not turn.done():
-                turn.set_result(None)
-
-    def _go_on(self) -> None:
-        """A flush does not come to its end: read on without it."""
-        self._loaded = False
-        self._give_turns()
+            # As long as the flush took, the streams are read: next to nothing at idle. Under load
+            # deltas merge meanwhile, and each of them costs less.
+            await asyncio.sleep(min(time.monotonic() - began, LONGEST_PAUSE_S))
 
     async def _flush(self, calls: list[tuple[Outbox, Call]]) -> bool:
         """Make the calls in one pipeline; False if Redis is away."""

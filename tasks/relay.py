@@ -245,7 +245,6 @@ class Relay:
             self._publisher.notify(outbox)
             if answer.stopped:
                 break  # not at the end of the body: a proxy may keep the connection open
-            await self._publisher.turn()
         if not answer.complete:
             raise StreamBroken(
                 "incomplete_stream", "the connection was closed before the answer was complete"
