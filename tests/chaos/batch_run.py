@@ -54,7 +54,7 @@ class Options:
     workers: int = 3
     at_once: int = 12  #: jobs
     trouble: int = 0  #: run so many jobs under random trouble instead
-    only: str = ""  #: only points whose name contains this
+    only: str = ""  #: only points whose name contains one of these, with commas between
     points: int = 0  #: at most so many points, drawn at random; 0: all
     patience_s: float = 120.0  #: a job that has not ended after this counts as hung
     minutes: float = 30.0  #: no further job is begun after this
@@ -124,7 +124,8 @@ class Run:
 
     def _points(self) -> list[str]:
         names = sorted(path.name for path in self._world.points.iterdir())
-        names = [name for name in names if self._options.only in name]
+        wanted = self._options.only.split(",")
+        names = [name for name in names if any(part in name for part in wanted)]
         count = self._options.points
         return self._rng.sample(names, count) if 0 < count < len(names) else names
 
