@@ -211,10 +211,11 @@ class ClaimedShard:
 
     def check(self) -> None:
         """Renew the lease now. Raises `Fenced` when the claim is lost."""
-        number, shared = self.shard.number, self.settings.keys
+        number, keys, shared = self.shard.number, self.keys, self.settings.keys
+        names = [keys.meta, keys.shard_lease(number), keys.claims, shared.live_shards, keys.shards]
         reply = script("shard_renew")(
             self.redis,
-            [self.keys.meta, self.keys.shard_lease(number), self.keys.claims, shared.live_shards],
+            names,
             [number, self._worker, self.epoch, self.settings.lease_ms],
         )
         if reply[0] != b"ok":

@@ -1,11 +1,13 @@
 -- Renew the lease of a claimed shard that is still ours.
 --
--- KEYS  1 meta  2 shard lease  3 claims  4 live shards
+-- KEYS  1 meta  2 shard lease  3 claims  4 live shards  5 shards
 -- ARGV  1 shard  2 worker  3 epoch  4 lease in ms
 -- Returns {'ok', cancel} or {'fenced'}: given up, claimed by somebody else, or the job has ended; stop.
 --
 -- A claim that Redis lost in a restart (the stored epoch is below ours) is taken again, as long
 -- as nobody else has claimed the shard since.
+
+-- include restorable.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel')
 if meta[1] ~= 'queued' and meta[1] ~= 'running' then
@@ -18,7 +20,7 @@ if stored ~= mine then
     return {'fenced'}
   end
   local holder = redis.call('GET', KEYS[2])
-  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] then
+  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] or not restorable(KEYS[5], ARGV[1]) then
     return {'fenced'}
   end
   redis.call('HSET', KEYS[3], ARGV[1], mine)

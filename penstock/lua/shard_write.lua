@@ -17,6 +17,8 @@
 -- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
 --         claimed by somebody else, or the job has ended.
 
+-- include restorable.lua
+
 local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'paused')
 if meta[1] ~= 'queued' and meta[1] ~= 'running' then
   return {'fenced'}
@@ -27,7 +29,7 @@ if stored ~= ARGV[3] .. ' ' .. ARGV[2] then
     return {'fenced'}
   end
   local holder = redis.call('GET', KEYS[4])
-  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] then
+  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] or not restorable(KEYS[2], ARGV[1]) then
     return {'fenced'}
   end
   -- Redis lost the claim in a restart, and nobody has made another since.

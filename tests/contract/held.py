@@ -31,7 +31,7 @@ class Held:
 
     def renew(self, epoch: int, worker: str = "w") -> Any:
         keys = self.keys
-        names = [keys.meta, keys.shard_lease(0), keys.claims, self.live]
+        names = [keys.meta, keys.shard_lease(0), keys.claims, self.live, keys.shards]
         return script("shard_renew")(self.redis, names, [0, worker, epoch, 60_000])
 
     def write(

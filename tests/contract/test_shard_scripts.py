@@ -166,6 +166,21 @@ def test_a_claim_that_redis_lost_is_restored(held: Held, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["renew", "write"])
+def test_a_claim_that_redis_lost_is_not_restored_when_an_older_one_has_sent_the_shard(
+    held: Held, what: str
+) -> None:
+    epoch = held.claim()[1]
+    held.forget_claims(epoch - 10)
+    held.redis.delete(held.keys.shard_lease(0))
+    held.desk.change(held.keys.id, state="sending", sent_ms=5)
+    before = held.whole()
+    assert getattr(held, what)(epoch) == [b"fenced"]
+    assert held.whole() == before
+    held.desk.change(held.keys.id, state="sending", sent_ms=0)
+    assert getattr(held, what)(epoch)[0] == b"ok"
+
+
+@pytest.mark.parametrize("what", ["renew", "write"])
 def test_a_claim_that_redis_lost_is_not_restored_over_another(held: Held, what: str) -> None:
     epoch = held.claim("w")[1]
     held.forget_claims(epoch - 10)
