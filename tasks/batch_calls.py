@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import anthropic
 import httpx2
@@ -11,9 +11,8 @@ from anthropic.types.messages import MessageBatch
 
 from penstock.chunks import CHUNK_BYTES
 from tasks.api import StrangeAnswer
+from tasks.batches_api import BATCHES
 from tasks.shard import ClaimedShard
-
-BATCHES: Final = "/v1/messages/batches"
 
 
 def job_headers(work: ClaimedShard) -> dict[str, str]:

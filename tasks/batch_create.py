@@ -7,11 +7,11 @@ before it is certain that there is none.
 from typing import Final
 
 import anthropic
-import orjson
 
 from config.settings import WorkerSettings
 from penstock.chunks import ChunkMissing
 from penstock.shards import Counts
+from tasks.batch_calls import job_headers
 from tasks.batches_api import BatchesApi
 from tasks.canary import Canary
 from tasks.reconcile import unsent
@@ -81,5 +81,4 @@ class CreateStep:
         return made(work)
 
     def _calls(self, work: ClaimedShard) -> BatchesApi:
-        [headers] = work.read_job("headers")
-        return BatchesApi(self._api, orjson.loads(headers or "{}"), work.shard.betas)
+        return BatchesApi(self._api, job_headers(work), work.shard.betas)
