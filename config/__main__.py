@@ -6,9 +6,9 @@ import sys
 from pydantic import SecretStr
 
 from config.settings import WorkerSettings
-from penstock.connection import where
 from penstock.errors import ConfigurationError
 from penstock.settings import variable_of
+from penstock.store.connection import where
 
 
 def main() -> int:

@@ -26,12 +26,12 @@ from penstock.async_requests import create_in_thread
 from penstock.async_stream import AsyncReader
 from penstock.batch import Batch, BatchPage
 from penstock.batches import Batches
-from penstock.connection import translated
 from penstock.estimates import Estimate
 from penstock.events import Cursor, Event
-from penstock.records import checked_id
 from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
+from penstock.store.connection import translated
+from penstock.store.record import checked_id
 from penstock.views import View
 
 #: Lines that are read in one go of a thread.

@@ -14,7 +14,7 @@ from penstock.async_batches import AsyncBatches
 from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
 from penstock.client import Client
 from penstock.events import Cursor
-from penstock.records import checked_id
+from penstock.store.record import checked_id
 
 
 class AsyncClient:

@@ -6,15 +6,15 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from penstock.connection import Connection, connect_async, translated
 from penstock.events import Cursor, Event
 from penstock.hub import AsyncHub
 from penstock.keys import RecordKeys
 from penstock.message import MessageBuilder
 from penstock.reader import follow_async
-from penstock.records import Record
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.store.connection import Connection, connect_async, translated
+from penstock.store.record import Record
 from penstock.stream import StreamRequest
 from penstock.transcript import Known, Transcript
 from penstock.views import View, view

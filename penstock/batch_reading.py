@@ -7,16 +7,16 @@ import orjson
 
 from penstock import events
 from penstock.batch import Batch, BatchPage, Span
-from penstock.connection import Connection, translated
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.estimates import Estimate, Past, remaining
 from penstock.events import Cursor, Event
 from penstock.hub import Hub
 from penstock.jobs import JobRecords
 from penstock.reader import follow
-from penstock.records import checked_id, now_ms
 from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
+from penstock.store.connection import Connection, translated
+from penstock.store.record import checked_id, now_ms
 from penstock.views import View
 
 #: Most jobs of one page, as at the API.

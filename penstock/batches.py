@@ -6,12 +6,12 @@ from typing import Any
 
 from penstock.batch import Batch
 from penstock.batch_reading import BatchReading
-from penstock.connection import Connection, translated
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.hub import Hub
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
 from penstock.settings import ClientSettings
+from penstock.store.connection import Connection, translated
 from penstock.submission import Submission
 from penstock.wakeups import WakeUps
 

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 
 import zstandard
 
-from penstock.connection import Connection
 from penstock.errors import PenstockError
 from penstock.keys import JobKeys
+from penstock.store.connection import Connection
 
 #: A chunk holds lines up to about so many bytes before compression.
 CHUNK_BYTES: Final = 512 * 1024

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import redis
 
-from penstock.connection import Connection
 from penstock.errors import LocalProcessError, MissingDependency
 from penstock.processes import LocalProcess, free_port
+from penstock.store.connection import Connection
 
 _STARTS = 3
 

@@ -19,10 +19,10 @@ from typing import Any, Final
 import redis
 from redis.exceptions import ResponseError
 
-from penstock.connection import HEALTH_CHECK_S, connect_listener
 from penstock.errors import PenstockError
 from penstock.mailbox import Fanout, Mail, Mailbox
 from penstock.settings import ClientSettings
+from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.errors import InvalidRequest
-from penstock.records import RequestOptions
 from penstock.requests import check_betas
 from penstock.shards import MAX_BATCH_REQUESTS
+from penstock.store.record import RequestOptions
 
 #: A canary tells quickly whether the requests are right; it is no way to send many.
 MAX_CANARY: Final = 100

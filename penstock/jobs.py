@@ -9,17 +9,17 @@ import orjson
 
 from penstock import events
 from penstock.chunks import ChunkStore
-from penstock.connection import Connection
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
-from penstock.records import Record, checked_id, state_found
 from penstock.results import Results
-from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard
 from penstock.spool import open_spool
 from penstock.states import State
+from penstock.store.connection import Connection
+from penstock.store.record import Record, checked_id, state_found
+from penstock.store.scripts import script
 
 #: Events behind which every shard may be another one: the last one, and what tells of a log that
 #: was lost.

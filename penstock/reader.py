@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from penstock import events
-from penstock.connection import Connection
 from penstock.events import Cursor, Event
 from penstock.follower import AWAY, PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
 from penstock.hub import AsyncHub, Hub, TaskMailbox, ThreadMailbox
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
+from penstock.store.connection import Connection
 
 
 def follow(

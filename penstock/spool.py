@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from penstock.chunks import ChunkMissing, ChunkStore, RedisChunks
-from penstock.connection import Connection
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
 from penstock.keys import JobKeys, Keys
-from penstock.records import now_ms
+from penstock.store.connection import Connection
+from penstock.store.record import now_ms
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from penstock.connection import Connection, translated
 from penstock.events import Cursor, Event
 from penstock.hub import Hub
 from penstock.message import MessageBuilder
 from penstock.reader import follow
-from penstock.records import Record, RequestRecords
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.store.connection import Connection, translated
+from penstock.store.record import Record, RequestRecords
 from penstock.transcript import Known, Transcript
 from penstock.views import View, view
 

@@ -16,18 +16,18 @@ import redis
 from penstock import events
 from penstock.background import BackgroundWriter
 from penstock.chunks import CHUNK_BYTES, ChunkMissing
-from penstock.connection import Connection
 from penstock.custom_ids import CustomIds
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.job_options import JobOptions
 from penstock.keys import JobKeys
 from penstock.planner import Betas, Planned, Planner
-from penstock.records import LOST_AFTER_MS, now_ms
 from penstock.requests import check_line, encode_body
-from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.spool import open_spool
+from penstock.store.connection import Connection
+from penstock.store.record import LOST_AFTER_MS, now_ms
+from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)
 

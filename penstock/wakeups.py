@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import names
 from penstock.errors import RedisUnavailable
-from penstock.records import DEFAULT_PRIORITY
 from penstock.settings import ClientSettings
+from penstock.store.record import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
     from celery import Celery

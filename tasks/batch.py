@@ -11,8 +11,8 @@ from celery import Task
 from celery.utils.log import get_task_logger
 
 from penstock import names
-from penstock.connection import Connection, connect
 from penstock.shards import Shard
+from penstock.store.connection import Connection, connect
 from penstock.wakeups import send_shard
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps

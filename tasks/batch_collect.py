@@ -17,8 +17,8 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
-from penstock.records import now_ms
 from penstock.shards import Shard
+from penstock.store.record import now_ms
 from tasks import tags
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge, reason_to_pause

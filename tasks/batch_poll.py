@@ -11,8 +11,8 @@ import anthropic
 from anthropic.types.messages import MessageBatch
 
 from config.settings import WorkerSettings
-from penstock.records import now_ms
 from penstock.shards import Shard
+from penstock.store.record import now_ms
 from tasks import slots, tags
 from tasks.api import problem_of
 from tasks.batch_calls import cancel_batch, job_headers, retrieve_batch

@@ -15,7 +15,7 @@ import redis
 from config.settings import WorkerSettings
 from penstock import names
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
-from penstock.records import now_ms
+from penstock.store.record import now_ms
 from tasks.api import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.batch_collect import CollectStep
 from tasks.batch_create import CreateStep

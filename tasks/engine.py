@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from config.settings import WorkerSettings
-from penstock.connection import Connection, connect_async
+from penstock.store.connection import Connection, connect_async
 from tasks.api import async_client
 from tasks.pipe import Pipe
 from tasks.publisher import Publisher

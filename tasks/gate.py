@@ -12,10 +12,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from penstock.connection import Connection
 from penstock.keys import Keys
-from penstock.scripts import script
-from tasks.patience import AWAY, patiently
+from penstock.store.availability import AWAY, patiently
+from penstock.store.connection import Connection
+from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)
 

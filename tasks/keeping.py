@@ -1,6 +1,6 @@
 """Keeps the chunks of a job that takes its time from expiring."""
 
-from penstock.records import now_ms
+from penstock.store.record import now_ms
 from tasks.shard import ClaimedShard
 
 #: They are kept anew when this share of their lifetime has passed.

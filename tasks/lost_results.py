@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
-from penstock.records import now_ms
 from penstock.shards import Counts
+from penstock.store.record import now_ms
 from tasks import slots
 from tasks.shard import ClaimedShard
 from tasks.step import Step

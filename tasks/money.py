@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from penstock.scripts import script
+from penstock.store.scripts import script
 from tasks.prices import bound_usd
 from tasks.shard import ClaimedShard
 

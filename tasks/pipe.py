@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
-from penstock.connection import Connection
-from penstock.scripts import Script
+from penstock.store.connection import Connection
+from penstock.store.scripts import Script
 
 
 class Call(Protocol):

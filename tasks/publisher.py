@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from penstock.keys import Keys
-from penstock.scripts import Script, script
+from penstock.store.scripts import Script, script
 from tasks.outbox import Call, Outbox
 from tasks.pipe import Pipe
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from celery.signals import worker_ready
 
-from penstock.connection import connect, connect_async
 from penstock.spool import remove_orphans
+from penstock.store.connection import connect, connect_async
 from penstock.wakeups import send_shard, send_stream
 from workers.app import app, settings
 from workers.loop import streams_loop

@@ -19,17 +19,17 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.connection import Connection
 from penstock.models import takes_prefill
-from penstock.records import now_ms
-from penstock.scripts import script
 from penstock.states import State
+from penstock.store.availability import patiently
+from penstock.store.connection import Connection
+from penstock.store.record import now_ms
+from penstock.store.scripts import script
 from tasks.api import ApiProblem, problem_of
 from tasks.attempt import Attempt, StreamBroken, ending
 from tasks.call import open_stream
 from tasks.continuation import Mode, OnBreak, Plan, plan
 from tasks.gate import Gate
-from tasks.patience import patiently
 from tasks.publisher import Publisher
 from tasks.refusals import wait_s
 from tasks.sse import SSEDecoder

@@ -12,12 +12,12 @@ import redis
 from config.settings import WorkerSettings
 from penstock import events
 from penstock.chunks import ChunkStore
-from penstock.connection import Connection
-from penstock.records import now_ms
-from penstock.scripts import script
 from penstock.shards import Shard
 from penstock.spool import open_spool
 from penstock.states import State
+from penstock.store.connection import Connection
+from penstock.store.record import now_ms
+from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)
 

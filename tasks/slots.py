@@ -3,7 +3,7 @@
 import random
 from typing import Final
 
-from penstock.scripts import script
+from penstock.store.scripts import script
 from tasks.shard import ClaimedShard
 
 #: The API ends every batch within 24 hours; a slot that was not given back then counts no more.

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.connection import Connection
 from penstock.keys import Keys
-from penstock.records import now_ms
-from penstock.scripts import script
 from penstock.shards import Shard
+from penstock.store.connection import Connection
+from penstock.store.record import now_ms
+from penstock.store.scripts import script
 from tasks.reconcile import Listed, Owner, held_by
 from tasks.shard import ClaimedShard
 

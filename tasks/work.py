@@ -8,10 +8,10 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.connection import Connection
 from penstock.events import Cursor
-from penstock.records import now_ms
-from penstock.scripts import script
+from penstock.store.connection import Connection
+from penstock.store.record import now_ms
+from penstock.store.scripts import script
 from tasks.answer import Answer
 from tasks.continuation import OnBreak
 from tasks.outbox import Outbox

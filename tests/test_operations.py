@@ -12,11 +12,11 @@ from redis.exceptions import NoPermissionError
 
 from config.settings import WorkerSettings
 from penstock.client import Client
-from penstock.connection import connect
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings, variable_of
 from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from penstock.store.connection import connect
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 BODY: dict[str, Any] = {

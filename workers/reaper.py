@@ -16,10 +16,10 @@ import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
-from penstock.connection import Connection
 from penstock.names import STREAMS_QUEUE, lists_of
-from penstock.scripts import script
 from penstock.shards import Shard
+from penstock.store.connection import Connection
+from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import click
 
 from penstock import names
 from penstock.cli.output import say, styled
-from penstock.connection import Connection, connect, translated, where
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
+from penstock.store.connection import Connection, connect, translated, where
 
 #: How long workers have to answer.
 INSPECT_S: Final = 2.0

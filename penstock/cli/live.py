@@ -17,8 +17,8 @@ from penstock.cli.facts import fate, interesting, shards, state, words
 from penstock.cli.output import span
 from penstock.cli.remedies import remedy
 from penstock.estimates import Estimate
-from penstock.records import now_ms
 from penstock.shards import Shard
+from penstock.store.record import now_ms
 
 #: Lines of a terminal that are not shards, at the most.
 _FRAME = 8

@@ -9,8 +9,8 @@ from penstock.cli.failure import Failure
 from penstock.cli.local import Local, signals_end_it
 from penstock.cli.output import note, say
 from penstock.cli.run import need
-from penstock.connection import connect, translated
 from penstock.settings import ClientSettings
+from penstock.store.connection import connect, translated
 
 #: Where a Redis and a Flower are looked for by default; taken if they are free.
 REDIS_PORT, FLOWER_PORT = 6379, 5555

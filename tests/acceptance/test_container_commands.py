@@ -21,11 +21,11 @@ import pytest
 import redis
 
 from penstock.client import Client
-from penstock.connection import connect
 from penstock.embedded import server_binary
 from penstock.processes import LocalProcess, free_port
 from penstock.settings import ClientSettings
 from penstock.stack import answers
+from penstock.store.connection import connect
 from tests.container_files import (
     OURS,
     ROOT,

@@ -9,8 +9,8 @@ import pytest
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.events import END, RESUME, Event
 from penstock.names import STREAMS_QUEUE, lists_of
-from penstock.records import now_ms
 from penstock.simulator.control import Control
+from penstock.store.record import now_ms
 from penstock.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (

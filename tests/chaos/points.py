@@ -22,7 +22,7 @@ import redis
 from celery.signals import task_postrun, task_prerun
 
 from penstock.names import BATCH_STEPS
-from penstock.scripts import script
+from penstock.store.scripts import script
 
 #: In an environment that has it, this module is active.
 TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"

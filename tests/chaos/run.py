@@ -15,9 +15,9 @@ from random import Random
 from typing import Any
 
 from penstock.client import Client
-from penstock.connection import Connection, connect_async
 from penstock.errors import PenstockError
 from penstock.keys import Keys, RequestKeys
+from penstock.store.connection import Connection, connect_async
 from tests.chaos import plans
 from tests.chaos.agent import Agent
 from tests.chaos.command import keep_logs, options_of, say, verdict

@@ -10,16 +10,16 @@ import orjson
 from config.settings import WorkerSettings
 from penstock import names
 from penstock.chunks import lines_of
-from penstock.connection import Connection, connect
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
-from penstock.records import now_ms
-from penstock.scripts import script
 from penstock.shards import Shard, wire_id
 from penstock.simulator.control import Control
 from penstock.spool import open_spool
 from penstock.stack import SIMULATOR_KEY
+from penstock.store.connection import Connection, connect
+from penstock.store.record import now_ms
+from penstock.store.scripts import script
 from penstock.submission import Submission
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps

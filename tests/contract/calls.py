@@ -10,7 +10,7 @@ import redis
 from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.keys import Keys, RequestKeys
-from penstock.scripts import script
+from penstock.store.scripts import script
 from tasks.outbox import Outbox
 
 PREFIX = "contract"

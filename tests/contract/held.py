@@ -3,7 +3,7 @@
 from typing import Any
 
 from penstock.jobs import JobRecords
-from penstock.scripts import script
+from penstock.store.scripts import script
 from tests.contract.calls import clock
 from tests.contract.jobs import Desk
 

@@ -10,9 +10,9 @@ import pytest
 from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import SpoolUnavailable
-from penstock.records import now_ms
 from penstock.shards import Counts
 from penstock.simulator.control import Control
+from penstock.store.record import now_ms
 from tasks.tags import tags_of
 from tests.contract.batch_stage import NONCE, BatchStage, StagedJob
 

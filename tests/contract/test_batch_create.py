@@ -9,9 +9,9 @@ import httpx2
 import orjson
 import pytest
 
-from penstock.connection import connect
 from penstock.jobs import JobRecords
-from penstock.records import now_ms
+from penstock.store.connection import connect
+from penstock.store.record import now_ms
 from tasks import slots
 from tasks.batch_create import CreateStep
 from tasks.batch_poll import PollStep

@@ -10,9 +10,9 @@ import pytest
 from penstock import names
 from penstock.embedded import EmbeddedRedis
 from penstock.jobs import JobRecords
-from penstock.records import now_ms
 from penstock.shards import Counts
 from penstock.simulator.control import Control
+from penstock.store.record import now_ms
 from tasks.batch_steps import BatchSteps
 from tasks.batches_api import BatchesApi
 from tests.contract.batch_stage import BatchStage

@@ -10,7 +10,7 @@ import redis
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
-from penstock.scripts import script
+from penstock.store.scripts import script
 from tests.contract.calls import (
     PREFIX,
     Ear,

@@ -12,7 +12,7 @@ import redis
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
-from penstock.scripts import script
+from penstock.store.scripts import script
 from penstock.testing import wait_until
 from tasks.gate import FIRST_CALLS, LOST_AFTER_MS, limit_of
 
@@ -162,8 +162,8 @@ def test_models_have_gates_of_their_own(gate: Gate) -> None:
 
 
 def test_the_real_gate_waits_for_a_redis_that_is_away() -> None:
-    from penstock.connection import connect_async
     from penstock.settings import ClientSettings
+    from penstock.store.connection import connect_async
     from tasks.gate import Gate as RealGate
 
     with EmbeddedRedis() as server:

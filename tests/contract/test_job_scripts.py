@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from penstock import events
-from penstock.scripts import script
 from penstock.shards import Shard
+from penstock.store.scripts import script
 from tests.contract.calls import clock
 from tests.contract.held import WAIT_MS, Held
 

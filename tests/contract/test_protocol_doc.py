@@ -19,9 +19,9 @@ from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import RecordKeys, RequestKeys
-from penstock.records import RequestOptions
-from penstock.scripts import script
 from penstock.states import State
+from penstock.store.record import RequestOptions
+from penstock.store.scripts import script
 from penstock.testing import wait_until
 from tasks.outbox import Outbox
 from tests.scripted import BLOCK, START, delta

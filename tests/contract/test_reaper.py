@@ -11,14 +11,14 @@ from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock import names
-from penstock.connection import connect, connect_async
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
 from penstock.names import STREAMS_QUEUE, lists_of
-from penstock.records import RequestOptions, RequestRecords
-from penstock.scripts import script
 from penstock.shards import Shard
+from penstock.store.connection import connect, connect_async
+from penstock.store.record import RequestOptions, RequestRecords
+from penstock.store.scripts import script
 from penstock.testing import wait_until
 from workers.reaper import Reaper
 

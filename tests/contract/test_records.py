@@ -15,10 +15,10 @@ from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
 from penstock.jobs import JobRecords
-from penstock.records import RequestOptions, RequestRecords
 from penstock.settings import ClientSettings
 from penstock.shards import Counts
 from penstock.states import State
+from penstock.store.record import RequestOptions, RequestRecords
 from penstock.submission import Submission
 
 SETTINGS = ClientSettings.load(

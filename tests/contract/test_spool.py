@@ -12,7 +12,6 @@ import redis
 from config.settings import WorkerSettings
 from penstock.chunks import ChunkMissing, ChunkStore
 from penstock.client import Client
-from penstock.connection import connect_async
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import (
     ConfigurationError,
@@ -22,8 +21,9 @@ from penstock.errors import (
 )
 from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
-from penstock.records import now_ms
 from penstock.spool import open_spool, remove_orphans
+from penstock.store.connection import connect_async
+from penstock.store.record import now_ms
 from penstock.testing import wait_until
 from workers.reaper import Reaper
 

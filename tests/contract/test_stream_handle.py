@@ -12,9 +12,9 @@ from penstock.client import Client
 from penstock.errors import NotFound, PenstockError, RequestCanceled, RequestFailed
 from penstock.events import Cursor
 from penstock.ids import new_id
-from penstock.records import RequestOptions
-from penstock.scripts import script
 from penstock.states import State
+from penstock.store.record import RequestOptions
+from penstock.store.scripts import script
 from penstock.stream import MessageStream, StreamRequest
 from tasks.outbox import Outbox
 

@@ -16,9 +16,9 @@ from penstock.cli.output import price
 from penstock.cli.remedies import REMEDIES, remedy
 from penstock.cli.watching import Lines
 from penstock.estimates import Estimate
-from penstock.records import now_ms
 from penstock.shards import Counts, Shard
 from penstock.states import State
+from penstock.store.record import now_ms
 
 MADE = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 PAUSED = Notice("billing_error", "Your credit balance\nis too low.", MADE)

@@ -6,9 +6,9 @@ import pytest
 import redis
 import redis.exceptions
 
-from penstock.connection import connect, translated
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.settings import ClientSettings
+from penstock.store.connection import connect, translated
 
 SETTINGS = ClientSettings.load(redis_url="redis://u:hunter2@redis.example:6380/3")
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from penstock.errors import InvalidRequest
-from penstock.records import DEFAULT_PRIORITY, RequestOptions, now_ms
+from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, now_ms
 from tasks.continuation import OnBreak
 
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from config import __main__ as printed
 from config.settings import WorkerSettings
 from penstock.client import Client
-from penstock.connection import where
 from penstock.errors import ConfigurationError
 from penstock.settings import ClientSettings, variable_of
+from penstock.store.connection import where
 
 URL = "redis://someone:hunter2@redis.example:6380/3"
 

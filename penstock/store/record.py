@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 
 from penstock import events
-from penstock.connection import Connection
 from penstock.errors import InvalidRequest, NotFound
 from penstock.ids import is_id
-from penstock.scripts import script
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.store.connection import Connection
+from penstock.store.scripts import script
 
 #: Celery's queues on Redis have four steps of priority (0, 3, 6, 9); this leaves room above.
 DEFAULT_PRIORITY = 3
