@@ -5,8 +5,8 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import WorkerSettings
-from penstock import names
-from penstock.wakeups import transport_options
+from penstock.queue import names
+from penstock.queue.wakeups import transport_options
 
 
 def celery_config(settings: WorkerSettings) -> dict[str, Any]:

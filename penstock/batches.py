@@ -10,10 +10,10 @@ from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.hub import Hub
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
+from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, translated
 from penstock.submission import Submission
-from penstock.wakeups import WakeUps
 
 
 class Batches(BatchReading):

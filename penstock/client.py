@@ -9,12 +9,12 @@ from penstock.batches import Batches
 from penstock.events import Cursor
 from penstock.hub import Hub
 from penstock.ids import new_id
+from penstock.queue.wakeups import WakeUps
 from penstock.requests import check_body, encode_body
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, translated
 from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
 from penstock.stream import MessageStream, StreamRequest
-from penstock.wakeups import WakeUps
 
 
 class Client:

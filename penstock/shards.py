@@ -5,7 +5,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from penstock import names
+from penstock.queue import names
 
 #: Limits of one batch at the API: requests, and bytes of the create call's body.
 MAX_BATCH_REQUESTS: Final = 100_000

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock._approot import app_root
-from penstock.names import QUEUES
 from penstock.processes import LocalProcess, free_port
+from penstock.queue.names import QUEUES
 
 #: The simulator takes any key; this one says what it is.
 SIMULATOR_KEY = "simulated-key"

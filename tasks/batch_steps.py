@@ -13,8 +13,8 @@ import httpx2
 import redis
 
 from config.settings import WorkerSettings
-from penstock import names
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
+from penstock.queue import names
 from penstock.store.record import now_ms
 from tasks.api import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.batch_collect import CollectStep

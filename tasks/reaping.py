@@ -5,9 +5,9 @@ from typing import Any
 
 from celery.signals import worker_ready
 
+from penstock.queue.wakeups import send_shard, send_stream
 from penstock.spool import remove_orphans
 from penstock.store.connection import connect, connect_async
-from penstock.wakeups import send_shard, send_stream
 from workers.app import app, settings
 from workers.loop import streams_loop
 from workers.process import process_name

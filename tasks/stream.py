@@ -6,7 +6,7 @@ from celery import Task
 from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
-from penstock import names
+from penstock.queue import names
 from tasks.engine import Engine
 from tasks.later import later
 from tasks.relay import Outcome

@@ -8,7 +8,7 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 
 from config.logs import configure_logs
 from config.settings import WorkerSettings
-from penstock.names import BATCHES_QUEUE
+from penstock.queue.names import BATCHES_QUEUE
 from penstock.store.connection import connect, where
 
 logger = logging.getLogger(__name__)

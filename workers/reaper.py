@@ -16,7 +16,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
-from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.shards import Shard
 from penstock.store.connection import Connection
 from penstock.store.scripts import script

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 import click
 
-from penstock import names
 from penstock.cli.output import say, styled
 from penstock.errors import RedisUnavailable
+from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, translated, where
 
@@ -143,7 +143,7 @@ def _workers(settings: ClientSettings) -> dict[str, list[str]]:
     """Queue → names of the workers that take from it, as they answer themselves."""
     from celery import Celery
 
-    from penstock.wakeups import transport_options
+    from penstock.queue.wakeups import transport_options
 
     found: dict[str, list[str]] = {queue: [] for queue in names.QUEUES}
     with Celery("penstock-doctor", set_as_current=False) as app:

@@ -13,8 +13,8 @@ from penstock.cli.failure import Failure
 from penstock.cli.run import need
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import LocalProcessError
-from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
 from penstock.processes import LocalProcess
+from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 from penstock.stack import SIMULATOR_KEY, FlowerProcess, SimulatorProcess, WorkerProcess
 
 #: How long a part may take to end: a worker would like to wait for its running streams, but what

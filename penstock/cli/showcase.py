@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock import names
 from penstock.cli.output import duration, outcome, price, say, summary, type_text
 from penstock.cli.watching import watched
 from penstock.client import Client
 from penstock.errors import LocalProcessError
+from penstock.queue import names
 
 MODEL: Final = "claude-haiku-4-5"
 QUESTION: Final = "Why is a pipe to a turbine called a penstock?"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli.showcase import ANSWER
-from penstock.names import BATCH_STEPS, STREAM
+from penstock.queue.names import BATCH_STEPS, STREAM
 from penstock.stack import SimulatorProcess
 
 #: The installed command, beside the interpreter that runs the tests.

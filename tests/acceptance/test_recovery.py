@@ -8,7 +8,7 @@ import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.events import END, RESUME, Event
-from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from penstock.stream import StreamRequest

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from penstock.names import lists_of
+from penstock.queue.names import lists_of
 from tests.chaos.world import LEASE_S, World, complaints, pause, resume
 
 

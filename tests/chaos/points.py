@@ -21,7 +21,7 @@ import httpx2
 import redis
 from celery.signals import task_postrun, task_prerun
 
-from penstock.names import BATCH_STEPS
+from penstock.queue.names import BATCH_STEPS
 from penstock.store.scripts import script
 
 #: In an environment that has it, this module is active.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from penstock.embedded import EmbeddedRedis
-from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
 from penstock.processes import free_port
+from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from tests.chaos import points
 

@@ -9,9 +9,10 @@ import anthropic
 import httpx2
 import orjson
 
-from penstock import events, names
+from penstock import events
 from penstock.embedded import EmbeddedRedis
 from penstock.jobs import JobRecords
+from penstock.queue import names
 from penstock.shards import Shard
 from penstock.simulator.control import Control
 from tasks.batch_create import CreateStep

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from penstock import names
 from penstock.chunks import ChunkMissing, RedisChunks
 from penstock.embedded import EmbeddedRedis
+from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.draft import Draft
 from tasks.shard import Fenced

@@ -7,9 +7,9 @@ import httpx2
 import orjson
 import pytest
 
-from penstock import names
 from penstock.embedded import EmbeddedRedis
 from penstock.jobs import JobRecords
+from penstock.queue import names
 from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms

@@ -16,12 +16,12 @@ from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
 from penstock.ids import is_id
-from penstock.names import lists_of
 from penstock.processes import free_port
+from penstock.queue.names import lists_of
+from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.submission import Submission
-from penstock.wakeups import WakeUps
 
 PROMPT = "xyzzy the secret prompt"
 BODY: dict[str, Any] = {

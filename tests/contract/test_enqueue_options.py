@@ -10,9 +10,9 @@ from celery import Celery
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest
-from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, lists_of
+from penstock.queue.wakeups import transport_options
 from penstock.states import State
-from penstock.wakeups import transport_options
 
 BODY: dict[str, Any] = {
     "model": "claude-haiku-4-5",

@@ -10,11 +10,11 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
-from penstock import names
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
-from penstock.names import STREAMS_QUEUE, lists_of
+from penstock.queue import names
+from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.shards import Shard
 from penstock.store.connection import connect, connect_async
 from penstock.store.record import RequestOptions, RequestRecords

@@ -17,7 +17,7 @@ from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
 from penstock.jobs import Job, JobRecords
-from penstock.names import celery_prefix
+from penstock.queue.names import celery_prefix
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard, wire_id
 from penstock.stack import python_path

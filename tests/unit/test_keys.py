@@ -5,7 +5,7 @@ import fnmatch
 import pytest
 
 from penstock.keys import PERMANENT, JobKeys, Keys, RequestKeys
-from penstock.names import QUEUES
+from penstock.queue.names import QUEUES
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 OTHER = "0190a5b0-0000-7000-8000-000000000002"

@@ -3,7 +3,7 @@
 import pytest
 from kombu.transport import redis as transport
 
-from penstock.names import QUEUES, celery_prefix, lists_of
+from penstock.queue.names import QUEUES, celery_prefix, lists_of
 
 PREFIXES = ["penstock", "blue"]
 

@@ -3,8 +3,8 @@
 import pytest
 from celery import Celery
 
-from penstock import names
-from penstock.wakeups import chain_from, shown
+from penstock.queue import names
+from penstock.queue.wakeups import chain_from, shown
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 APP = Celery("test", set_as_current=False)

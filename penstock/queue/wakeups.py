@@ -7,8 +7,8 @@ be sent again and one that comes twice finds its step claimed or done. Producers
 
 from typing import TYPE_CHECKING, Any
 
-from penstock import names
 from penstock.errors import RedisUnavailable
+from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.record import DEFAULT_PRIORITY
 
