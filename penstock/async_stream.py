@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.events import Cursor, Event
-from penstock.hub import AsyncHub
+from penstock.follow.multiplexer import AsyncHub
+from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.message import MessageBuilder
-from penstock.reader import follow_async
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, connect_async, translated
@@ -40,7 +40,7 @@ class AsyncReader:
         wait_for: float = 0.0,
         text_first: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """`penstock.reader.follow_async` with the errors that users know."""
+        """`penstock.follow.reader.follow_async` with the errors that users know."""
         with translated(self._settings):
             source = follow_async(
                 self._redis,

@@ -10,9 +10,9 @@ from penstock.batch import Batch, BatchPage, Span
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.estimates import Estimate, Past, remaining
 from penstock.events import Cursor, Event
-from penstock.hub import Hub
+from penstock.follow.multiplexer import Hub
+from penstock.follow.reader import follow
 from penstock.jobs import JobRecords
-from penstock.reader import follow
 from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, translated

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.batch import Batch
 from penstock.batch_reading import BatchReading
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
-from penstock.hub import Hub
+from penstock.follow.multiplexer import Hub
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
 from penstock.queue.wakeups import WakeUps

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from penstock.batches import Batches
 from penstock.events import Cursor
-from penstock.hub import Hub
+from penstock.follow.multiplexer import Hub
 from penstock.ids import new_id
 from penstock.queue.wakeups import WakeUps
 from penstock.requests import check_body, encode_body

@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.events import Cursor, Event
-from penstock.hub import Hub
+from penstock.follow.multiplexer import Hub
+from penstock.follow.reader import follow
 from penstock.message import MessageBuilder
-from penstock.reader import follow
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, translated

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from penstock import events, follower
+from penstock import events
 from penstock.async_client import AsyncClient
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import RedisUnavailable
 from penstock.events import Event
-from penstock.hub import ClientClosed
-from penstock.mailbox import MAILBOX_LIMIT
+from penstock.follow import plan
+from penstock.follow.multiplexer import ClientClosed
+from penstock.follow.subscription import MAILBOX_LIMIT
 from penstock.processes import free_port
 from penstock.testing import wait_until
 from tests.scripted import PATIENCE_S, ScriptedWriter
@@ -199,8 +200,8 @@ def test_a_redis_that_is_killed_and_comes_back_costs_no_event(
 def test_a_redis_that_stays_away_ends_the_reader_with_its_cursor(
     restartable: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "AWAY_S", 0.0)
-    monkeypatch.setattr(follower, "SILENCE_S", 0.1)
+    monkeypatch.setattr(plan, "AWAY_S", 0.0)
+    monkeypatch.setattr(plan, "SILENCE_S", 0.1)
     server = restartable()
     with Client(server.url) as client:
         writer = ScriptedWriter(client)

@@ -64,7 +64,7 @@ def writer(penstock_client: Client) -> Writer:
 
 def set_silence(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """How long a reader waits for a message before it asks the record."""
-    monkeypatch.setattr("penstock.follower.SILENCE_S", seconds)
+    monkeypatch.setattr("penstock.follow.plan.SILENCE_S", seconds)
 
 
 @pytest.fixture

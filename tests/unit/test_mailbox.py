@@ -4,7 +4,7 @@ import pytest
 
 from penstock import events
 from penstock.events import Event
-from penstock.mailbox import Fanout, Mail, Mailbox
+from penstock.follow.subscription import Fanout, Mail, Mailbox
 
 
 def event(n: int) -> Event:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.follower import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
-from penstock.mailbox import Mail
+from penstock.follow.plan import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
+from penstock.follow.subscription import Mail
 from penstock.states import State
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import Cursor, Event
-from penstock.follower import Sequence, Verdict
+from penstock.follow.plan import Sequence, Verdict
 
 
 def event(n: int, epoch: int = 1, kind: str = "content_block_delta") -> Event:

@@ -1,7 +1,7 @@
 """Follow a request or a job: what is in its log first, then what is published, without a seam.
 
 `follow` is for threads, `follow_async` for event loops; both carry out what a
-`penstock.follower.Follower` decides. A hole is filled from the log, so a lost message costs time
+`penstock.follow.plan.Follower` decides. A hole is filled from the log, so a lost message costs time
 and never content; so does a Redis that is away for a while.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from penstock import events
 from penstock.events import Cursor, Event
-from penstock.follower import AWAY, PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
-from penstock.hub import AsyncHub, Hub, TaskMailbox, ThreadMailbox
+from penstock.follow.multiplexer import AsyncHub, Hub, TaskMailbox, ThreadMailbox
+from penstock.follow.plan import AWAY, PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
 from penstock.store.connection import Connection

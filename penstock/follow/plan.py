@@ -1,6 +1,6 @@
 """Decides how to follow a request or a job: log, channel and record without a seam. Pure.
 
-A `Follower` yields what it wants to have done and is sent the answer; `penstock.reader` does it.
+A `Follower` yields what it wants to have done and is sent the answer; `penstock.follow.reader` does it.
 So there is one algorithm for threads and for event loops, and it can be tested without a Redis.
 docs/protocol.md describes it for other languages.
 """
@@ -17,7 +17,7 @@ import redis
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.mailbox import Mail
+from penstock.follow.subscription import Mail
 from penstock.states import ENDED, State
 
 #: After so many seconds without a message the reader asks the record whether it missed one. A

@@ -20,7 +20,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from penstock.errors import PenstockError
-from penstock.mailbox import Fanout, Mail, Mailbox
+from penstock.follow.subscription import Fanout, Mail, Mailbox
 from penstock.settings import ClientSettings
 from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
