@@ -8,14 +8,14 @@ from typing import Any, Final
 import orjson
 
 from penstock import events
-from penstock.chunks import ChunkStore
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.results import Results
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard
-from penstock.spool import open_spool
+from penstock.spool.chunks import ChunkStore
+from penstock.spool.stores import open_spool
 from penstock.states import State
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found

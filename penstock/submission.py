@@ -14,8 +14,6 @@ import orjson
 import redis
 
 from penstock import events
-from penstock.background import BackgroundWriter
-from penstock.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.custom_ids import CustomIds
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.job_options import JobOptions
@@ -24,7 +22,9 @@ from penstock.planner import Betas, Planned, Planner
 from penstock.requests import check_line, encode_body
 from penstock.settings import ClientSettings
 from penstock.shards import WIRE_ID, Counts, Shard
-from penstock.spool import open_spool
+from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
+from penstock.spool.stores import open_spool
+from penstock.spool.writer import BackgroundWriter
 from penstock.store.connection import Connection
 from penstock.store.record import LOST_AFTER_MS, now_ms
 from penstock.store.scripts import script

@@ -9,7 +9,7 @@ import httpx2
 import orjson
 from anthropic.types.messages import MessageBatch
 
-from penstock.chunks import CHUNK_BYTES
+from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api import StrangeAnswer
 from tasks.batches_api import BATCHES
 from tasks.shard import ClaimedShard

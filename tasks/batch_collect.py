@@ -18,6 +18,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.shards import Shard
+from penstock.spool.storing import StoringThread
 from penstock.store.record import now_ms
 from tasks import tags
 from tasks.accounts import Account
@@ -33,7 +34,6 @@ from tasks.result_lines import blocks
 from tasks.shard import ClaimedShard
 from tasks.sorter import Sorter
 from tasks.step import Step
-from tasks.storing import StoringThread
 
 #: Downloads that do not match the requests before somebody is asked.
 REFETCHES: Final = 20

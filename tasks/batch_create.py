@@ -9,8 +9,8 @@ from typing import Final
 import anthropic
 
 from config.settings import WorkerSettings
-from penstock.chunks import ChunkMissing
 from penstock.shards import Counts
+from penstock.spool.chunks import ChunkMissing
 from tasks.batch_calls import job_headers
 from tasks.batches_api import BatchesApi
 from tasks.canary import Canary

@@ -17,8 +17,8 @@ import anthropic
 import httpx2
 import orjson
 
-from penstock.chunks import lines_of, pack
 from penstock.shards import WIRE_ID, wire_id
+from penstock.spool.chunks import lines_of, pack
 from tasks import money
 from tasks.api import ApiProblem, StrangeAnswer, problem_of
 from tasks.batches_api import BatchesApi

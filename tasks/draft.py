@@ -7,9 +7,9 @@ import contextlib
 from types import TracebackType
 from typing import Final, Self
 
-from penstock.chunks import ChunkMissing
 from penstock.shards import Shard
-from penstock.spool import open_spool
+from penstock.spool.chunks import ChunkMissing
+from penstock.spool.stores import open_spool
 from tasks.leftovers import next_round
 from tasks.shard import ClaimedShard, Fenced
 
@@ -66,7 +66,7 @@ class Draft:
     def commit(self) -> None:
         """From here on the record may say that the chunks count: they live as long as it does.
 
-        Raises `penstock.chunks.ChunkMissing` if they do not live any more.
+        Raises `penstock.spool.chunks.ChunkMissing` if they do not live any more.
         """
         names = [name for child in self.children for name in child.chunk_names]
         names += [self.results] if self.chunks else []

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from penstock.chunks import ChunkStore, ChunkWriter, lines_of
 from penstock.shards import WIRE_ID, Counts, Shard
+from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 
 _ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # the comma before the next
@@ -16,7 +16,7 @@ def next_round(
 ) -> Shard:
     """Store the requests of ``parent`` whose byte in ``chosen`` is 2 as a shard of their own.
 
-    Raises `penstock.chunks.ChunkMissing` if they are not in the spool any more.
+    Raises `penstock.spool.chunks.ChunkMissing` if they are not in the spool any more.
     """
     requests = ChunkWriter(store, f"requests-{spool}")
     ids = ChunkWriter(store, f"ids-{spool}")

@@ -6,7 +6,7 @@ from typing import Any
 from celery.signals import worker_ready
 
 from penstock.queue.wakeups import send_shard, send_stream
-from penstock.spool import remove_orphans
+from penstock.spool.stores import remove_orphans
 from penstock.store.connection import connect, connect_async
 from workers.app import app, settings
 from workers.loop import streams_loop

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from penstock.chunks import CHUNK_BYTES
+from penstock.spool.chunks import CHUNK_BYTES
 from tasks.again import Outcome
 
 #: Every stored line begins with this, the wire id, and `ID_END`.

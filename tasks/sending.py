@@ -13,7 +13,7 @@ import anthropic
 import httpx2
 
 from config.settings import WorkerSettings
-from penstock.chunks import ChunkMissing
+from penstock.spool.chunks import ChunkMissing
 from tasks import money, slots, tags, twins
 from tasks.api import ApiProblem, problem_of
 from tasks.batches_api import BatchesApi, Listing

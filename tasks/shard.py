@@ -11,9 +11,9 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.chunks import ChunkStore
 from penstock.shards import Shard
-from penstock.spool import open_spool
+from penstock.spool.chunks import ChunkStore
+from penstock.spool.stores import open_spool
 from penstock.states import State
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms

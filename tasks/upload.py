@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from penstock.chunks import ChunkStore, lines_of
 from penstock.errors import PenstockError
 from penstock.shards import Shard
+from penstock.spool.chunks import ChunkStore, lines_of
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 
 #: Seconds after its guard was asked in which the last bytes must go out: beyond, the record's time

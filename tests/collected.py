@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from penstock.chunks import ChunkMissing, ChunkStore, ChunkWriter, Packer
 from penstock.shards import Counts, Shard, wire_id
+from penstock.spool.chunks import ChunkMissing, ChunkStore, ChunkWriter, Packer
 
 NONCE = "abcdefghij12"
 

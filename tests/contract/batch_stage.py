@@ -8,14 +8,14 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.chunks import lines_of
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.job_options import JobOptions
 from penstock.queue import names
 from penstock.shards import Shard, wire_id
 from penstock.simulator.control import Control
-from penstock.spool import open_spool
+from penstock.spool.chunks import lines_of
+from penstock.spool.stores import open_spool
 from penstock.stack import SIMULATOR_KEY
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.chunks import lines_of
 from penstock.client import Client
 from penstock.shards import Shard
+from penstock.spool.chunks import lines_of
 from penstock.states import State
 from tasks.shard import ClaimedShard
 from tests.collected import Named, collected, spooled, succeeded

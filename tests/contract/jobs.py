@@ -8,13 +8,13 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.chunks import ChunkWriter, lines_of
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import JobKeys
 from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.simulator.control import Control
-from penstock.spool import open_spool
+from penstock.spool.chunks import ChunkWriter, lines_of
+from penstock.spool.stores import open_spool
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script

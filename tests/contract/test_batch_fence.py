@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.chunks import ChunkMissing, RedisChunks
 from penstock.embedded import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
+from penstock.spool.chunks import ChunkMissing, RedisChunks
 from tasks.draft import Draft
 from tasks.shard import Fenced
 from tests.contract.batch_stage import BatchStage

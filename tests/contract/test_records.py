@@ -8,7 +8,6 @@ import redis
 
 from penstock import events
 from penstock.batch import Batch
-from penstock.chunks import pack
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound
@@ -17,6 +16,7 @@ from penstock.job_options import JobOptions
 from penstock.jobs import JobRecords
 from penstock.settings import ClientSettings
 from penstock.shards import Counts
+from penstock.spool.chunks import pack
 from penstock.states import State
 from penstock.store.record import RequestOptions, RequestRecords
 from penstock.submission import Submission

@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from config.settings import WorkerSettings
-from penstock.chunks import ChunkMissing, ChunkStore
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import (
@@ -21,7 +20,8 @@ from penstock.errors import (
 )
 from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
-from penstock.spool import open_spool, remove_orphans
+from penstock.spool.chunks import ChunkMissing, ChunkStore
+from penstock.spool.stores import open_spool, remove_orphans
 from penstock.store.connection import connect_async
 from penstock.store.record import now_ms
 from penstock.testing import wait_until

@@ -10,7 +10,7 @@ import orjson
 import pytest
 import redis
 
-from penstock import background, chunks, submission
+from penstock import submission
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, RedisUnavailable
@@ -20,6 +20,7 @@ from penstock.jobs import Job, JobRecords
 from penstock.queue.names import celery_prefix
 from penstock.settings import ClientSettings
 from penstock.shards import Counts, Shard, wire_id
+from penstock.spool import chunks, writer
 from penstock.stack import python_path
 from penstock.states import State
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
@@ -307,7 +308,7 @@ def test_a_producer_may_take_longer_than_its_chunks_live(
     connection: Any, client: Client, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission, "SPOOLING_TTL_S", 60)
-    monkeypatch.setattr(background, "_RENEWALS", 600)
+    monkeypatch.setattr(writer, "_RENEWALS", 600)
 
     def slow() -> Iterator[Any]:
         yield from many(10)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
 from penstock.errors import InvalidRequest
 from penstock.job_options import MAX_CANARY, JobOptions
 from penstock.shards import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, Counts, Shard
+from penstock.spool.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
 
 #: What Python or a careless splitter takes for the end of a line.
 AWKWARD = "\r \n \r\n \u2028 \u2029 \u0085 \x0b \x0c \x1c \x1d \x1e"

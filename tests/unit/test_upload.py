@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.chunks import pack
 from penstock.shards import WIRE_ID, Shard
+from penstock.spool.chunks import pack
 from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from tasks.upload import BodyMismatch, Upload
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from penstock.chunks import ChunkMissing, ChunkStore, RedisChunks
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
 from penstock.keys import JobKeys, Keys
+from penstock.spool.chunks import ChunkMissing, ChunkStore, RedisChunks
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import zstandard
 
-from penstock.chunks import ChunkStore
+from penstock.spool.chunks import ChunkStore
 
 #: Blocks that wait to be stored: more would only fill memory when Redis is the slower one.
 _WAITING: Final = 4

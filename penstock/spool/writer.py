@@ -13,8 +13,8 @@ from typing import Final
 
 import redis
 
-from penstock.chunks import ChunkStore, compressor
 from penstock.errors import SpoolUnavailable
+from penstock.spool.chunks import ChunkStore, compressor
 
 #: Bytes that may wait for the thread; a single larger block may as well.
 WAITING_BYTES: Final = 4 * 1024 * 1024
