@@ -17,7 +17,7 @@ from benchmarks.figures import note, report, spread
 from benchmarks.rig import Rig, asking, rig
 from penstock.stack import WorkerProcess
 from penstock.states import State
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 
 #: Deltas to see before the worker is sent away, so that the answer is well under way.
 BEFORE = 15

@@ -10,7 +10,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from penstock.async_client import AsyncClient
-    from penstock.async_stream import AsyncMessageStream, AsyncStreamRequest
     from penstock.batch import Batch
     from penstock.client import Client
     from penstock.errors import (
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     )
     from penstock.events import Cursor, Event
     from penstock.states import State
-    from penstock.stream import MessageStream, StreamRequest
+    from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
+    from penstock.streams.stream import MessageStream, StreamRequest
 
 _HOME = {
     "AsyncClient": "async_client",

@@ -23,7 +23,6 @@ import orjson
 
 from penstock import events
 from penstock.async_requests import create_in_thread
-from penstock.async_stream import AsyncReader
 from penstock.batch import Batch, BatchPage
 from penstock.batches import Batches
 from penstock.estimates import Estimate
@@ -32,6 +31,7 @@ from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
 from penstock.store.connection import translated
 from penstock.store.record import checked_id
+from penstock.streams.async_stream import AsyncReader
 from penstock.views import View
 
 #: Lines that are read in one go of a thread.

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from penstock.async_batches import AsyncBatches
-from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
 from penstock.client import Client
 from penstock.events import Cursor
 from penstock.store.record import checked_id
+from penstock.streams.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
 
 
 class AsyncClient:

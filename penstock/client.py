@@ -14,7 +14,7 @@ from penstock.requests import check_body, encode_body
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, translated
 from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
-from penstock.stream import MessageStream, StreamRequest
+from penstock.streams.stream import MessageStream, StreamRequest
 
 
 class Client:

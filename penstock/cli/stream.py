@@ -13,7 +13,7 @@ from penstock.client import Client
 from penstock.errors import RequestCanceled, RequestFailed
 from penstock.events import Cursor, Event
 from penstock.states import State
-from penstock.stream import MessageStream, StreamRequest
+from penstock.streams.stream import MessageStream, StreamRequest
 
 DEFAULT_MODEL = "claude-haiku-4-5"
 

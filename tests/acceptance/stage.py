@@ -13,11 +13,11 @@ import redis
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.events import END, QUEUED, RESUME, REWIND, Event
-from penstock.message import MessageBuilder
 from penstock.processes import free_port
 from penstock.simulator.control import Control
 from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
-from penstock.stream import StreamRequest
+from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 
 PREFILL = "claude-haiku-4-5"  #: goes on with a partial assistant message

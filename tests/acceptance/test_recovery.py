@@ -11,7 +11,7 @@ from penstock.events import END, RESUME, Event
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (
     PREFILL,

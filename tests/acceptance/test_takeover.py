@@ -11,7 +11,7 @@ import pytest
 from penstock import Client
 from penstock.events import END, Event
 from penstock.stack import WorkerProcess
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (
     PREFILL,

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from penstock.events import END, QUEUED, RESUME, REWIND
-from penstock.message import MessageBuilder
+from penstock.streams.message_builder import MessageBuilder
 from tests.chaos.plans import Plan
 from tests.chaos.readers import Reader
 

@@ -11,7 +11,7 @@ from penstock.client import Client
 from penstock.errors import NotFound, RequestFailed, TextRewound
 from penstock.events import Cursor
 from penstock.ids import new_id
-from penstock.stream import MessageStream
+from penstock.streams.stream import MessageStream
 from penstock.testing import wait_until
 from tests.scripted import BLOCK, PATIENCE_S, START, ScriptedWriter, delta, rewind
 

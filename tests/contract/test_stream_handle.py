@@ -15,7 +15,7 @@ from penstock.ids import new_id
 from penstock.states import State
 from penstock.store.record import RequestOptions
 from penstock.store.scripts import script
-from penstock.stream import MessageStream, StreamRequest
+from penstock.streams.stream import MessageStream, StreamRequest
 from tasks.outbox import Outbox
 
 START: dict[str, Any] = {

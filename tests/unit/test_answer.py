@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import events
-from penstock.message import MessageBuilder
+from penstock.streams.message_builder import MessageBuilder
 from tasks.answer import Answer
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import events
-from penstock.message import MessageBuilder
+from penstock.streams.message_builder import MessageBuilder
 from tasks.answer import Answer
 from tasks.attempt import Attempt, StreamBroken, ending
 from tasks.continuation import Mode, OnBreak, Plan, plan

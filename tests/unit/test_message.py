@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.message import MessageBuilder
+from penstock.streams.message_builder import MessageBuilder
 
 Data = dict[str, Any]
 USAGE = {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": 2}

@@ -10,7 +10,7 @@ from anthropic.types import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.message import MessageBuilder
+from penstock.streams.message_builder import MessageBuilder
 from tasks.sse import SSEDecoder
 
 Data = dict[str, Any]

@@ -10,13 +10,13 @@ from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import AsyncHub
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
-from penstock.message import MessageBuilder
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, connect_async, translated
 from penstock.store.record import Record
-from penstock.stream import StreamRequest
-from penstock.transcript import Known, Transcript
+from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.stream import StreamRequest
+from penstock.streams.transcript import Known, Transcript
 from penstock.views import View, view
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class AsyncStreamRequest:
 class AsyncMessageStream:
     """A live answer: ``async for`` over its events, or over ``text_stream``.
 
-    The same as `penstock.stream.MessageStream`.
+    The same as `penstock.streams.stream.MessageStream`.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from penstock.errors import (
     TextRewound,
 )
 from penstock.events import Cursor, Event
-from penstock.message import MessageBuilder
 from penstock.states import State
+from penstock.streams.message_builder import MessageBuilder
 
 if TYPE_CHECKING:
     from anthropic.types import Message

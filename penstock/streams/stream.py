@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import Hub
 from penstock.follow.reader import follow
-from penstock.message import MessageBuilder
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, translated
 from penstock.store.record import Record, RequestRecords
-from penstock.transcript import Known, Transcript
+from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.transcript import Known, Transcript
 from penstock.views import View, view
 
 if TYPE_CHECKING:
