@@ -20,17 +20,17 @@ from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
 from penstock import Client
+from penstock.batches.options import JobOptions
+from penstock.batches.shard import Shard
+from penstock.batches.submission import Submission
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
 from penstock.processes import LocalProcess
 from penstock.queue import names
-from penstock.shards import Shard
 from penstock.spool.chunks import ChunkWriter, RedisChunks
 from penstock.stack import SIMULATOR_KEY, python_path
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
-from penstock.submission import Submission
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard

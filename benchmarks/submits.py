@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from tasks import reconcile
 from tasks.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
 

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from penstock.async_client import AsyncClient
-    from penstock.batch import Batch
+    from penstock.batches.view import Batch
     from penstock.client import Client
     from penstock.errors import (
         ConfigurationError,

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.async_batches import AsyncBatches
+from penstock.batches.async_client import AsyncBatches
 from penstock.client import Client
 from penstock.events import Cursor
 from penstock.store.record import checked_id

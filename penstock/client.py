@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.batches import Batches
+from penstock.batches.client import Batches
 from penstock.events import Cursor
 from penstock.follow.multiplexer import Hub
 from penstock.ids import new_id

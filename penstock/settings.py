@@ -6,9 +6,9 @@ from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
+from penstock.batches.shard import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
-from penstock.shards import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 
 Seconds = Annotated[int, Field(gt=0)]
 

@@ -8,7 +8,7 @@ counted and left out.
 from collections import Counter
 from collections.abc import Mapping
 
-from penstock.shards import WIRE_ID, Counts
+from penstock.batches.shard import WIRE_ID, Counts
 from tasks.again import Outcome, Verdict
 
 _NONCE_END = 12

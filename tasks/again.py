@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from tasks.refusals import SPEND_LIMITS
 
 #: Errors that pass by themselves.

@@ -10,9 +10,9 @@ from typing import Any
 from celery import Task
 from celery.utils.log import get_task_logger
 
+from penstock.batches.shard import Shard
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
-from penstock.shards import Shard
 from penstock.store.connection import Connection, connect
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps

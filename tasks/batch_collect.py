@@ -17,7 +17,7 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from penstock.spool.storing import StoringThread
 from penstock.store.record import now_ms
 from tasks import tags

@@ -9,7 +9,7 @@ from typing import Final
 import anthropic
 
 from config.settings import WorkerSettings
-from penstock.shards import Counts
+from penstock.batches.shard import Counts
 from penstock.spool.chunks import ChunkMissing
 from tasks.batch_calls import job_headers
 from tasks.batches_api import BatchesApi

@@ -8,7 +8,7 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.shards import Counts, Shard
+from penstock.batches.shard import Counts, Shard
 from penstock.states import State
 from tasks.prices import cost_of
 from tasks.shard import ClaimedShard

@@ -11,7 +11,7 @@ import anthropic
 from anthropic.types.messages import MessageBatch
 
 from config.settings import WorkerSettings
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from penstock.store.record import now_ms
 from tasks import slots, tags
 from tasks.api import problem_of

@@ -17,7 +17,7 @@ import anthropic
 import httpx2
 import orjson
 
-from penstock.shards import WIRE_ID, wire_id
+from penstock.batches.shard import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks import money
 from tasks.api import ApiProblem, StrangeAnswer, problem_of

@@ -7,7 +7,7 @@ import contextlib
 from types import TracebackType
 from typing import Final, Self
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_spool
 from tasks.leftovers import next_round

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import orjson
 
-from penstock.shards import WIRE_ID, Counts, Shard
+from penstock.batches.shard import WIRE_ID, Counts, Shard
+from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 
 _ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # the comma before the next
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from penstock.shards import Counts
+from penstock.batches.shard import Counts
 from penstock.store.record import now_ms
 from tasks import slots
 from tasks.shard import ClaimedShard

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 
 #: A batch may be dated this much before the watermark of its call: the API has many clocks.
 CLOCK_SLACK_MS: Final = 60_000

@@ -11,7 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.states import State

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from penstock.batches.shard import Shard
 from penstock.keys import Keys
-from penstock.shards import Shard
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 from penstock.store.scripts import script

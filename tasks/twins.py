@@ -6,7 +6,7 @@ import logging
 import anthropic
 import httpx2
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from tasks import tags
 from tasks.batches_api import BatchesApi, Listing
 from tasks.reconcile import CLOCK_SLACK_MS, Listed

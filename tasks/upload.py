@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from penstock.batches.shard import Shard
+from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.errors import PenstockError
-from penstock.shards import Shard
 from penstock.spool.chunks import ChunkStore, lines_of
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 
 #: Seconds after its guard was asked in which the last bytes must go out: beyond, the record's time
 #: of sending would be too early, and what is concluded from it wrong.

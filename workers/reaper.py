@@ -16,8 +16,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, lists_of
-from penstock.shards import Shard
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
 

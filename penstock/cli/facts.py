@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from penstock.batch import Batch, Notice
+from penstock.batches.estimates import Estimate
+from penstock.batches.shard import Shard
+from penstock.batches.view import Batch, Notice
 from penstock.cli.output import brief, money, outcome, price, some, span
 from penstock.cli.remedies import remedy
-from penstock.estimates import Estimate
-from penstock.shards import Shard
 
 #: Shards that ``penstock batch status`` tells about, unless it is asked for all.
 SHOWN = 20

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from penstock.batch import Batch
+from penstock.batches.parquet import write_parquet
+from penstock.batches.results import ORDERS, checked_order
+from penstock.batches.view import Batch
 from penstock.cli.facts import why
 from penstock.cli.failure import Failure
 from penstock.cli.jobs import job_of
@@ -15,8 +17,6 @@ from penstock.cli.partial import Partial, part_of, partial
 from penstock.cli.watching import lines_written
 from penstock.client import Client
 from penstock.errors import NotEnded
-from penstock.parquet import write_parquet
-from penstock.results import ORDERS, checked_order
 from penstock.states import State
 
 #: The result lines behind so many.

@@ -12,12 +12,12 @@ from rich.spinner import Spinner
 from rich.table import Table as Grid
 from rich.text import Text
 
-from penstock.batch import Batch
+from penstock.batches.estimates import Estimate
+from penstock.batches.shard import Shard
+from penstock.batches.view import Batch
 from penstock.cli.facts import fate, interesting, shards, state, words
 from penstock.cli.output import span
 from penstock.cli.remedies import remedy
-from penstock.estimates import Estimate
-from penstock.shards import Shard
 from penstock.store.record import now_ms
 
 #: Lines of a terminal that are not shards, at the most.

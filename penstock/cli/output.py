@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from penstock.shards import Counts
+from penstock.batches.shard import Counts
 
 #: The ways in which a request can end.
 _ENDS = ("succeeded", "errored", "canceled", "expired")

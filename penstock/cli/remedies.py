@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from penstock.batch import Batch
+from penstock.batches.view import Batch
 
 #: Type of a pause → what has to be put right before the job is resumed.
 REMEDIES: Final = {

@@ -18,12 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from penstock.batch import Batch
-from penstock.batches import Batches
+from penstock.batches.client import Batches
+from penstock.batches.estimates import Estimate
+from penstock.batches.view import Batch
 from penstock.cli.facts import left, shard_line, words
 from penstock.cli.output import outcome, some
 from penstock.cli.remedies import remedy
-from penstock.estimates import Estimate
 
 #: Seconds after which the remaining time is estimated anew, at the next step of the job.
 _ESTIMATE_S = 10.0

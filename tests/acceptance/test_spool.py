@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock.batches.shard import Counts
 from penstock.embedded import EmbeddedRedis
-from penstock.shards import Counts
 
 Body = Callable[..., dict[str, Any]]
 

@@ -8,11 +8,12 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.batches.options import JobOptions
+from penstock.batches.shard import Shard, wire_id
+from penstock.batches.submission import Submission
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
 from penstock.queue import names
-from penstock.shards import Shard, wire_id
 from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
 from penstock.spool.stores import open_spool
@@ -20,7 +21,6 @@ from penstock.stack import SIMULATOR_KEY
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from penstock.submission import Submission
 from tasks.api import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard

@@ -10,10 +10,10 @@ import httpx2
 import orjson
 
 from penstock import events
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Shard
 from penstock.embedded import EmbeddedRedis
-from penstock.jobs import JobRecords
 from penstock.queue import names
-from penstock.shards import Shard
 from penstock.simulator.control import Control
 from tasks.batch_create import CreateStep
 from tasks.batch_steps import BatchSteps

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
 from penstock.client import Client
-from penstock.shards import Shard
 from penstock.spool.chunks import lines_of
 from penstock.states import State
 from tasks.shard import ClaimedShard

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from penstock.jobs import JobRecords
+from penstock.batches.jobs import JobRecords
 from penstock.store.scripts import script
 from tests.contract.calls import clock
 from tests.contract.jobs import Desk

@@ -8,17 +8,17 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.batches.shard import WIRE_ID, Counts, Shard
+from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import JobKeys
-from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
 from penstock.spool.stores import open_spool
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from penstock import events
+from penstock.batches.shard import Counts
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import SpoolUnavailable
-from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.tags import tags_of

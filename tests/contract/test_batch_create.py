@@ -9,7 +9,7 @@ import httpx2
 import orjson
 import pytest
 
-from penstock.jobs import JobRecords
+from penstock.batches.jobs import JobRecords
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from tasks import slots

@@ -7,10 +7,10 @@ import httpx2
 import orjson
 import pytest
 
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Counts
 from penstock.embedded import EmbeddedRedis
-from penstock.jobs import JobRecords
 from penstock.queue import names
-from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.batch_steps import BatchSteps

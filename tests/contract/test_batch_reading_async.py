@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.async_client import AsyncClient
-from penstock.batch import Batch
+from penstock.batches.view import Batch
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound

@@ -9,9 +9,9 @@ import httpx2
 import orjson
 import pytest
 
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Shard
 from penstock.embedded import EmbeddedRedis
-from penstock.jobs import JobRecords
-from penstock.shards import Shard
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tasks.shard import Fenced

@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from penstock import events
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Counts, Shard
 from penstock.embedded import EmbeddedRedis
-from penstock.jobs import JobRecords
-from penstock.shards import Counts, Shard
 from penstock.states import State
 from penstock.testing import wait_until
 from tasks.shard import ClaimedShard, Fenced, NotClaimed

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock import submission
+from penstock.batches import submission
+from penstock.batches.submission import Submission
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
@@ -21,7 +22,6 @@ from penstock.queue.names import lists_of
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.states import State
-from penstock.submission import Submission
 
 PROMPT = "xyzzy the secret prompt"
 BODY: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from penstock import events
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from penstock.store.scripts import script
 from tests.contract.calls import clock
 from tests.contract.held import WAIT_MS, Held

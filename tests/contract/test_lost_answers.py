@@ -8,8 +8,8 @@ import orjson
 import pytest
 import redis
 
+from penstock.batches.jobs import JobRecords
 from penstock.embedded import EmbeddedRedis
-from penstock.jobs import JobRecords
 from penstock.testing import wait_until
 from tasks import reconcile, tags
 from tasks.batch_poll import PollStep

@@ -10,12 +10,12 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
 from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
 from penstock.queue import names
 from penstock.queue.names import STREAMS_QUEUE, lists_of
-from penstock.shards import Shard
 from penstock.store.connection import connect, connect_async
 from penstock.store.record import RequestOptions, RequestRecords
 from penstock.store.scripts import script

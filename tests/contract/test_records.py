@@ -7,19 +7,19 @@ import pytest
 import redis
 
 from penstock import events
-from penstock.batch import Batch
+from penstock.batches.jobs import JobRecords
+from penstock.batches.options import JobOptions
+from penstock.batches.shard import Counts
+from penstock.batches.submission import Submission
+from penstock.batches.view import Batch
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
-from penstock.jobs import JobRecords
 from penstock.settings import ClientSettings
-from penstock.shards import Counts
 from penstock.spool.chunks import pack
 from penstock.states import State
 from penstock.store.record import RequestOptions, RequestRecords
-from penstock.submission import Submission
 
 SETTINGS = ClientSettings.load(
     key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50

@@ -3,8 +3,8 @@
 import pytest
 
 from penstock import events
+from penstock.batches.shard import Shard
 from penstock.ids import new_id
-from penstock.shards import Shard
 from tests.contract.calls import clock
 from tests.contract.held import EVENT, WAIT_MS, Held
 

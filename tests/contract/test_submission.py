@@ -10,20 +10,20 @@ import orjson
 import pytest
 import redis
 
-from penstock import submission
+from penstock.batches import submission
+from penstock.batches.jobs import Job, JobRecords
+from penstock.batches.options import JobOptions
+from penstock.batches.shard import Counts, Shard, wire_id
+from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
 from penstock.client import Client
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
-from penstock.jobs import Job, JobRecords
 from penstock.queue.names import celery_prefix
 from penstock.settings import ClientSettings
-from penstock.shards import Counts, Shard, wire_id
 from penstock.spool import chunks, writer
 from penstock.stack import python_path
 from penstock.states import State
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
 
 SETTINGS = ClientSettings.load(key_prefix="submission", batch_ttl_s=7_200)
 

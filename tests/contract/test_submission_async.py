@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.async_client import AsyncClient
-from penstock.async_requests import PAGE
+from penstock.batches.async_source import PAGE
 from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest
 from penstock.ids import new_id

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.shards import Counts, wire_id
+from penstock.batches.shard import Counts, wire_id
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict
 

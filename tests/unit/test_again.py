@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from tasks.again import Outcome, Verdict, common_error, judge, reason_to_pause, verdict
 
 CREDIT = "Your credit balance is too low to access the Anthropic API."

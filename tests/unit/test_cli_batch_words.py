@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from penstock.batch import Batch, Budget, Notice, Progress
+from penstock.batches.estimates import Estimate
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.view import Batch, Budget, Notice, Progress
 from penstock.cli.facts import facts, interesting, shard_line, table
 from penstock.cli.live import Table
 from penstock.cli.output import price
 from penstock.cli.remedies import REMEDIES, remedy
 from penstock.cli.watching import Lines
-from penstock.estimates import Estimate
-from penstock.shards import Counts, Shard
 from penstock.states import State
 from penstock.store.record import now_ms
 

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from penstock.batches.shard import Counts
 from penstock.cli.output import (
     duration,
     outcome,
@@ -14,7 +15,6 @@ from penstock.cli.output import (
     summary,
     write_line,
 )
-from penstock.shards import Counts
 
 
 @pytest.mark.parametrize(

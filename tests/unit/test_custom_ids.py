@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock import custom_ids as module
-from penstock.custom_ids import CustomIds
+from penstock.batches import custom_ids as module
+from penstock.batches.custom_ids import CustomIds
 
 
 @pytest.fixture(autouse=True, scope="module")

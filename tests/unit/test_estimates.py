@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.estimates import Estimate, Past, remaining
-from penstock.shards import Shard
+from penstock.batches.estimates import Estimate, Past, remaining
+from penstock.batches.shard import Shard
 
 NOW_MS = 1_000_000_000
 MINUTE_MS = 60_000

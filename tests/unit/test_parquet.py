@@ -8,9 +8,9 @@ import orjson
 import pyarrow.parquet
 import pytest
 
-from penstock import parquet
+from penstock.batches import parquet
+from penstock.batches.parquet import COLUMNS, write_parquet
 from penstock.errors import MissingDependency
-from penstock.parquet import COLUMNS, write_parquet
 from tests.collected import succeeded
 
 

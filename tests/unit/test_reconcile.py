@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.submits import RULES, Play, World
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 from tasks import reconcile
 from tasks.reconcile import (
     CLOCK_SLACK_MS,

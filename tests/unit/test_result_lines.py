@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from penstock.shards import wire_id
+from penstock.batches.shard import wire_id
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge
 from tasks.result_lines import blocks, read_line, tokens_in

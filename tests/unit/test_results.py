@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock import results
+from penstock.batches import results
+from penstock.batches.results import Arrivals, Place, Results, checked_order, held
+from penstock.batches.shard import Shard
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import END, PROGRESS, Event
-from penstock.results import Arrivals, Place, Results, checked_order, held
-from penstock.shards import Shard
 from tests.collected import MemoryChunks, Named, collected, spooled, succeeded
 
 #: Shards of the first round in a made-up job; those that try again have their number plus this.

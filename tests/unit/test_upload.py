@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.shards import WIRE_ID, Shard
+from penstock.batches.shard import WIRE_ID, Shard
+from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.spool.chunks import pack
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from tasks.upload import BodyMismatch, Upload
 
 NONCE = "n" * 12

@@ -14,14 +14,14 @@ import orjson
 import redis
 
 from penstock import events
-from penstock.custom_ids import CustomIds
+from penstock.batches.custom_ids import CustomIds
+from penstock.batches.options import JobOptions
+from penstock.batches.planner import Betas, Planned, Planner
+from penstock.batches.shard import WIRE_ID, Counts, Shard
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
-from penstock.job_options import JobOptions
 from penstock.keys import JobKeys
-from penstock.planner import Betas, Planned, Planner
 from penstock.requests import check_line, encode_body
 from penstock.settings import ClientSettings
-from penstock.shards import WIRE_ID, Counts, Shard
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.spool.stores import open_spool
 from penstock.spool.writer import BackgroundWriter

@@ -17,9 +17,9 @@ from typing import IO, Final, NamedTuple
 import orjson
 
 from penstock import events
+from penstock.batches.shard import WIRE_ID, Shard
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
-from penstock.shards import WIRE_ID, Shard
 from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack
 
 #: The orders in which results can be had: as shards were collected, or as requests were submitted.

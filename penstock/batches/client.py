@@ -4,16 +4,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.batch import Batch
-from penstock.batch_reading import BatchReading
+from penstock.batches.options import JobOptions
+from penstock.batches.reading import BatchReading
+from penstock.batches.submission import Submission
+from penstock.batches.view import Batch
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.follow.multiplexer import Hub
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, translated
-from penstock.submission import Submission
 
 
 class Batches(BatchReading):

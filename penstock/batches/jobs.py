@@ -8,12 +8,12 @@ from typing import Any, Final
 import orjson
 
 from penstock import events
+from penstock.batches.results import Results
+from penstock.batches.shard import Counts, Shard
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
-from penstock.results import Results
 from penstock.settings import ClientSettings
-from penstock.shards import Counts, Shard
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.states import State

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
 
 #: What a deployment has at the API at once, where nobody has set other limits.
 ACTIVE_BATCHES: Final = 90

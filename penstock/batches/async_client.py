@@ -22,12 +22,12 @@ from typing import Any
 import orjson
 
 from penstock import events
-from penstock.async_requests import create_in_thread
-from penstock.batch import Batch, BatchPage
-from penstock.batches import Batches
-from penstock.estimates import Estimate
+from penstock.batches.async_source import create_in_thread
+from penstock.batches.client import Batches
+from penstock.batches.estimates import Estimate
+from penstock.batches.results import Arrivals, Place, checked_order
+from penstock.batches.view import Batch, BatchPage
 from penstock.events import Cursor, Event
-from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
 from penstock.store.connection import translated
 from penstock.store.record import checked_id
@@ -41,7 +41,7 @@ _LINES = 1_000
 class AsyncBatches:
     """Batch jobs: create, look at, follow, cancel, and read the results of.
 
-    Arguments and errors are those of `penstock.batches.Batches`.
+    Arguments and errors are those of `penstock.batches.client.Batches`.
     """
 
     def __init__(self, batches: Batches, settings: ClientSettings, reader: AsyncReader) -> None:
@@ -53,7 +53,7 @@ class AsyncBatches:
         self, *, requests: Iterable[Any] | AsyncIterable[Any], **options: Any
     ) -> Batch:
         """Enqueue a job and return it at once. ``requests`` may be an async iterable as well; any
-        other is read in a thread. Options and errors as of `penstock.batches.Batches.create`."""
+        other is read in a thread. Options and errors as of `penstock.batches.client.Batches.create`."""
         return await create_in_thread(self._sync.create, requests, **options)
 
     async def retrieve(self, id: str) -> Batch:

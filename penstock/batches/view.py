@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from penstock.jobs import Job
-from penstock.shards import Counts, Shard
+from penstock.batches.jobs import Job
+from penstock.batches.shard import Counts, Shard
 from penstock.states import State
 
 #: States of a shard whose batch is at the API, or may be.

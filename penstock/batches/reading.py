@@ -6,14 +6,14 @@ from collections.abc import Callable, Generator, Iterator
 import orjson
 
 from penstock import events
-from penstock.batch import Batch, BatchPage, Span
+from penstock.batches.estimates import Estimate, Past, remaining
+from penstock.batches.jobs import JobRecords
+from penstock.batches.results import Arrivals, Place, checked_order
+from penstock.batches.view import Batch, BatchPage, Span
 from penstock.errors import InvalidRequest, NotEnded
-from penstock.estimates import Estimate, Past, remaining
 from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import Hub
 from penstock.follow.reader import follow
-from penstock.jobs import JobRecords
-from penstock.results import Arrivals, Place, checked_order
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, translated
 from penstock.store.record import checked_id, now_ms
