@@ -23,12 +23,12 @@ from penstock import Client
 from penstock.batches.options import JobOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
-from penstock.processes import LocalProcess
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
 from penstock.spool.chunks import ChunkWriter, RedisChunks
-from penstock.stack import SIMULATOR_KEY, python_path
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from tasks.api import sync_client

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.figures import note, report, spread
 from benchmarks.rig import Rig, asking, rig
-from penstock.stack import WorkerProcess
+from penstock.local.stack import WorkerProcess
 from penstock.states import State
 from penstock.streams.stream import StreamRequest
 

@@ -12,10 +12,10 @@ from redis.exceptions import NoPermissionError
 
 from config.settings import WorkerSettings
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import RedisUnavailable
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.settings import ClientSettings, variable_of
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.store.connection import connect
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"

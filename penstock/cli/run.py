@@ -12,8 +12,8 @@ from typing import NoReturn
 import click
 
 from penstock.errors import MissingDependency
+from penstock.local.stack import flower_command, python_path, worker_command
 from penstock.queue.names import QUEUES
-from penstock.stack import flower_command, python_path, worker_command
 
 _options = click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
 

@@ -11,11 +11,11 @@ from typing import Any
 import redis
 
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.events import END, QUEUED, RESUME, REWIND, Event
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until

@@ -21,10 +21,10 @@ import pytest
 import redis
 
 from penstock.client import Client
-from penstock.embedded import server_binary
-from penstock.processes import LocalProcess, free_port
+from penstock.local.embedded_redis import server_binary
+from penstock.local.processes import LocalProcess, free_port
+from penstock.local.stack import answers
 from penstock.settings import ClientSettings
-from penstock.stack import answers
 from penstock.store.connection import connect
 from tests.container_files import (
     OURS,

@@ -8,7 +8,7 @@ import pytest
 
 from penstock import Client
 from penstock.batches.shard import Counts
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 
 Body = Callable[..., dict[str, Any]]
 

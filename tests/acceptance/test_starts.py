@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from penstock.embedded import EmbeddedRedis
-from penstock.stack import python_path, worker_command
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import python_path, worker_command
 
 
 def start(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
-from penstock.embedded import EmbeddedRedis
 from penstock.events import END, QUEUED
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import SimulatorProcess, WorkerProcess
 from penstock.testing import wait_until
 
 Body = Callable[..., dict[str, Any]]

@@ -10,7 +10,7 @@ import pytest
 
 from penstock import Client
 from penstock.events import END, Event
-from penstock.stack import WorkerProcess
+from penstock.local.stack import WorkerProcess
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (

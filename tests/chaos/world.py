@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from penstock.embedded import EmbeddedRedis
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from tests.chaos import points
 
 LEASE_S = 1.5

@@ -11,13 +11,13 @@ from config.settings import WorkerSettings
 from penstock.batches.options import JobOptions
 from penstock.batches.shard import Shard, wire_id
 from penstock.batches.submission import Submission
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SIMULATOR_KEY
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
 from penstock.spool.stores import open_spool
-from penstock.stack import SIMULATOR_KEY
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script

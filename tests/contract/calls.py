@@ -8,8 +8,8 @@ from typing import Any
 import redis
 
 from penstock import events
-from penstock.embedded import EmbeddedRedis
 from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from tasks.outbox import Outbox
 

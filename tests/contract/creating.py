@@ -12,7 +12,7 @@ import orjson
 from penstock import events
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Shard
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batch_create import CreateStep

@@ -10,9 +10,9 @@ import orjson
 from config.settings import WorkerSettings
 from penstock.batches.shard import WIRE_ID, Counts, Shard
 from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import JobKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
 from penstock.spool.stores import open_spool

@@ -9,8 +9,8 @@ import pytest
 
 from penstock import events
 from penstock.batches.shard import Counts
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import SpoolUnavailable
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.tags import tags_of

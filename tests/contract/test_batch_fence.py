@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunks

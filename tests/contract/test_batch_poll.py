@@ -9,7 +9,7 @@ import pytest
 
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Counts
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms

@@ -12,11 +12,11 @@ import pytest
 from penstock.batches.shard import Counts
 from penstock.batches.view import Batch, Budget
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound, RedisUnavailable
 from penstock.events import END, PAUSED, PROGRESS, QUEUED, RESUMED
 from penstock.ids import new_id
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
 from tests.contract.hand_made import MODEL, HandMadeJob

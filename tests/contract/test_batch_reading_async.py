@@ -9,9 +9,9 @@ import pytest
 from penstock.async_client import AsyncClient
 from penstock.batches.view import Batch
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from tests.contract.hand_made import HandMadeJob
 from tests.scripted import PATIENCE_S

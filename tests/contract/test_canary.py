@@ -11,7 +11,7 @@ import pytest
 
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Shard
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tasks.shard import Fenced

@@ -7,9 +7,9 @@ import orjson
 import pytest
 import redis
 
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from tests.contract.calls import (
     PREFIX,

@@ -9,7 +9,7 @@ import redis
 from penstock import events
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Counts, Shard
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
 from tasks.shard import ClaimedShard, Fenced, NotClaimed

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from penstock.cli import cli
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
 from tests.contract.hand_made import HandMadeJob, requests

@@ -14,10 +14,10 @@ import pytest
 from penstock.batches import submission
 from penstock.batches.submission import Submission
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
 from penstock.ids import is_id
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.queue.names import lists_of
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings

@@ -8,8 +8,8 @@ import pytest
 from celery import Celery
 
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.queue.wakeups import transport_options
 from penstock.states import State

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from penstock.testing import wait_until
 from tasks.gate import FIRST_CALLS, LOST_AFTER_MS, limit_of

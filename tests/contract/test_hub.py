@@ -13,13 +13,13 @@ import pytest
 from penstock import events
 from penstock.async_client import AsyncClient
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import RedisUnavailable
 from penstock.events import Event
 from penstock.follow import plan
 from penstock.follow.multiplexer import ClientClosed
 from penstock.follow.subscription import MAILBOX_LIMIT
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.testing import wait_until
 from tests.scripted import PATIENCE_S, ScriptedWriter
 

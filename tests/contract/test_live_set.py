@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from tests.contract.calls import (
     PREFIX,
     cancel,

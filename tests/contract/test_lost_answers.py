@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from penstock.batches.jobs import JobRecords
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tasks import reconcile, tags
 from tasks.batch_poll import PollStep

@@ -9,10 +9,10 @@ import redis
 
 from penstock import events
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.events import Event
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from tasks.outbox import Outbox
 from tests.contract.calls import (
     PREFIX,

@@ -16,9 +16,9 @@ import redis
 
 from penstock import events
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import RecordKeys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.store.record import RequestOptions
 from penstock.store.scripts import script

@@ -8,7 +8,6 @@ import pytest
 
 from penstock.async_client import AsyncClient
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import (
     NotEnded,
     NotFound,
@@ -19,7 +18,8 @@ from penstock.errors import (
 )
 from penstock.events import END, PROGRESS, QUEUED, Cursor
 from penstock.ids import new_id
-from penstock.processes import free_port
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
 from tests.scripted import BLOCK, PATIENCE_S, START, ScriptedWriter, delta, rewind

@@ -11,9 +11,9 @@ from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.store.connection import connect, connect_async

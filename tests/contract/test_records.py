@@ -13,9 +13,9 @@ from penstock.batches.shard import Counts
 from penstock.batches.submission import Submission
 from penstock.batches.view import Batch
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import pack
 from penstock.states import State

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.embedded import EmbeddedRedis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tests.contract.calls import claim, clock, renew, run, submit, whole, write
 

@@ -11,7 +11,6 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import (
     ConfigurationError,
     InvalidRequest,
@@ -20,6 +19,7 @@ from penstock.errors import (
 )
 from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_spool, remove_orphans
 from penstock.store.connection import connect_async

@@ -16,13 +16,13 @@ from penstock.batches.options import JobOptions
 from penstock.batches.shard import Counts, Shard, wire_id
 from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.ids import new_id
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import python_path
 from penstock.queue.names import celery_prefix
 from penstock.settings import ClientSettings
 from penstock.spool import chunks, writer
-from penstock.stack import python_path
 from penstock.states import State
 
 SETTINGS = ClientSettings.load(key_prefix="submission", batch_ttl_s=7_200)

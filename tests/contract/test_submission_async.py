@@ -8,9 +8,9 @@ import pytest
 
 from penstock.async_client import AsyncClient
 from penstock.batches.async_source import PAGE
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import InvalidRequest
 from penstock.ids import new_id
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 
 from penstock.errors import LocalProcessError, MissingDependency
-from penstock.processes import LocalProcess, free_port
+from penstock.local.processes import LocalProcess, free_port
 from penstock.store.connection import Connection
 
 _STARTS = 3

@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from penstock._approot import app_root
-from penstock.processes import LocalProcess, free_port
+from penstock.local.approot import app_root
+from penstock.local.processes import LocalProcess, free_port
 from penstock.queue.names import QUEUES
 
 #: The simulator takes any key; this one says what it is.
