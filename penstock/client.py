@@ -10,11 +10,11 @@ from penstock.events import Cursor
 from penstock.follow.multiplexer import Hub
 from penstock.ids import new_id
 from penstock.queue.wakeups import WakeUps
-from penstock.requests import check_body, encode_body
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, translated
 from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
 from penstock.streams.stream import MessageStream, StreamRequest
+from penstock.validation import check_body, encode_body
 
 
 class Client:

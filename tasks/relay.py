@@ -19,7 +19,7 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.models import takes_prefill
+from penstock.capabilities import takes_prefill
 from penstock.states import State
 from penstock.store.availability import patiently
 from penstock.store.connection import Connection

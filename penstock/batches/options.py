@@ -7,8 +7,8 @@ from typing import Final
 
 from penstock.batches.shard import MAX_BATCH_REQUESTS
 from penstock.errors import InvalidRequest
-from penstock.requests import check_betas
 from penstock.store.record import RequestOptions
+from penstock.validation import check_betas
 
 #: A canary tells quickly whether the requests are right; it is no way to send many.
 MAX_CANARY: Final = 100

@@ -20,7 +20,6 @@ from penstock.batches.planner import Betas, Planned, Planner
 from penstock.batches.shard import WIRE_ID, Counts, Shard
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.keys import JobKeys
-from penstock.requests import check_line, encode_body
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.spool.stores import open_spool
@@ -28,6 +27,7 @@ from penstock.spool.writer import BackgroundWriter
 from penstock.store.connection import Connection
 from penstock.store.record import LOST_AFTER_MS, now_ms
 from penstock.store.scripts import script
+from penstock.validation import check_line, encode_body
 
 logger = logging.getLogger(__name__)
 

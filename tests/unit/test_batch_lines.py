@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidRequest
-from penstock.requests import check_custom_id, check_line
+from penstock.validation import check_custom_id, check_line
 
 PARAMS = {
     "model": "claude-haiku-4-5",

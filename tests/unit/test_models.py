@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.models import CAPABILITIES, MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
+from penstock.capabilities import CAPABILITIES, MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from anthropic.types.parsed_message import ParsedTextBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock import requests
+from penstock import validation
 from penstock.errors import InvalidRequest
-from penstock.requests import MAX_REQUEST_BYTES, check_body, encode_body
+from penstock.validation import MAX_REQUEST_BYTES, check_body, encode_body
 
 Body = dict[str, Any]
 USER: MessageParam = {"role": "user", "content": "hello"}
@@ -199,7 +199,7 @@ def test_a_body_may_be_exactly_as_large_as_the_api_takes() -> None:
 def test_the_size_is_that_of_the_bytes_and_not_of_the_characters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_REQUEST_BYTES", 200)
+    monkeypatch.setattr(validation, "MAX_REQUEST_BYTES", 200)
     assert "bytes is more than" in str(refusal(body(system="日" * 50)))
     assert encode_body(body(system="x" * 50))
 
@@ -238,13 +238,13 @@ def mutated(value: Any) -> st.SearchStrategy[Any]:
     )
 )
 def test_the_quick_look_never_passes_what_pydantic_refuses(value: Any) -> None:
-    if isinstance(value, dict) and requests._is_plain(value):
-        assert requests._problem(value) is None
+    if isinstance(value, dict) and validation._is_plain(value):
+        assert validation._problem(value) is None
 
 
 def test_an_ordinary_body_needs_no_more_than_the_quick_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requests, "_problem", lambda _: pytest.fail("pydantic was asked"))
+    monkeypatch.setattr(validation, "_problem", lambda _: pytest.fail("pydantic was asked"))
     block = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
     assert check_body(body(system=[block], messages=[USER, {"role": "user", "content": [block]}]))

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from penstock.capabilities import MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
 from penstock.errors import InvalidRequest
-from penstock.models import MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
 
 #: Limits of the API: one Messages request, and the messages in it.
 MAX_REQUEST_BYTES: Final = 32_000_000
