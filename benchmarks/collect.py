@@ -31,7 +31,7 @@ from penstock.queue import names
 from penstock.spool.chunks import ChunkWriter, RedisChunks
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
-from tasks.api import sync_client
+from tasks.api.client import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.batches.shard import Shard
-from tasks.refusals import SPEND_LIMITS
+from tasks.api.retry import SPEND_LIMITS
 
 #: Errors that pass by themselves.
 PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})

@@ -14,7 +14,7 @@ from penstock.batches.shard import Shard
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
-from tasks.api import sync_client
+from tasks.api.client import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.later import later
 from tasks.shard import ClaimedShard, Fenced, NotClaimed, Settling

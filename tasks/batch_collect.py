@@ -23,13 +23,13 @@ from penstock.store.record import now_ms
 from tasks import tags
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge, reason_to_pause
-from tasks.batch_calls import downloaded_results, retrieve_batch
+from tasks.api.batch_calls import downloaded_results, retrieve_batch
+from tasks.api.retry import wait_s
 from tasks.batch_poll import not_found
 from tasks.draft import Draft, RequestsMissing
 from tasks.lost_results import collect_without
 from tasks.prices import settlement
 from tasks.reconcile import of_earlier, rejected
-from tasks.refusals import wait_s
 from tasks.result_lines import blocks
 from tasks.shard import ClaimedShard
 from tasks.sorter import Sorter

@@ -11,8 +11,8 @@ import anthropic
 from config.settings import WorkerSettings
 from penstock.batches.shard import Counts
 from penstock.spool.chunks import ChunkMissing
-from tasks.batch_calls import job_headers
-from tasks.batches_api import BatchesApi
+from tasks.api.batch_calls import job_headers
+from tasks.api.batches import BatchesApi
 from tasks.canary import Canary
 from tasks.reconcile import unsent
 from tasks.searching import Searcher

@@ -14,14 +14,14 @@ from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.store.record import now_ms
 from tasks import slots, tags
-from tasks.api import problem_of
-from tasks.batch_calls import cancel_batch, job_headers, retrieve_batch
-from tasks.batches_api import BatchesApi
+from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
+from tasks.api.batches import BatchesApi
+from tasks.api.client import problem_of
+from tasks.api.retry import wait_s
 from tasks.cadence import next_look_s
 from tasks.keeping import keep_chunks
 from tasks.lost_results import collect_without
 from tasks.reconcile import sought
-from tasks.refusals import wait_s
 from tasks.searching import elsewhere
 from tasks.shard import ClaimedShard
 from tasks.step import Step

@@ -16,12 +16,12 @@ from config.settings import WorkerSettings
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
 from penstock.queue import names
 from penstock.store.record import now_ms
-from tasks.api import ApiProblem, StrangeAnswer, problem_of, without_credentials
+from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_credentials
+from tasks.api.retry import wait_s
 from tasks.batch_collect import CollectStep
 from tasks.batch_create import CreateStep
 from tasks.batch_finish import FinishStep
 from tasks.batch_poll import PollStep
-from tasks.refusals import wait_s
 from tasks.shard import ClaimedShard
 from tasks.step import Step
 

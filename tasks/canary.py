@@ -20,8 +20,8 @@ import orjson
 from penstock.batches.shard import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks import money
-from tasks.api import ApiProblem, StrangeAnswer, problem_of
-from tasks.batches_api import BatchesApi
+from tasks.api.batches import BatchesApi
+from tasks.api.client import ApiProblem, StrangeAnswer, problem_of
 from tasks.prices import settlement
 from tasks.result_lines import ID_START, read_line
 from tasks.sending import MONEY_S, made, new_nonce

@@ -11,7 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.store.connection import Connection, connect_async
-from tasks.api import async_client
+from tasks.api.client import async_client
 from tasks.pipe import Pipe
 from tasks.publisher import Publisher
 from tasks.relay import Relay

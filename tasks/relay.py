@@ -25,14 +25,14 @@ from penstock.store.availability import patiently
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from tasks.api import ApiProblem, problem_of
+from tasks.api.client import ApiProblem, problem_of
+from tasks.api.message_stream import open_stream
+from tasks.api.retry import wait_s
+from tasks.api.sse import SSEDecoder
 from tasks.attempt import Attempt, StreamBroken, ending
-from tasks.call import open_stream
 from tasks.continuation import Mode, OnBreak, Plan, plan
 from tasks.gate import Gate
 from tasks.publisher import Publisher
-from tasks.refusals import wait_s
-from tasks.sse import SSEDecoder
 from tasks.work import Postponed, Refused, Work
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import anthropic
 
 from config.settings import WorkerSettings
 from tasks import slots, tags
-from tasks.batches_api import BatchesApi
+from tasks.api.batches import BatchesApi
 from tasks.reconcile import (
     CLOCK_SLACK_MS,
     Bind,

@@ -15,8 +15,8 @@ import httpx2
 from config.settings import WorkerSettings
 from penstock.spool.chunks import ChunkMissing
 from tasks import money, slots, tags, twins
-from tasks.api import ApiProblem, problem_of
-from tasks.batches_api import BatchesApi, Listing
+from tasks.api.batches import BatchesApi, Listing
+from tasks.api.client import ApiProblem, problem_of
 from tasks.reconcile import (
     CLOCK_SLACK_MS,
     DEFINITE,

@@ -8,7 +8,7 @@ import httpx2
 
 from penstock.batches.shard import Shard
 from tasks import tags
-from tasks.batches_api import BatchesApi, Listing
+from tasks.api.batches import BatchesApi, Listing
 from tasks.reconcile import CLOCK_SLACK_MS, Listed
 from tasks.shard import ClaimedShard
 

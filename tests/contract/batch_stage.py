@@ -21,7 +21,7 @@ from penstock.spool.stores import open_spool
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from tasks.api import sync_client
+from tasks.api.client import sync_client
 from tasks.batch_steps import BatchSteps
 from tasks.shard import ClaimedShard
 from tasks.step import Step

@@ -13,8 +13,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
+from tasks.api.batches import BatchesApi
 from tasks.batch_steps import BatchSteps
-from tasks.batches_api import BatchesApi
 from tests.contract.batch_stage import BatchStage
 
 

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from config.settings import WorkerSettings
-from tasks.api import ApiProblem, StrangeAnswer, async_client, problem_of, sync_client
+from tasks.api.client import ApiProblem, StrangeAnswer, async_client, problem_of, sync_client
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 SECRET = "xyzzy-the-secret"

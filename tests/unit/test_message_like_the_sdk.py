@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.streams.message_builder import MessageBuilder
-from tasks.sse import SSEDecoder
+from tasks.api.sse import SSEDecoder
 
 Data = dict[str, Any]
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.refusals import LONGEST_RETRY_AFTER_S, may_pass, retry_after_s, wait_s
+from tasks.api.retry import LONGEST_RETRY_AFTER_S, may_pass, retry_after_s, wait_s
 
 
 @pytest.mark.parametrize(

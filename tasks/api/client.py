@@ -12,7 +12,7 @@ import anthropic
 import httpx2
 
 from config.settings import WorkerSettings
-from tasks.refusals import may_pass, retry_after_s
+from tasks.api.retry import may_pass, retry_after_s
 
 
 class StrangeAnswer(Exception):

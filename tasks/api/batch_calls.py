@@ -10,8 +10,8 @@ import orjson
 from anthropic.types.messages import MessageBatch
 
 from penstock.spool.chunks import CHUNK_BYTES
-from tasks.api import StrangeAnswer
-from tasks.batches_api import BATCHES
+from tasks.api.batches import BATCHES
+from tasks.api.client import StrangeAnswer
 from tasks.shard import ClaimedShard
 
 

@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 import orjson
 
-from tasks.api import StrangeAnswer
+from tasks.api.client import StrangeAnswer
 from tasks.reconcile import Listed
 from tasks.upload import Upload
 
