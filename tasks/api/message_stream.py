@@ -7,7 +7,7 @@ from typing import Any
 import anthropic
 import httpx2
 
-from tasks.attempt import StreamBroken
+from tasks.streams.attempt import StreamBroken
 
 
 class OpenStream:

@@ -158,7 +158,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_the_services_run_from_the_image_alone(stack: Stack) -> None:
     """All four packages come from what the image holds, none from the checkout."""
-    packages = "penstock, config, workers, tasks.stream"
+    packages = "penstock, config, workers, tasks.streams.task"
     code = f"import workers.app, {packages}; print(*(each.__file__ for each in ({packages})))"
     done = subprocess.run(
         [sys.executable, "-c", code],

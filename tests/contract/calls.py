@@ -11,7 +11,7 @@ from penstock import events
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
-from tasks.outbox import Outbox
+from tasks.streams.outbox import Outbox
 
 PREFIX = "contract"
 

@@ -14,7 +14,7 @@ from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from penstock.testing import wait_until
-from tasks.gate import FIRST_CALLS, LOST_AFTER_MS, limit_of
+from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS, limit_of
 
 NOTHING = ["", "", ""]  # the API said nothing about its limits
 
@@ -164,7 +164,7 @@ def test_models_have_gates_of_their_own(gate: Gate) -> None:
 def test_the_real_gate_waits_for_a_redis_that_is_away() -> None:
     from penstock.settings import ClientSettings
     from penstock.store.connection import connect_async
-    from tasks.gate import Gate as RealGate
+    from tasks.streams.rate_limiter import Gate as RealGate
 
     with EmbeddedRedis() as server:
         settings = ClientSettings.load(redis_url=server.url)

@@ -13,7 +13,7 @@ from penstock.events import Event
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from tasks.outbox import Outbox
+from tasks.streams.outbox import Outbox
 from tests.contract.calls import (
     PREFIX,
     RETENTION_S,

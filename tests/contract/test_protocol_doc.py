@@ -23,7 +23,7 @@ from penstock.states import State
 from penstock.store.record import RequestOptions
 from penstock.store.scripts import script
 from penstock.testing import wait_until
-from tasks.outbox import Outbox
+from tasks.streams.outbox import Outbox
 from tests.scripted import BLOCK, START, delta
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"

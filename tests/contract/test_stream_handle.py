@@ -16,7 +16,7 @@ from penstock.states import State
 from penstock.store.record import RequestOptions
 from penstock.store.scripts import script
 from penstock.streams.stream import MessageStream, StreamRequest
-from tasks.outbox import Outbox
+from tasks.streams.outbox import Outbox
 
 START: dict[str, Any] = {
     "type": "message_start",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.answer import Answer
+from tasks.streams.partial_message import Answer
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.answer import Answer
-from tasks.attempt import Attempt, StreamBroken, ending
-from tasks.continuation import Mode, OnBreak, Plan, plan
-from tasks.usage import Usage
+from tasks.streams.attempt import Attempt, StreamBroken, ending
+from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.partial_message import Answer
+from tasks.streams.usage import Usage
 
 Blocks = list[dict[str, Any]]
 Event = dict[str, Any]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tasks.answer import Answer
-from tasks.continuation import Mode, OnBreak, Plan, plan
-from tasks.seam import OverlapSeam, PrefillSeam
+from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.overlap import OverlapSeam, PrefillSeam
+from tasks.streams.partial_message import Answer
 
 BODY: dict[str, Any] = {
     "model": "m",

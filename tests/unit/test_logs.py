@@ -31,7 +31,7 @@ def untouched_logging() -> Iterator[None]:
 
 
 def record(message: str, *args: Any, **extra: Any) -> logging.LogRecord:
-    made = logging.makeLogRecord({"name": "tasks.relay", "levelname": "INFO", **extra})
+    made = logging.makeLogRecord({"name": "tasks.streams.relay", "levelname": "INFO", **extra})
     made.msg, made.args = message, args
     return made
 
@@ -48,7 +48,7 @@ def test_a_json_line_has_time_level_logger_message_and_what_was_added() -> None:
     assert fields == {
         "time": "1970-01-01T00:00:00+00:00",
         "level": "INFO",
-        "logger": "tasks.relay",
+        "logger": "tasks.streams.relay",
         "message": "request x ended",
         "request": "x",
         "tokens": 5,
@@ -57,7 +57,11 @@ def test_a_json_line_has_time_level_logger_message_and_what_was_added() -> None:
 
 def test_what_is_added_cannot_pose_as_the_line_itself() -> None:
     fields = parsed(record("real", level="FAKE", logger="fake", time="never"))
-    assert (fields["message"], fields["level"], fields["logger"]) == ("real", "INFO", "tasks.relay")
+    assert (fields["message"], fields["level"], fields["logger"]) == (
+        "real",
+        "INFO",
+        "tasks.streams.relay",
+    )
 
 
 def test_an_exception_is_part_of_its_line() -> None:
@@ -88,7 +92,7 @@ def test_a_message_with_a_lone_surrogate_is_not_lost() -> None:
 
 def test_a_text_line_has_time_level_logger_and_message() -> None:
     line = TextFormatter().format(record("hello %s", "you"))
-    assert line.endswith("INFO    tasks.relay: hello you")
+    assert line.endswith("INFO    tasks.streams.relay: hello you")
 
 
 def test_a_text_line_shows_what_was_added() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from penstock import events
-from tasks import outbox as module
-from tasks.outbox import Outbox
+from tasks.streams import outbox as module
+from tasks.streams.outbox import Outbox
 from tests.unit.outbox_calls import Asked, add, gap, ok, outbox, taken, text
 
 

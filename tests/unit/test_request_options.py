@@ -7,7 +7,7 @@ import pytest
 
 from penstock.errors import InvalidRequest
 from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, now_ms
-from tasks.continuation import OnBreak
+from tasks.streams.continuation import OnBreak
 
 
 def refusal(**options: Any) -> InvalidRequest:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.seam import MIN_OVERLAP, ExactSeam, OverlapSeam, PrefillSeam, is_telling
+from tasks.streams.overlap import MIN_OVERLAP, ExactSeam, OverlapSeam, PrefillSeam, is_telling
 
 #: No two words are the same, as in prose; what repeats itself has tests of its own.
 WORDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.usage import Usage
+from tasks.streams.usage import Usage
 
 NAMES = ("input_tokens", "output_tokens", "cache_read_input_tokens")
 numbers = st.one_of(st.none(), st.integers(0, 10**6))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.answer import Answer
-from tasks.seam import ExactSeam, OverlapSeam, PrefillSeam, is_telling
+from tasks.streams.overlap import ExactSeam, OverlapSeam, PrefillSeam, is_telling
+from tasks.streams.partial_message import Answer
 
 
 class OnBreak(StrEnum):

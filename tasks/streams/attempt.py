@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import orjson
 
-from tasks.answer import Answer
-from tasks.continuation import Mode, Plan
-from tasks.usage import Usage
+from tasks.streams.continuation import Mode, Plan
+from tasks.streams.partial_message import Answer
+from tasks.streams.usage import Usage
 
 #: Errors in the middle of a stream after which the same request may well succeed.
 TRANSIENT: Final = frozenset(

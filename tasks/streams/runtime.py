@@ -12,9 +12,9 @@ import redis
 from config.settings import WorkerSettings
 from penstock.store.connection import Connection, connect_async
 from tasks.api.client import async_client
-from tasks.pipe import Pipe
-from tasks.publisher import Publisher
-from tasks.relay import Relay
+from tasks.streams.publisher import Publisher
+from tasks.streams.relay import Relay
+from tasks.streams.script_pipeline import Pipe
 from workers.loop import LoopThread
 from workers.process import process_name
 

@@ -16,8 +16,8 @@ import redis
 
 from penstock.keys import Keys
 from penstock.store.scripts import Script, script
-from tasks.outbox import Call, Outbox
-from tasks.pipe import Pipe
+from tasks.streams.outbox import Call, Outbox
+from tasks.streams.script_pipeline import Pipe
 
 logger = logging.getLogger(__name__)
 

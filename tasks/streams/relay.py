@@ -29,11 +29,11 @@ from tasks.api.client import ApiProblem, problem_of
 from tasks.api.message_stream import open_stream
 from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
-from tasks.attempt import Attempt, StreamBroken, ending
-from tasks.continuation import Mode, OnBreak, Plan, plan
-from tasks.gate import Gate
-from tasks.publisher import Publisher
-from tasks.work import Postponed, Refused, Work
+from tasks.streams.attempt import Attempt, StreamBroken, ending
+from tasks.streams.claim import Postponed, Refused, Work
+from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.publisher import Publisher
+from tasks.streams.rate_limiter import Gate
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
 from penstock.queue import names
-from tasks.engine import Engine
 from tasks.later import later
-from tasks.relay import Outcome
+from tasks.streams.relay import Outcome
+from tasks.streams.runtime import Engine
 from workers.app import app, settings
 from workers.loop import streams_loop
 from workers.pool import on_shutdown, on_terminate

@@ -12,10 +12,10 @@ from penstock.events import Cursor
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from tasks.answer import Answer
-from tasks.continuation import OnBreak
-from tasks.outbox import Outbox
-from tasks.usage import Usage
+from tasks.streams.continuation import OnBreak
+from tasks.streams.outbox import Outbox
+from tasks.streams.partial_message import Answer
+from tasks.streams.usage import Usage
 
 _FIELDS = (
     "model",
