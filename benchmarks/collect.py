@@ -32,8 +32,8 @@ from penstock.spool.chunks import ChunkWriter, RedisChunks
 from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from tasks.api.client import sync_client
-from tasks.batch_steps import BatchSteps
-from tasks.shard import ClaimedShard
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.steps import BatchSteps
 
 
 def measured(what: Callable[[], int], lines: int, redis: int) -> dict[str, Any]:

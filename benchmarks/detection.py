@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.figures import report, spread
 from config.settings import WorkerSettings
-from tasks.cadence import next_look_s
+from tasks.batches.cadence import next_look_s
 
 #: How long a batch takes, give or take a quarter.
 TOOK_S: Final = {"10 s": 10.0, "10 min": 600.0, "20 h": 72_000.0}

@@ -25,15 +25,15 @@ from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge, reason_to_pause
 from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
-from tasks.batch_poll import not_found
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.poll import not_found
+from tasks.batches.result_lines import blocks
+from tasks.batches.step_result import Step
+from tasks.batches.unavailable import collect_without
 from tasks.draft import Draft, RequestsMissing
-from tasks.lost_results import collect_without
 from tasks.prices import settlement
 from tasks.reconcile import of_earlier, rejected
-from tasks.result_lines import blocks
-from tasks.shard import ClaimedShard
 from tasks.sorter import Sorter
-from tasks.step import Step
 
 #: Downloads that do not match the requests before somebody is asked.
 REFETCHES: Final = 20

@@ -13,12 +13,12 @@ from penstock.batches.shard import Counts
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batch_calls import job_headers
 from tasks.api.batches import BatchesApi
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 from tasks.canary import Canary
 from tasks.reconcile import unsent
 from tasks.searching import Searcher
 from tasks.sending import Sender, made, requests_missing, step_aside
-from tasks.shard import ClaimedShard
-from tasks.step import Step
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
 _HELD_S: Final = 300.0

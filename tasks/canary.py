@@ -22,11 +22,11 @@ from penstock.spool.chunks import lines_of, pack
 from tasks import money
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.result_lines import ID_START, read_line
+from tasks.batches.step_result import Step
 from tasks.prices import settlement
-from tasks.result_lines import ID_START, read_line
 from tasks.sending import MONEY_S, made, new_nonce
-from tasks.shard import ClaimedShard
-from tasks.step import Step
 
 #: Live calls of a canary that are out at the same time.
 _AT_ONCE: Final = 4

@@ -10,8 +10,8 @@ from typing import Final, Self
 from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_spool
+from tasks.batches.claim import ClaimedShard, Fenced
 from tasks.leftovers import next_round
-from tasks.shard import ClaimedShard, Fenced
 
 #: Seconds that chunks live from the last one on while they do not count: those of a collector that
 #: was killed would fill Redis for as long as the job's.

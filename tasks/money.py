@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from penstock.store.scripts import script
+from tasks.batches.claim import ClaimedShard
 from tasks.prices import bound_usd
-from tasks.shard import ClaimedShard
 
 
 def reserve(work: ClaimedShard) -> str | dict[str, Any]:

@@ -5,6 +5,8 @@ import anthropic
 from config.settings import WorkerSettings
 from tasks import slots, tags
 from tasks.api.batches import BatchesApi
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 from tasks.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
@@ -17,8 +19,6 @@ from tasks.reconcile import (
     likely,
 )
 from tasks.sending import take
-from tasks.shard import ClaimedShard
-from tasks.step import Step
 
 
 class Searcher:

@@ -17,6 +17,8 @@ from penstock.spool.chunks import ChunkMissing
 from tasks import money, slots, tags, twins
 from tasks.api.batches import BatchesApi, Listing
 from tasks.api.client import ApiProblem, problem_of
+from tasks.batches.claim import ClaimedShard, Fenced
+from tasks.batches.step_result import Step
 from tasks.reconcile import (
     CLOCK_SLACK_MS,
     DEFINITE,
@@ -28,8 +30,6 @@ from tasks.reconcile import (
     likely,
     unsent,
 )
-from tasks.shard import ClaimedShard, Fenced
-from tasks.step import Step
 from tasks.upload import BodyMismatch, Upload
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,

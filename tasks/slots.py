@@ -4,7 +4,7 @@ import random
 from typing import Final
 
 from penstock.store.scripts import script
-from tasks.shard import ClaimedShard
+from tasks.batches.claim import ClaimedShard
 
 #: The API ends every batch within 24 hours; a slot that was not given back then counts no more.
 _LIFE_MS: Final = 25 * 3_600_000

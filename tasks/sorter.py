@@ -17,7 +17,7 @@ import orjson
 
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict
-from tasks.result_lines import ID_START, read_line, tokens_in
+from tasks.batches.result_lines import ID_START, read_line, tokens_in
 
 #: How a succeeded line of the usual form begins: behind the nonce its index, then its model.
 _HEAD: Final = (

@@ -9,8 +9,8 @@ from penstock.keys import Keys
 from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
+from tasks.batches.claim import ClaimedShard
 from tasks.reconcile import Listed, Owner, held_by
-from tasks.shard import ClaimedShard
 
 _TAG_TTL_S: Final = 26 * 3_600
 _BOUND_TTL_S: Final = 30 * 86_400

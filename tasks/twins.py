@@ -9,8 +9,8 @@ import httpx2
 from penstock.batches.shard import Shard
 from tasks import tags
 from tasks.api.batches import BatchesApi, Listing
+from tasks.batches.claim import ClaimedShard
 from tasks.reconcile import CLOCK_SLACK_MS, Listed
-from tasks.shard import ClaimedShard
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from anthropic.types.messages import MessageBatch
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.batches import BATCHES
 from tasks.api.client import StrangeAnswer
-from tasks.shard import ClaimedShard
+from tasks.batches.claim import ClaimedShard
 
 
 def job_headers(work: ClaimedShard) -> dict[str, str]:

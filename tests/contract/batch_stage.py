@@ -22,9 +22,9 @@ from penstock.store.connection import Connection, connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.api.client import sync_client
-from tasks.batch_steps import BatchSteps
-from tasks.shard import ClaimedShard
-from tasks.step import Step
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
+from tasks.batches.steps import BatchSteps
 from tests.contract.batch_api import params
 
 NONCE = "abcdefghij01"

@@ -16,8 +16,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batch_create import CreateStep
-from tasks.batch_steps import BatchSteps
-from tasks.step import Step
+from tasks.batches.step_result import Step
+from tasks.batches.steps import BatchSteps
 from tests.contract.calls import clock
 from tests.contract.jobs import Desk, api_at
 

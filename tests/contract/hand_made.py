@@ -11,7 +11,7 @@ from penstock.batches.shard import Shard
 from penstock.client import Client
 from penstock.spool.chunks import lines_of
 from penstock.states import State
-from tasks.shard import ClaimedShard
+from tasks.batches.claim import ClaimedShard
 from tests.collected import Named, collected, spooled, succeeded
 
 MODEL = "claude-haiku-4-5"

@@ -19,8 +19,8 @@ from penstock.spool.stores import open_spool
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
-from tasks.shard import ClaimedShard
-from tasks.step import Step
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 
 MODEL = "claude-haiku-4-5"
 

@@ -14,9 +14,9 @@ from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from tasks import slots
 from tasks.batch_create import CreateStep
-from tasks.batch_poll import PollStep
-from tasks.shard import ClaimedShard, Fenced, NotClaimed
-from tasks.step import Step
+from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.poll import PollStep
+from tasks.batches.step_result import Step
 from tests.contract.creating import Creating
 from tests.contract.jobs import params
 

@@ -11,8 +11,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunks
+from tasks.batches.claim import Fenced
 from tasks.draft import Draft
-from tasks.shard import Fenced
 from tests.contract.batch_stage import BatchStage
 
 

@@ -14,7 +14,7 @@ from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.api.batches import BatchesApi
-from tasks.batch_steps import BatchSteps
+from tasks.batches.steps import BatchSteps
 from tests.contract.batch_stage import BatchStage
 
 

@@ -14,7 +14,7 @@ from penstock.batches.shard import Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
-from tasks.shard import Fenced
+from tasks.batches.claim import Fenced
 from tests.contract.creating import Creating, Killed
 from tests.contract.jobs import params
 

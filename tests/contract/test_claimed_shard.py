@@ -12,7 +12,7 @@ from penstock.batches.shard import Counts, Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
-from tasks.shard import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
 from tests.contract.calls import clock
 from tests.contract.jobs import Desk, params
 
@@ -168,7 +168,7 @@ def test_a_write_that_does_not_reach_the_disk_in_time_is_an_error(
     desk: Desk, id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with desk.claimed(id) as work:
-        monkeypatch.setattr("tasks.shard._ON_DISK_MS", 1)
+        monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
         desk.connection.config_set("appendfsync", "no")
         try:
             with pytest.raises(redis.TimeoutError):

@@ -12,9 +12,9 @@ from penstock.batches.jobs import JobRecords
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tasks import reconcile, tags
-from tasks.batch_poll import PollStep
-from tasks.shard import Fenced
-from tasks.step import Step
+from tasks.batches.claim import Fenced
+from tasks.batches.poll import PollStep
+from tasks.batches.step_result import Step
 from tests.contract.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
 from tests.contract.jobs import api_at, params
 
@@ -166,7 +166,7 @@ def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
     creating: Creating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = creating.submit([params()])
-    monkeypatch.setattr("tasks.shard._ON_DISK_MS", 1)
+    monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
     creating.desk.connection.config_set("appendfsync", "no")
     with pytest.raises(redis.TimeoutError):
         creating.step(id)

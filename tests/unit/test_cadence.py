@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.cadence import next_look_s
+from tasks.batches.cadence import next_look_s
 
 DEFAULTS = {"share": 0.05, "shortest_s": 5.0, "longest_s": 300.0}
 jitters = st.floats(0, 1)

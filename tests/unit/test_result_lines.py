@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.batches.shard import wire_id
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge
-from tasks.result_lines import blocks, read_line, tokens_in
+from tasks.batches.result_lines import blocks, read_line, tokens_in
 from tasks.sorter import Sorter
 
 NONCE = "abcdefghij01"

@@ -15,10 +15,10 @@ from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batch_steps import BatchSteps
+from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
+from tasks.batches.step_result import Step
+from tasks.batches.steps import BatchSteps
 from tasks.later import later
-from tasks.shard import ClaimedShard, Fenced, NotClaimed, Settling
-from tasks.step import Step
 from workers.app import app, settings
 from workers.process import process_name
 

@@ -1,7 +1,7 @@
 """Keeps the chunks of a job that takes its time from expiring."""
 
 from penstock.store.record import now_ms
-from tasks.shard import ClaimedShard
+from tasks.batches.claim import ClaimedShard
 
 #: They are kept anew when this share of their lifetime has passed.
 _SHARE = 10

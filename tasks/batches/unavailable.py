@@ -7,8 +7,8 @@ import orjson
 from penstock.batches.shard import Counts
 from penstock.store.record import now_ms
 from tasks import slots
-from tasks.shard import ClaimedShard
-from tasks.step import Step
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 
 
 def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal: bool) -> Step:

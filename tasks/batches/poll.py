@@ -18,13 +18,13 @@ from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
 from tasks.api.client import problem_of
 from tasks.api.retry import wait_s
-from tasks.cadence import next_look_s
-from tasks.keeping import keep_chunks
-from tasks.lost_results import collect_without
+from tasks.batches.cadence import next_look_s
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.keeping import keep_chunks
+from tasks.batches.step_result import Step
+from tasks.batches.unavailable import collect_without
 from tasks.reconcile import sought
 from tasks.searching import elsewhere
-from tasks.shard import ClaimedShard
-from tasks.step import Step
 
 #: So often the API has to say that it does not know a batch, some minutes long, before its results
 #: are given up.

@@ -10,9 +10,9 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.batches.shard import Counts, Shard
 from penstock.states import State
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 from tasks.prices import cost_of
-from tasks.shard import ClaimedShard
-from tasks.step import Step
 
 #: Shards whose chunks are given their lifetime at once.
 _AT_ONCE: Final = 200

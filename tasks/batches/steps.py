@@ -20,10 +20,10 @@ from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_cred
 from tasks.api.retry import wait_s
 from tasks.batch_collect import CollectStep
 from tasks.batch_create import CreateStep
-from tasks.batch_finish import FinishStep
-from tasks.batch_poll import PollStep
-from tasks.shard import ClaimedShard
-from tasks.step import Step
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.finish import FinishStep
+from tasks.batches.poll import PollStep
+from tasks.batches.step_result import Step
 
 _DAY_MS = 86_400_000
 
