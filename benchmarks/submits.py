@@ -1,6 +1,6 @@
 """A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
 
-What is decided is decided by `tasks.reconcile`, as in the create step. The world knows what really
+What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world knows what really
 became of every call, and judges. Time is simulated.
 """
 
@@ -13,8 +13,8 @@ from itertools import count
 from typing import Any, Final
 
 from penstock.batches.shard import Shard
-from tasks import reconcile
-from tasks.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
+from tasks.batches.create import reconcile
+from tasks.batches.create.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
 
 LEASE_MS: Final = 15_000
 TAG_MS: Final = 30_000

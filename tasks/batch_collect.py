@@ -20,19 +20,19 @@ from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.spool.storing import StoringThread
 from penstock.store.record import now_ms
-from tasks import tags
 from tasks.accounts import Account
 from tasks.again import Outcome, Verdict, judge, reason_to_pause
 from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import of_earlier, rejected
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import blocks
 from tasks.batches.step_result import Step
 from tasks.batches.unavailable import collect_without
 from tasks.draft import Draft, RequestsMissing
 from tasks.prices import settlement
-from tasks.reconcile import of_earlier, rejected
 from tasks.sorter import Sorter
 
 #: Downloads that do not match the requests before somebody is asked.
@@ -206,7 +206,7 @@ class CollectStep:
         shard = work.shard
         if shard.sure and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
-        tags.disown(work, rejected(shard))
+        size_locks.disown(work, rejected(shard))
         return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
 
     def _none_there(self, work: ClaimedShard) -> Step:
@@ -229,7 +229,7 @@ def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
     """The batch is of an earlier call of this shard, which was given up too soon: its results are
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
-    tags.lose(work)
+    size_locks.lose(work)
     work.write(of_earlier(work.shard, nonce))
     return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
 

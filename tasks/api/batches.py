@@ -15,8 +15,8 @@ import httpx2
 import orjson
 
 from tasks.api.client import StrangeAnswer
-from tasks.reconcile import Listed
-from tasks.upload import Upload
+from tasks.batches.create.body import Upload
+from tasks.batches.create.reconcile import Listed
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"

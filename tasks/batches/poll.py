@@ -13,18 +13,19 @@ from anthropic.types.messages import MessageBatch
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.store.record import now_ms
-from tasks import slots, tags
+from tasks import slots
 from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
 from tasks.api.client import problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.cadence import next_look_s
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.create import size_locks
+from tasks.batches.create.lost_call import elsewhere
+from tasks.batches.create.reconcile import sought
 from tasks.batches.keeping import keep_chunks
 from tasks.batches.step_result import Step
 from tasks.batches.unavailable import collect_without
-from tasks.reconcile import sought
-from tasks.searching import elsewhere
 
 #: So often the API has to say that it does not know a batch, some minutes long, before its results
 #: are given up.
@@ -90,7 +91,7 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
         return _once_more(work, shard)
     if not shard.sure:
         # It may have been another program's, which has deleted it; then ours is in the list.
-        tags.disown(work, sought(shard))
+        size_locks.disown(work, sought(shard))
         return Step(countdown_s=settings.list_lag_s, reason=f"{shard.batch_id} is gone")
     if not work.cancel and (work.paused or not shard.gone):
         work.write(shard.but(gone=1))

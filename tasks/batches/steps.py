@@ -19,8 +19,8 @@ from penstock.store.record import now_ms
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.api.retry import wait_s
 from tasks.batch_collect import CollectStep
-from tasks.batch_create import CreateStep
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step

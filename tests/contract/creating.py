@@ -15,7 +15,7 @@ from penstock.batches.shard import Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
-from tasks.batch_create import CreateStep
+from tasks.batches.create.step import CreateStep
 from tasks.batches.step_result import Step
 from tasks.batches.steps import BatchSteps
 from tests.contract.calls import clock

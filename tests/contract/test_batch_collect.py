@@ -13,7 +13,7 @@ from penstock.errors import SpoolUnavailable
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
-from tasks.tags import tags_of
+from tasks.batches.create.size_locks import tags_of
 from tests.contract.batch_stage import NONCE, BatchStage, StagedJob
 
 

@@ -13,8 +13,8 @@ from penstock.batches.jobs import JobRecords
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
 from tasks import slots
-from tasks.batch_create import CreateStep
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.create.step import CreateStep
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step
 from tests.contract.creating import Creating

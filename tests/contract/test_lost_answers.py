@@ -11,8 +11,8 @@ import redis
 from penstock.batches.jobs import JobRecords
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
-from tasks import reconcile, tags
 from tasks.batches.claim import Fenced
+from tasks.batches.create import reconcile, size_locks
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step
 from tests.contract.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
@@ -223,7 +223,7 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
 
     # Its results say that it is not ours.
     def collect(work: Any) -> Step:
-        tags.let_go(work, work.shard.batch_id)
+        size_locks.let_go(work, work.shard.batch_id)
         work.write(reconcile.rejected(work.shard))
         return Step(back=True)
 
@@ -278,9 +278,9 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
     keys = creating.desk.settings.keys
     [(name, value)] = creating.tag(1).items()
     since, until = map(int, value.split())
-    assert list(tags.tags_of(creating.desk.connection, keys, [1])[1].lost.values()) == [since]
+    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].lost.values()) == [since]
     creating.desk.connection.hset(keys.tag(1), name, f"{since} {until - 27 * 3_600_000}")
-    assert not tags.tags_of(creating.desk.connection, keys, [1])[1].lost
+    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].lost
 
 
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
@@ -289,7 +289,7 @@ def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
 ) -> None:
     id, other = creating.submit([params()]), creating.submit([params()])
     with creating.desk.claimed(other) as work:
-        assert tags.take(work, "n" * 12)
+        assert size_locks.take(work, "n" * 12)
     if state is None:
         creating.desk.connection.delete(creating.desk.keys(other).shards)
     else:
@@ -314,7 +314,7 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
         assert creating.step(second).countdown_s
         creating.age(second, QUARANTINE_MS)
     with creating.desk.claimed(first) as work:
-        tags.let_go(work, batch["id"])
+        size_locks.let_go(work, batch["id"])
         work.write(reconcile.rejected(work.shard))
         work.release()
     assert creating.step(second).countdown_s is None

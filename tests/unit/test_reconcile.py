@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from benchmarks.submits import RULES, Play, World
 from penstock.batches.shard import Shard
-from tasks import reconcile
-from tasks.reconcile import (
+from tasks.batches.create import reconcile
+from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
     Elsewhere,

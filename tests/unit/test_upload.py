@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from penstock.batches.shard import WIRE_ID, Shard
 from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.spool.chunks import pack
-from tasks.upload import BodyMismatch, Upload
+from tasks.batches.create.body import BodyMismatch, Upload
 
 NONCE = "n" * 12
 
@@ -96,7 +96,7 @@ def test_the_last_bytes_do_not_go_out_long_after_they_were_noted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     moments = iter([0.0, 31.0])
-    monkeypatch.setattr("tasks.upload.time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("tasks.batches.create.body.time.monotonic", lambda: next(moments))
     body = upload([b"{}"])
     with pytest.raises(TimeoutError):
         list(body)

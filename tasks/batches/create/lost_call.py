@@ -3,11 +3,11 @@
 import anthropic
 
 from config.settings import WorkerSettings
-from tasks import slots, tags
+from tasks import slots
 from tasks.api.batches import BatchesApi
 from tasks.batches.claim import ClaimedShard
-from tasks.batches.step_result import Step
-from tasks.reconcile import (
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
     Elsewhere,
@@ -18,11 +18,12 @@ from tasks.reconcile import (
     decide,
     likely,
 )
-from tasks.sending import take
+from tasks.batches.create.sender import take
+from tasks.batches.step_result import Step
 
 
 class Searcher:
-    """Looks at the API's list, and does what `tasks.reconcile` decides."""
+    """Looks at the API's list, and does what `tasks.batches.create.reconcile` decides."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
@@ -41,7 +42,7 @@ class Searcher:
                 return Step(countdown_s=seconds, reason=reason)
             case GiveUp(shard):
                 # The tag first: should we die in between, this is decided once more.
-                tags.lose(work)
+                size_locks.lose(work)
                 work.write(shard, spent=0)
                 slots.give_back(work)
                 return None
@@ -52,7 +53,7 @@ class Searcher:
         listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
         fitting = likely(work.shard, listing.batches)
-        owners = tags.owners_of(work, fitting)
+        owners = size_locks.owners_of(work, fitting)
         return Look(listing.account, listing.batches, owners, work.now_ms())
 
     def _rules(self) -> Rules:

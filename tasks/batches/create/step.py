@@ -14,11 +14,11 @@ from penstock.spool.chunks import ChunkMissing
 from tasks.api.batch_calls import job_headers
 from tasks.api.batches import BatchesApi
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.create.canary import Canary
+from tasks.batches.create.lost_call import Searcher
+from tasks.batches.create.reconcile import unsent
+from tasks.batches.create.sender import Sender, made, requests_missing, step_aside
 from tasks.batches.step_result import Step
-from tasks.canary import Canary
-from tasks.reconcile import unsent
-from tasks.searching import Searcher
-from tasks.sending import Sender, made, requests_missing, step_aside
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
 _HELD_S: Final = 300.0

@@ -10,7 +10,7 @@ from penstock.store.connection import Connection
 from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.batches.claim import ClaimedShard
-from tasks.reconcile import Listed, Owner, held_by
+from tasks.batches.create.reconcile import Listed, Owner, held_by
 
 _TAG_TTL_S: Final = 26 * 3_600
 _BOUND_TTL_S: Final = 30 * 86_400

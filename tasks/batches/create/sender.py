@@ -14,12 +14,13 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.spool.chunks import ChunkMissing
-from tasks import money, slots, tags, twins
+from tasks import money, slots
 from tasks.api.batches import BatchesApi, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import ClaimedShard, Fenced
-from tasks.batches.step_result import Step
-from tasks.reconcile import (
+from tasks.batches.create import duplicates, size_locks
+from tasks.batches.create.body import BodyMismatch, Upload
+from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     DEFINITE,
     FIRST_LOOK_S,
@@ -30,7 +31,7 @@ from tasks.reconcile import (
     likely,
     unsent,
 )
-from tasks.upload import BodyMismatch, Upload
+from tasks.batches.step_result import Step
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
 #: for money, for a call of the same size that is out.
@@ -55,14 +56,14 @@ class Sender:
             return waiting
         try:
             nonce = new_nonce()
-            if not tags.take(work, nonce):
+            if not size_locks.take(work, nonce):
                 step_aside(work)
                 return _wait(_TAG_S, "a create call of the same size is out")
             listing = self._listing(work, api)
         except Exception:
             step_aside(work)
             raise
-        twins.look(work, api, listing)
+        duplicates.look(work, api, listing)
         if work.shard.lost and self._adopt(work, listing):
             return made(work)
         work.write(intended(work.shard, nonce, listing.account, listing.batches))
@@ -94,7 +95,7 @@ class Sender:
         if listing.account != work.shard.account:
             return False
         fitting = likely(work.shard, listing.batches)
-        free = free_of(fitting, tags.owners_of(work, fitting))
+        free = free_of(fitting, size_locks.owners_of(work, fitting))
         return any(take(work, batch, sure=False) for batch in free)
 
     def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
@@ -134,10 +135,10 @@ class Sender:
 def take(work: ClaimedShard, batch: Listed, *, sure: bool) -> bool:
     """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
     # First: should we die in between, the next one finds the batch marked as ours.
-    if not tags.bind(work, batch, sure=sure):
+    if not size_locks.bind(work, batch, sure=sure):
         return False
     work.advance("create", bound(work.shard, batch, sure=sure))
-    tags.give_back(work)
+    size_locks.give_back(work)
     return True
 
 
@@ -162,7 +163,7 @@ def step_aside(work: ClaimedShard) -> None:
     """Give back what only a shard that is being sent may hold."""
     work.write(spent=0)
     slots.give_back(work)
-    tags.give_back(work)
+    size_locks.give_back(work)
 
 
 def _wait(seconds: float, reason: str) -> Step:

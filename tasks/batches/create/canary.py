@@ -23,10 +23,10 @@ from tasks import money
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.result_lines import ID_START, read_line
 from tasks.batches.step_result import Step
 from tasks.prices import settlement
-from tasks.sending import MONEY_S, made, new_nonce
 
 #: Live calls of a canary that are out at the same time.
 _AT_ONCE: Final = 4

@@ -7,10 +7,10 @@ import anthropic
 import httpx2
 
 from penstock.batches.shard import Shard
-from tasks import tags
 from tasks.api.batches import BatchesApi, Listing
 from tasks.batches.claim import ClaimedShard
-from tasks.reconcile import CLOCK_SLACK_MS, Listed
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import CLOCK_SLACK_MS, Listed
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
     """
     keys = work.settings.keys
     # Before the owners: a call is noted as out until its batch has its owner.
-    found = tags.tags_of(work.redis, keys, (batch.requests for batch in listing.batches))
+    found = size_locks.tags_of(work.redis, keys, (batch.requests for batch in listing.batches))
     owners = work.redis.mget(keys.bound(batch.id) for batch in listing.batches) if found else []
     for batch, owner in zip(listing.batches, owners, strict=True):
         tag = found[batch.requests]
