@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from penstock.spool.chunks import CHUNK_BYTES
-from tasks.again import Outcome
+from tasks.batches.collect.retry_policy import Outcome
 
 #: Every stored line begins with this, the wire id, and `ID_END`.
 ID_START: Final = b'{"custom_id":"'

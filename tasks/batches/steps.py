@@ -18,8 +18,8 @@ from penstock.queue import names
 from penstock.store.record import now_ms
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.api.retry import wait_s
-from tasks.batch_collect import CollectStep
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.collect.step import CollectStep
 from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep

@@ -12,7 +12,7 @@ from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunks
 from tasks.batches.claim import Fenced
-from tasks.draft import Draft
+from tasks.batches.collect.staging import Draft
 from tests.contract.batch_stage import BatchStage
 
 

@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.batches.shard import Counts, wire_id
-from tasks.accounts import Account
-from tasks.again import Outcome, Verdict
+from tasks.batches.collect.retry_policy import Outcome, Verdict
+from tasks.batches.collect.tally import Account
 
 NONCE = "abcdefghij01"
 FINAL, AGAIN = Verdict(), Verdict(again=True)

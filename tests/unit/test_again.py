@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.batches.shard import Shard
-from tasks.again import Outcome, Verdict, common_error, judge, reason_to_pause, verdict
+from tasks.batches.collect.retry_policy import (
+    Outcome,
+    Verdict,
+    common_error,
+    judge,
+    reason_to_pause,
+    verdict,
+)
 
 CREDIT = "Your credit balance is too low to access the Anthropic API."
 

@@ -11,7 +11,7 @@ from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_spool
 from tasks.batches.claim import ClaimedShard, Fenced
-from tasks.leftovers import next_round
+from tasks.batches.collect.retry_shard import next_round
 
 #: Seconds that chunks live from the last one on while they do not count: those of a collector that
 #: was killed would fill Redis for as long as the job's.

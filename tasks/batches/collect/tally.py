@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from penstock.batches.shard import WIRE_ID, Counts
-from tasks.again import Outcome, Verdict
+from tasks.batches.collect.retry_policy import Outcome, Verdict
 
 _NONCE_END = 12
 _KINDS = ("succeeded", "errored", "canceled", "expired")
