@@ -11,8 +11,8 @@ from penstock import events
 from penstock.batches.shard import Counts, Shard
 from penstock.states import State
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.limits.prices import cost_of
 from tasks.batches.step_result import Step
-from tasks.prices import cost_of
 
 #: Shards whose chunks are given their lifetime at once.
 _AT_ONCE: Final = 200

@@ -13,7 +13,6 @@ from anthropic.types.messages import MessageBatch
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.store.record import now_ms
-from tasks import slots
 from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
 from tasks.api.client import problem_of
@@ -24,6 +23,7 @@ from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import elsewhere
 from tasks.batches.create.reconcile import sought
 from tasks.batches.keeping import keep_chunks
+from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Step
 from tasks.batches.unavailable import collect_without
 
@@ -50,7 +50,7 @@ class PollStep:
         shard = work.shard.but(polls=work.shard.polls + 1, failures=0, gone=0)
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
-            woken = slots.free(work)
+            woken = active_batches.free(work)
             work.advance("poll", shard.but(state="ended", ended_ms=now_ms()))
             return _over(work.shard, wake=woken)
         work.write(shard)

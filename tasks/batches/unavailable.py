@@ -6,8 +6,8 @@ import orjson
 
 from penstock.batches.shard import Counts
 from penstock.store.record import now_ms
-from tasks import slots
 from tasks.batches.claim import ClaimedShard
+from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Step
 
 
@@ -18,7 +18,7 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
     error = {"type": error_type, "message": message}
     meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
     work.alarm(error_type, message)
-    slots.give_back(work)
+    active_batches.give_back(work)
     work.advance(
         "collect",
         shard.but(

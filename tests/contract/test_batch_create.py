@@ -12,9 +12,9 @@ import pytest
 from penstock.batches.jobs import JobRecords
 from penstock.store.connection import connect
 from penstock.store.record import now_ms
-from tasks import slots
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
 from tasks.batches.create.step import CreateStep
+from tasks.batches.limits import active_batches
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step
 from tests.contract.creating import Creating
@@ -25,7 +25,7 @@ TWO = ([params("a")], [params("b"), params("c")])
 
 def freed(creating: Creating, id: str) -> tuple[int, ...]:
     """The shards that are woken when shard 0 gives its slot back."""
-    return creating.desk.step(lambda work: Step(wake=slots.free(work)), id).wake
+    return creating.desk.step(lambda work: Step(wake=active_batches.free(work)), id).wake
 
 
 def test_a_shard_becomes_one_batch(creating: Creating) -> None:

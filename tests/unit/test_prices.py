@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.prices import BATCH_DISCOUNT, bound_usd, cost_of, live_price_usd, most_usd, settlement
+from tasks.batches.limits.prices import (
+    BATCH_DISCOUNT,
+    bound_usd,
+    cost_of,
+    live_price_usd,
+    most_usd,
+    settlement,
+)
 
 MILLION = 1_000_000
 HAIKU, SONNET = "claude-haiku-4-5", "claude-sonnet-4-5"

@@ -29,11 +29,11 @@ from tasks.batches.collect.staging import Draft, RequestsMissing
 from tasks.batches.collect.tally import Account
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import of_earlier, rejected
+from tasks.batches.limits.prices import settlement
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import blocks
 from tasks.batches.step_result import Step
 from tasks.batches.unavailable import collect_without
-from tasks.prices import settlement
 
 #: Downloads that do not match the requests before somebody is asked.
 REFETCHES: Final = 20

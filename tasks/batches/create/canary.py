@@ -19,14 +19,14 @@ import orjson
 
 from penstock.batches.shard import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
-from tasks import money
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
+from tasks.batches.limits import cost_cap
+from tasks.batches.limits.prices import settlement
 from tasks.batches.result_lines import ID_START, read_line
 from tasks.batches.step_result import Step
-from tasks.prices import settlement
 
 #: Live calls of a canary that are out at the same time.
 _AT_ONCE: Final = 4
@@ -42,7 +42,7 @@ class Canary:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
-        verdict = money.reserve(work)
+        verdict = cost_cap.reserve(work)
         if isinstance(verdict, dict):
             return Step(pause=verdict, park=True, reason=verdict["message"])
         if verdict == "wait":

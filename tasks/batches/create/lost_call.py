@@ -3,7 +3,6 @@
 import anthropic
 
 from config.settings import WorkerSettings
-from tasks import slots
 from tasks.api.batches import BatchesApi
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create import size_locks
@@ -19,6 +18,7 @@ from tasks.batches.create.reconcile import (
     likely,
 )
 from tasks.batches.create.sender import take
+from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Step
 
 
@@ -44,7 +44,7 @@ class Searcher:
                 # The tag first: should we die in between, this is decided once more.
                 size_locks.lose(work)
                 work.write(shard, spent=0)
-                slots.give_back(work)
+                active_batches.give_back(work)
                 return None
             case Elsewhere():
                 return elsewhere()

@@ -14,7 +14,6 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.spool.chunks import ChunkMissing
-from tasks import money, slots
 from tasks.api.batches import BatchesApi, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import ClaimedShard, Fenced
@@ -31,6 +30,7 @@ from tasks.batches.create.reconcile import (
     likely,
     unsent,
 )
+from tasks.batches.limits import active_batches, cost_cap
 from tasks.batches.step_result import Step
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
@@ -72,10 +72,10 @@ class Sender:
     def _enter(self, work: ClaimedShard) -> Step | None:
         """Take what the shard needs before it is sent."""
         work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
-        if not slots.take(work):
+        if not active_batches.take(work):
             seconds = work.longer_s(_SLOT_S)
             return _wait(seconds, "waiting for a slot: enough batches are active")
-        verdict = money.reserve(work)
+        verdict = cost_cap.reserve(work)
         if verdict == "ok":
             return None
         step_aside(work)
@@ -162,7 +162,7 @@ def requests_missing(error: Exception) -> Step:
 def step_aside(work: ClaimedShard) -> None:
     """Give back what only a shard that is being sent may hold."""
     work.write(spent=0)
-    slots.give_back(work)
+    active_batches.give_back(work)
     size_locks.give_back(work)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.store.scripts import script
 from tasks.batches.claim import ClaimedShard
-from tasks.prices import bound_usd
+from tasks.batches.limits.prices import bound_usd
 
 
 def reserve(work: ClaimedShard) -> str | dict[str, Any]:
