@@ -12,7 +12,7 @@ try:
 except ConfigurationError as error:
     raise boot.StartRefused(str(error)) from None
 
-app = Celery("penstock", include=["tasks.streams.task", "tasks.batches.task", "tasks.reaping"])
+app = Celery("penstock", include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"])
 app.config_from_object(celery_config(settings))
 guard.install()
 boot.install(settings)

@@ -18,7 +18,7 @@ from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
 from tasks.batches.step_result import Step
 from tasks.batches.steps import BatchSteps
-from tasks.later import later
+from tasks.retry import later
 from workers.app import app, settings
 from workers.process import process_name
 

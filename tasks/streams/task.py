@@ -7,7 +7,7 @@ from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
 from penstock.queue import names
-from tasks.later import later
+from tasks.retry import later
 from tasks.streams.relay import Outcome
 from tasks.streams.runtime import Engine
 from workers.app import app, settings
