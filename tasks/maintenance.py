@@ -9,8 +9,8 @@ from penstock.queue.wakeups import send_shard, send_stream
 from penstock.spool.stores import remove_orphans
 from penstock.store.connection import connect, connect_async
 from workers.app import app, settings
+from workers.identity import process_name
 from workers.loop import streams_loop
-from workers.process import process_name
 from workers.reaper import Reaper
 
 

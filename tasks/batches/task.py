@@ -20,7 +20,7 @@ from tasks.batches.step_result import Step
 from tasks.batches.steps import BatchSteps
 from tasks.retry import later
 from workers.app import app, settings
-from workers.process import process_name
+from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 

@@ -15,8 +15,8 @@ from tasks.api.client import async_client
 from tasks.streams.publisher import Publisher
 from tasks.streams.relay import Relay
 from tasks.streams.script_pipeline import Pipe
+from workers.identity import process_name
 from workers.loop import LoopThread
-from workers.process import process_name
 
 logger = logging.getLogger(__name__)
 
