@@ -1,7 +1,7 @@
 """A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
 
-What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world knows what really
-became of every call, and judges. Time is simulated.
+What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world
+knows what really became of every call, and judges. Time is simulated.
 """
 
 import heapq

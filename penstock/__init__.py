@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AsyncClient": "async_client",
-    "AsyncMessageStream": "async_stream",
-    "AsyncStreamRequest": "async_stream",
-    "Batch": "batch",
+    "AsyncMessageStream": "streams.async_stream",
+    "AsyncStreamRequest": "streams.async_stream",
+    "Batch": "batches.view",
     "Client": "client",
     "ConfigurationError": "errors",
     "Cursor": "events",
     "Event": "events",
     "InvalidRequest": "errors",
-    "MessageStream": "stream",
+    "MessageStream": "streams.stream",
     "NotEnded": "errors",
     "NotFound": "errors",
     "PenstockError": "errors",
@@ -46,7 +46,7 @@ _HOME = {
     "RequestCanceled": "errors",
     "RequestFailed": "errors",
     "State": "states",
-    "StreamRequest": "stream",
+    "StreamRequest": "streams.stream",
     "TextRewound": "errors",
 }
 

@@ -110,8 +110,8 @@ class JobKeys(RecordKeys):
 
     @property
     def shards(self) -> str:
-        """Hash, sliding. Shard number → JSON of `penstock.batches.shard.Shard`. Written by the producer
-        when the job is made, then by the step that holds the shard; read by everybody."""
+        """Hash, sliding. Shard number → JSON of `penstock.batches.shard.Shard`. Written by the
+        producer when the job is made, then by the step that holds the shard; read by everybody."""
         return self._key("shards")
 
     @property

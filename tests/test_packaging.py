@@ -181,7 +181,9 @@ def test_the_wheel_carries_the_application_as_data(names: list[str], folder: str
 
 def test_the_wheel_holds_the_scripts_the_type_marker_and_the_licence(names: list[str]) -> None:
     """What is not Python is easily forgotten."""
-    scripts = {f"penstock/lua/{path.name}" for path in (ROOT / "penstock/store/lua").glob("*.lua")}
+    scripts = {
+        f"penstock/store/lua/{path.name}" for path in (ROOT / "penstock/store/lua").glob("*.lua")
+    }
     assert len(scripts) > 3
     assert {*scripts, "penstock/py.typed"} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

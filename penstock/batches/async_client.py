@@ -53,7 +53,8 @@ class AsyncBatches:
         self, *, requests: Iterable[Any] | AsyncIterable[Any], **options: Any
     ) -> Batch:
         """Enqueue a job and return it at once. ``requests`` may be an async iterable as well; any
-        other is read in a thread. Options and errors as of `penstock.batches.client.Batches.create`."""
+        other is read in a thread. Options and errors as of
+        `penstock.batches.client.Batches.create`."""
         return await create_in_thread(self._sync.create, requests, **options)
 
     async def retrieve(self, id: str) -> Batch:

@@ -5,6 +5,6 @@ from pathlib import Path
 
 def app_root() -> Path:
     """The folder that must be on ``PYTHONPATH`` for ``celery -A workers.app``."""
-    here = Path(__file__).resolve().parent
-    carried = here / "_app"
-    return carried if carried.is_dir() else here.parent
+    package = Path(__file__).resolve().parent.parent
+    carried = package / "_app"
+    return carried if carried.is_dir() else package.parent

@@ -29,7 +29,7 @@ TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"
 
 _SCRIPTS = {
     script(path.stem).sha: path.stem
-    for path in (Path(__file__).parents[2] / "penstock" / "lua").glob("*.lua")
+    for path in (Path(__file__).parents[2] / "penstock" / "store" / "lua").glob("*.lua")
 }
 
 
