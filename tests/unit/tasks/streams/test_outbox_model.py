@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.events import decode
 from tasks.streams.outbox import Call, Outbox
-from tests.unit.outbox_calls import asked, outbox
+from tests.unit.tasks.streams.outbox_calls import asked, outbox
 
 STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -11,7 +11,7 @@ import pytest
 from penstock import events
 from tasks.streams import outbox as module
 from tasks.streams.outbox import Outbox
-from tests.unit.outbox_calls import Asked, add, gap, ok, outbox, taken, text
+from tests.unit.tasks.streams.outbox_calls import Asked, add, gap, ok, outbox, taken, text
 
 
 def wrote(box: Outbox, *pieces: str, **fields: Any) -> list[bytes]:
