@@ -17,8 +17,8 @@ from tasks.batches.create.step import CreateStep
 from tasks.batches.limits import active_batches
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step
-from tests.contract.creating import Creating
 from tests.contract.jobs import params
+from tests.contract.tasks.batches.creating import Creating
 
 TWO = ([params("a")], [params("b"), params("c")])
 

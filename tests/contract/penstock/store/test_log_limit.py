@@ -12,7 +12,7 @@ from penstock.client import Client
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from tests.contract.calls import PREFIX, Ear, claim, flush, outbox, submit, write
+from tests.contract.penstock.store.calls import PREFIX, Ear, claim, flush, outbox, submit, write
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
-from tests.contract.calls import claim, clock, renew, run, submit, whole, write
+from tests.contract.penstock.store.calls import claim, clock, renew, run, submit, whole, write
 
 LEASE_MS = 60_000
 

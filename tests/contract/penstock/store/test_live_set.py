@@ -12,7 +12,7 @@ import redis
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from tests.contract.calls import (
+from tests.contract.penstock.store.calls import (
     PREFIX,
     cancel,
     claim,

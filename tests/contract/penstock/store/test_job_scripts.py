@@ -7,8 +7,8 @@ import pytest
 from penstock import events
 from penstock.batches.shard import Shard
 from penstock.store.scripts import script
-from tests.contract.calls import clock
-from tests.contract.held import WAIT_MS, Held
+from tests.contract.penstock.store.calls import clock
+from tests.contract.penstock.store.held import WAIT_MS, Held
 
 
 @pytest.mark.parametrize("what", ["cancel", "resume"])

@@ -4,8 +4,8 @@ from typing import Any
 
 from penstock.batches.jobs import JobRecords
 from penstock.store.scripts import script
-from tests.contract.calls import clock
 from tests.contract.jobs import Desk
+from tests.contract.penstock.store.calls import clock
 
 EVENT = b'{"type":"penstock.progress"}'
 WAIT_MS = 7_000

@@ -14,7 +14,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.batches.create.size_locks import tags_of
-from tests.contract.batch_stage import NONCE, BatchStage, StagedJob
+from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 
 
 @pytest.fixture

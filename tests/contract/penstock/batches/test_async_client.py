@@ -13,7 +13,7 @@ from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
-from tests.contract.hand_made import HandMadeJob
+from tests.contract.tasks.batches.hand_made import HandMadeJob
 from tests.scripted import PATIENCE_S
 
 Scenario = Callable[[AsyncClient], Awaitable[None]]

@@ -15,8 +15,8 @@ from tasks.batches.claim import Fenced
 from tasks.batches.create import reconcile, size_locks
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Step
-from tests.contract.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
 from tests.contract.jobs import api_at, params
+from tests.contract.tasks.batches.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
 
 
 def only_batch(creating: Creating) -> Any:

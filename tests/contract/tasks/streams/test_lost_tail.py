@@ -14,7 +14,7 @@ from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from tasks.streams.outbox import Outbox
-from tests.contract.calls import (
+from tests.contract.penstock.store.calls import (
     PREFIX,
     RETENTION_S,
     Ear,

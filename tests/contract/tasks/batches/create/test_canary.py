@@ -15,8 +15,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tasks.batches.claim import Fenced
-from tests.contract.creating import Creating, Killed
 from tests.contract.jobs import params
+from tests.contract.tasks.batches.creating import Creating, Killed
 
 MESSAGES = "/v1/messages"
 

@@ -11,7 +11,7 @@ from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
-from tests.contract.calls import (
+from tests.contract.penstock.store.calls import (
     CANCELED,
     PREFIX,
     RETENTION_S,

@@ -18,8 +18,8 @@ from penstock.simulator.control import Control
 from tasks.batches.create.step import CreateStep
 from tasks.batches.step_result import Step
 from tasks.batches.steps import BatchSteps
-from tests.contract.calls import clock
 from tests.contract.jobs import Desk, api_at
+from tests.contract.penstock.store.calls import clock
 
 BATCHES = "/v1/messages/batches"
 #: What the desk's settings say, in ms.

@@ -19,7 +19,7 @@ from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
-from tests.contract.hand_made import HandMadeJob, requests
+from tests.contract.tasks.batches.hand_made import HandMadeJob, requests
 
 Penstock = Callable[..., Result]
 

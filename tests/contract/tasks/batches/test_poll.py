@@ -15,7 +15,7 @@ from penstock.simulator.control import Control
 from penstock.store.record import now_ms
 from tasks.api.batches import BatchesApi
 from tasks.batches.steps import BatchSteps
-from tests.contract.batch_stage import BatchStage
+from tests.contract.tasks.batches.batch_stage import BatchStage
 
 
 @pytest.fixture

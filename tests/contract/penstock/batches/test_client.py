@@ -19,7 +19,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
-from tests.contract.hand_made import MODEL, HandMadeJob
+from tests.contract.tasks.batches.hand_made import MODEL, HandMadeJob
 from tests.scripted import PATIENCE_S
 
 

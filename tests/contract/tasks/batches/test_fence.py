@@ -13,7 +13,7 @@ from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunks
 from tasks.batches.claim import Fenced
 from tasks.batches.collect.staging import Draft
-from tests.contract.batch_stage import BatchStage
+from tests.contract.tasks.batches.batch_stage import BatchStage
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from penstock import events
 from penstock.batches.shard import Shard
 from penstock.ids import new_id
-from tests.contract.calls import clock
-from tests.contract.held import EVENT, WAIT_MS, Held
+from tests.contract.penstock.store.calls import clock
+from tests.contract.penstock.store.held import EVENT, WAIT_MS, Held
 
 
 def test_a_claim_sets_the_job_running_and_the_reaper_at_the_end_of_the_lease(held: Held) -> None:

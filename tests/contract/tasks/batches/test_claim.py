@@ -13,8 +13,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
-from tests.contract.calls import clock
 from tests.contract.jobs import Desk, params
+from tests.contract.penstock.store.calls import clock
 
 
 @pytest.fixture
