@@ -1,7 +1,8 @@
 """Decides how to follow a request or a job: log, channel and record without a seam. Pure.
 
 A `Follower` yields what it wants to have done and is sent the answer; `penstock.follow.reader`
-does it. So there is one algorithm for threads and for event loops, and it can be tested without a Redis.
+does it. So there is one algorithm for threads and for event loops, and it can be tested without a
+Redis.
 docs/protocol.md describes it for other languages.
 """
 

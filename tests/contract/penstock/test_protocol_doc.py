@@ -26,7 +26,7 @@ from penstock.testing import wait_until
 from tasks.streams.outbox import Outbox
 from tests.scripted import BLOCK, START, delta
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
