@@ -23,6 +23,7 @@ from penstock import Client
 from penstock.batches.options import JobOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
+from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
@@ -30,7 +31,6 @@ from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
 from penstock.spool.chunks import ChunkWriter, RedisChunks
 from penstock.store.connection import Connection, connect
-from penstock.store.record import now_ms
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.steps import BatchSteps

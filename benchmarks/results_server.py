@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from penstock.batches.shard import wire_id
+from penstock.batches.wire import wire_id
 from penstock.simulator.batch_store import scattered
 from penstock.simulator.prose import prose, seeded
 

@@ -13,8 +13,9 @@ from itertools import count
 from typing import Any, Final
 
 from penstock.batches.shard import Shard
+from tasks.api.batches import Listed
 from tasks.batches.create import reconcile
-from tasks.batches.create.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
+from tasks.batches.create.reconcile import Bind, GiveUp, Look, Owner, Rules, Wait
 
 LEASE_MS: Final = 15_000
 TAG_MS: Final = 30_000

@@ -12,7 +12,8 @@ from penstock.ids import new_id
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, translated
-from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
+from penstock.store.record import DEFAULT_PRIORITY, checked_id
+from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.streams.stream import MessageStream, StreamRequest
 from penstock.validation import check_body, encode_body
 

@@ -6,7 +6,7 @@ from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
-from penstock.batches.shard import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
+from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
 

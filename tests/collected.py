@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from penstock.batches.shard import Counts, Shard, wire_id
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import wire_id
 from penstock.spool.chunks import ChunkMissing, ChunkStore, ChunkWriter, Packer
 
 NONCE = "abcdefghij12"

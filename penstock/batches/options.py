@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.batches.shard import MAX_BATCH_REQUESTS
+from penstock.api_limits import MAX_BATCH_REQUESTS
 from penstock.errors import InvalidRequest
-from penstock.store.record import RequestOptions
+from penstock.streams.records import RequestOptions
 from penstock.validation import check_betas
 
 #: A canary tells quickly whether the requests are right; it is no way to send many.

@@ -8,7 +8,7 @@ batch whose create call went unanswered can be told from its neighbours in the A
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.batches.shard import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
+from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 
 #: Full shards have up to so many different sizes, as far as that costs no more than one request
 #: in twenty.

@@ -10,13 +10,14 @@ from penstock.batches.estimates import Estimate, Past, remaining
 from penstock.batches.jobs import JobRecords
 from penstock.batches.results import Arrivals, Place, checked_order
 from penstock.batches.view import Batch, BatchPage, Span
+from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import Hub
 from penstock.follow.reader import follow
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, translated
-from penstock.store.record import checked_id, now_ms
+from penstock.store.record import checked_id
 from penstock.views import View
 
 #: Most jobs of one page, as at the API.

@@ -17,7 +17,8 @@ from typing import IO, Final, NamedTuple
 import orjson
 
 from penstock import events
-from penstock.batches.shard import WIRE_ID, Shard
+from penstock.batches.shard import Shard
+from penstock.batches.wire import WIRE_ID
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack

@@ -7,14 +7,6 @@ import orjson
 
 from penstock.queue import names
 
-#: Limits of one batch at the API: requests, and bytes of the create call's body.
-MAX_BATCH_REQUESTS: Final = 100_000
-MAX_BATCH_BYTES: Final = 256_000_000
-
-#: Characters of a custom_id on the wire: 12 of the nonce, a hyphen, 6 digits. It is new for every
-#: create call, so that a batch shows by its results which call made it.
-WIRE_ID: Final = 19
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -133,11 +125,6 @@ _STEPS: Final = {
     "ended": names.BATCH_COLLECT,
     "collected": names.BATCH_FINISH,
 }
-
-
-def wire_id(nonce: str, index: int) -> str:
-    """The custom_id on the wire of a shard's request number ``index``, counted from 0."""
-    return f"{nonce}-{index:06d}"
 
 
 def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:

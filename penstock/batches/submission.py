@@ -17,7 +17,9 @@ from penstock import events
 from penstock.batches.custom_ids import CustomIds
 from penstock.batches.options import JobOptions
 from penstock.batches.planner import Betas, Planned, Planner
-from penstock.batches.shard import WIRE_ID, Counts, Shard
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -25,7 +27,7 @@ from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.spool.stores import open_spool
 from penstock.spool.writer import BackgroundWriter
 from penstock.store.connection import Connection
-from penstock.store.record import LOST_AFTER_MS, now_ms
+from penstock.store.record import LOST_AFTER_MS
 from penstock.store.scripts import script
 from penstock.validation import check_line, encode_body
 
@@ -34,13 +36,6 @@ logger = logging.getLogger(__name__)
 #: Seconds a chunk lives while the producer is still writing; afterwards the job's TTL counts.
 SPOOLING_TTL_S: Final = 3_600
 
-#: The body of a create call, piece by piece: ``HEAD``, requests with ``,`` between, ``TAIL``; a
-#: request is ``OPEN``, its custom_id on the wire, ``MIDDLE``, its params, ``CLOSE``.
-HEAD: Final = b'{"requests":['
-OPEN: Final = b'{"custom_id":"'
-MIDDLE: Final = b'","params":'
-CLOSE: Final = b"}"
-TAIL: Final = b"]}"
 
 _ENVELOPE: Final = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
 

@@ -18,7 +18,7 @@ from penstock.batches.view import Batch
 from penstock.cli.facts import fate, interesting, shards, state, words
 from penstock.cli.output import span
 from penstock.cli.remedies import remedy
-from penstock.store.record import now_ms
+from penstock.clock import now_ms
 
 #: Lines of a terminal that are not shards, at the most.
 _FRAME = 8

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
 from penstock.keys import JobKeys, Keys
 from penstock.spool.chunks import ChunkMissing, ChunkStore, RedisChunks
 from penstock.store.connection import Connection
-from penstock.store.record import now_ms
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from penstock.follow.reader import follow
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, translated
-from penstock.store.record import Record, RequestRecords
+from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.records import RequestRecords
 from penstock.streams.transcript import Known, Transcript
 from penstock.views import View, view
 

@@ -16,7 +16,6 @@ import orjson
 
 from tasks.api.client import StrangeAnswer
 from tasks.batches.create.body import Upload
-from tasks.batches.create.reconcile import Listed
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
@@ -26,6 +25,16 @@ _PAGE: Final = 1000
 _NEWEST: Final = 20
 #: How often a list is begun anew because a batch was deleted while it was read.
 _TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A batch as the API's list shows it."""
+
+    id: str
+    created_ms: int
+    requests: int
+    status: str = "in_progress"
 
 
 @dataclass(frozen=True, slots=True)

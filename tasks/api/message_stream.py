@@ -2,12 +2,35 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import anthropic
 import httpx2
 
-from tasks.streams.attempt import StreamBroken
+#: Errors in the middle of a stream after which the same request may well succeed.
+TRANSIENT: Final = frozenset(
+    {
+        "overloaded_error",
+        "api_error",
+        "timeout_error",
+        "rate_limit_error",
+        "connection_error",
+        "incomplete_stream",
+    }
+)
+
+
+class StreamBroken(Exception):
+    """The answer stopped before its end. ``error`` has the API's ``type`` and ``message``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.error = {"type": kind, "message": message}
+
+    @property
+    def transient(self) -> bool:
+        """Whether going on may help."""
+        return self.error["type"] in TRANSIENT
 
 
 class OpenStream:

@@ -12,11 +12,11 @@ import redis
 from config.settings import WorkerSettings
 from penstock import events
 from penstock.batches.shard import Shard
+from penstock.clock import now_ms
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.states import State
 from penstock.store.connection import Connection
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Keeps the chunks of a job that takes its time from expiring."""
 
-from penstock.store.record import now_ms
+from penstock.clock import now_ms
 from tasks.batches.claim import ClaimedShard
 
 #: They are kept anew when this share of their lifetime has passed.

@@ -12,7 +12,7 @@ from anthropic.types.messages import MessageBatch
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
-from penstock.store.record import now_ms
+from penstock.clock import now_ms
 from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
 from tasks.api.client import problem_of

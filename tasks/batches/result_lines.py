@@ -14,7 +14,6 @@ from typing import Any, Final
 import orjson
 
 from penstock.spool.chunks import CHUNK_BYTES
-from tasks.batches.collect.retry_policy import Outcome
 
 #: Every stored line begins with this, the wire id, and `ID_END`.
 ID_START: Final = b'{"custom_id":"'
@@ -29,6 +28,16 @@ TOKENS: Final = (
 )
 #: The same in ``usage.cache_creation``: how long what was written to the cache is kept.
 LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the API ended one request."""
+
+    kind: str  #: succeeded · errored · canceled · expired, or one that is new
+    error_type: str = ""
+    message: str = ""
+    error_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import httpx2
 import redis
 
 from config.settings import WorkerSettings
+from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
 from penstock.queue import names
-from penstock.store.record import now_ms
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_credentials
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from penstock.batches.shard import Counts
-from penstock.store.record import now_ms
+from penstock.clock import now_ms
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Step

@@ -8,38 +8,14 @@ from typing import Any, Final
 
 import orjson
 
+from tasks.api.message_stream import StreamBroken
 from tasks.streams.continuation import Mode, Plan
 from tasks.streams.partial_message import Answer
 from tasks.streams.usage import Usage
 
-#: Errors in the middle of a stream after which the same request may well succeed.
-TRANSIENT: Final = frozenset(
-    {
-        "overloaded_error",
-        "api_error",
-        "timeout_error",
-        "rate_limit_error",
-        "connection_error",
-        "incomplete_stream",
-    }
-)
-
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 
 Fitted = tuple[bytes, dict[str, Any]]
-
-
-class StreamBroken(Exception):
-    """The answer stopped before its end. ``error`` has the API's ``type`` and ``message``."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.error = {"type": kind, "message": message}
-
-    @property
-    def transient(self) -> bool:
-        """Whether going on may help."""
-        return self.error["type"] in TRANSIENT
 
 
 class Attempt:

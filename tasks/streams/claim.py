@@ -8,9 +8,9 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
+from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.store.connection import Connection
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.streams.continuation import OnBreak
 from tasks.streams.outbox import Outbox

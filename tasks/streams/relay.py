@@ -20,16 +20,16 @@ import orjson
 from config.settings import WorkerSettings
 from penstock import events
 from penstock.capabilities import takes_prefill
+from penstock.clock import now_ms
 from penstock.states import State
 from penstock.store.availability import patiently
 from penstock.store.connection import Connection
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.api.client import ApiProblem, problem_of
-from tasks.api.message_stream import open_stream
+from tasks.api.message_stream import StreamBroken, open_stream
 from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
-from tasks.streams.attempt import Attempt, StreamBroken, ending
+from tasks.streams.attempt import Attempt, ending
 from tasks.streams.claim import Postponed, Refused, Work
 from tasks.streams.continuation import Mode, OnBreak, Plan, plan
 from tasks.streams.publisher import Publisher

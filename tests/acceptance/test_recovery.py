@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
+from penstock.clock import now_ms
 from penstock.events import END, RESUME, Event
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.simulator.control import Control
-from penstock.store.record import now_ms
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (

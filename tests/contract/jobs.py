@@ -8,8 +8,9 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.batches.shard import WIRE_ID, Counts, Shard
-from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.keys import JobKeys
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -17,7 +18,6 @@ from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
 from penstock.spool.stores import open_spool
 from penstock.store.connection import connect
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.step_result import Step

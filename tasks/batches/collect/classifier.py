@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import orjson
 
-from tasks.batches.collect.retry_policy import Outcome, Verdict
+from tasks.batches.collect.retry_policy import Verdict
 from tasks.batches.collect.tally import Account
-from tasks.batches.result_lines import ID_START, read_line, tokens_in
+from tasks.batches.result_lines import ID_START, Outcome, read_line, tokens_in
 
 #: How a succeeded line of the usual form begins: behind the nonce its index, then its model.
 _HEAD: Final = (

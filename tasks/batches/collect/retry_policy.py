@@ -11,6 +11,7 @@ from typing import Final
 
 from penstock.batches.shard import Shard
 from tasks.api.retry import SPEND_LIMITS
+from tasks.batches.result_lines import Outcome
 
 #: Errors that pass by themselves.
 PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
@@ -22,16 +23,6 @@ CURABLE: Final = frozenset({"billing_error", "authentication_error", "permission
 BREAKER_LINES: Final = 10
 
 _NO_CREDIT: Final = "credit balance"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the API ended one request."""
-
-    kind: str  #: succeeded · errored · canceled · expired, or one that is new
-    error_type: str = ""
-    message: str = ""
-    error_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from penstock.batches.shard import WIRE_ID, Counts, Shard
-from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
 
 _ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # the comma before the next

@@ -18,20 +18,20 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
+from penstock.clock import now_ms
 from penstock.spool.storing import StoringThread
-from penstock.store.record import now_ms
 from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import Outcome, Verdict, judge, reason_to_pause
+from tasks.batches.collect.retry_policy import Verdict, judge, reason_to_pause
 from tasks.batches.collect.staging import Draft, RequestsMissing
 from tasks.batches.collect.tally import Account
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import of_earlier, rejected
 from tasks.batches.limits.prices import settlement
 from tasks.batches.poll import not_found
-from tasks.batches.result_lines import blocks
+from tasks.batches.result_lines import Outcome, blocks
 from tasks.batches.step_result import Step
 from tasks.batches.unavailable import collect_without
 

@@ -8,8 +8,10 @@ counted and left out.
 from collections import Counter
 from collections.abc import Mapping
 
-from penstock.batches.shard import WIRE_ID, Counts
-from tasks.batches.collect.retry_policy import Outcome, Verdict
+from penstock.batches.shard import Counts
+from penstock.batches.wire import WIRE_ID
+from tasks.batches.collect.retry_policy import Verdict
+from tasks.batches.result_lines import Outcome
 
 _NONCE_END = 12
 _KINDS = ("succeeded", "errored", "canceled", "expired")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from penstock.batches.shard import Shard
-from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL
 from penstock.errors import PenstockError
 from penstock.spool.chunks import ChunkStore, lines_of
 

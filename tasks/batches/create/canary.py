@@ -17,7 +17,7 @@ import anthropic
 import httpx2
 import orjson
 
-from penstock.batches.shard import WIRE_ID, wire_id
+from penstock.batches.wire import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, StrangeAnswer, problem_of

@@ -7,10 +7,10 @@ import anthropic
 import httpx2
 
 from penstock.batches.shard import Shard
-from tasks.api.batches import BatchesApi, Listing
+from tasks.api.batches import BatchesApi, Listed, Listing
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create import size_locks
-from tasks.batches.create.reconcile import CLOCK_SLACK_MS, Listed
+from tasks.batches.create.reconcile import CLOCK_SLACK_MS
 
 logger = logging.getLogger(__name__)
 

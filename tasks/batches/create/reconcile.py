@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from penstock.batches.shard import Shard
+from tasks.api.batches import Listed
 
 #: A batch may be dated this much before the watermark of its call: the API has many clocks.
 CLOCK_SLACK_MS: Final = 60_000
@@ -22,16 +23,6 @@ FIRST_LOOK_S: Final = 5.0
 
 #: Answers to a create call that say for certain that no batch was made.
 DEFINITE: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A batch as the API's list shows it."""
-
-    id: str
-    created_ms: int
-    requests: int
-    status: str = "in_progress"
 
 
 class Owner(Enum):

@@ -14,7 +14,7 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batches import BatchesApi, Listing
+from tasks.api.batches import BatchesApi, Listed, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import ClaimedShard, Fenced
 from tasks.batches.create import duplicates, size_locks
@@ -23,7 +23,6 @@ from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     DEFINITE,
     FIRST_LOOK_S,
-    Listed,
     bound,
     free_of,
     intended,

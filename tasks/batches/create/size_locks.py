@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.batches.shard import Shard
+from penstock.clock import now_ms
 from penstock.keys import Keys
 from penstock.store.connection import Connection
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
+from tasks.api.batches import Listed
 from tasks.batches.claim import ClaimedShard
-from tasks.batches.create.reconcile import Listed, Owner, held_by
+from tasks.batches.create.reconcile import Owner, held_by
 
 _TAG_TTL_S: Final = 26 * 3_600
 _BOUND_TTL_S: Final = 30 * 86_400

@@ -20,8 +20,8 @@ from penstock.ids import new_id
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
-from penstock.store.record import RequestOptions
 from penstock.store.scripts import script
+from penstock.streams.records import RequestOptions
 from penstock.testing import wait_until
 from tasks.streams.outbox import Outbox
 from tests.scripted import BLOCK, START, delta

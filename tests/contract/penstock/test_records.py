@@ -19,7 +19,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import pack
 from penstock.states import State
-from penstock.store.record import RequestOptions, RequestRecords
+from penstock.streams.records import RequestOptions, RequestRecords
 
 SETTINGS = ClientSettings.load(
     key_prefix="contract", request_ttl_s=100, batch_ttl_s=200, retention_s=50

@@ -17,8 +17,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.store.connection import connect, connect_async
-from penstock.store.record import RequestOptions, RequestRecords
 from penstock.store.scripts import script
+from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.testing import wait_until
 from workers.reaper import Reaper
 

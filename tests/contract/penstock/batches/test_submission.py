@@ -13,8 +13,9 @@ import redis
 from penstock.batches import submission
 from penstock.batches.jobs import Job, JobRecords
 from penstock.batches.options import JobOptions
-from penstock.batches.shard import Counts, Shard, wire_id
-from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL, Submission
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.submission import Submission
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, wire_id
 from penstock.client import Client
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.ids import new_id

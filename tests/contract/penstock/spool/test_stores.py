@@ -11,6 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock.client import Client
+from penstock.clock import now_ms
 from penstock.errors import (
     ConfigurationError,
     InvalidRequest,
@@ -23,7 +24,6 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_spool, remove_orphans
 from penstock.store.connection import connect_async
-from penstock.store.record import now_ms
 from penstock.testing import wait_until
 from workers.reaper import Reaper
 

@@ -13,8 +13,8 @@ from penstock.errors import NotFound, PenstockError, RequestCanceled, RequestFai
 from penstock.events import Cursor
 from penstock.ids import new_id
 from penstock.states import State
-from penstock.store.record import RequestOptions
 from penstock.store.scripts import script
+from penstock.streams.records import RequestOptions
 from penstock.streams.stream import MessageStream, StreamRequest
 from tasks.streams.outbox import Outbox
 

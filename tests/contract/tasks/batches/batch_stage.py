@@ -9,8 +9,10 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock.batches.options import JobOptions
-from penstock.batches.shard import Shard, wire_id
+from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
+from penstock.batches.wire import wire_id
+from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.stack import SIMULATOR_KEY
@@ -19,7 +21,6 @@ from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
 from penstock.spool.stores import open_spool
 from penstock.store.connection import Connection, connect
-from penstock.store.record import now_ms
 from penstock.store.scripts import script
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard

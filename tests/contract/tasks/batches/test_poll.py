@@ -9,10 +9,10 @@ import pytest
 
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Counts
+from penstock.clock import now_ms
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
-from penstock.store.record import now_ms
 from tasks.api.batches import BatchesApi
 from tasks.batches.steps import BatchSteps
 from tests.contract.tasks.batches.batch_stage import BatchStage

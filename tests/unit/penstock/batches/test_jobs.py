@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.batches.options import MAX_CANARY, JobOptions
-from penstock.batches.shard import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, Counts, Shard
+from penstock.batches.shard import Counts, Shard
 from penstock.errors import InvalidRequest
 from penstock.spool.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.batches.planner import SPREAD, Planned, Planner
-from penstock.batches.shard import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 
 EMPTY = 15
 NO_BETAS: tuple[str, ...] = ()

@@ -17,8 +17,8 @@ from penstock.cli.live import Table
 from penstock.cli.output import price
 from penstock.cli.remedies import REMEDIES, remedy
 from penstock.cli.watching import Lines
+from penstock.clock import now_ms
 from penstock.states import State
-from penstock.store.record import now_ms
 
 MADE = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 PAUSED = Notice("billing_error", "Your credit balance\nis too low.", MADE)

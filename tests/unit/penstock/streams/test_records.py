@@ -5,8 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
+from penstock.clock import now_ms
 from penstock.errors import InvalidRequest
-from penstock.store.record import DEFAULT_PRIORITY, RequestOptions, now_ms
+from penstock.store.record import DEFAULT_PRIORITY
+from penstock.streams.records import RequestOptions
 from tasks.streams.continuation import OnBreak
 
 

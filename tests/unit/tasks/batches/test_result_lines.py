@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from penstock.batches.shard import wire_id
+from penstock.batches.wire import wire_id
 from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import Outcome, Verdict, judge
+from tasks.batches.collect.retry_policy import Verdict, judge
 from tasks.batches.collect.tally import Account
-from tasks.batches.result_lines import blocks, read_line, tokens_in
+from tasks.batches.result_lines import Outcome, blocks, read_line, tokens_in
 
 NONCE = "abcdefghij01"
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.streams.attempt import Attempt, StreamBroken, ending
+from tasks.api.message_stream import StreamBroken
+from tasks.streams.attempt import Attempt, ending
 from tasks.streams.continuation import Mode, OnBreak, Plan, plan
 from tasks.streams.partial_message import Answer
 from tasks.streams.usage import Usage

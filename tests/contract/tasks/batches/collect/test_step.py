@@ -9,10 +9,10 @@ import pytest
 
 from penstock import events
 from penstock.batches.shard import Counts
+from penstock.clock import now_ms
 from penstock.errors import SpoolUnavailable
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
-from penstock.store.record import now_ms
 from tasks.batches.create.size_locks import tags_of
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from penstock.batches.jobs import JobRecords
+from penstock.clock import now_ms
 from penstock.store.connection import connect
-from penstock.store.record import now_ms
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
 from tasks.batches.create.step import CreateStep
 from tasks.batches.limits import active_batches

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from penstock.batches.shard import Shard
 from tasks.batches.collect.retry_policy import (
-    Outcome,
     Verdict,
     common_error,
     judge,
     reason_to_pause,
     verdict,
 )
+from tasks.batches.result_lines import Outcome
 
 CREDIT = "Your credit balance is too low to access the Anthropic API."
 

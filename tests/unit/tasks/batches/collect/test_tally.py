@@ -4,9 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.batches.shard import Counts, wire_id
-from tasks.batches.collect.retry_policy import Outcome, Verdict
+from penstock.batches.shard import Counts
+from penstock.batches.wire import wire_id
+from tasks.batches.collect.retry_policy import Verdict
 from tasks.batches.collect.tally import Account
+from tasks.batches.result_lines import Outcome
 
 NONCE = "abcdefghij01"
 FINAL, AGAIN = Verdict(), Verdict(again=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.batches.shard import WIRE_ID, Shard
-from penstock.batches.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
+from penstock.batches.shard import Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
 from penstock.spool.chunks import pack
 from tasks.batches.create.body import BodyMismatch, Upload
 

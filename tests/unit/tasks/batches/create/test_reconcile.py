@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from benchmarks.submits import RULES, Play, World
 from penstock.batches.shard import Shard
+from tasks.api.batches import Listed
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
     Elsewhere,
     GiveUp,
-    Listed,
     Look,
     Owner,
     Rules,
