@@ -49,9 +49,9 @@ def main() -> None:
     def ours(age_s: float) -> float:
         return next_look_s(
             age_s,
-            share=settings.poll_share,
-            shortest_s=settings.poll_min_s,
-            longest_s=settings.poll_max_s,
+            share=settings.poll_interval_ratio,
+            shortest_s=settings.poll_interval_min_s,
+            longest_s=settings.poll_interval_max_s,
             jitter=rng.random(),
         )
 

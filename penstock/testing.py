@@ -17,8 +17,8 @@ from penstock.simulator.control import Control
 
 #: Settings that make a worker quick to try again, so that tests need not wait.
 QUICK: Mapping[str, str] = {
-    "PENSTOCK_POLL_MIN_S": "0.2",
-    "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+    "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
+    "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
     "PENSTOCK_LEASE_MS": "2000",
 }
 

@@ -49,7 +49,7 @@ def workers(server: EmbeddedRedis, penstock_simulator: SimulatorProcess) -> Iter
         "PENSTOCK_REDIS_URL": url(server, "worker"),
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         "ANTHROPIC_BASE_URL": penstock_simulator.url,
-        "PENSTOCK_POLL_MIN_S": "0.2",
+        "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
         "C_FORCE_ROOT": "1",
     }
     started = [WorkerProcess(queue, env=env) for queue in ("streams", "batches")]

@@ -127,7 +127,7 @@ class Reaper:
         verdict, *record = await script("reap_shard").run(
             self._redis,
             [*names, self._settings.keys.live_shards],
-            [shard, int(self._settings.reaper_wait_s * 1000)],
+            [shard, int(self._settings.wakeup_retry_s * 1000)],
         )
         if verdict == b"wake":
             found = Shard.parse(record[0])
@@ -144,7 +144,7 @@ class Reaper:
         verdict = await script("reap").run(
             self._redis,
             [keys.meta, keys.lease, shared.live],
-            [int(self._settings.reaper_wait_s * 1000), int(may_hold)],
+            [int(self._settings.wakeup_retry_s * 1000), int(may_hold)],
         )
         if verdict == b"wake":
             logger.warning("request %s has no worker; waking one", id)

@@ -82,7 +82,7 @@ def _environment(live: bool) -> dict[str, str]:
     return {
         # Only this machine's Flower, and only as long as the demo runs: step 4 asks it.
         "FLOWER_UNAUTHENTICATED_API": "true",
-        "PENSTOCK_POLL_MIN_S": "2" if live else "0.5",
+        "PENSTOCK_POLL_INTERVAL_MIN_S": "2" if live else "0.5",
     }
 
 

@@ -39,7 +39,9 @@ def up(simulate: bool) -> None:
             redis_port=_if_free(REDIS_PORT),
             simulate=simulate,
             # The simulator's batches end within seconds: look sooner than the real API needs.
-            env={"PENSTOCK_POLL_MIN_S": os.environ.get("PENSTOCK_POLL_MIN_S", "1")}
+            env={
+                "PENSTOCK_POLL_INTERVAL_MIN_S": os.environ.get("PENSTOCK_POLL_INTERVAL_MIN_S", "1")
+            }
             if simulate
             else None,
             flower_port=_if_free(FLOWER_PORT),

@@ -22,7 +22,7 @@ class Options:
     batch_seconds: float = _option(2.0, "Time from a batch's creation to its end.")
     active_batches: int = _option(0, "Batches in progress that are allowed; 0 is any number.")
     queued_requests: int = _option(0, "Requests of such batches that are allowed; 0 is any number.")
-    list_lag_s: float = _option(0.0, "Time from a batch's creation until it is listed.")
+    list_consistency_s: float = _option(0.0, "Time from a batch's creation until it is listed.")
     batch_answer_bytes: int = _option(0, "Size of a batch's answers; 0 derives it from the prompt.")
     prerender: int = _option(0, "1 writes results before a batch ends, 0 while they are read.")
     quick_create: int = _option(0, "1 finds a batch's requests without reading the JSON.")

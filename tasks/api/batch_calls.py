@@ -81,7 +81,7 @@ def _batch(answer: Any) -> MessageBatch:
 def _patience(work: ClaimedShard) -> httpx2.Timeout:
     """The client's own timeout is that of an upload."""
     settings = work.settings
-    return httpx2.Timeout(settings.idle_timeout_s, connect=settings.connect_timeout_s)
+    return httpx2.Timeout(settings.stream_idle_timeout_s, connect=settings.connect_timeout_s)
 
 
 def _packed(response: httpx2.Response) -> bool:

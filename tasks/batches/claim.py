@@ -113,7 +113,7 @@ class ClaimedShard:
             work._over.set()
             if work._held:
                 with contextlib.suppress(Fenced, redis.RedisError):
-                    work.release(countdown_s=settings.reaper_wait_s)
+                    work.release(countdown_s=settings.wakeup_retry_s)
 
     @property
     def cancel(self) -> str:
@@ -264,7 +264,7 @@ class ClaimedShard:
             *(self.shard.number, self._worker, self.epoch),
             settings.batch_retention_s if final else settings.batch_ttl_s,
             becomes,
-            int(settings.reaper_wait_s * 1000),
+            int(settings.wakeup_retry_s * 1000),
             orjson.dumps(event) if event else "",
             final,
             orjson.dumps(pause) if pause else "",

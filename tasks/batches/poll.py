@@ -60,7 +60,7 @@ class PollStep:
     def _look(self, work: ClaimedShard) -> MessageBatch:
         batch = retrieve_batch(self._api, work)
         # One that was only found may be another program's.
-        ours = work.shard.sure or self._settings.workspace_exclusive
+        ours = work.shard.sure or self._settings.dedicated_workspace
         if work.cancel and ours and batch.processing_status == "in_progress":
             return cancel_batch(self._api, work)
         return batch
@@ -73,9 +73,9 @@ class PollStep:
         settings = self._settings
         wait = next_look_s(
             since_s,
-            share=settings.poll_share,
-            shortest_s=settings.poll_min_s,
-            longest_s=settings.poll_max_s,
+            share=settings.poll_interval_ratio,
+            shortest_s=settings.poll_interval_min_s,
+            longest_s=settings.poll_interval_max_s,
             jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
         )
         reason = f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old"
@@ -87,12 +87,12 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
     results up only when that one lets the job go on, or cancels it."""
     settings, shard = work.settings, work.shard
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
-    if now_ms() - shard.created_ms < settings.list_lag_s * 1000:
+    if now_ms() - shard.created_ms < settings.list_consistency_s * 1000:
         return _once_more(work, shard)
     if not shard.sure:
         # It may have been another program's, which has deleted it; then ours is in the list.
         size_locks.disown(work, sought(shard))
-        return Step(countdown_s=settings.list_lag_s, reason=f"{shard.batch_id} is gone")
+        return Step(countdown_s=settings.list_consistency_s, reason=f"{shard.batch_id} is gone")
     if not work.cancel and (work.paused or not shard.gone):
         work.write(shard.but(gone=1))
         why = {"type": "batch_not_found", "message": message}
@@ -107,7 +107,7 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
 def _once_more(work: ClaimedShard, shard: Shard) -> Step:
     work.write(shard.but(failures=shard.failures + 1))
     jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-    wait = wait_s(max(shard.gone, 1), None, work.settings.refusal_max_wait_s, jitter)
+    wait = wait_s(max(shard.gone, 1), None, work.settings.api_retry_max_wait_s, jitter)
     return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
 
 

@@ -73,7 +73,7 @@ class BatchSteps:
         wait = wait_s(
             shard.failures,
             problem.retry_after,
-            self._settings.refusal_max_wait_s,
+            self._settings.api_retry_max_wait_s,
             random.random(),  # noqa: S311 - spreads load, guards nothing
         )
         return Step(countdown_s=wait, reason=str(problem))
@@ -82,7 +82,7 @@ class BatchSteps:
         """Raise an alarm if results wait for somebody who does not come."""
         shard = work.shard
         age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
-        if age_days > self._settings.results_alarm_days:
+        if age_days > self._settings.results_alert_days:
             work.alarm(
                 "results_expire",
                 f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "

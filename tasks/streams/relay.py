@@ -175,7 +175,7 @@ class Relay:
         if work.deadline_ms and now_ms() > work.deadline_ms and not work.attempts:
             message = "its deadline passed while it waited; no tokens were spent"
             raise _Failed({"type": "deadline_exceeded", "message": message})
-        if work.deaths >= self._settings.deaths_limit:
+        if work.deaths >= self._settings.max_worker_losses:
             message = f"{work.deaths} workers were lost while they ran this request"
             raise _Failed({"type": "worker_lost", "message": message})
         if work.attempts and work.on_break is OnBreak.FAIL:
@@ -185,8 +185,8 @@ class Relay:
     def _mendable(self, work: Work, broken: StreamBroken) -> None:
         """Raises `_Failed` where a broken answer is not to be gone on with."""
         exhausted = (
-            work.attempts >= self._settings.attempts_limit
-            or work.age_s > self._settings.total_timeout_s
+            work.attempts >= self._settings.max_attempts
+            or work.age_s > self._settings.stream_total_timeout_s
         )
         if work.on_break is OnBreak.FAIL or not broken.transient or exhausted:
             raise _Failed(broken.error)
@@ -275,9 +275,9 @@ class Relay:
         keys = work.outbox.keys
         counted = await patiently(lambda: self._redis.hincrby(keys.meta, "refusals", 1))
         refusals = int(counted)
-        if refusals >= self._settings.refusals_limit:
+        if refusals >= self._settings.max_api_retries:
             raise _Failed(_counted(problem, refusals))
-        longest = self._settings.refusal_max_wait_s
+        longest = self._settings.api_retry_max_wait_s
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
 
@@ -299,7 +299,7 @@ class Relay:
         if work.outbox.lost:
             return Outcome("skipped", reason=work.outbox.lost)
         keys = work.outbox.keys
-        due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.reaper_wait_s * 1000)
+        due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.wakeup_retry_s * 1000)
         names = [keys.meta, keys.lease, self._settings.keys.live]
         args = [self._worker, work.outbox.epoch, due_ms, patience_ms]
         await patiently(lambda: script("release").run(self._redis, names, args))

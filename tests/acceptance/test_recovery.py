@@ -54,16 +54,16 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 def stage() -> Iterator[Stage]:
     """A worker that carries many streams, and one that carries two, each with its own queue."""
     settings = {
-        "PENSTOCK_IDLE_TIMEOUT_S": "1",
-        "PENSTOCK_ATTEMPTS_LIMIT": "3",
+        "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1",
+        "PENSTOCK_MAX_ATTEMPTS": "3",
         "PENSTOCK_LEASE_MS": "1500",
-        "PENSTOCK_REAPER_WAIT_S": "0.5",
-        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+        "PENSTOCK_WAKEUP_RETRY_S": "0.5",
+        "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
     }
     with Stage(**settings) as stage:
         stage.launch()
         stage.launch(
-            database=NARROW, PENSTOCK_STREAMS_CONCURRENCY="2", PENSTOCK_IDLE_TIMEOUT_S="60"
+            database=NARROW, PENSTOCK_STREAMS_CONCURRENCY="2", PENSTOCK_STREAM_IDLE_TIMEOUT_S="60"
         )
         stage.ready()
         yield stage

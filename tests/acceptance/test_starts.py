@@ -48,7 +48,7 @@ def test_a_wrong_redis_password_is_named() -> None:
     [
         ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
-        ("PENSTOCK_POLL_SHARE", "7", "less than or equal to 1"),
+        ("PENSTOCK_POLL_INTERVAL_RATIO", "7", "less than or equal to 1"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com", "match pattern"),
         ("PENSTOCK_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
     ],

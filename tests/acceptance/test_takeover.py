@@ -31,9 +31,9 @@ MODELS = [PREFILL, USER_TURN]
 def stage() -> Iterator[Stage]:
     settings = {
         "PENSTOCK_LEASE_MS": "1500",
-        "PENSTOCK_REAPER_WAIT_S": "0.5",
-        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
-        "PENSTOCK_DEATHS_LIMIT": "5",
+        "PENSTOCK_WAKEUP_RETRY_S": "0.5",
+        "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
+        "PENSTOCK_MAX_WORKER_LOSSES": "5",
     }
     with Stage(**settings) as stage:
         yield stage

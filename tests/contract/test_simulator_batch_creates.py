@@ -147,14 +147,14 @@ def test_a_create_that_is_cut_in_its_body_makes_no_batch(control: Control, chunk
 def test_a_new_batch_may_be_listed_late(control: Control) -> None:
     """By its id it is there at once, and it is a cursor."""
     old = create(control).json()["id"]
-    control.configure(list_lag_s=3600)
+    control.configure(list_consistency_s=3600)
     new = create(control).json()["id"]
     assert listed(control) == []
     assert get(control, f"/{new}").json()["id"] == new
     assert listed(control, before_id=new) == []
-    control.configure(list_lag_s=0)
+    control.configure(list_consistency_s=0)
     assert listed(control) == [new, old]
-    control.configure(list_lag_s=0.2)
+    control.configure(list_consistency_s=0.2)
     newest = create(control).json()["id"]
     wait_until(lambda: listed(control) == [newest, new, old])
 

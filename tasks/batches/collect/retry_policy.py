@@ -52,7 +52,7 @@ def verdict(outcome: Outcome) -> Verdict:
     return _AGAIN if outcome.error_type in PASSING else _FINAL
 
 
-def judge(outcome: Outcome, *, round: int, rounds_limit: int, resend: bool) -> Verdict:
+def judge(outcome: Outcome, *, round: int, max_retry_rounds: int, resend: bool) -> Verdict:
     """The verdict in a shard of this round. ``resend``: requests can be sent again at all: nobody
     cancels the job, and they are still there.
 
@@ -61,7 +61,7 @@ def judge(outcome: Outcome, *, round: int, rounds_limit: int, resend: bool) -> V
     if not resend:
         return _FINAL
     found = verdict(outcome)
-    return found if found.pause or round < rounds_limit else _FINAL
+    return found if found.pause or round < max_retry_rounds else _FINAL
 
 
 def common_error(errors: Mapping[str, int], lines: int, share: float) -> str | None:

@@ -100,10 +100,10 @@ class CollectStep:
         self, work: ClaimedShard, draft: Draft, account: Account, *, resend: bool
     ) -> None:
         """Store the lines that are final, enter all of them into the account."""
-        shard, limit = work.shard, self._settings.rounds_limit
+        shard, limit = work.shard, self._settings.max_retry_rounds
 
         def judged(outcome: Outcome) -> Verdict:
-            return judge(outcome, round=shard.round, rounds_limit=limit, resend=resend)
+            return judge(outcome, round=shard.round, max_retry_rounds=limit, resend=resend)
 
         sorter = Sorter(account, judged)
         checked = time.monotonic()
@@ -158,7 +158,11 @@ class CollectStep:
         if work.cancel or work.paused:
             return None
         reason = reason_to_pause(
-            account.pause, account.errors, account.samples, work.shard, self._settings.breaker_share
+            account.pause,
+            account.errors,
+            account.samples,
+            work.shard,
+            self._settings.circuit_breaker_ratio,
         )
         if reason is None:
             return None
@@ -196,7 +200,7 @@ class CollectStep:
         wait = wait_s(
             count,
             None,
-            settings.refusal_max_wait_s,
+            settings.api_retry_max_wait_s,
             random.random(),  # noqa: S311 - spreads load, guards nothing
         )
         return Step(countdown_s=wait, reason=words)

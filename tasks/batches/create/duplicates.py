@@ -33,7 +33,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
         if lost:
             if all(_sent_again(work, member) for member in lost):
                 _twin(work, api, batch, lost)
-        elif work.settings.workspace_exclusive and batch.created_ms >= _begun_ms(work):
+        elif work.settings.dedicated_workspace and batch.created_ms >= _begun_ms(work):
             work.alarm(
                 "unknown_batch",
                 f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
@@ -42,7 +42,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
 
 
 def _twin(work: ClaimedShard, api: BatchesApi, batch: Listed, lost: list[str]) -> None:
-    exclusive = work.settings.workspace_exclusive
+    exclusive = work.settings.dedicated_workspace
     if exclusive and batch.status == "in_progress":
         with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):
             api.cancel(batch.id)

@@ -60,8 +60,8 @@ class Searcher:
         settings = self._settings
         return Rules(
             timeout_ms=int(settings.upload_timeout_s * 1000),
-            quarantine_ms=int(settings.create_quarantine_s * 1000),
-            lag_ms=int(settings.list_lag_s * 1000),
+            quarantine_ms=int(settings.lost_create_wait_s * 1000),
+            lag_ms=int(settings.list_consistency_s * 1000),
         )
 
 

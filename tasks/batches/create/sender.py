@@ -127,7 +127,7 @@ class Sender:
 
     def _unknown(self, work: ClaimedShard, why: str) -> Step:
         work.write(work.shard.but(over_ms=work.now_ms()))
-        wait_s = min(FIRST_LOOK_S, self._settings.list_lag_s)
+        wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
         return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
 
 

@@ -31,7 +31,7 @@ class Desk:
     def __init__(self, server: EmbeddedRedis) -> None:
         prefix = f"reaper-{new_id()[-8:]}"
         self.settings = WorkerSettings.load(
-            redis_url=server.url, key_prefix=prefix, lease_ms=500, reaper_wait_s=WAIT_MS / 1000
+            redis_url=server.url, key_prefix=prefix, lease_ms=500, wakeup_retry_s=WAIT_MS / 1000
         )
         self.connection = connect(self.settings)
         self.keys: Keys = self.settings.keys

@@ -11,7 +11,7 @@ from config import __main__ as printed
 from config.settings import WorkerSettings
 from penstock.client import Client
 from penstock.errors import ConfigurationError
-from penstock.settings import ClientSettings, variable_of
+from penstock.settings import RENAMED, ClientSettings, variable_of
 from penstock.store.connection import where
 
 URL = "redis://someone:hunter2@redis.example:6380/3"
@@ -65,8 +65,8 @@ def test_workers_read_the_sdks_own_variables(monkeypatch: pytest.MonkeyPatch) ->
         ("PENSTOCK_REQUEST_TTL_S", "1.5"),
         ("PENSTOCK_BATCH_RETENTION_S", "a week"),
         ("PENSTOCK_LEASE_MS", "499"),
-        ("PENSTOCK_POLL_SHARE", "1.1"),
-        ("PENSTOCK_POLL_MAX_S", "901"),
+        ("PENSTOCK_POLL_INTERVAL_RATIO", "1.1"),
+        ("PENSTOCK_POLL_INTERVAL_MAX_S", "901"),
         ("PENSTOCK_LOG_LEVEL", "LOUD"),
         ("PENSTOCK_LOG_FORMAT", "xml"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "0"),
@@ -109,8 +109,10 @@ def test_a_redis_url_that_cannot_be_used_is_a_configuration_error(url: str) -> N
 
 def test_several_wrong_values_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_RETENTION_S", "x")
-    monkeypatch.setenv("PENSTOCK_POLL_SHARE", "2")
-    with pytest.raises(ConfigurationError, match=r"RETENTION_S: .*; PENSTOCK_POLL_SHARE: "):
+    monkeypatch.setenv("PENSTOCK_POLL_INTERVAL_RATIO", "2")
+    with pytest.raises(
+        ConfigurationError, match=r"RETENTION_S: .*; PENSTOCK_POLL_INTERVAL_RATIO: "
+    ):
         WorkerSettings.load()
 
 
@@ -125,6 +127,32 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     settings = WorkerSettings.load()
     assert settings.anthropic_api_key is None
     assert settings.anthropic_base_url is None
+
+
+@pytest.mark.parametrize("settings", [ClientSettings, WorkerSettings])
+@pytest.mark.parametrize("former", sorted(RENAMED))
+def test_the_former_name_of_a_setting_is_refused_with_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, former: str, settings: type[ClientSettings]
+) -> None:
+    monkeypatch.setenv(former, "1")
+    with pytest.raises(ConfigurationError, match=f"^{former} is now {RENAMED[former]}$"):
+        settings.load()
+
+
+def test_a_former_name_is_refused_in_lower_case_too_and_ignored_when_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PENSTOCK_POLL_MIN_S", "")
+    ClientSettings.load()
+    monkeypatch.setenv("penstock_poll_min_s", "5")
+    with pytest.raises(ConfigurationError, match="^PENSTOCK_POLL_MIN_S is now"):
+        ClientSettings.load()
+
+
+def test_every_renamed_setting_exists_under_its_new_name_only() -> None:
+    variables = {variable_of(WorkerSettings, name) for name in WorkerSettings.model_fields}
+    assert set(RENAMED.values()) <= variables
+    assert variables.isdisjoint(RENAMED)
 
 
 def test_settings_cannot_be_changed_by_accident() -> None:
@@ -194,13 +222,13 @@ def test_settings_are_printed_without_secrets(
 ) -> None:
     monkeypatch.setenv("PENSTOCK_REDIS_URL", URL)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-hunter2")
-    monkeypatch.setenv("PENSTOCK_POLL_MIN_S", "7")
+    monkeypatch.setenv("PENSTOCK_POLL_INTERVAL_MIN_S", "7")
     assert printed.main() == 0
     out = capsys.readouterr().out
     assert "hunter2" not in out
     assert "ANTHROPIC_API_KEY = (set)" in out
     assert "PENSTOCK_REDIS_URL = redis://redis.example:6380/3" in out
-    assert "PENSTOCK_POLL_MIN_S = 7.0   (default: 5.0)" in out
+    assert "PENSTOCK_POLL_INTERVAL_MIN_S = 7.0   (default: 5.0)" in out
     assert all(variable_of(WorkerSettings, name) in out for name in WorkerSettings.model_fields)
 
 

@@ -160,7 +160,7 @@ def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: Batc
     account = BatchesApi(stage.api, {}).newest().account
     job.put(job.shard().but(created_ms=now_ms() - 3_600_000, account=account))
     step = job.poll()
-    assert step.countdown_s == stage.settings.list_lag_s
+    assert step.countdown_s == stage.settings.list_consistency_s
     shard = job.shard()
     assert (shard.step, shard.batch_id, shard.rejected) == (names.BATCH_CREATE, "", ())
     assert job.meta("paused") == ""

@@ -132,7 +132,7 @@ class OnlySlowly(Sorter):
 def sorted_by(kind: type[Sorter], lines: list[bytes], size: int = 8) -> tuple[list[bytes], Account]:
     """What is stored of the lines, in blocks of so many, and the account of them."""
     account = Account(NONCE, 8)
-    sorter = kind(account, lambda o: judge(o, round=0, rounds_limit=1, resend=True))
+    sorter = kind(account, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
     stored: list[bytes] = []
     for first in range(0, len(lines), size):
         kept = sorter.take(b"\n".join([*lines[first : first + size], b""]))

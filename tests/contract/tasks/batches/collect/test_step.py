@@ -192,10 +192,10 @@ def test_the_body_of_the_next_round_has_the_size_that_its_shard_says(stage: Batc
 
 def test_rounds_come_to_an_end(stage: BatchStage) -> None:
     job = stage.sent("a [[sim expired]]")
-    for number in range(stage.settings.rounds_limit):
+    for number in range(stage.settings.max_retry_rounds):
         assert job.collect(number).wake == (number + 1,)
         job.send(number + 1)
-    last = stage.settings.rounds_limit
+    last = stage.settings.max_retry_rounds
     assert job.collect(last).wake == ()
     assert job.shard(last).counts == Counts(expired=1)
     assert job.finish(last).ended

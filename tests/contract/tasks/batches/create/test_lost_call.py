@@ -50,11 +50,11 @@ def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[
 
 def test_a_batch_that_the_list_shows_late_is_found(creating: Creating) -> None:
     id = creating.submit([params()])
-    creating.control.configure(list_lag_s=1000)
+    creating.control.configure(list_consistency_s=1000)
     creating.lose(commit_then_drop=True)
     creating.step(id)
     assert creating.step(id).countdown_s
-    creating.control.configure(list_lag_s=0)
+    creating.control.configure(list_consistency_s=0)
     assert creating.step(id).countdown_s is None
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
@@ -359,7 +359,7 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
 def test_a_found_batch_is_canceled_at_the_api_only_where_it_must_be_ours(
     creating: Creating, exclusive: bool
 ) -> None:
-    creating.restart(workspace_exclusive=exclusive)
+    creating.restart(dedicated_workspace=exclusive)
     id = creating.submit([params()])
     creating.lose(commit_then_drop=True)
     creating.step(id)
@@ -404,7 +404,7 @@ def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> 
 def test_a_late_twin_raises_an_alarm_and_is_canceled_where_it_must_be_ours(
     creating: Creating, exclusive: bool
 ) -> None:
-    creating.restart(workspace_exclusive=exclusive)
+    creating.restart(dedicated_workspace=exclusive)
     id, next_id = creating.submit([params()]), creating.submit([params(), params()])
     lost_with_twin(creating, id)
     creating.step(id)
@@ -429,7 +429,7 @@ def test_a_batch_that_nobody_made_raises_an_alarm_in_an_exclusive_workspace_only
     id = creating.submit([params()], [params(), params()])
     creating.step(id, 0)
     theirs = creating.api.messages.batches.create(requests=[line])
-    creating.restart(workspace_exclusive=True)
+    creating.restart(dedicated_workspace=True)
     creating.step(id, 1)
     alarm = creating.alarm(id)
     assert alarm is not None
@@ -439,14 +439,14 @@ def test_a_batch_that_nobody_made_raises_an_alarm_in_an_exclusive_workspace_only
 
     creating.control.reset()
     other = creating.submit([params()])
-    creating.restart(workspace_exclusive=False)
+    creating.restart(dedicated_workspace=False)
     creating.api.messages.batches.create(requests=[line])
     creating.step(other)
     assert creating.alarm(other) is None
 
 
 def test_our_own_batches_raise_no_alarm(creating: Creating) -> None:
-    creating.restart(workspace_exclusive=True)
+    creating.restart(dedicated_workspace=True)
     id = creating.submit(*([params()] * (n + 1) for n in range(4)))
     creating.step(id, 0)
     creating.lose(commit_then_drop=True)

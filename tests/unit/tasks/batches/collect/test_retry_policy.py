@@ -65,10 +65,10 @@ outcomes = st.builds(
 def test_rounds_are_bounded_unless_somebody_lets_them_go_on(
     outcome: Outcome, round: int, limit: int
 ) -> None:
-    found = judge(outcome, round=round, rounds_limit=limit, resend=True)
+    found = judge(outcome, round=round, max_retry_rounds=limit, resend=True)
     assert found in (verdict(outcome), Verdict())
     assert found.again == (verdict(outcome).again and (round < limit or bool(found.pause)))
-    assert judge(outcome, round=round, rounds_limit=limit, resend=False) == Verdict()
+    assert judge(outcome, round=round, max_retry_rounds=limit, resend=False) == Verdict()
 
 
 @pytest.mark.parametrize(
