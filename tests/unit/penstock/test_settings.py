@@ -145,7 +145,7 @@ def test_a_former_name_is_refused_in_lower_case_too_and_ignored_when_empty(
     monkeypatch.setenv("PENSTOCK_POLL_MIN_S", "")
     ClientSettings.load()
     monkeypatch.setenv("penstock_poll_min_s", "5")
-    with pytest.raises(ConfigurationError, match="^PENSTOCK_POLL_MIN_S is now"):
+    with pytest.raises(ConfigurationError, match=r"^PENSTOCK_POLL_MIN_S is now"):
         ClientSettings.load()
 
 
