@@ -86,7 +86,7 @@ class Messages:
         typed: bool = False,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
-        on_break: str = "continue",
+        on_interrupt: str = "continue",
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **body: Any,
@@ -95,7 +95,7 @@ class Messages:
 
         ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. ``priority``:
         0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
-        and fails with ``deadline_exceeded``, no tokens spent. ``on_break``: what is done when the
+        and fails with ``deadline_exceeded``, no tokens spent. ``on_interrupt``: what is done when the
         answer breaks off: ``continue`` behind what was received, ``restart``, or ``fail``.
         ``extra_headers`` (``anthropic-*`` only: betas, another API version) and ``extra_body``
         as in the SDK.
@@ -107,7 +107,7 @@ class Messages:
             typed=typed,
             priority=priority,
             deadline_s=deadline,
-            on_break=on_break,
+            on_interrupt=on_interrupt,
             headers=extra_headers or {},
         )
         body |= extra_body or {}

@@ -51,7 +51,7 @@ class RecordKeys:
         ``cancel`` (who asked), ``model``, ``worker``, times in ms since 1970, usage, error; for
         requests also ``attempts``, ``spent`` (usage of earlier attempts), ``refusals`` (the API
         said "not now"), ``deaths`` (workers lost), ``woken`` (by the reaper), ``due_ms``
-        (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
+        (not to be called before), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
         ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``held``

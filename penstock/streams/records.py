@@ -31,7 +31,7 @@ class RequestOptions:
     typed: bool = False  #: publish the bare text as well
     priority: int = DEFAULT_PRIORITY  #: 0 is taken first, 9 last
     deadline_s: float | None = None  #: seconds after which it is not worth starting any more
-    on_break: str = "continue"  #: continue · restart · fail
+    on_interrupt: str = "continue"  #: continue · restart · fail
     headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
 
     def __post_init__(self) -> None:
@@ -39,8 +39,8 @@ class RequestOptions:
             raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise InvalidRequest("must be a number of seconds above 0", field="deadline")
-        if self.on_break not in ("continue", "restart", "fail"):
-            raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_break")
+        if self.on_interrupt not in ("continue", "restart", "fail"):
+            raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_interrupt")
         for name, value in self.headers.items():
             # No keys in Redis: who may call the API is the workers' business.
             if not _PASSED_ON.fullmatch(name):
@@ -50,7 +50,10 @@ class RequestOptions:
 
     def fields(self) -> dict[str, str | int]:
         """Their fields of the record."""
-        fields: dict[str, str | int] = {"priority": self.priority, "on_break": self.on_break}
+        fields: dict[str, str | int] = {
+            "priority": self.priority,
+            "on_interrupt": self.on_interrupt,
+        }
         if self.typed:
             fields["typed"] = 1
         if self.headers:

@@ -12,7 +12,7 @@ from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
-from tasks.streams.continuation import OnBreak
+from tasks.streams.continuation import OnInterrupt
 from tasks.streams.outbox import Outbox
 from tasks.streams.partial_message import Answer
 from tasks.streams.usage import Usage
@@ -20,7 +20,7 @@ from tasks.streams.usage import Usage
 _FIELDS = (
     "model",
     "typed",
-    "on_break",
+    "on_interrupt",
     "deadline_ms",
     "started_ms",
     "attempts",
@@ -50,7 +50,7 @@ class Work:
     id: str
     outbox: Outbox
     model: str
-    on_break: OnBreak
+    on_interrupt: OnInterrupt
     deadline_ms: int | None  #: not worth starting after this
     started_ms: int  #: of its first claim
     deaths: int  #: workers lost over it
@@ -103,7 +103,7 @@ class Work:
             id=id,
             outbox=outbox,
             model=record["model"],
-            on_break=OnBreak(record["on_break"] or OnBreak.CONTINUE),
+            on_interrupt=OnInterrupt(record["on_interrupt"] or OnInterrupt.CONTINUE),
             deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
             started_ms=int(record["started_ms"]),
             deaths=deaths,

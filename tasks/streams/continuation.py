@@ -15,7 +15,7 @@ from tasks.streams.overlap import ExactSeam, OverlapSeam, PrefillSeam, is_tellin
 from tasks.streams.partial_message import Answer
 
 
-class OnBreak(StrEnum):
+class OnInterrupt(StrEnum):
     """What a producer wants done when an answer breaks off."""
 
     CONTINUE = "continue"  #: go on behind what was received
@@ -57,12 +57,12 @@ class Plan:
     seam: ExactSeam = field(default_factory=ExactSeam)
 
 
-def plan(answer: Answer, body: dict[str, Any], on_break: OnBreak, *, prefill: bool) -> Plan:
+def plan(answer: Answer, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool) -> Plan:
     """The next attempt. ``prefill``: whether the model takes one."""
     last = answer.last_text_block()
     text = answer.text
     prefill = prefill and "thinking" not in body
-    lost = on_break is OnBreak.RESTART or _is_structured(body)
+    lost = on_interrupt is OnInterrupt.RESTART or _is_structured(body)
     if last is None or lost or not (prefill or is_telling(text)):
         rewind = (0, 0) if answer.blocks else None
         return Plan(Mode.RESTART if rewind else Mode.START, body, rewind)

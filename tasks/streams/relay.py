@@ -31,7 +31,7 @@ from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
 from tasks.streams.attempt import Attempt, ending
 from tasks.streams.claim import Postponed, Refused, Work
-from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
 from tasks.streams.publisher import Publisher
 from tasks.streams.rate_limiter import Gate
 
@@ -178,7 +178,7 @@ class Relay:
         if work.deaths >= self._settings.max_worker_losses:
             message = f"{work.deaths} workers were lost while they ran this request"
             raise _Failed({"type": "worker_lost", "message": message})
-        if work.attempts and work.on_break is OnBreak.FAIL:
+        if work.attempts and work.on_interrupt is OnInterrupt.FAIL:
             raise _Failed({"type": "worker_lost", "message": "the worker was lost"})
         return work.body
 
@@ -188,7 +188,7 @@ class Relay:
             work.attempts >= self._settings.max_attempts
             or work.age_s > self._settings.stream_total_timeout_s
         )
-        if work.on_break is OnBreak.FAIL or not broken.transient or exhausted:
+        if work.on_interrupt is OnInterrupt.FAIL or not broken.transient or exhausted:
             raise _Failed(broken.error)
 
     async def _attempt(self, work: Work, body: dict[str, Any], reason: str) -> StreamBroken | None:
@@ -196,7 +196,7 @@ class Relay:
         await self._wait_for_turn(work)
         prefill = takes_prefill(work.model, self._settings.prefill)
         prefill = prefill and work.model not in self._refuse_prefill
-        planned = plan(work.answer, body, work.on_break, prefill=prefill)
+        planned = plan(work.answer, body, work.on_interrupt, prefill=prefill)
         try:
             async with open_stream(self._api, planned.body, work.headers) as call:
                 work.start_attempt()

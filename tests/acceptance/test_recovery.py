@@ -126,16 +126,16 @@ def test_every_break_is_gone_on_with_to_the_exact_text(
         assert events[-1].data["attempts"] == 2, fault
 
 
-@pytest.mark.parametrize("on_break", ["continue", "restart", "fail"])
+@pytest.mark.parametrize("on_interrupt", ["continue", "restart", "fail"])
 def test_what_breaks_behind_the_stop_reason_is_complete(
-    client: Client, stage: Stage, control: Control, on_break: str
+    client: Client, stage: Stage, control: Control, on_interrupt: str
 ) -> None:
     faults = ["eof_after=stop", "disconnect_after=stop", "error_after=stop", "stall_after=stop"]
     bodies = [
         asked(f"Over {i}. [[sim deltas=6 rate=0]]", f"[[sim {fault}]]", tools=[TOOL])
         for i, fault in enumerate(faults)
     ]
-    requests = [client.messages.enqueue(on_break=on_break, **body) for body in bodies]
+    requests = [client.messages.enqueue(on_interrupt=on_interrupt, **body) for body in bodies]
     for body, request in zip(bodies, requests, strict=True):
         events = told(request)
         assert content(events) == stage.truth(body)
@@ -223,7 +223,7 @@ def test_half_a_thought_is_taken_back_and_thought_anew(
 
 def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage: Stage) -> None:
     body = asked("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
-    request = client.messages.enqueue(on_break="restart", **body)
+    request = client.messages.enqueue(on_interrupt="restart", **body)
     events = told(request)
     assert content(events) == stage.truth(body)
     assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
@@ -243,7 +243,7 @@ def test_fail_ends_with_the_error_and_keeps_what_was_received(
     client: Client, stage: Stage, control: Control, fault: str, kind: str
 ) -> None:
     body = asked("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
-    request = client.messages.enqueue(on_break="fail", **body)
+    request = client.messages.enqueue(on_interrupt="fail", **body)
     with pytest.raises(RequestFailed) as failed:
         request.result(timeout=20)
     assert failed.value.error["type"] == kind

@@ -115,12 +115,12 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
         assert request.record().fields.get("deaths") == ("1" if was_hit else None)
 
 
-@pytest.mark.parametrize("on_break", ["continue", "fail"])
+@pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
 def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
-    client: Client, stage: Stage, on_break: str
+    client: Client, stage: Stage, on_interrupt: str
 ) -> None:
     body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
-    request = client.messages.enqueue(on_break=on_break, **body)
+    request = client.messages.enqueue(on_interrupt=on_interrupt, **body)
     follower = Follower(request)
     wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
     stage.worker_of(request).kill()

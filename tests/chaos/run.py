@@ -138,7 +138,7 @@ class Run:
         while True:
             try:
                 request = await asyncio.to_thread(
-                    self._client.messages.enqueue, on_break=asked.on_break, **asked.body
+                    self._client.messages.enqueue, on_interrupt=asked.on_interrupt, **asked.body
                 )
             except (PenstockError, *AWAY):
                 self.tally.counts["enqueues refused, tried again"] += 1

@@ -86,7 +86,7 @@ def _judge_content(
     if ended.text != text:
         found.faults.append(f"the text key differs: {difference(ended.text, text)}")
     canceled = state == "canceled" and plan.cancel_after_s is not None
-    if canceled or (state == "failed" and plan.on_break == "fail"):
+    if canceled or (state == "failed" and plan.on_interrupt == "fail"):
         _judge_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")

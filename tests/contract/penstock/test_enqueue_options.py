@@ -78,10 +78,10 @@ def test_what_has_priority_is_taken_first(client: Client) -> None:
 def test_what_was_asked_for_lies_in_the_record_and_not_in_the_body(client: Client) -> None:
     headers = {"anthropic-beta": "context-1m"}
     handle = client.messages.enqueue(
-        **BODY, priority=7, deadline=60, on_break="restart", extra_headers=headers, typed=True
+        **BODY, priority=7, deadline=60, on_interrupt="restart", extra_headers=headers, typed=True
     )
     fields = handle.record().fields
-    assert (fields["priority"], fields["on_break"], fields["typed"]) == ("7", "restart", "1")
+    assert (fields["priority"], fields["on_interrupt"], fields["typed"]) == ("7", "restart", "1")
     assert orjson.loads(fields["headers"]) == headers
     assert int(fields["deadline_ms"]) >= int(fields["created_ms"]) + 59_000
     assert stored(client, handle.id) == BODY
@@ -118,7 +118,7 @@ def test_the_extra_body_is_checked_like_the_body(
         ({"priority": 10}, "priority"),
         ({"deadline": 0}, "deadline"),
         ({"deadline": float("inf")}, "deadline"),
-        ({"on_break": "retry"}, "on_break"),
+        ({"on_interrupt": "retry"}, "on_interrupt"),
         ({"extra_headers": {"x-api-key": "k"}}, "extra_headers.x-api-key"),
         ({"extra_headers": {"anthropic-beta": "a\nb"}}, "extra_headers.anthropic-beta"),
     ],

@@ -9,7 +9,7 @@ from penstock.clock import now_ms
 from penstock.errors import InvalidRequest
 from penstock.store.record import DEFAULT_PRIORITY
 from penstock.streams.records import RequestOptions
-from tasks.streams.continuation import OnBreak
+from tasks.streams.continuation import OnInterrupt
 
 
 def refusal(**options: Any) -> InvalidRequest:
@@ -19,7 +19,7 @@ def refusal(**options: Any) -> InvalidRequest:
 
 
 def test_nothing_asked_for_is_what_most_want() -> None:
-    assert RequestOptions().fields() == {"priority": DEFAULT_PRIORITY, "on_break": "continue"}
+    assert RequestOptions().fields() == {"priority": DEFAULT_PRIORITY, "on_interrupt": "continue"}
 
 
 @pytest.mark.parametrize("priority", range(10))
@@ -32,16 +32,16 @@ def test_other_priorities_are_refused(priority: Any) -> None:
     assert refusal(priority=priority).field == "priority"
 
 
-@pytest.mark.parametrize("on_break", list(OnBreak))
-def test_whatever_workers_can_do_after_a_break_can_be_asked_for(on_break: OnBreak) -> None:
-    assert RequestOptions(on_break=on_break).fields()["on_break"] == on_break.value
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
+def test_whatever_workers_can_do_after_a_break_can_be_asked_for(on_interrupt: OnInterrupt) -> None:
+    assert RequestOptions(on_interrupt=on_interrupt).fields()["on_interrupt"] == on_interrupt.value
 
 
-@pytest.mark.parametrize("on_break", ["", "retry", "Continue", None])
-def test_what_workers_cannot_do_after_a_break_is_refused(on_break: Any) -> None:
-    error = refusal(on_break=on_break)
-    assert error.field == "on_break"
-    for known in OnBreak:
+@pytest.mark.parametrize("on_interrupt", ["", "retry", "Continue", None])
+def test_what_workers_cannot_do_after_a_break_is_refused(on_interrupt: Any) -> None:
+    error = refusal(on_interrupt=on_interrupt)
+    assert error.field == "on_interrupt"
+    for known in OnInterrupt:
         assert f"'{known}'" in str(error)
 
 

@@ -16,7 +16,7 @@ from penstock import events
 from penstock.streams.message_builder import MessageBuilder
 from tasks.api.message_stream import StreamBroken
 from tasks.streams.attempt import Attempt, ending
-from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
 from tasks.streams.partial_message import Answer
 from tasks.streams.usage import Usage
 
@@ -130,9 +130,11 @@ def _all_said(answer: Blocks, block: dict[str, Any], said: str) -> bool:
     return bool(said) and text_of(answer[:place]) == said
 
 
-def call(told: Published, answer: Blocks, way: Way, *, prefill: bool, on_break: OnBreak) -> bool:
+def call(
+    told: Published, answer: Blocks, way: Way, *, prefill: bool, on_interrupt: OnInterrupt
+) -> bool:
     """One call of the API; whether the answer is complete."""
-    planned = plan(told.answer, BODY, on_break, prefill=prefill)
+    planned = plan(told.answer, BODY, on_interrupt, prefill=prefill)
     told.modes.append(planned.mode)
     told.usage.next_attempt()
     said = told.answer.text
@@ -228,7 +230,7 @@ def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
     answer: Blocks, happens: list[Way], manner: str, prefill: bool, thinks: bool
 ) -> None:
     last = Way(manner=manner, thinks=thinks)
-    told = carried(answer, happens, last, prefill=prefill, on_break=OnBreak.CONTINUE)
+    told = carried(answer, happens, last, prefill=prefill, on_interrupt=OnInterrupt.CONTINUE)
     coherent(told.events)
     builder = MessageBuilder()
     for event in told.events:
@@ -242,7 +244,7 @@ def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
 def test_a_restart_discards_everything_and_is_the_uncut_message(
     answer: Blocks, happens: list[Way]
 ) -> None:
-    told = carried(answer, happens, Way(), prefill=True, on_break=OnBreak.RESTART)
+    told = carried(answer, happens, Way(), prefill=True, on_interrupt=OnInterrupt.RESTART)
     coherent(told.events)
     builder = MessageBuilder()
     for event in told.events:
@@ -265,7 +267,7 @@ def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
     for cut in range(whole):
         happens = [Way(cut=cut, piece=5)]
         told = carried(
-            answer, happens, Way(manner=manner), prefill=prefill, on_break=OnBreak.CONTINUE
+            answer, happens, Way(manner=manner), prefill=prefill, on_interrupt=OnInterrupt.CONTINUE
         )
         coherent(told.events)
         builder = MessageBuilder()
@@ -275,16 +277,16 @@ def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
 
 
 @pytest.mark.parametrize("takeover", [True, False])
-@pytest.mark.parametrize("on_break", list(OnBreak))
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
 def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
-    on_break: OnBreak, takeover: bool
+    on_interrupt: OnInterrupt, takeover: bool
 ) -> None:
     answer: Blocks = [
         {"type": "text", "text": "I look at the gauge of the dam."},
         {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
     ]
     cut = Way(cut=len(wire(answer, 3)) - 1, takeover=takeover)
-    told = carried(answer, [cut], Way(), prefill=True, on_break=on_break)
+    told = carried(answer, [cut], Way(), prefill=True, on_interrupt=on_interrupt)
     coherent(told.events)
     assert told.modes == [Mode.START]
     assert told.usage.total["output_tokens"] == 7
@@ -292,7 +294,7 @@ def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
 
 @given(answers(), ways)
 def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> None:
-    told = carried(answer, happens, Way(), prefill=False, on_break=OnBreak.CONTINUE)
+    told = carried(answer, happens, Way(), prefill=False, on_interrupt=OnInterrupt.CONTINUE)
     begun = sum(1 for way in happens[: len(told.modes) - 1] if way.cut)
     last = [event for event in told.events if event["type"] == "message_delta"][-1]
     assert told.usage.total["input_tokens"] == 10 * (begun + 1)
@@ -301,12 +303,12 @@ def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> 
 
 
 def first_attempt() -> Attempt:
-    planned = plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True)
+    planned = plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True)
     return Attempt(planned, Answer(), Usage())
 
 
 def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
     odd = b'{ "type":"message_start",  "message":{"usage":{"input_tokens":1.0}}, "new":"field" }'
     assert [line for line, _ in attempt.take(odd)] == [odd]
 
@@ -317,7 +319,7 @@ def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
     again = Way(thinks=True)
     for cut in range(3, 8):  # inside the text, behind it, inside the tool call
         told = carried(
-            answer, [Way(cut=cut, piece=9)], again, prefill=False, on_break=OnBreak.CONTINUE
+            answer, [Way(cut=cut, piece=9)], again, prefill=False, on_interrupt=OnInterrupt.CONTINUE
         )
         started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
         assert "thinking" not in {block["type"] for block in started}
@@ -333,7 +335,7 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
         [Way(cut=8, piece=60)],
         Way(manner="with overlap"),
         prefill=False,
-        on_break=OnBreak.CONTINUE,
+        on_interrupt=OnInterrupt.CONTINUE,
     )
     started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
     assert [block["type"] for block in started if block["type"] == "text"] == ["text"]
@@ -344,7 +346,7 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
     [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
 )
 def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
     with pytest.raises(StreamBroken) as broken:
         attempt.take(raw)
     assert broken.value.transient
@@ -363,7 +365,7 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
     ],
 )
 def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnBreak.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
     event = {"type": "error", "error": {"type": kind, "message": "Words."}}
     with pytest.raises(StreamBroken) as broken:
         attempt.take(orjson.dumps(event))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.streams.continuation import Mode, OnBreak, Plan, plan
+from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
 from tasks.streams.overlap import OverlapSeam, PrefillSeam
 from tasks.streams.partial_message import Answer
 
@@ -35,7 +35,7 @@ def published(*blocks: tuple[str, str, bool]) -> Answer:
 
 
 def planned(answer: Answer, *, prefill: bool = True, **body: Any) -> Plan:
-    return plan(answer, {**BODY, **body}, OnBreak.CONTINUE, prefill=prefill)
+    return plan(answer, {**BODY, **body}, OnInterrupt.CONTINUE, prefill=prefill)
 
 
 def test_the_first_attempt_sends_the_body_as_it_is() -> None:
@@ -96,13 +96,13 @@ def test_what_was_written_counts_against_the_limit(
 
 
 def test_an_answer_that_is_asked_for_anew_has_the_whole_limit() -> None:
-    again = plan(published(("text", "Water", True)), BODY, OnBreak.RESTART, prefill=True)
+    again = plan(published(("text", "Water", True)), BODY, OnInterrupt.RESTART, prefill=True)
     assert again.body["max_tokens"] == BODY["max_tokens"]
 
 
 def test_the_producers_body_is_never_changed() -> None:
     body = {**BODY, "messages": [*BODY["messages"]]}
-    plan(published(("text", "Water", True)), body, OnBreak.CONTINUE, prefill=True)
+    plan(published(("text", "Water", True)), body, OnInterrupt.CONTINUE, prefill=True)
     assert body == BODY
 
 
@@ -139,7 +139,7 @@ def test_white_space_behind_the_last_text_is_discarded_with_its_block() -> None:
 
 def test_a_restart_discards_what_was_received() -> None:
     answer = published(("text", "Water", True))
-    again = plan(answer, BODY, OnBreak.RESTART, prefill=True)
+    again = plan(answer, BODY, OnInterrupt.RESTART, prefill=True)
     assert (again.mode, again.body, again.rewind) == (Mode.RESTART, BODY, (0, 0))
 
 
