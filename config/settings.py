@@ -123,7 +123,7 @@ class WorkerSettings(ClientSettings):
         default=False,
         description="Whether nothing else makes batches in the API workspace: then a batch that "
         "turns out to be a late twin of one of ours is canceled, and one that nobody knows raises "
-        "an alarm.",
+        "an alert.",
     )
     max_retry_rounds: Annotated[int, Field(ge=0)] = Field(
         default=3,
@@ -138,7 +138,7 @@ class WorkerSettings(ClientSettings):
     results_alert_days: Annotated[FiniteFloat, Field(gt=0, le=29)] = Field(
         default=22.0,
         description="Days from a batch's creation after which results that are not collected yet "
-        "raise an alarm in the job's record; the API removes them after 29.",
+        "raise an alert in the job's record; the API removes them after 29.",
     )
     visibility_timeout_s: Annotated[int, Field(ge=1800)] = Field(
         default=3_600,

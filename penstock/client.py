@@ -95,8 +95,8 @@ class Messages:
 
         ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. ``priority``:
         0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
-        and fails with ``deadline_exceeded``, no tokens spent. ``on_interrupt``: what is done when the
-        answer breaks off: ``continue`` behind what was received, ``restart``, or ``fail``.
+        and fails with ``deadline_exceeded``, no tokens spent. ``on_interrupt``: what
+        to do with an interrupted answer: ``continue`` it, ``restart`` it, or ``fail``.
         ``extra_headers`` (``anthropic-*`` only: betas, another API version) and ``extra_body``
         as in the SDK.
 

@@ -87,7 +87,7 @@ class Batch:
     state: State  #: queued · running · done · failed · canceled
     cancel_initiated: bool
     paused: Notice | None  #: nothing more is sent until the job is resumed
-    alarm: Notice | None  #: somebody has to look; the job goes on
+    alert: Notice | None  #: somebody has to look; the job goes on
     held: bool  #: waits for its canary
     model: str  #: of the first request
     progress: Progress
@@ -114,7 +114,7 @@ class Batch:
             state=job.state,
             cancel_initiated=bool(record.cancel),
             paused=Notice.of(record.json("paused")),
-            alarm=Notice.of(record.json("alarm")),
+            alert=Notice.of(record.json("alert")),
             held=bool(record.fields.get("held")),
             model=record.fields.get("model", ""),
             progress=Progress.of(job.shards),

@@ -20,8 +20,8 @@ def facts(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str]]:
     if job.paused:
         yield "paused", f"{words(job.paused)} (since {moment(job.paused.since)})"
         yield "to do", remedy(job)
-    if job.alarm:
-        yield "alarm", f"{words(job.alarm)} (since {moment(job.alarm.since)})"
+    if job.alert:
+        yield "alert", f"{words(job.alert)} (since {moment(job.alert.since)})"
     if job.error:
         yield "error", why(job)
     yield "model", job.model
@@ -50,7 +50,7 @@ def state(job: Batch) -> str:
 
 
 def words(notice: Notice) -> str:
-    """Type and message of a pause or an alarm, in one line."""
+    """Type and message of a pause or an alert, in one line."""
     return f"{notice.type}: {' '.join(notice.message.split())}"
 
 

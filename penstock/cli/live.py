@@ -70,8 +70,8 @@ class Table:
         yield _grid(shown, ended=job.state.ended)
         if len(shown) < len(job.shards):
             yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
-        if job.alarm:
-            yield _line(f"alarm   {words(job.alarm)}", style="yellow")
+        if job.alert:
+            yield _line(f"alert   {words(job.alert)}", style="yellow")
         if job.paused:
             yield _line(f"paused  {words(job.paused)}", style="bold yellow")
             yield Text(f"to do   {remedy(job)}", style="bold")

@@ -84,7 +84,7 @@ class Lines:
         for shard in job.shards:
             if shard.state != "planned":
                 self._tell(str(shard.number), shard_line(shard))
-        notices = {"paused": job.paused, "alarm": job.alarm}
+        notices = {"paused": job.paused, "alert": job.alert}
         for name, notice in notices.items():
             if notice:
                 action = f" ({remedy(job)})" if name == "paused" else ""

@@ -199,15 +199,15 @@ class ClaimedShard:
         self._took(self._write(self._args("hold", event=event, final=final, meta=meta)))
         self._held = False
 
-    def alarm(self, kind: str, message: str) -> None:
+    def alert(self, kind: str, message: str) -> None:
         """Note in the job's record, once, that somebody has to look. Raises `Fenced`."""
-        [before] = self.read_job("alarm")
+        [before] = self.read_job("alert")
         if before and orjson.loads(before)["type"] == kind:
             return
-        alarm = {"type": kind, "message": message, "at_ms": now_ms()}
+        alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job, self.shard.number, kind, message)
-        event = {"type": events.ALARM, "alarm": alarm}
-        self.write(event=event, alarm=orjson.dumps(alarm))
+        event = {"type": events.ALERT, "alert": alert}
+        self.write(event=event, alert=orjson.dumps(alert))
 
     def check(self) -> None:
         """Renew the lease now. Raises `Fenced` when the claim is lost."""

@@ -56,7 +56,7 @@ class BatchSteps:
             return self._refused(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
-                work.alarm("spool_unavailable", str(error))
+                work.alert("spool_unavailable", str(error))
             raise  # it is tried again in a while
         except TypeError:
             if not without_credentials(self._api):
@@ -79,11 +79,11 @@ class BatchSteps:
         return Step(countdown_s=wait, reason=str(problem))
 
     def _warn(self, work: ClaimedShard) -> None:
-        """Raise an alarm if results wait for somebody who does not come."""
+        """Raise an alert if results wait for somebody who does not come."""
         shard = work.shard
         age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
         if age_days > self._settings.results_alert_days:
-            work.alarm(
+            work.alert(
                 "results_expire",
                 f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
                 "the API removes them after 29 days",

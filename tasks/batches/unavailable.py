@@ -17,7 +17,7 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
     shard = work.shard
     error = {"type": error_type, "message": message}
     meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
-    work.alarm(error_type, message)
+    work.alert(error_type, message)
     active_batches.give_back(work)
     work.advance(
         "collect",

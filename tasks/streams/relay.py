@@ -219,7 +219,7 @@ class Relay:
             return
         outbox, answer = work.outbox, work.answer
         resume = {"mode": planned.mode, "attempt": work.attempts, "reason": reason}
-        outbox.add_own({"type": events.RESUME, **resume})
+        outbox.add_own({"type": events.ATTEMPT, **resume})
         if planned.rewind:
             index, offset = planned.rewind
             before = len(answer.text)

@@ -8,7 +8,7 @@ import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.clock import now_ms
-from penstock.events import END, RESUME, Event
+from penstock.events import ATTEMPT, END, Event
 from penstock.queue.names import STREAMS_QUEUE, lists_of
 from penstock.simulator.control import Control
 from penstock.streams.stream import StreamRequest
@@ -172,7 +172,7 @@ def test_a_continuation_may_write_what_the_limit_leaves(
 
 
 def before_the_break(events: list[Event]) -> list[Event]:
-    place = next(i for i, event in enumerate(events) if event.type == RESUME)
+    place = next(i for i, event in enumerate(events) if event.type == ATTEMPT)
     return events[:place]
 
 

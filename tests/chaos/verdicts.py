@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from penstock.events import END, QUEUED, RESUME, REWIND
+from penstock.events import ATTEMPT, END, QUEUED, REWIND
 from penstock.streams.message_builder import MessageBuilder
 from tests.chaos.plans import Plan
 from tests.chaos.readers import Reader
@@ -41,7 +41,7 @@ def judge(
         _judge_reader(each, ended.log, found)
     datas = [event["data"] for event in events]
     for data in datas:
-        if data["type"] == RESUME:
+        if data["type"] == ATTEMPT:
             found.counts[f"resume {data['mode']}"] += 1
             found.counts["takeovers of a lost worker's or handed-over stream"] += (
                 data["reason"] == "takeover"

@@ -74,7 +74,7 @@ class CollectStep:
         try:
             return self._collect(work, resend=not work.cancel)
         except RequestsMissing as error:
-            work.alarm("requests_missing", f"what failed cannot be sent again: {error}")
+            work.alert("requests_missing", f"what failed cannot be sent again: {error}")
             return self._collect(work, resend=False)
         except anthropic.NotFoundError:
             return self._none_there(work)
@@ -123,7 +123,7 @@ class CollectStep:
     def _commit(self, work: ClaimedShard, draft: Draft, account: Account) -> Step:
         shard, usage = work.shard, account.tokens()
         if account.superfluous:
-            work.alarm("results_superfluous", f"{shard.batch_id}: {account}; left out")
+            work.alert("results_superfluous", f"{shard.batch_id}: {account}; left out")
         changed = shard.but(
             state="collected",
             sure=True,
@@ -194,7 +194,7 @@ class CollectStep:
             if not work.cancel:
                 pause = {"type": "results_incomplete", "message": words}
                 return Step(pause=pause, park=True, reason=words)
-            work.alarm("results_incomplete", words)
+            work.alert("results_incomplete", words)
         else:
             work.write(shard.but(refetches=count))
         wait = wait_s(

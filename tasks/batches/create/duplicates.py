@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
     """See to the batches of the list that belong to no shard. Raises `Fenced`.
 
-    A late twin of a shard that was sent again is paid for twice: an alarm, and in a workspace of
+    A late twin of a shard that was sent again is paid for twice: an alert, and in a workspace of
     our own it is canceled. One whose shard was not sent again is left to that shard's next step.
     """
     keys = work.settings.keys
@@ -34,7 +34,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
             if all(_sent_again(work, member) for member in lost):
                 _twin(work, api, batch, lost)
         elif work.settings.dedicated_workspace and batch.created_ms >= _begun_ms(work):
-            work.alarm(
+            work.alert(
                 "unknown_batch",
                 f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
                 "this deployment has made it",
@@ -47,8 +47,8 @@ def _twin(work: ClaimedShard, api: BatchesApi, batch: Listed, lost: list[str]) -
         with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):
             api.cancel(batch.id)
     certainty = "is" if exclusive else "may be"
-    work.alarm(
-        "paid_twice",
+    work.alert(
+        "duplicate_batch",
         f"{batch.id} {certainty} the batch of a create call that was given up: "
         f"{', '.join(lost)} was sent again",
     )

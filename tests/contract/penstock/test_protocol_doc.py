@@ -115,7 +115,7 @@ def test_its_events_of_a_job_are_all_that_there_are() -> None:
         events.PROGRESS,
         events.PAUSED,
         events.RESUMED,
-        events.ALARM,
+        events.ALERT,
         events.END,
     ]
     assert {event.epoch for event in shown} == {0}

@@ -151,7 +151,7 @@ def test_a_job_tells_where_it_stands(client: Client, job: HandMadeJob) -> None:
     assert (fresh.state, fresh.model) == (State.QUEUED, MODEL)
     assert fresh.request_counts == Counts(processing=10)
     assert (fresh.ended_at, fresh.cancel_initiated_at, fresh.results_url) == (None, None, None)
-    assert (fresh.paused, fresh.alarm, fresh.held, fresh.cost) == (None, None, False, None)
+    assert (fresh.paused, fresh.alert, fresh.held, fresh.cost) == (None, None, False, None)
     job.begin(0)
     job.collect(1, again=[0])
     running = batches.retrieve(job.id)
@@ -179,13 +179,13 @@ def test_counts_of_a_batch_that_ended_are_not_believed_before_its_results_are_th
 def test_a_job_is_paused_and_resumed(client: Client, job: HandMadeJob) -> None:
     batches = client.messages.batches
     job.pause(0)
-    job.alarm(1)
+    job.alert(1)
     found = batches.retrieve(job.id)
     assert found.paused is not None
     assert (found.paused.type, found.paused.message) == ("billing_error", "no credit")
     assert found.paused.since >= found.created_at
-    assert found.alarm is not None
-    assert (found.alarm.type, found.alarm.message) == ("twin", "look at it")
+    assert found.alert is not None
+    assert (found.alert.type, found.alert.message) == ("twin", "look at it")
     assert batches.resume(job.id, who="me").paused is None
     assert batches.resume(job.id).paused is None  # nothing happens to one that is not paused
     told = islice(batches.events(job.id, timeout=PATIENCE_S), 4)

@@ -89,12 +89,12 @@ def test_a_paused_job_tells_why_and_what_to_do(
     penstock: Penstock, client: Client, job: HandMadeJob
 ) -> None:
     job.pause(0, "billing_error", "Your credit balance is too low")
-    job.alarm(1, "paid_twice", "two of a kind")
+    job.alert(1, "duplicate_batch", "two of a kind")
     shown = facts(penstock("status", job.id))
     assert shown["state"] == "running (paused)"
     assert shown["paused"].startswith("billing_error: Your credit balance is too low (since ")
     assert shown["to do"] == f"add credit to the account, then: penstock batch resume {job.id}"
-    assert shown["alarm"].startswith("paid_twice: two of a kind (since ")
+    assert shown["alert"].startswith("duplicate_batch: two of a kind (since ")
     listed = penstock("list").stdout
     assert listed.startswith(f"{job.id}  running   ")
     assert "paused by billing_error; 10 processing" in listed

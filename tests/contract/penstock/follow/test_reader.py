@@ -162,7 +162,7 @@ def test_numbers_go_on_over_a_takeover(writer: Writer) -> None:
     next(following)
     writer.write()
     writer.epoch = 2
-    writer.write(events.RESUME, publish=False)
+    writer.write(events.ATTEMPT, publish=False)
     writer.write()
     writer.end()
     found = list(following)

@@ -152,8 +152,8 @@ class Creating:
         log = self.desk.connection.xrange(self.desk.keys(id).log, "0-2")
         return [events.decode(fields[b"d"]).type for _, fields in log]
 
-    def alarm(self, id: str) -> dict[str, Any] | None:
-        raw = self.meta(id, "alarm")
+    def alert(self, id: str) -> dict[str, Any] | None:
+        raw = self.meta(id, "alert")
         return None if raw is None else orjson.loads(raw)
 
     def hashes(self, requests: list[dict[str, Any]]) -> list[str]:

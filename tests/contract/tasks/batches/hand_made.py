@@ -107,10 +107,10 @@ class HandMadeJob:
         with self.claim(number) as work:
             work.release(park=True, pause={"type": kind, "message": message})
 
-    def alarm(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
-        """Raise an alarm."""
+    def alert(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
+        """Raise an alert."""
         with self.claim(number) as work:
-            work.alarm(kind, message)
+            work.alert(kind, message)
             work.release(countdown_s=1)
 
     def end(self, state: State = State.DONE, **meta: Any) -> None:

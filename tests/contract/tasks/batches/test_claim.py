@@ -123,14 +123,14 @@ def test_a_new_shard_comes_with_the_switch(desk: Desk, id: str) -> None:
     assert (event.type, event.data["step"]) == (events.PROGRESS, "collect")
 
 
-def test_an_alarm_is_raised_once(desk: Desk, id: str) -> None:
+def test_an_alert_is_raised_once(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         for _ in range(3):
-            work.alarm("paid_twice", "look")
+            work.alert("duplicate_batch", "look")
     kinds = [
         events.decode(f[b"d"]).type for _, f in desk.connection.xrange(desk.keys(id).log, "0-2")
     ]
-    assert kinds == [events.ALARM]
+    assert kinds == [events.ALERT]
 
 
 def test_a_durable_write_is_on_disk_and_one_without_a_disk_is_taken(

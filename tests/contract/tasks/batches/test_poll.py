@@ -169,19 +169,19 @@ def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: Batc
     assert job.shard().batch_id == ours
 
 
-def test_results_of_a_paused_job_raise_an_alarm_before_they_expire(stage: BatchStage) -> None:
+def test_results_of_a_paused_job_raise_an_alert_before_they_expire(stage: BatchStage) -> None:
     job, day_ms = stage.sent("a", ended=False), 86_400_000
     stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
     job.put(job.shard().but(created_ms=now_ms() - 10 * day_ms))
     assert job.poll().park
-    assert job.meta("alarm") == ""
+    assert job.meta("alert") == ""
     paused, live = job.meta("paused"), stage.settings.keys.live_shards
     in_ms = stage.redis.zscore(live, f"{job.id}/0") - now_ms()
     assert day_ms - 60_000 < in_ms < day_ms + 60_000
 
     job.put(job.shard().but(created_ms=now_ms() - 23 * day_ms))
     assert job.poll().park
-    assert orjson.loads(job.meta("alarm"))["type"] == "results_expire"
+    assert orjson.loads(job.meta("alert"))["type"] == "results_expire"
     assert job.meta("paused") == paused, "since then"
 
     job.put(job.shard().but(created_ms=now_ms() - 31 * day_ms))

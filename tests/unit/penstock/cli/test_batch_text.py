@@ -22,7 +22,7 @@ from penstock.states import State
 
 MADE = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 PAUSED = Notice("billing_error", "Your credit balance\nis too low.", MADE)
-ALARM = Notice("paid_twice", "msgbatch_x may be a twin", MADE)
+ALERT = Notice("duplicate_batch", "msgbatch_x may be a twin", MADE)
 
 
 def planned(number: int, requests: int = 10) -> Shard:
@@ -54,7 +54,7 @@ def batch(*shards: Shard, **fields: Any) -> Batch:
         "state": State.RUNNING,
         "cancel_initiated": False,
         "paused": None,
-        "alarm": None,
+        "alert": None,
         "held": False,
         "model": "claude-haiku-4-5",
         "progress": Progress.of(shards),
@@ -81,15 +81,15 @@ def test_a_running_job_tells_how_far_it_is() -> None:
     assert said["left"] == "about 2 min, on a bad day 2.0 h"
     assert told(job, Estimate(120.0, 130.0))["left"] == "about 2 min"
     assert said["tokens"] == "12,345 input_tokens"
-    assert not {"paused", "alarm", "cost", "ended", "error", "money cap"} & said.keys()
+    assert not {"paused", "alert", "cost", "ended", "error", "money cap"} & said.keys()
 
 
 def test_a_paused_job_tells_why_and_what_to_do() -> None:
-    said = told(batch(planned(0), paused=PAUSED, alarm=ALARM, held=True))
+    said = told(batch(planned(0), paused=PAUSED, alert=ALERT, held=True))
     assert said["state"] == "running (paused)"
     assert said["paused"].startswith("billing_error: Your credit balance is too low. (since 2026-")
     assert said["to do"] == "add credit to the account, then: penstock batch resume 01a2-job"
-    assert said["alarm"].startswith("paid_twice: msgbatch_x may be a twin (since ")
+    assert said["alert"].startswith("duplicate_batch: msgbatch_x may be a twin (since ")
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_a_log_has_a_line_whenever_something_changes(capsys: pytest.CaptureFixtu
             "shard 0  in_progress  msgbatch_0  10 requests",
         ]
         assert said(first, Estimate(60, 120)) == []
-        paused = replace(first, paused=PAUSED, alarm=ALARM)
+        paused = replace(first, paused=PAUSED, alert=ALERT)
         assert said(paused, Estimate(60, 120)) == [
             f"paused  billing_error: Your credit balance is too low. ({remedy(paused)})",
-            "alarm  paid_twice: msgbatch_x may be a twin",
+            "alert  duplicate_batch: msgbatch_x may be a twin",
         ]
-        assert said(replace(first, alarm=ALARM), Estimate(60, 120)) == ["resumed"]
+        assert said(replace(first, alert=ALERT), Estimate(60, 120)) == ["resumed"]
         assert said(paused)[0].startswith("paused  ")  # once more, a new line
         done = batch(collected(0), collected(1, 1), state=State.DONE, ended_at=MADE)
         assert said(done) == [
@@ -209,7 +209,7 @@ def drawn(
 
 
 def test_a_terminal_shows_totals_shards_and_what_to_do() -> None:
-    lines = drawn(batch(collected(0), running(1), planned(2), paused=PAUSED, alarm=ALARM))
+    lines = drawn(batch(collected(0), running(1), planned(2), paused=PAUSED, alert=ALERT))
     text = "\n".join(lines)
     assert "01a2-job  claude-haiku-4-5  running (paused)" in lines[0]
     assert "10/30 · 1 of 3 ended, 1 at the API" in lines[1]
@@ -219,13 +219,13 @@ def test_a_terminal_shows_totals_shards_and_what_to_do() -> None:
     assert "0/10" in lines[3]
     assert "3 min" in lines[3]
     assert "msgbatch_1" in lines[3]
-    assert "alarm   paid_twice: msgbatch_x" in text
+    assert "alert   duplicate_batch: msgbatch_x" in text
     assert "paused  billing_error: Your credit" in text
     assert "to do   add credit to the account, then: penstock batch resume 01a2-job" in text
 
 
 def test_a_terminal_never_gets_more_lines_than_it_has() -> None:
-    job = batch(*(planned(n) for n in range(500)), paused=PAUSED, alarm=ALARM)
+    job = batch(*(planned(n) for n in range(500)), paused=PAUSED, alert=ALERT)
     for height in (12, 24, 60):
         lines = drawn(job, height=height)
         assert len(lines) <= height

@@ -172,7 +172,7 @@ def test_the_events_themselves_are_left_as_they_were() -> None:
     [
         {"type": "ping"},
         {"type": "penstock.queued", "id": "x"},
-        {"type": "penstock.resume", "mode": "continue"},
+        {"type": "penstock.attempt", "mode": "continue"},
         {"type": "penstock.heartbeat"},
         {"type": "brand_new", "index": 7, "delta": 5},
         {},

@@ -276,10 +276,10 @@ def test_lifetimes_are_set_with_the_first_call_and_with_the_last_one() -> None:
 
 def test_penstocks_own_events_are_numbered_like_the_others() -> None:
     box = outbox()
-    box.add_own({"type": events.RESUME, "mode": "continue"})
+    box.add_own({"type": events.ATTEMPT, "mode": "continue"})
     add(box, text("a"))
     call = taken(box)
-    assert [line["type"] for line in call.data] == [events.RESUME, "content_block_delta"]
+    assert [line["type"] for line in call.data] == [events.ATTEMPT, "content_block_delta"]
 
 
 def test_text_that_is_taken_back_is_replaced_by_what_is_left_of_it() -> None:

@@ -115,8 +115,8 @@ def test_a_line_too_many_is_left_out_once_other_downloads_had_it_too(
         assert untouched(job)
     assert job.collect().countdown_s is None
     assert sorted(job.results()) == ["r-0", "r-1", "r-2"]
-    alarm = orjson.loads(job.meta("alarm"))
-    assert alarm["type"] == "results_superfluous"
+    alert = orjson.loads(job.meta("alert"))
+    assert alert["type"] == "results_superfluous"
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_results_that_the_api_has_removed_end_the_job_as_failed(stage: BatchStag
     assert shard.instead is not None
     assert shard.instead["error"]["error"]["type"] == "results_expired"
     assert shard.counts == Counts(errored=2)
-    assert orjson.loads(job.meta("alarm"))["type"] == "results_expired"
+    assert orjson.loads(job.meta("alert"))["type"] == "results_expired"
     assert job.finish().ended
     assert job.meta("state") == "failed"
     assert job.events()[-1]["error"]["type"] == "results_expired"
@@ -376,7 +376,7 @@ def test_lost_requests_do_not_lose_the_results(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]")
     stage.redis.delete(job.keys.chunks("requests-0"))
     job.collect()
-    assert orjson.loads(job.meta("alarm"))["type"] == "requests_missing"
+    assert orjson.loads(job.meta("alert"))["type"] == "requests_missing"
     assert job.shard().counts == Counts(succeeded=1, expired=1)
     assert len(job.shards()) == 1
     assert len(job.results()) == 2
@@ -393,7 +393,7 @@ def test_a_spool_that_cannot_be_used_is_told(
     folder.touch()
     with pytest.raises(SpoolUnavailable):
         job.collect()
-    assert orjson.loads(job.meta("alarm"))["type"] == "spool_unavailable"
+    assert orjson.loads(job.meta("alert"))["type"] == "spool_unavailable"
     folder.unlink()
     (tmp_path / "elsewhere").rename(folder)
     job.collect()

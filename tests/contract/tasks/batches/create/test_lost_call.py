@@ -401,7 +401,7 @@ def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> 
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_a_late_twin_raises_an_alarm_and_is_canceled_where_it_must_be_ours(
+def test_a_late_twin_raises_an_alert_and_is_canceled_where_it_must_be_ours(
     creating: Creating, exclusive: bool
 ) -> None:
     creating.restart(dedicated_workspace=exclusive)
@@ -409,19 +409,19 @@ def test_a_late_twin_raises_an_alarm_and_is_canceled_where_it_must_be_ours(
     lost_with_twin(creating, id)
     creating.step(id)
     wait_until(lambda: len(creating.control.batches()) == 2)
-    assert creating.alarm(id) is None
+    assert creating.alert(id) is None
     creating.step(next_id)
-    alarm = creating.alarm(next_id)
-    assert alarm is not None
-    assert alarm["type"] == "paid_twice"
-    assert f"{id}/0" in alarm["message"]
+    alert = creating.alert(next_id)
+    assert alert is not None
+    assert alert["type"] == "duplicate_batch"
+    assert f"{id}/0" in alert["message"]
     kept = creating.shard(id).batch_id
     canceled = {batch["id"] for batch in creating.control.batches() if batch["canceled"]}
     twins = {batch["id"] for batch in creating.control.batches() if batch["requests"] == 1} - {kept}
     assert canceled == (twins if exclusive else set())
 
 
-def test_a_batch_that_nobody_made_raises_an_alarm_in_an_exclusive_workspace_only(
+def test_a_batch_that_nobody_made_raises_an_alert_in_an_exclusive_workspace_only(
     creating: Creating,
 ) -> None:
     line: Any = {"custom_id": "theirs", "params": params()}
@@ -431,21 +431,21 @@ def test_a_batch_that_nobody_made_raises_an_alarm_in_an_exclusive_workspace_only
     theirs = creating.api.messages.batches.create(requests=[line])
     creating.restart(dedicated_workspace=True)
     creating.step(id, 1)
-    alarm = creating.alarm(id)
-    assert alarm is not None
-    assert alarm["type"] == "unknown_batch"
-    assert theirs.id in alarm["message"]
-    assert before.id not in alarm["message"]
+    alert = creating.alert(id)
+    assert alert is not None
+    assert alert["type"] == "unknown_batch"
+    assert theirs.id in alert["message"]
+    assert before.id not in alert["message"]
 
     creating.control.reset()
     other = creating.submit([params()])
     creating.restart(dedicated_workspace=False)
     creating.api.messages.batches.create(requests=[line])
     creating.step(other)
-    assert creating.alarm(other) is None
+    assert creating.alert(other) is None
 
 
-def test_our_own_batches_raise_no_alarm(creating: Creating) -> None:
+def test_our_own_batches_raise_no_alert(creating: Creating) -> None:
     creating.restart(dedicated_workspace=True)
     id = creating.submit(*([params()] * (n + 1) for n in range(4)))
     creating.step(id, 0)
@@ -454,7 +454,7 @@ def test_our_own_batches_raise_no_alarm(creating: Creating) -> None:
     creating.step(id, 2)
     creating.step(id, 1)
     creating.step(id, 3)
-    assert creating.alarm(id) is None
+    assert creating.alert(id) is None
     assert not any(batch["canceled"] for batch in creating.control.batches())
 
 
