@@ -77,8 +77,8 @@ class Job:
         for place in range(lines):
             ids.line(b"%d request-%d" % (place, place))
         ids.close()
-        shard = self.shard().but(spool="benchmark", id_chunks=ids.chunks, requests=lines)
-        shard = shard.but(state="ended", batch_id=BATCH, nonce=NONCE, created_ms=now_ms())
+        shard = self.shard().evolve(spool="benchmark", id_chunks=ids.chunks, requests=lines)
+        shard = shard.evolve(state="ended", batch_id=BATCH, nonce=NONCE, created_ms=now_ms())
         redis.hset(keys.shards, 0, shard.encode())
 
     def shard(self) -> Shard:

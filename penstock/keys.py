@@ -54,9 +54,9 @@ class RecordKeys:
         (not to be called before), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
-        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``held``
-        (``canary``: nothing else is sent before it has its results), ``paused`` and ``alert``
-        (JSON: ``type``, ``message``, ``at_ms``).
+        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        ``waiting_for_canary`` (nothing else is sent before the canary has its results), ``paused``
+        and ``alert`` (JSON: ``type``, ``message``, ``at_ms``).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")

@@ -111,7 +111,7 @@ class BatchReading:
 
         None where nothing can be said: none has ended yet, or the job is paused or has ended.
         """
-        if batch.state.ended or batch.paused or batch.held:
+        if batch.state.ended or batch.paused or batch.waiting_for_canary:
             return None
         with translated(self._settings):
             history = [Past.of(each) for each in self._records.history()]

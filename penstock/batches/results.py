@@ -57,7 +57,7 @@ class Results:
         """
         if after >= held(shard):
             return iter(())
-        lines = self._instead(shard) if shard.instead is not None else self._spliced(shard)
+        lines = self._instead(shard) if shard.uniform_result is not None else self._spliced(shard)
         return islice(lines, after, None)
 
     def submitted(self, shards: Iterable[Shard], *, after: int = 0) -> Iterator[bytes]:
@@ -91,7 +91,7 @@ class Results:
         """The lines of a shard with their positions in the job, in order."""
         ids = self._ids(shard)
         order = sorted(range(len(ids.heads)), key=ids.positions.__getitem__)
-        if shard.instead is not None:
+        if shard.uniform_result is not None:
             tail = _tail(shard)
             return ((ids.positions[index], ids.heads[index] + tail) for index in order)
         rests = self._from_memory if shard.result_chunks <= _IN_MEMORY else self._from_file
@@ -169,7 +169,7 @@ def held(shard: Shard) -> int:
     """How many result lines there are of a shard."""
     if shard.state != "collected":
         return 0
-    return shard.result_lines if shard.instead is None else shard.requests
+    return shard.result_lines if shard.uniform_result is None else shard.requests
 
 
 class Arrivals:
@@ -226,4 +226,4 @@ def checked_order(order: str, *, wait: bool) -> str:
 
 def _tail(shard: Shard) -> bytes:
     """How every line of a shard goes on that has one and the same result for all."""
-    return b'","result":' + orjson.dumps(shard.instead) + b"}"
+    return b'","result":' + orjson.dumps(shard.uniform_result) + b"}"

@@ -197,7 +197,7 @@ class Submission:
             "headers": orjson.dumps(self._options.other_headers),
         }
         if self._options.canary:
-            meta["held"] = "canary"
+            meta["waiting_for_canary"] = "canary"
         yield from (self.keys.meta, self.keys.log, self.keys.events)
         yield from (self._settings.batch_ttl_s, events.encode(0, 1, queued), "", "")
         for name, value in meta.items():
@@ -238,14 +238,14 @@ def _encoded(params: dict[str, Any]) -> bytes:
 class _OpenShard:
     """A shard that requests are still added to, and what is not stored of it yet."""
 
-    __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "weight")
+    __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "size_by_model")
 
     def __init__(self, plan: Planned, first: int, model: str) -> None:
         self.plan = plan
         self.number = plan.number
         self.first = self.last = first
         self.model = model
-        self.weight: dict[str, list[int]] = {}
+        self.size_by_model: dict[str, list[int]] = {}
         self.requests = bytearray()  #: lines of params
         self.ids = bytearray()  #: lines of position and custom_id
 
@@ -256,11 +256,11 @@ class _OpenShard:
         requests += b"\n"
         self.ids += f"{position} {custom_id}\n".encode()
         self.last = position
-        weight = self.weight.get(model)
-        if weight is None:
-            weight = self.weight[model] = [0, 0]
-        weight[0] += len(line)
-        weight[1] += params["max_tokens"]
+        size_by_model = self.size_by_model.get(model)
+        if size_by_model is None:
+            size_by_model = self.size_by_model[model] = [0, 0]
+        size_by_model[0] += len(line)
+        size_by_model[1] += params["max_tokens"]
         return len(line) + 1
 
     def as_record(self, chunks: Mapping[str, int]) -> Shard:
@@ -275,7 +275,7 @@ class _OpenShard:
             model=self.model,
             betas=plan.betas,
             live=plan.live,
-            weight=self.weight,
+            size_by_model=self.size_by_model,
             spool=str(number),
             request_chunks=chunks[f"requests-{number}"],
             id_chunks=chunks[f"ids-{number}"],

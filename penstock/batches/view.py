@@ -88,7 +88,7 @@ class Batch:
     cancel_initiated: bool
     paused: Notice | None  #: nothing more is sent until the job is resumed
     alert: Notice | None  #: somebody has to look; the job goes on
-    held: bool  #: waits for its canary
+    waiting_for_canary: bool  #: waits for its canary
     model: str  #: of the first request
     progress: Progress
     shards: tuple[Shard, ...]
@@ -115,7 +115,7 @@ class Batch:
             cancel_initiated=bool(record.cancel),
             paused=Notice.of(record.json("paused")),
             alert=Notice.of(record.json("alert")),
-            held=bool(record.fields.get("held")),
+            waiting_for_canary=bool(record.fields.get("waiting_for_canary")),
             model=record.fields.get("model", ""),
             progress=Progress.of(job.shards),
             shards=job.shards,

@@ -46,7 +46,7 @@ def state(job: Batch) -> str:
         return f"{job.state} (cancel asked for)"
     if job.paused:
         return f"{job.state} (paused)"
-    return f"{job.state} (its canary first)" if job.held else str(job.state)
+    return f"{job.state} (its canary first)" if job.waiting_for_canary else str(job.state)
 
 
 def words(notice: Notice) -> str:
@@ -111,8 +111,8 @@ def fate(shard: Shard) -> str:
         told.append("canary: live calls")
     if shard.state == "collected":
         told.append(brief(shard.counts))
-    if shard.again:
-        told.append(f"{shard.again:,} tried again")
+    if shard.retried:
+        told.append(f"{shard.retried:,} tried again")
     if shard.round:
         told.append(f"round {shard.round + 1}")
     if shard.failures:

@@ -28,7 +28,7 @@ _TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedBatch:
     """A batch as the API's list shows it."""
 
     id: str
@@ -41,8 +41,8 @@ class Listed:
 class Listing:
     """The newest batches of the API's list."""
 
-    account: str  #: organization and workspace that the list is of
-    batches: tuple[Listed, ...]  #: newest first
+    workspace: str  #: organization and workspace that the list is of
+    batches: tuple[ListedBatch, ...]  #: newest first
 
 
 class BatchesApi:
@@ -68,7 +68,7 @@ class BatchesApi:
                 continue  # the last of a page was deleted before the next was asked for
         raise StrangeAnswer("the list of batches changes too fast to be read")
 
-    def create(self, upload: Upload, size: int) -> Listed:
+    def create(self, upload: Upload, size: int) -> ListedBatch:
         """Make a batch. Raises `anthropic.APIError`, `StrangeAnswer`, what ``upload`` raises."""
         headers = {"content-type": "application/json", "content-length": str(size)}
         response = self._api.post(
@@ -103,7 +103,7 @@ class BatchesApi:
 
     def _since(self, time_ms: int) -> Listing:
         params: dict[str, Any] = {"limit": _PAGE}
-        found: list[Listed] = []
+        found: list[ListedBatch] = []
         while True:
             response = self._get(params)
             page = [_listed(each) for each in _data(response)]
@@ -159,9 +159,9 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     return value
 
 
-def _listed(batch: Any) -> Listed:
+def _listed(batch: Any) -> ListedBatch:
     try:
-        return Listed(
+        return ListedBatch(
             id=str(batch["id"]),
             created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
             requests=sum(int(count) for count in batch["request_counts"].values()),

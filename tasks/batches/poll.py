@@ -47,11 +47,11 @@ class PollStep:
             batch = self._look(work)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
-        shard = work.shard.but(polls=work.shard.polls + 1, failures=0, gone=0)
+        shard = work.shard.evolve(polls=work.shard.polls + 1, failures=0, not_found_count=0)
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
             woken = active_batches.free(work)
-            work.advance("poll", shard.but(state="ended", ended_ms=now_ms()))
+            work.advance("poll", shard.evolve(state="ended", ended_ms=now_ms()))
             return _over(work.shard, wake=woken)
         work.write(shard)
         keep_chunks(work)
@@ -60,7 +60,7 @@ class PollStep:
     def _look(self, work: ClaimedShard) -> MessageBatch:
         batch = retrieve_batch(self._api, work)
         # One that was only found may be another program's.
-        ours = work.shard.sure or self._settings.dedicated_workspace
+        ours = work.shard.confirmed or self._settings.dedicated_workspace
         if work.cancel and ours and batch.processing_status == "in_progress":
             return cancel_batch(self._api, work)
         return batch
@@ -89,25 +89,25 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
     if now_ms() - shard.created_ms < settings.list_consistency_s * 1000:
         return _once_more(work, shard)
-    if not shard.sure:
+    if not shard.confirmed:
         # It may have been another program's, which has deleted it; then ours is in the list.
         size_locks.disown(work, sought(shard))
         return Step(countdown_s=settings.list_consistency_s, reason=f"{shard.batch_id} is gone")
-    if not work.cancel and (work.paused or not shard.gone):
-        work.write(shard.but(gone=1))
+    if not work.cancel and (work.paused or not shard.not_found_count):
+        work.write(shard.evolve(not_found_count=1))
         why = {"type": "batch_not_found", "message": message}
         return Step(pause=why, park=True, reason=f"the API does not know {shard.batch_id}")
-    if shard.gone < _NOT_FOUND:
-        return _once_more(work, shard.but(gone=shard.gone + 1))
-    if shard.account and BatchesApi(api, job_headers(work)).newest().account != shard.account:
+    if shard.not_found_count < _NOT_FOUND:
+        return _once_more(work, shard.evolve(not_found_count=shard.not_found_count + 1))
+    if shard.workspace and BatchesApi(api, job_headers(work)).newest().workspace != shard.workspace:
         return elsewhere()
     return collect_without(work, "batch_not_found", message, fatal=not work.cancel)
 
 
 def _once_more(work: ClaimedShard, shard: Shard) -> Step:
-    work.write(shard.but(failures=shard.failures + 1))
+    work.write(shard.evolve(failures=shard.failures + 1))
     jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-    wait = wait_s(max(shard.gone, 1), None, work.settings.api_retry_max_wait_s, jitter)
+    wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter)
     return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
 
 

@@ -65,7 +65,7 @@ class BatchSteps:
 
     def _refused(self, work: ClaimedShard, problem: ApiProblem) -> Step:
         """When to run the step again, or why the job has to wait for somebody."""
-        shard = work.shard.but(failures=work.shard.failures + 1)
+        shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)
         self._warn(work)
         if not problem.passing and not work.cancel:  # nobody resumes a job that is canceled

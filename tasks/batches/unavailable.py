@@ -21,12 +21,12 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
     active_batches.give_back(work)
     work.advance(
         "collect",
-        shard.but(
+        shard.evolve(
             state="collected",
             collected_ms=now_ms(),
             counts=Counts(errored=shard.requests),
             errors={error_type: shard.requests},
-            instead={"type": "errored", "error": {"type": "error", "error": error}},
+            uniform_result={"type": "errored", "error": {"type": "error", "error": error}},
         ),
         left=-1,
         spent="all",  # nobody knows what it was

@@ -73,13 +73,13 @@ class Desk:
             writer.close()
         envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
         size = len(HEAD) + len(TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
-        weight = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
+        size_by_model = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
         return Shard(
             number=number,
             requests=len(lines),
             size=size,
             model=requests[0]["model"],
-            weight={requests[0]["model"]: weight},
+            size_by_model={requests[0]["model"]: size_by_model},
             spool=str(number),
             request_chunks=bodies.chunks,
             id_chunks=ids.chunks,
@@ -100,7 +100,7 @@ class Desk:
 
     def change(self, id: str, number: int = 0, **changes: Any) -> Shard:
         """Change a shard's record behind everybody's back."""
-        shard = self.shard(id, number).but(**changes)
+        shard = self.shard(id, number).evolve(**changes)
         self.write(id, shard)
         return shard
 

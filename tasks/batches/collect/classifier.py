@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import orjson
 
-from tasks.batches.collect.retry_policy import Verdict
-from tasks.batches.collect.tally import Account
+from tasks.batches.collect.retry_policy import RetryDecision
+from tasks.batches.collect.tally import ResultTally
 from tasks.batches.result_lines import ID_START, Outcome, read_line, tokens_in
 
 #: How a succeeded line of the usual form begins: behind the nonce its index, then its model.
@@ -37,10 +37,10 @@ _BRACKET: Final = ord("}")
 class Sorter:
     """Enters every line into an account; says which are stored."""
 
-    def __init__(self, account: Account, judge: Callable[[Outcome], Verdict]) -> None:
-        self.account = account
+    def __init__(self, tally: ResultTally, judge: Callable[[Outcome], RetryDecision]) -> None:
+        self.tally = tally
         self._judge = judge
-        self._head = re.compile(re.escape(b"%s%s-" % (ID_START, account.nonce.encode())) + _HEAD)
+        self._head = re.compile(re.escape(b"%s%s-" % (ID_START, tally.nonce.encode())) + _HEAD)
 
     def take(self, block: bytes) -> bytes:
         """Enter the lines of a block; returns those to store, each with its line end."""
@@ -55,7 +55,7 @@ class Sorter:
     def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
         """Enter the succeeded lines of the usual form, each the first of its request; returns them
         in pieces of the block, and all other lines."""
-        seen, entered = self.account.seen, []
+        seen, entered = self.tally.seen, []
         kept: list[bytes] = []
         odd: list[bytes] = []
         tails: defaultdict[bytes, list[bytes]] = defaultdict(list)
@@ -89,21 +89,21 @@ class Sorter:
         nothing, if not all of them do."""
         used = {model.decode(): _usages(some) for model, some in tails.items()}
         for model, usages in used.items():
-            self.account.kinds["succeeded"] += len(usages)
-            self.account.spent(model, tokens_in(usages))
+            self.tally.kinds["succeeded"] += len(usages)
+            self.tally.spent(model, tokens_in(usages))
 
     def _slowly(self, line: bytes) -> bytes | None:
         """Enter any line; returns it if it is to be stored."""
-        account, found = self.account, read_line(line)
+        tally, found = self.tally, read_line(line)
         if found is None:
-            account.broken += 1
+            tally.broken += 1
             return None
-        index = account.index_of(found.custom_id)
+        index = tally.index_of(found.custom_id)
         if index is None:
             return None
         verdict = self._judge(found.outcome)
-        account.enter(index, found.outcome, verdict, found.model, found.tokens)
-        return None if verdict.again else found.stored
+        tally.enter(index, found.outcome, verdict, found.model, found.tokens)
+        return None if verdict.retry else found.stored
 
 
 def _usages(tails: list[bytes]) -> list[Any]:

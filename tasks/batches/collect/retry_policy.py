@@ -26,33 +26,33 @@ _NO_CREDIT: Final = "credit balance"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetryDecision:
     """What becomes of a request: its result is final, or it is sent again."""
 
-    again: bool = False
+    retry: bool = False
     pause: str = ""  #: the job is paused first, for a reason of this type
 
 
-_FINAL: Final = Verdict()
-_AGAIN: Final = Verdict(again=True)
+_FINAL: Final = RetryDecision()
+_AGAIN: Final = RetryDecision(retry=True)
 
 
-def verdict(outcome: Outcome) -> Verdict:
+def verdict(outcome: Outcome) -> RetryDecision:
     """What becomes of a request of a job that nobody cancels."""
     if outcome.kind == "expired":
         return _AGAIN
     if outcome.kind == "canceled":
-        return Verdict(again=True, pause="canceled_elsewhere")
+        return RetryDecision(retry=True, pause="canceled_elsewhere")
     if outcome.kind != "errored":
         return _FINAL
     if outcome.error_type in CURABLE:
-        return Verdict(again=True, pause=outcome.error_type)
+        return RetryDecision(retry=True, pause=outcome.error_type)
     if outcome.error_code in SPEND_LIMITS or _NO_CREDIT in outcome.message.lower():
-        return Verdict(again=True, pause="billing_error")
+        return RetryDecision(retry=True, pause="billing_error")
     return _AGAIN if outcome.error_type in PASSING else _FINAL
 
 
-def judge(outcome: Outcome, *, round: int, max_retry_rounds: int, resend: bool) -> Verdict:
+def judge(outcome: Outcome, *, round: int, max_retry_rounds: int, resend: bool) -> RetryDecision:
     """The verdict in a shard of this round. ``resend``: requests can be sent again at all: nobody
     cancels the job, and they are still there.
 

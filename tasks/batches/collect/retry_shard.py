@@ -21,7 +21,7 @@ def next_round(
     requests = ChunkWriter(store, f"requests-{spool}")
     ids = ChunkWriter(store, f"ids-{spool}")
     positions: list[int] = []
-    weight: dict[str, list[int]] = {}
+    size_by_model: dict[str, list[int]] = {}
     count, size, model = 0, len(HEAD) + len(TAIL) - 1, ""
     lines = zip(_requests(store, parent), _ids(store, parent), chosen, strict=True)
     for request, id_line, mark in lines:
@@ -35,7 +35,7 @@ def next_round(
         positions = [positions[0], position] if positions else [position, position]
         params = orjson.loads(request)
         model = model or params["model"]
-        heavy = weight.setdefault(params["model"], [0, 0])
+        heavy = size_by_model.setdefault(params["model"], [0, 0])
         heavy[0] += len(request)
         heavy[1] += params["max_tokens"]
     requests.close()
@@ -49,7 +49,7 @@ def next_round(
         model=model,
         betas=parent.betas,
         round=parent.round + 1,
-        weight=weight,
+        size_by_model=size_by_model,
         spool=spool,
         request_chunks=requests.chunks,
         id_chunks=ids.chunks,

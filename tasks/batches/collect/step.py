@@ -24,9 +24,9 @@ from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import Verdict, judge, reason_to_pause
+from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
 from tasks.batches.collect.staging import Draft, RequestsMissing
-from tasks.batches.collect.tally import Account
+from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import of_earlier, rejected
 from tasks.batches.limits.prices import settlement
@@ -83,29 +83,29 @@ class CollectStep:
         shard = work.shard
         try:
             with Draft(work) as draft:
-                account = Account(shard.nonce, shard.requests)
-                self._download(work, draft, account, resend=resend)
-                _verify(account, shard.refetches)
-                if account.again:
-                    draft.copy(shard, account.seen)
-                return self._commit(work, draft, account)
+                tally = ResultTally(shard.nonce, shard.requests)
+                self._download(work, draft, tally, resend=resend)
+                _verify(tally, shard.refetches)
+                if tally.retried:
+                    draft.copy(shard, tally.seen)
+                return self._commit(work, draft, tally)
         except _Unusable as error:
             return self._refetch(work, str(error))
         except _Foreign as error:
-            if error.nonce in shard.lost:
+            if error.nonce in shard.abandoned_nonces:
                 return _take_earlier(work, error.nonce)
             return self._reject(work)
 
     def _download(
-        self, work: ClaimedShard, draft: Draft, account: Account, *, resend: bool
+        self, work: ClaimedShard, draft: Draft, tally: ResultTally, *, resend: bool
     ) -> None:
         """Store the lines that are final, enter all of them into the account."""
         shard, limit = work.shard, self._settings.max_retry_rounds
 
-        def judged(outcome: Outcome) -> Verdict:
+        def judged(outcome: Outcome) -> RetryDecision:
             return judge(outcome, round=shard.round, max_retry_rounds=limit, resend=resend)
 
-        sorter = Sorter(account, judged)
+        sorter = Sorter(tally, judged)
         checked = time.monotonic()
         with (
             downloaded_results(self._api, work) as pieces,
@@ -113,31 +113,31 @@ class CollectStep:
         ):
             for block in blocks(_whole(pieces)):
                 storing.put(sorter.take(block))
-                if account.foreign:
-                    raise _Foreign(account.stranger.partition("-")[0])
+                if tally.foreign:
+                    raise _Foreign(tally.stranger.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.check()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
             draft.chunks = storing.finish()
 
-    def _commit(self, work: ClaimedShard, draft: Draft, account: Account) -> Step:
-        shard, usage = work.shard, account.tokens()
-        if account.superfluous:
-            work.alert("results_superfluous", f"{shard.batch_id}: {account}; left out")
-        changed = shard.but(
+    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
+        shard, usage = work.shard, tally.tokens()
+        if tally.superfluous:
+            work.alert("results_superfluous", f"{shard.batch_id}: {tally}; left out")
+        changed = shard.evolve(
             state="collected",
-            sure=True,
+            confirmed=True,
             failures=0,
             results=draft.results if draft.chunks else "",
             result_chunks=draft.chunks,
-            result_lines=shard.requests - account.again,
+            result_lines=shard.requests - tally.retried,
             collected_ms=now_ms(),
-            counts=account.counts(),
-            again=account.again,
+            counts=tally.counts(),
+            retried=tally.retried,
             usage=usage,
-            errors=dict(account.errors),
+            errors=dict(tally.errors),
         )
-        pause = self._pause(work, account)
+        pause = self._pause(work, tally)
         meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
         draft.commit()
         work.advance(
@@ -153,20 +153,20 @@ class CollectStep:
         wake = () if pause else tuple(child.number for child in draft.children)
         return Step(summary=_collected(changed).summary, pause=pause, wake=wake)
 
-    def _pause(self, work: ClaimedShard, account: Account) -> dict[str, Any] | None:
+    def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
         """Why nothing more is to be sent, if there is a reason and anything to send."""
         if work.cancel or work.paused:
             return None
         reason = reason_to_pause(
-            account.pause,
-            account.errors,
-            account.samples,
+            tally.pause,
+            tally.errors,
+            tally.samples,
             work.shard,
             self._settings.circuit_breaker_ratio,
         )
         if reason is None:
             return None
-        to_send = account.again or any(each.state == "planned" for each in work.all_shards())
+        to_send = tally.retried or any(each.state == "planned" for each in work.all_shards())
         if not to_send:
             return None
         return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
@@ -190,13 +190,13 @@ class CollectStep:
         count = shard.refetches + 1
         words = f"results of {shard.batch_id}: {what}"
         if count > REFETCHES:
-            work.write(shard.but(refetches=0))
+            work.write(shard.evolve(refetches=0))
             if not work.cancel:
                 pause = {"type": "results_incomplete", "message": words}
                 return Step(pause=pause, park=True, reason=words)
             work.alert("results_incomplete", words)
         else:
-            work.write(shard.but(refetches=count))
+            work.write(shard.evolve(refetches=count))
         wait = wait_s(
             count,
             None,
@@ -208,7 +208,7 @@ class CollectStep:
     def _reject(self, work: ClaimedShard) -> Step:
         """The batch is not ours, whoever named it: look for ours again."""
         shard = work.shard
-        if shard.sure and shard.refetches < REFETCHES_OF_OTHERS:
+        if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
         size_locks.disown(work, rejected(shard))
         return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
@@ -221,7 +221,7 @@ class CollectStep:
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
-            work.write(shard.but(state="in_progress"))
+            work.write(shard.evolve(state="in_progress"))
             return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")
         if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
             message = f"the API has removed the results of {shard.batch_id}"
@@ -238,10 +238,10 @@ def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
     return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
 
 
-def _verify(account: Account, refetches: int) -> None:
+def _verify(tally: ResultTally, refetches: int) -> None:
     """Raises `_Unusable` if another download may have what this one lacks, or lack what it has."""
-    if account.missing or (account.superfluous and refetches < REFETCHES_OF_OTHERS):
-        raise _Unusable(str(account))
+    if tally.missing or (tally.superfluous and refetches < REFETCHES_OF_OTHERS):
+        raise _Unusable(str(tally))
 
 
 def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 from penstock.batches.shard import Counts
 from penstock.batches.wire import WIRE_ID
-from tasks.batches.collect.retry_policy import Verdict
+from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.result_lines import Outcome
 
 _NONCE_END = 12
 _KINDS = ("succeeded", "errored", "canceled", "expired")
 
 
-class Account:
+class ResultTally:
     """Keeps account of the result lines of a shard as they pass."""
 
     def __init__(self, nonce: str, requests: int) -> None:
@@ -32,7 +32,7 @@ class Account:
         self.kinds: Counter[str] = Counter()  #: result type → final lines
         self.errors: Counter[str] = Counter()  #: error type → final lines
         self.usage: dict[str, Counter[str]] = {}  #: model → tokens
-        self.again = 0  #: requests that are sent again
+        self.retried = 0  #: requests that are sent again
         self.pause: tuple[str, str] | None = None  #: type and words of what has to be cured first
         self.samples: dict[str, str] = {}  #: error type → the API's words on the first such line
 
@@ -55,14 +55,19 @@ class Account:
         return int(digits)
 
     def enter(
-        self, index: int, outcome: Outcome, verdict: Verdict, model: str, tokens: Mapping[str, int]
+        self,
+        index: int,
+        outcome: Outcome,
+        verdict: RetryDecision,
+        model: str,
+        tokens: Mapping[str, int],
     ) -> None:
         """Enter the line of request ``index``, which had none."""
-        self.seen[index] = 2 if verdict.again else 1
+        self.seen[index] = 2 if verdict.retry else 1
         if outcome.error_type:
             self.samples.setdefault(outcome.error_type, outcome.message)
-        if verdict.again:
-            self.again += 1
+        if verdict.retry:
+            self.retried += 1
             if verdict.pause and self.pause is None:
                 self.pause = (verdict.pause, outcome.message)
             return

@@ -99,11 +99,18 @@ class Canary:
     def _finish(self, work: ClaimedShard) -> Step:
         """All calls are answered: the rest of the job may go."""
         shard = work.shard
-        collected = shard.but(
-            state="collected", results=shard.partial, partial="", collected_ms=work.now_ms()
+        collected = shard.evolve(
+            state="collected",
+            results=shard.live_results,
+            live_results="",
+            collected_ms=work.now_ms(),
         )
         work.advance(
-            "create", collected, left=-1, spent=settlement(shard.usage, live=True), held=""
+            "create",
+            collected,
+            left=-1,
+            spent=settlement(shard.usage, live=True),
+            waiting_for_canary="",
         )
         others = tuple(each.number for each in work.all_shards() if each.state == "planned")
         return Step(summary=made(work).summary, wake=others)
@@ -115,14 +122,14 @@ def _go_on(work: ClaimedShard) -> set[int]:
     Each claim has chunks of its own: those of one that was lost may still be written to.
     """
     shard, store = work.shard, work.store()
-    chunks = list(store.read(shard.partial, shard.result_chunks)) if shard.partial else []
+    chunks = list(store.read(shard.live_results, shard.result_chunks)) if shard.live_results else []
     name = f"results-{shard.number}-{work.epoch}"
-    if shard.partial != name:
+    if shard.live_results != name:
         for index, chunk in enumerate(chunks):
             store.add(name, index, chunk)
-        work.write(shard.but(partial=name, nonce=shard.nonce or new_nonce()))
-        if shard.partial:
-            store.remove([shard.partial])
+        work.write(shard.evolve(live_results=name, nonce=shard.nonce or new_nonce()))
+        if shard.live_results:
+            store.remove([shard.live_results])
     store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
     end = len(ID_START) + WIRE_ID
     digits = slice(end - 6, end)
@@ -166,7 +173,7 @@ def _store(work: ClaimedShard, index: int, result: bytes) -> None:
     if line is None:
         raise StrangeAnswer("the answer to a live call is no message")
     for chunk in pack([line.stored]):
-        work.store().add(shard.partial, shard.result_chunks, chunk)
+        work.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts
     changed = {"processing": counts.processing - 1, kind: getattr(counts, kind) + 1}
     usage, errors = dict(shard.usage), Counter(shard.errors)
@@ -175,7 +182,7 @@ def _store(work: ClaimedShard, index: int, result: bytes) -> None:
     elif kind == "errored":
         errors[line.outcome.error_type] += 1
     work.write(
-        shard.but(
+        shard.evolve(
             result_chunks=shard.result_chunks + 1,
             result_lines=shard.result_lines + 1,
             counts=replace(counts, **changed),

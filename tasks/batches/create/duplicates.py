@@ -7,7 +7,7 @@ import anthropic
 import httpx2
 
 from penstock.batches.shard import Shard
-from tasks.api.batches import BatchesApi, Listed, Listing
+from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import CLOCK_SLACK_MS
@@ -29,7 +29,9 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
         tag = found[batch.requests]
         if owner or tag.open:
             continue
-        lost = [m for m, since in tag.lost.items() if batch.created_ms >= since - CLOCK_SLACK_MS]
+        lost = [
+            m for m, since in tag.abandoned.items() if batch.created_ms >= since - CLOCK_SLACK_MS
+        ]
         if lost:
             if all(_sent_again(work, member) for member in lost):
                 _twin(work, api, batch, lost)
@@ -41,7 +43,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
             )
 
 
-def _twin(work: ClaimedShard, api: BatchesApi, batch: Listed, lost: list[str]) -> None:
+def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]) -> None:
     exclusive = work.settings.dedicated_workspace
     if exclusive and batch.status == "in_progress":
         with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):

@@ -34,7 +34,7 @@ class Searcher:
         decision = decide(work.shard, self._look(work, api), self._rules())
         match decision:
             case Bind(batches):
-                if any(take(work, batch, sure=False) for batch in batches):
+                if any(take(work, batch, confirmed=False) for batch in batches):
                     return None
                 return Step(countdown_s=1.0, reason="another shard was faster; looking again")
             case Wait(shard, seconds, reason):
@@ -54,7 +54,7 @@ class Searcher:
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
         fitting = likely(work.shard, listing.batches)
         owners = size_locks.owners_of(work, fitting)
-        return Look(listing.account, listing.batches, owners, work.now_ms())
+        return Look(listing.workspace, listing.batches, owners, work.now_ms())
 
     def _rules(self) -> Rules:
         settings = self._settings

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from penstock.batches.shard import Shard
-from tasks.api.batches import Listed
+from tasks.api.batches import ListedBatch
 
 #: A batch may be dated this much before the watermark of its call: the API has many clocks.
 CLOCK_SLACK_MS: Final = 60_000
@@ -38,8 +38,8 @@ class Owner(Enum):
 class Look:
     """One look at the API's list."""
 
-    account: str  #: whose list it is
-    batches: Sequence[Listed]  #: all since well before the call's watermark
+    workspace: str  #: whose list it is
+    batches: Sequence[ListedBatch]  #: all since well before the call's watermark
     owners: Mapping[str, Owner]  #: of those that fit
     now_ms: int  #: by the clock that the record's times are of
 
@@ -57,7 +57,7 @@ class Rules:
 class Bind:
     """These may be the call's batch, likeliest first."""
 
-    batches: tuple[Listed, ...]
+    batches: tuple[ListedBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ Decision: TypeAlias = Bind | Wait | GiveUp | Elsewhere
 
 def decide(shard: Shard, look: Look, rules: Rules) -> Decision:
     """What to do about a call of which only the record is known."""
-    if look.account != shard.account:
+    if look.workspace != shard.workspace:
         return Elsewhere()
     fitting = likely(shard, look.batches)
     free = free_of(fitting, look.owners)
@@ -99,20 +99,20 @@ def decide(shard: Shard, look: Look, rules: Rules) -> Decision:
     if left_ms > 0:
         wait_ms = min(left_ms, patience_ms)
         return Wait(
-            shard.but(missed_ms=0), wait_ms / 1000, "looking for the batch of a lost answer"
+            shard.evolve(missed_ms=0), wait_ms / 1000, "looking for the batch of a lost answer"
         )
     if any(look.owners.get(batch.id) is Owner.GUESSED for batch in fitting):
         reason = "a batch that may be this one is taken for another's"
-        return Wait(shard.but(missed_ms=0), rules.lag_ms / 1000, reason)
+        return Wait(shard.evolve(missed_ms=0), rules.lag_ms / 1000, reason)
     missed = shard.missed_ms or now
     left_ms = missed + rules.lag_ms - now
     if left_ms > 0:
         reason = "no batch of a lost answer was found; looking once more"
-        return Wait(shard.but(missed_ms=missed), left_ms / 1000, reason)
+        return Wait(shard.evolve(missed_ms=missed), left_ms / 1000, reason)
     return GiveUp(given_up(shard))
 
 
-def likely(shard: Shard, batches: Sequence[Listed]) -> tuple[Listed, ...]:
+def likely(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatch, ...]:
     """The batches that can be of the shard's last call, oldest first."""
     since = shard.watermark_ms - CLOCK_SLACK_MS
     found = [
@@ -126,7 +126,7 @@ def likely(shard: Shard, batches: Sequence[Listed]) -> tuple[Listed, ...]:
     return tuple(sorted(found, key=lambda batch: (batch.created_ms, batch.id)))
 
 
-def free_of(batches: Sequence[Listed], owners: Mapping[str, Owner]) -> tuple[Listed, ...]:
+def free_of(batches: Sequence[ListedBatch], owners: Mapping[str, Owner]) -> tuple[ListedBatch, ...]:
     """Those that the shard may take, first the one that it had taken already."""
     free = [batch for batch in batches if owners.get(batch.id) in (Owner.NOBODY, Owner.OURS, None)]
     return tuple(sorted(free, key=lambda batch: owners.get(batch.id) is not Owner.OURS))
@@ -138,20 +138,20 @@ def held_by(other: Shard | None, batch_id: str) -> Owner:
     if other is None:
         return Owner.OTHER
     if other.batch_id == batch_id:
-        return Owner.OTHER if other.sure else Owner.GUESSED
+        return Owner.OTHER if other.confirmed else Owner.GUESSED
     if other.batch_id or batch_id in other.rejected:
         return Owner.NOBODY  # it has come to another, or has given this one back
     return Owner.GUESSED  # it takes it just now
 
 
-def intended(shard: Shard, nonce: str, account: str, batches: Sequence[Listed]) -> Shard:
+def intended(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedBatch]) -> Shard:
     """The record from before a call: what is needed to find its batch, should the answer be lost.
     ``batches``: the newest of the API's list."""
     newest = max(batches, key=lambda batch: batch.created_ms, default=None)
-    return shard.but(
+    return shard.evolve(
         state="sending",
         nonce=nonce,
-        account=account,
+        workspace=workspace,
         watermark=newest.id if newest else "",
         watermark_ms=newest.created_ms if newest else 0,
         sent_ms=0,
@@ -162,22 +162,22 @@ def intended(shard: Shard, nonce: str, account: str, batches: Sequence[Listed]) 
 
 def unsent(shard: Shard) -> Shard:
     """The record of a call that certainly made no batch."""
-    return shard.but(state="planned", sent_ms=0, over_ms=0, missed_ms=0)
+    return shard.evolve(state="planned", sent_ms=0, over_ms=0, missed_ms=0)
 
 
 def given_up(shard: Shard) -> Shard:
     """The record of a call that will not be looked for any more. Its nonce and watermark stay:
     should its batch appear before the next call is made, it is taken."""
-    return unsent(shard).but(lost=(*shard.lost, shard.nonce))
+    return unsent(shard).evolve(abandoned_nonces=(*shard.abandoned_nonces, shard.nonce))
 
 
-def bound(shard: Shard, batch: Listed, *, sure: bool) -> Shard:
+def bound(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
     """The record of a shard whose batch is found. ``sure``: the API named it."""
-    return shard.but(
+    return shard.evolve(
         state="in_progress",
         batch_id=batch.id,
         created_ms=batch.created_ms,
-        sure=sure,
+        confirmed=confirmed,
         missed_ms=0,
         failures=0,
     )
@@ -186,21 +186,23 @@ def bound(shard: Shard, batch: Listed, *, sure: bool) -> Shard:
 def of_earlier(shard: Shard, nonce: str) -> Shard:
     """The record of a shard whose batch is of a call that was given up: it is as good, and the
     later call's batch, if there is one, is the superfluous one."""
-    others = dict.fromkeys((*shard.lost, shard.nonce))
-    return shard.but(nonce=nonce, lost=tuple(each for each in others if each != nonce))
+    others = dict.fromkeys((*shard.abandoned_nonces, shard.nonce))
+    return shard.evolve(
+        nonce=nonce, abandoned_nonces=tuple(each for each in others if each != nonce)
+    )
 
 
 def rejected(shard: Shard) -> Shard:
     """The record of a shard whose batch turned out to be another's: it is looked for again."""
-    return sought(shard).but(rejected=(*shard.rejected, shard.batch_id))
+    return sought(shard).evolve(rejected=(*shard.rejected, shard.batch_id))
 
 
 def sought(shard: Shard) -> Shard:
     """The record of a shard whose batch is looked for again, and may be the same one."""
-    return shard.but(
+    return shard.evolve(
         state="sending",
         batch_id="",
-        sure=False,
+        confirmed=False,
         created_ms=0,
         ended_ms=0,
         missed_ms=0,

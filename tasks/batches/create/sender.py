@@ -14,7 +14,7 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batches import BatchesApi, Listed, Listing
+from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import ClaimedShard, Fenced
 from tasks.batches.create import duplicates, size_locks
@@ -63,9 +63,9 @@ class Sender:
             step_aside(work)
             raise
         duplicates.look(work, api, listing)
-        if work.shard.lost and self._adopt(work, listing):
+        if work.shard.abandoned_nonces and self._adopt(work, listing):
             return made(work)
-        work.write(intended(work.shard, nonce, listing.account, listing.batches))
+        work.write(intended(work.shard, nonce, listing.workspace, listing.batches))
         return self._post(work, api)
 
     def _enter(self, work: ClaimedShard) -> Step | None:
@@ -85,21 +85,21 @@ class Sender:
         return Step(pause=verdict, park=True, reason=verdict["message"])
 
     def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
-        if not work.shard.lost:
+        if not work.shard.abandoned_nonces:
             return api.newest()
         return api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
 
     def _adopt(self, work: ClaimedShard, listing: Listing) -> bool:
         """Take the batch of an earlier call that appeared after it was given up."""
-        if listing.account != work.shard.account:
+        if listing.workspace != work.shard.workspace:
             return False
         fitting = likely(work.shard, listing.batches)
         free = free_of(fitting, size_locks.owners_of(work, fitting))
-        return any(take(work, batch, sure=False) for batch in free)
+        return any(take(work, batch, confirmed=False) for batch in free)
 
     def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
         def guard() -> None:
-            work.write(work.shard.but(sent_ms=work.now_ms()), durable=True)
+            work.write(work.shard.evolve(sent_ms=work.now_ms()), durable=True)
 
         shard = work.shard
         upload = Upload(shard, work.store(), guard)
@@ -109,7 +109,7 @@ class Sender:
             return self._failed(work, upload, error)
         if batch.requests != shard.requests:
             return self._unknown(work, "the answer to the create call is about another batch")
-        take(work, batch, sure=True)
+        take(work, batch, confirmed=True)
         return made(work)
 
     def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> Step:
@@ -126,17 +126,17 @@ class Sender:
         raise upload.error or error
 
     def _unknown(self, work: ClaimedShard, why: str) -> Step:
-        work.write(work.shard.but(over_ms=work.now_ms()))
+        work.write(work.shard.evolve(over_ms=work.now_ms()))
         wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
         return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
 
 
-def take(work: ClaimedShard, batch: Listed, *, sure: bool) -> bool:
+def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
     # First: should we die in between, the next one finds the batch marked as ours.
-    if not size_locks.bind(work, batch, sure=sure):
+    if not size_locks.bind(work, batch, confirmed=confirmed):
         return False
-    work.advance("create", bound(work.shard, batch, sure=sure))
+    work.advance("create", bound(work.shard, batch, confirmed=confirmed))
     size_locks.give_back(work)
     return True
 

@@ -9,7 +9,7 @@ from penstock.clock import now_ms
 from penstock.keys import Keys
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
-from tasks.api.batches import Listed
+from tasks.api.batches import ListedBatch
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create.reconcile import Owner, held_by
 
@@ -27,7 +27,7 @@ class Tag:
 
     open: bool = False  #: one is out
     #: ``<job>/<shard>`` of those that were given up → time in ms of the batch before them
-    lost: Mapping[str, int] = field(default_factory=dict)
+    abandoned: Mapping[str, int] = field(default_factory=dict)
 
 
 def take(work: ClaimedShard, nonce: str) -> bool:
@@ -87,10 +87,10 @@ def tags_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[in
     return {size: _tag(fields) for size, fields in zip(wanted, found, strict=True)}
 
 
-def bind(work: ClaimedShard, batch: Listed, *, sure: bool) -> bool:
+def bind(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     """Note that the batch is the shard's. False: it is, or may be, another's. ``sure``: the API
     said so, whatever another may have guessed."""
-    if not sure and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
+    if not confirmed and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
         return False
     # What is overwritten here is a guess, or an owner that no longer claims it.
     work.redis.set(work.settings.keys.bound(batch.id), work.member, ex=_BOUND_TTL_S)
@@ -113,7 +113,7 @@ def disown(work: ClaimedShard, changed: Shard) -> None:
     work.write(changed)
 
 
-def owners_of(work: ClaimedShard, batches: Sequence[Listed]) -> dict[str, Owner]:
+def owners_of(work: ClaimedShard, batches: Sequence[ListedBatch]) -> dict[str, Owner]:
     """Id → whose the batch is."""
     return {batch.id: owner_of(work, batch.id) for batch in batches}
 
@@ -141,4 +141,4 @@ def _tag(fields: Mapping[bytes, bytes]) -> Tag:
         member: map(int, value.split()) for (kind, _, member), value in split if kind == "lost"
     }
     lost = {member: since for member, (since, until) in found.items() if until > now_ms()}
-    return Tag(open=any(kind == "open" for (kind, _, _), _ in split), lost=lost)
+    return Tag(open=any(kind == "open" for (kind, _, _), _ in split), abandoned=lost)

@@ -60,19 +60,19 @@ class CreateStep:
                 return self._canary.run(work, self._calls(work))
             except ChunkMissing as error:
                 return requests_missing(error)
-        [held] = work.read_job("held")
-        if held:
+        [waiting_for_canary] = work.read_job("waiting_for_canary")
+        if waiting_for_canary:
             return Step(countdown_s=_HELD_S, reason="waiting for the first requests, sent live")
         return self._sender.run(work, self._calls(work))
 
     def _cancel(self, work: ClaimedShard) -> Step:
         """The job is canceled, and the shard was never sent."""
         shard = work.shard
-        if shard.partial:
+        if shard.live_results:
             return self._canary.cancel(work)
-        canceled = shard.but(
+        canceled = shard.evolve(
             state="collected",
-            instead={"type": "canceled"},
+            uniform_result={"type": "canceled"},
             counts=Counts(canceled=shard.requests),
             collected_ms=work.now_ms(),
         )

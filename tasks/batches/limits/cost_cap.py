@@ -14,9 +14,9 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     cap = work.redis.hget(work.keys.money, "cap")
     if cap is None:
         return "ok"
-    price = bound_usd(work.shard.weight, live=work.shard.live)
+    price = bound_usd(work.shard.size_by_model, live=work.shard.live)
     if price is None:
-        models = ", ".join(sorted(work.shard.weight)) or work.shard.model
+        models = ", ".join(sorted(work.shard.size_by_model)) or work.shard.model
         return {
             "type": "price_unknown",
             "message": f"the job has a money cap, and what {models} costs is not known",

@@ -65,13 +65,13 @@ def settlement(usage: Usage, *, live: bool) -> int | Literal["all"]:
     return "all" if cost is None else math.ceil(round(cost["batch"] * 1_000_000, 6))
 
 
-def bound_usd(weight: Mapping[str, Sequence[int]], *, live: bool) -> float | None:
+def bound_usd(size_by_model: Mapping[str, Sequence[int]], *, live: bool) -> float | None:
     """The most that requests of this weight (model → bytes, sum of ``max_tokens``) can cost, in US
     dollars. None: the price of a model is unknown.
 
     What a request refers to without containing it (a file, an address) is not in its bytes.
     """
-    prices = [most_usd(model, *sizes) for model, sizes in weight.items()]
+    prices = [most_usd(model, *sizes) for model, sizes in size_by_model.items()]
     known = [price for price in prices if price is not None]
     return None if len(known) < len(prices) else sum(known) * _share(live)
 

@@ -166,7 +166,7 @@ def test_a_submitted_job_can_be_read(connection: Any, records: JobRecords) -> No
 def test_a_discarded_job_leaves_nothing(connection: Any, records: JobRecords) -> None:
     id = submitted(connection)
     keys = SETTINGS.keys.job(id)
-    done = records.read(id).shards[0].but(results="results-0-1", result_chunks=1)
+    done = records.read(id).shards[0].evolve(results="results-0-1", result_chunks=1)
     connection.hset(keys.shards, 0, done.encode())
     connection.rpush(keys.chunks(done.results), *pack([b"{}"]))
     records.discard(id)

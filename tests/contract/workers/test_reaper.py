@@ -268,7 +268,7 @@ def shard_of(desk: Desk, **changes: Any) -> str:
     """A job of one shard that is due."""
     id = new_id()
     keys = desk.keys.job(id)
-    shard = Shard(number=0, model="m").but(**changes)
+    shard = Shard(number=0, model="m").evolve(**changes)
     desk.connection.hset(keys.meta, mapping={"state": "running"})
     desk.connection.hset(keys.shards, "0", shard.encode())
     for key in (keys.meta, keys.shards):

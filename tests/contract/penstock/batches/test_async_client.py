@@ -93,7 +93,7 @@ def test_a_job_is_waited_for(job: HandMadeJob, run: Callable[[Scenario], None]) 
     async def scenario(client: AsyncClient) -> None:
         batches, seen = client.messages.batches, list[Batch]()
         waiting = asyncio.create_task(batches.wait(job.id, seen.append))
-        await asyncio.to_thread(job.collect, 0, again=[0])
+        await asyncio.to_thread(job.collect, 0, retried=[0])
         await asyncio.to_thread(job.end)
         assert await waiting == await batches.retrieve(job.id) == seen[-1]
         assert seen[-1].state is State.DONE
@@ -114,7 +114,7 @@ def test_waiting_that_lags_behind_misses_nothing(
     def work_meanwhile(batch: Batch) -> None:
         seen.append(batch.progress.collected)
         if len(seen) == 1:
-            job.collect(0, again=[0])
+            job.collect(0, retried=[0])
             job.collect(1)
         elif batch.progress.collected == 2 and not batch.state.ended:
             for shard in job.shards[2:]:

@@ -54,7 +54,7 @@ def ended(job: HandMadeJob) -> list[str]:
     second = job.shards[1]
     for number in [shard.number for shard in job.shards if shard != second]:
         job.collect(number)
-    job.collect(second.number, again=[0])
+    job.collect(second.number, retried=[0])
     job.collect(job.shards[-1].number)
     job.end()
     shards = {shard.number: shard for shard in job.shards}
@@ -151,9 +151,14 @@ def test_a_job_tells_where_it_stands(client: Client, job: HandMadeJob) -> None:
     assert (fresh.state, fresh.model) == (State.QUEUED, MODEL)
     assert fresh.request_counts == Counts(processing=10)
     assert (fresh.ended_at, fresh.cancel_initiated_at, fresh.results_url) == (None, None, None)
-    assert (fresh.paused, fresh.alert, fresh.held, fresh.cost) == (None, None, False, None)
+    assert (fresh.paused, fresh.alert, fresh.waiting_for_canary, fresh.cost) == (
+        None,
+        None,
+        False,
+        None,
+    )
     job.begin(0)
-    job.collect(1, again=[0])
+    job.collect(1, retried=[0])
     running = batches.retrieve(job.id)
     assert (running.state, running.progress.active) == (State.RUNNING, 1)
     assert (running.progress.shards, running.progress.collected) == (count + 1, 1)
@@ -169,7 +174,7 @@ def test_counts_of_a_batch_that_ended_are_not_believed_before_its_results_are_th
 ) -> None:
     with job.claim(0) as work:
         counts = Counts(succeeded=work.shard.requests)
-        work.advance("poll", work.shard.but(state="ended", counts=counts))
+        work.advance("poll", work.shard.evolve(state="ended", counts=counts))
         work.release(countdown_s=1)
     found = client.messages.batches.retrieve(job.id)
     assert found.request_counts == Counts(processing=10)
@@ -235,7 +240,7 @@ def test_waiting_tells_of_everything_and_ends_with_the_job(
     waiting = threading.Thread(target=wait)
     waiting.start()
     wait_until(lambda: seen)
-    job.collect(0, again=[0])
+    job.collect(0, retried=[0])
     wait_until(lambda: seen[-1].progress.collected == 1)
     assert seen[-1].shards == job.shards  # the shard that was made meanwhile is there as well
     job.pause(1)
@@ -258,7 +263,7 @@ def test_waiting_that_lags_behind_misses_nothing(
     def work_meanwhile(batch: Batch) -> None:
         seen.append(batch.progress.collected)
         if len(seen) == 1:
-            job.collect(0, again=[0])
+            job.collect(0, retried=[0])
             job.collect(1)
         elif batch.progress.collected == 2 and not batch.state.ended:
             for shard in job.shards[2:]:

@@ -124,7 +124,7 @@ def test_a_shard_knows_the_size_of_its_body_and_what_it_weighs(
         each["params"] for each in asked
     ]
     assert (shard.first, shard.last, shard.requests) == (0, 2, 3)
-    assert shard.weight == {
+    assert shard.size_by_model == {
         "claude-haiku-4-5": [len(lines[0]) + len(lines[2]), 18],
         "claude-other": [len(lines[1]), 5],
     }
@@ -172,14 +172,14 @@ def test_a_canary_is_a_shard_of_its_own_and_the_only_one_that_is_announced(
     assert [shard.live for shard in job.shards] == [True, False, False, False]
     assert [shard.requests for shard in job.shards] == [2, 10, 10, 8]
     assert announced(connection) == 1
-    assert read(connection, job.id).record.fields["held"] == "canary"
+    assert read(connection, job.id).record.fields["waiting_for_canary"] == "canary"
     members = connection.zrange(SETTINGS.keys.live_shards, 0, -1)
     assert members == [f"{job.id}/{number}".encode() for number in range(4)]
 
 
 def test_without_a_canary_nothing_is_held(connection: Any, client: Client) -> None:
     job = client.messages.batches.create(requests=many(3))
-    assert "held" not in read(connection, job.id).record.fields
+    assert "waiting_for_canary" not in read(connection, job.id).record.fields
     assert not connection.exists(SETTINGS.keys.job(job.id).money)
 
 

@@ -57,7 +57,7 @@ def job(client: Client) -> HandMadeJob:
 def ended(job: HandMadeJob) -> HandMadeJob:
     """A job that has ended, one line of it in the second round."""
     for shard in job.shards:
-        job.collect(shard.number, again=[1] if shard.number == 0 else [])
+        job.collect(shard.number, retried=[1] if shard.number == 0 else [])
     job.collect(job.shards[-1].number)
     job.end(cost=orjson.dumps({"currency": "USD", "batch": 1.5, "live": 3.0}))
     return job

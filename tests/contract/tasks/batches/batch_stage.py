@@ -135,7 +135,7 @@ class StagedJob:
     # -- what is done -------------------------------------------------------------------------
 
     def send(
-        self, number: int = 0, *, nonce: str = NONCE, sure: bool = True, ended: bool = True
+        self, number: int = 0, *, nonce: str = NONCE, confirmed: bool = True, ended: bool = True
     ) -> str:
         """Make a shard a batch, as the create step does; returns the batch's id."""
         shard = self.shard(number)
@@ -146,16 +146,18 @@ class StagedJob:
                 for index, line in enumerate(lines)
             ]
         )
-        self.bind(number, batch.id, sure=sure)
+        self.bind(number, batch.id, confirmed=confirmed)
         if ended:
             self.stage.control.end_batch(batch.id)
         return batch.id
 
-    def bind(self, number: int, batch_id: str, *, sure: bool = True) -> None:
+    def bind(self, number: int, batch_id: str, *, confirmed: bool = True) -> None:
         """Say in the record that this batch is the shard's."""
-        sending = self.shard(number).but(nonce=NONCE, sent_ms=now_ms())
+        sending = self.shard(number).evolve(nonce=NONCE, sent_ms=now_ms())
         self.put(
-            sending.but(state="in_progress", batch_id=batch_id, sure=sure, created_ms=now_ms())
+            sending.evolve(
+                state="in_progress", batch_id=batch_id, confirmed=confirmed, created_ms=now_ms()
+            )
         )
         shared = self.stage.settings.keys
         self._redis.set(shared.bound(batch_id), f"{self.id}/{number}", ex=100)

@@ -60,7 +60,7 @@ class HandMadeJob:
     def begin(self, number: int) -> None:
         """Make a shard a batch at the API."""
         with self.claim(number) as work:
-            sent = work.shard.but(
+            sent = work.shard.evolve(
                 state="in_progress", batch_id=f"msgbatch_{number}", created_ms=1_700_000_000_000
             )
             work.advance("create", sent)
@@ -81,7 +81,7 @@ class HandMadeJob:
             shard, store = work.shard, work.store()
             named = self.named(shard, work)
             order = reversed(range(len(named)))
-            done = collected(store, shard, named, order, again=again, at_ms=at_ms, result=result)
+            done = collected(store, shard, named, order, retried=again, at_ms=at_ms, result=result)
             also = []
             if again:
                 [following] = work.read_job("shards")
@@ -90,16 +90,16 @@ class HandMadeJob:
                 spool = f"{child}-{work.epoch}"
                 also = [spooled(store, child, moved, spool=spool, round=shard.round + 1)]
             left = 0 if again else -1
-            work.advance("collect", done.but(**changes), also=also, left=left)
+            work.advance("collect", done.evolve(**changes), also=also, left=left)
             work.release(done=True)
 
     def cancel(self, number: int) -> None:
         """Give up a shard that was never sent."""
         with self.claim(number) as work:
-            canceled = work.shard.but(state="collected", instead={"type": "canceled"})
+            canceled = work.shard.evolve(state="collected", uniform_result={"type": "canceled"})
             counts = orjson.loads(orjson.dumps(work.shard.counts))
             gone = type(work.shard.counts)(canceled=counts["processing"])
-            work.advance("create", canceled.but(counts=gone), left=-1)
+            work.advance("create", canceled.evolve(counts=gone), left=-1)
             work.release(done=True)
 
     def pause(self, number: int, kind: str = "billing_error", message: str = "no credit") -> None:

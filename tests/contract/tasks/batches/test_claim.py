@@ -35,7 +35,7 @@ def test_a_claim_is_over_behind_its_block(desk: Desk, id: str) -> None:
         assert lease == f"w1:{work.epoch}".encode()
         with pytest.raises(NotClaimed, match="leased"), desk.claimed(id, worker="w2"):
             pytest.fail("two workers at one shard")
-        work.write(work.shard.but(state="sending"))
+        work.write(work.shard.evolve(state="sending"))
         assert work.release() == 0
     with desk.claimed(id, worker="w2") as work:
         assert work.shard.state == "sending"
@@ -58,7 +58,7 @@ def test_a_zombie_neither_writes_nor_releases(desk: Desk, id: str) -> None:
             with pytest.raises(Fenced):
                 call()
         with pytest.raises(Fenced):
-            work.write(work.shard.but(sent_ms=1), durable=True)
+            work.write(work.shard.evolve(sent_ms=1), durable=True)
     assert desk.connection.get(desk.keys(id).shard_lease(0)) == lease
     assert desk.shard(id).sent_ms == 0
 
@@ -116,7 +116,7 @@ def test_a_pause_is_told_to_readers_and_to_the_next_step(desk: Desk, id: str) ->
 def test_a_new_shard_comes_with_the_switch(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         child = Shard(number=1, round=1)
-        work.advance("collect", work.shard.but(state="collected"), also=[child])
+        work.advance("collect", work.shard.evolve(state="collected"), also=[child])
     assert desk.shard(id, 1) == child
     assert desk.shard(id).state == "collected"
     event = events.decode(desk.connection.xrange(desk.keys(id).log)[-1][1][b"d"])
@@ -137,11 +137,11 @@ def test_a_durable_write_is_on_disk_and_one_without_a_disk_is_taken(
     penstock_redis: EmbeddedRedis, desk: Desk, id: str
 ) -> None:
     with desk.claimed(id) as work:
-        work.write(work.shard.but(sent_ms=1), durable=True)
+        work.write(work.shard.evolve(sent_ms=1), durable=True)
         assert desk.shard(id).sent_ms == 1
         desk.connection.config_set("appendonly", "no")
         try:
-            work.write(work.shard.but(sent_ms=2), durable=True)
+            work.write(work.shard.evolve(sent_ms=2), durable=True)
         finally:
             desk.connection.config_set("appendonly", "yes")
             wait_until(lambda: not desk.connection.info()["aof_rewrite_in_progress"])
@@ -153,7 +153,7 @@ def test_what_a_durable_write_said_survives_the_death_of_redis() -> None:
         desk = Desk(first)
         id = desk.submit([params()])
         with desk.claimed(id) as work:
-            work.write(work.shard.but(sent_ms=5), durable=True)
+            work.write(work.shard.evolve(sent_ms=5), durable=True)
             epoch = work.epoch
             first.kill()
             with EmbeddedRedis(port=first.port, folder=first.folder):
@@ -190,7 +190,7 @@ def test_events_of_shards_that_are_written_at_once_are_numbered_densely(
             ) as work,
         ):
             for polls in range(50):
-                work.advance("poll", work.shard.but(polls=polls))
+                work.advance("poll", work.shard.evolve(polls=polls))
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -204,7 +204,7 @@ def test_events_of_shards_that_are_written_at_once_are_numbered_densely(
 
 def test_a_claim_can_end_its_job(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
-        work.write(work.shard.but(counts=Counts(succeeded=1)))
+        work.write(work.shard.evolve(counts=Counts(succeeded=1)))
         work.end(State.DONE, {"type": events.END, "state": State.DONE}, cost="1")
     job = JobRecords(desk.connection, desk.settings).read(id)
     assert (job.state, job.shards[0].counts) == (State.DONE, Counts(succeeded=1))

@@ -30,7 +30,7 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
 def test_a_batch_under_way_is_looked_at_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     batch_id = job.shard().batch_id
-    job.put(job.shard().but(created_ms=now_ms() - 40 * 60_000, failures=3))
+    job.put(job.shard().evolve(created_ms=now_ms() - 40 * 60_000, failures=3))
     step = job.poll()
     assert step.reason == f"{batch_id} is in_progress, 40 min old"
     assert step.countdown_s is not None
@@ -76,7 +76,7 @@ def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
 
 def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
-    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     job.cancel()
     for _ in range(3):
         step = job.poll()
@@ -89,7 +89,7 @@ def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
 def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) -> None:
     job = stage.submit("a")
     job.bind(0, "msgbatch_gone")
-    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     step = job.poll()
     assert step.park
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
@@ -100,7 +100,7 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     job.poll()
     assert job.shard().state == "collected"
     assert stage.redis.hlen(stage.settings.keys.slots) == 0
-    assert job.shard().instead is not None
+    assert job.shard().uniform_result is not None
     assert job.finish().ended
     assert job.meta("state") == "done" or job.meta("state") == "canceled"
 
@@ -109,7 +109,7 @@ def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage)
     job = stage.submit("a")
     job.bind(0, "msgbatch_new")
     job.cancel()
-    job.put(job.shard().but(gone=20))
+    job.put(job.shard().evolve(not_found_count=20))
     step = job.poll()
     assert step.countdown_s
     assert job.shard().state == "in_progress"
@@ -130,17 +130,17 @@ def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: Bat
 def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: BatchStage) -> None:
     job = stage.submit("a", "b", shard_requests=1)
     job.bind(0, "msgbatch_gone")
-    job.put(job.shard().but(created_ms=now_ms() - 3_600_000, account="of/another"))
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace="of/another"))
     assert job.poll().park
     assert job.poll().park, "looked at once a day"
-    assert job.shard().gone == 1
+    assert job.shard().not_found_count == 1
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
     for _ in range(9):
         assert job.poll().countdown_s
     step = job.poll()
     assert (step.pause or {})["type"] == "other_account", "nothing is known there"
 
-    job.put(job.shard().but(account=BatchesApi(stage.api, {}).newest().account))
+    job.put(job.shard().evolve(workspace=BatchesApi(stage.api, {}).newest().workspace))
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
     job.poll()
     shard = job.shard()
@@ -156,9 +156,9 @@ def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: Ba
 def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     ours = job.shard().batch_id
-    job.bind(0, "msgbatch_deleted", sure=False)
-    account = BatchesApi(stage.api, {}).newest().account
-    job.put(job.shard().but(created_ms=now_ms() - 3_600_000, account=account))
+    job.bind(0, "msgbatch_deleted", confirmed=False)
+    workspace = BatchesApi(stage.api, {}).newest().workspace
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace=workspace))
     step = job.poll()
     assert step.countdown_s == stage.settings.list_consistency_s
     shard = job.shard()
@@ -172,19 +172,19 @@ def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: Batc
 def test_results_of_a_paused_job_raise_an_alert_before_they_expire(stage: BatchStage) -> None:
     job, day_ms = stage.sent("a", ended=False), 86_400_000
     stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
-    job.put(job.shard().but(created_ms=now_ms() - 10 * day_ms))
+    job.put(job.shard().evolve(created_ms=now_ms() - 10 * day_ms))
     assert job.poll().park
     assert job.meta("alert") == ""
     paused, live = job.meta("paused"), stage.settings.keys.live_shards
     in_ms = stage.redis.zscore(live, f"{job.id}/0") - now_ms()
     assert day_ms - 60_000 < in_ms < day_ms + 60_000
 
-    job.put(job.shard().but(created_ms=now_ms() - 23 * day_ms))
+    job.put(job.shard().evolve(created_ms=now_ms() - 23 * day_ms))
     assert job.poll().park
     assert orjson.loads(job.meta("alert"))["type"] == "results_expire"
     assert job.meta("paused") == paused, "since then"
 
-    job.put(job.shard().but(created_ms=now_ms() - 31 * day_ms))
+    job.put(job.shard().evolve(created_ms=now_ms() - 31 * day_ms))
     assert job.poll().park
     assert stage.redis.zscore(live, f"{job.id}/0") is None
 

@@ -138,11 +138,11 @@ def test_a_shards_record_reads_back_what_it_was() -> None:
         usage={"m": {"input_tokens": 3}},
         watermark="msgbatch_0",
         betas=("a", "b"),
-        weight={"m": [100, 5]},
-        lost=("nonce",),
+        size_by_model={"m": [100, 5]},
+        abandoned_nonces=("nonce",),
     )
     assert Shard.parse(shard.encode()) == shard
-    assert shard.but(state="ended").state == "ended"
+    assert shard.evolve(state="ended").state == "ended"
     assert shard.state == "collected"
 
 

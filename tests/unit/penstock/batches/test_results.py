@@ -52,14 +52,14 @@ class MadeUp:
         shard = spooled(self.store, number, named, spool=spool, round=3 - rounds)
         at_ms = self._dice.randrange(50)
         if self._dice.random() < 0.2:
-            canceled = shard.but(state="collected", instead={"type": "canceled"})
-            self.shards.append(canceled.but(collected_ms=at_ms))
+            canceled = shard.evolve(state="collected", uniform_result={"type": "canceled"})
+            self.shards.append(canceled.evolve(collected_ms=at_ms))
             return
         order = self._dice.sample(range(len(named)), len(named))
         share = self._dice.choice([0.0, 0.3, 1.0]) if rounds else 0.0
         again = sorted(i for i in order if self._dice.random() < share)
         self.shards.append(
-            collected(self.store, shard, named, order, again=again, at_ms=at_ms, limit=200)
+            collected(self.store, shard, named, order, retried=again, at_ms=at_ms, limit=200)
         )
         if again:
             self._collect(number + SHARDS, [named[i] for i in again], rounds - 1)
@@ -149,7 +149,7 @@ def test_shards_are_opened_when_their_first_line_is_due() -> None:
 def test_what_is_not_collected_has_no_lines() -> None:
     store, named = MemoryChunks(), [(0, "a"), (1, "b")]
     shard = spooled(store, 0, named)
-    moved = collected(store, shard, named, [0, 1], again=[0, 1])
+    moved = collected(store, shard, named, [0, 1], retried=[0, 1])
     found = Results("JOB", store)
     assert held(shard) == held(moved) == 0
     assert list(found.submitted([shard, moved])) == []

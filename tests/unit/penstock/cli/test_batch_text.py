@@ -31,12 +31,12 @@ def planned(number: int, requests: int = 10) -> Shard:
 
 def running(number: int, **fields: Any) -> Shard:
     sent = {"batch_id": f"msgbatch_{number}", "created_ms": now_ms() - 180_000}
-    return planned(number).but(state="in_progress", **sent, **fields)
+    return planned(number).evolve(state="in_progress", **sent, **fields)
 
 
 def collected(number: int, errored: int = 0, **fields: Any) -> Shard:
     counts = Counts(succeeded=10 - errored, errored=errored)
-    return running(number).but(state="collected", counts=counts, **fields)
+    return running(number).evolve(state="collected", counts=counts, **fields)
 
 
 def batch(*shards: Shard, **fields: Any) -> Batch:
@@ -55,7 +55,7 @@ def batch(*shards: Shard, **fields: Any) -> Batch:
         "cancel_initiated": False,
         "paused": None,
         "alert": None,
-        "held": False,
+        "waiting_for_canary": False,
         "model": "claude-haiku-4-5",
         "progress": Progress.of(shards),
         "shards": shards,
@@ -85,7 +85,7 @@ def test_a_running_job_tells_how_far_it_is() -> None:
 
 
 def test_a_paused_job_tells_why_and_what_to_do() -> None:
-    said = told(batch(planned(0), paused=PAUSED, alert=ALERT, held=True))
+    said = told(batch(planned(0), paused=PAUSED, alert=ALERT, waiting_for_canary=True))
     assert said["state"] == "running (paused)"
     assert said["paused"].startswith("billing_error: Your credit balance is too low. (since 2026-")
     assert said["to do"] == "add credit to the account, then: penstock batch resume 01a2-job"
@@ -122,22 +122,22 @@ def test_a_job_that_has_ended_tells_what_it_cost() -> None:
 
 
 def test_a_job_tells_what_it_waits_for() -> None:
-    assert told(batch(planned(0), held=True))["state"] == "running (its canary first)"
+    assert told(batch(planned(0), waiting_for_canary=True))["state"] == "running (its canary first)"
     canceling = batch(running(0), processing_status="canceling", paused=None)
     assert told(canceling)["state"] == "running (cancel asked for)"
-    again = batch(collected(0, again=3), running(100, round=1))
+    again = batch(collected(0, retried=3), running(100, round=1))
     assert told(again)["batches"] == "1 of 2 ended, 1 at the API, retried up to 1 time"
 
 
 def test_a_shard_is_one_line() -> None:
     assert shard_line(planned(0)) == "shard 0  planned      10 requests"
     assert shard_line(running(3)) == "shard 3  in_progress  msgbatch_3  10 requests"
-    said = shard_line(collected(3, 2, again=4, round=1))
+    said = shard_line(collected(3, 2, retried=4, round=1))
     assert said == (
         "shard 3  collected    msgbatch_3  8 succeeded, 2 errored; 4 tried again; round 2"
     )
     assert shard_line(running(1, failures=2)).endswith("msgbatch_1  refused 2 times in a row")
-    moved = collected(0, again=10).but(counts=Counts())
+    moved = collected(0, retried=10).evolve(counts=Counts())
     assert shard_line(moved).endswith("msgbatch_0  10 tried again")
 
 
@@ -234,7 +234,7 @@ def test_a_terminal_never_gets_more_lines_than_it_has() -> None:
 
 
 def test_a_long_line_is_cut_at_its_end_alone() -> None:
-    long = running(0).but(batch_id="msgbatch_" + "x" * 150)
+    long = running(0).evolve(batch_id="msgbatch_" + "x" * 150)
     plain = drawn(batch(running(0)))[2]
     assert drawn(batch(long))[2][:60].split()[1:5] == plain[:60].split()[1:5]
     assert len(drawn(batch(long))) == len(drawn(batch(running(0))))

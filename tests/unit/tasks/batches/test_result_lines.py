@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from penstock.batches.wire import wire_id
 from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import Verdict, judge
-from tasks.batches.collect.tally import Account
+from tasks.batches.collect.retry_policy import RetryDecision, judge
+from tasks.batches.collect.tally import ResultTally
 from tasks.batches.result_lines import Outcome, blocks, read_line, tokens_in
 
 NONCE = "abcdefghij01"
@@ -129,9 +129,11 @@ class OnlySlowly(Sorter):
         return [], block.split(b"\n")
 
 
-def sorted_by(kind: type[Sorter], lines: list[bytes], size: int = 8) -> tuple[list[bytes], Account]:
+def sorted_by(
+    kind: type[Sorter], lines: list[bytes], size: int = 8
+) -> tuple[list[bytes], ResultTally]:
     """What is stored of the lines, in blocks of so many, and the account of them."""
-    account = Account(NONCE, 8)
+    account = ResultTally(NONCE, 8)
     sorter = kind(account, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
     stored: list[bytes] = []
     for first in range(0, len(lines), size):
@@ -273,8 +275,8 @@ def test_lifetimes_of_the_cache_are_counted_when_they_are_given() -> None:
 def test_lines_of_the_usual_form_are_not_even_copied() -> None:
     """It would go unnoticed otherwise if all of them took the long way."""
     block = b"\n".join([*map(usual_line, range(8)), b""])
-    account = Account(NONCE, 8)
-    assert Sorter(account, lambda _: Verdict(again=True)).take(block) is block
+    account = ResultTally(NONCE, 8)
+    assert Sorter(account, lambda _: RetryDecision(retry=True)).take(block) is block
     assert account.missing == 0
     assert account.counts().succeeded == 8
     assert account.tokens()["m"]["input_tokens"] == 24

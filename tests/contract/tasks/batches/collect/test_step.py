@@ -35,7 +35,7 @@ def test_a_shard_is_collected_and_the_job_ends(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim errored=invalid_request_error]]", "c [[sim u2028 odd]]")
     step = job.collect()
     shard = job.shard()
-    assert (shard.state, shard.sure, shard.result_lines) == ("collected", True, 3)
+    assert (shard.state, shard.confirmed, shard.result_lines) == ("collected", True, 3)
     assert shard.counts == Counts(succeeded=2, errored=1)
     assert shard.errors == {"invalid_request_error": 1}
     assert step.summary["counts"]["succeeded"] == 2
@@ -135,7 +135,7 @@ def test_results_that_stay_incomplete_pause_the_job(stage: BatchStage) -> None:
     job = stage.sent("a", "b")
     stage.control.fault(results_skip=0, times=0)
     job.poll()
-    job.put(job.shard().but(refetches=20))
+    job.put(job.shard().evolve(refetches=20))
     step = job.collect()
     assert step.park
     assert step.pause is not None
@@ -157,11 +157,11 @@ def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> N
     parent, child = job.shards()
     assert step.wake == (child.number,) == (1,)
     assert parent.counts == Counts(succeeded=1, errored=1)
-    assert (parent.again, parent.result_lines) == (3, 2)
+    assert (parent.retried, parent.result_lines) == (3, 2)
     assert child.state == "planned"
     assert (child.requests, child.round, child.first, child.last) == (3, 1, 1, 3)
     assert child.counts == Counts(processing=3)
-    assert child.weight["claude-haiku-4-5"][1] == 60_000
+    assert child.size_by_model["claude-haiku-4-5"][1] == 60_000
     assert job.meta("left") == "1"
     assert stage.redis.zscore(stage.settings.keys.live_shards, f"{job.id}/1") is not None
 
@@ -216,7 +216,7 @@ def test_what_a_person_can_cure_pauses_the_job_and_is_kept(
     stage: BatchStage, directive: str, reason: str
 ) -> None:
     job = stage.sent("a", f"b [[sim {directive}]]")
-    job.put(job.shard().but(round=9))
+    job.put(job.shard().evolve(round=9))
     step = job.collect()
     assert step.pause is not None
     assert step.pause["type"] == reason
@@ -275,7 +275,7 @@ def test_an_error_that_most_lines_share_stops_what_is_not_sent_yet(
 
 def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     job = stage.submit("a", "b")
-    batch_id = job.send(nonce="zzzzzzzzzzzz", sure=False)
+    batch_id = job.send(nonce="zzzzzzzzzzzz", confirmed=False)
     step = job.collect()
     shard = job.shard()
     assert step.back
@@ -288,17 +288,17 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
 
 def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
     job = stage.submit("a", "b")
-    job.send(nonce="zzzzzzzzzzzz", sure=False)
-    job.put(job.shard().but(lost=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
+    job.send(nonce="zzzzzzzzzzzz", confirmed=False)
+    job.put(job.shard().evolve(abandoned_nonces=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
     assert job.collect().back
     assert job.shard().step == "penstock.batch.collect"
     job.collect()
     shard = job.shard()
     assert (shard.state, shard.nonce, shard.rejected) == ("collected", "zzzzzzzzzzzz", ())
-    assert shard.lost == ("yyyyyyyyyyyy", NONCE)
+    assert shard.abandoned_nonces == ("yyyyyyyyyyyy", NONCE)
     assert sorted(job.results()) == ["r-0", "r-1"]
     # The batch of the later call, should it appear, is known for a twin.
-    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].lost) == [f"{job.id}/0"]
+    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
 
 
 def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
@@ -315,7 +315,7 @@ def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
 def test_results_of_nobody_are_no_reason_to_doubt_the_batch(stage: BatchStage) -> None:
     """An error page in place of the results must not lead to a second create."""
     job = stage.sent("a")
-    job.put(job.shard().but(sure=False))
+    job.put(job.shard().evolve(confirmed=False))
     stage.control.fault(results_end=0)
     assert job.collect().countdown_s is not None
     assert job.shard().state == "ended"
@@ -339,8 +339,8 @@ def test_results_that_the_api_has_removed_end_the_job_as_failed(stage: BatchStag
     shard = job.shard()
     assert job.stage.redis.hgetall(job.keys.money) == {b"cap": b"100", b"spent": b"60"}
     assert shard.state == "collected"
-    assert shard.instead is not None
-    assert shard.instead["error"]["error"]["type"] == "results_expired"
+    assert shard.uniform_result is not None
+    assert shard.uniform_result["error"]["error"]["type"] == "results_expired"
     assert shard.counts == Counts(errored=2)
     assert orjson.loads(job.meta("alert"))["type"] == "results_expired"
     assert job.finish().ended
@@ -352,13 +352,13 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     job = stage.sent("a")
     job.poll()
     stage.api.messages.batches.delete(job.shard().batch_id)
-    job.put(job.shard().but(created_ms=now_ms() - 3_600_000))
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     step = job.collect()
     assert step.park
     assert step.pause is not None
     assert step.pause["type"] == "batch_not_found"
     job.cancel()
-    job.put(job.shard().but(gone=10))
+    job.put(job.shard().evolve(not_found_count=10))
     job.collect()
     assert job.shard().state == "collected"
     assert job.finish().ended
@@ -367,7 +367,7 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
 def test_a_batch_that_has_not_ended_is_polled_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.hold_batch(job.shard().batch_id)
-    job.put(job.shard().but(state="ended"))
+    job.put(job.shard().evolve(state="ended"))
     assert job.collect().back
     assert job.shard().state == "in_progress"
 

@@ -37,7 +37,7 @@ def creating(penstock_redis: EmbeddedRedis, quick_simulator: Control) -> Iterato
 
 def submit(creating: Creating, *texts: str) -> str:
     """A job whose first shard is a canary."""
-    id = creating.submit([params(text) for text in texts], [params("bulk")], held="1")
+    id = creating.submit([params(text) for text in texts], [params("bulk")], waiting_for_canary="1")
     creating.desk.change(id, live=True)
     return id
 
@@ -73,7 +73,7 @@ def test_the_first_requests_are_live_calls_and_the_bulk_is_woken(creating: Creat
     assert all(result["message"]["type"] == "message" for result in found.values())
     used = [result["message"]["usage"]["output_tokens"] for result in found.values()]
     assert sum(tokens["output_tokens"] for tokens in shard.usage.values()) == sum(used)
-    assert (creating.meta(id, "left"), creating.meta(id, "held")) == ("1", "")
+    assert (creating.meta(id, "left"), creating.meta(id, "waiting_for_canary")) == ("1", "")
     assert creating.control.batches() == []
     creating.step(id, 1)
     assert len(creating.control.batches()) == 1
@@ -209,7 +209,7 @@ def test_a_canceled_canary_keeps_what_was_answered(creating: Creating) -> None:
     untouched = submit(creating, "a")
     creating.cancel(untouched)
     creating.dispatch(untouched)
-    assert creating.shard(untouched).instead == {"type": "canceled"}
+    assert creating.shard(untouched).uniform_result == {"type": "canceled"}
 
 
 def test_a_canary_is_paid_from_the_cap_at_the_live_price(creating: Creating) -> None:

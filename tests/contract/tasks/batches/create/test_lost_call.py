@@ -42,7 +42,7 @@ def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[
     assert creating.tag(1)
     assert creating.step(id).countdown_s is None
     batch, shard = only_batch(creating), creating.shard(id)
-    assert (shard.state, shard.batch_id, shard.sure) == ("in_progress", batch["id"], False)
+    assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], False)
     assert batch["first_custom_id"] == f"{shard.nonce}-000000"
     assert creating.owner(batch["id"]) == f"{id}/0"
     assert not creating.tag(1)
@@ -72,7 +72,7 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     assert creating.step(id).countdown_s is None
     shard = creating.shard(id)
     assert shard.batch_id == only_batch(creating)["id"]
-    assert shard.lost == (nonce,)
+    assert shard.abandoned_nonces == (nonce,)
     assert shard.nonce != nonce
     assert list(creating.tag(1)) == [f"lost:{id}/0".encode()]
 
@@ -84,7 +84,7 @@ def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creatin
     assert (shard.state, shard.sent_ms) == ("sending", 0)
     assert creating.step(id).countdown_s is None
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
-    assert creating.shard(id).lost == ()
+    assert creating.shard(id).abandoned_nonces == ()
 
 
 def test_a_worker_that_died_before_it_saw_the_answer_made_a_batch(creating: Creating) -> None:
@@ -104,7 +104,7 @@ def test_a_worker_that_died_between_the_two_notes_of_a_batch_left_it_marked(
     creating.step(id)
     shard = creating.shard(id)
     # What Redis holds when the record was not written.
-    creating.desk.change(id, state="sending", batch_id="", sure=False)
+    creating.desk.change(id, state="sending", batch_id="", confirmed=False)
     creating.step(id)
     assert creating.shard(id).batch_id == shard.batch_id
     assert len(creating.control.batches()) == 1
@@ -219,7 +219,7 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
     line: Any = {"custom_id": "theirs", "params": params("theirs")}
     foreign = creating.api.messages.batches.create(requests=[line])
     assert creating.step(id).countdown_s is None
-    assert (creating.shard(id).batch_id, creating.shard(id).sure) == (foreign.id, False)
+    assert (creating.shard(id).batch_id, creating.shard(id).confirmed) == (foreign.id, False)
 
     # Its results say that it is not ours.
     def collect(work: Any) -> Step:
@@ -248,7 +248,7 @@ def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) 
     creating.give_up(id)
     creating.step(id, 0)
     creating.step(id, 1)
-    assert creating.shard(id, 1).sure
+    assert creating.shard(id, 1).confirmed
     assert len(creating.control.batches()) == 2
 
 
@@ -262,7 +262,7 @@ def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
     assert creating.step(other).countdown_s
     creating.age(id, 200_000)
     assert creating.step(other).countdown_s is None
-    assert creating.shard(other).sure
+    assert creating.shard(other).confirmed
     assert list(creating.tag(1)) == [f"open:{id}/0".encode()]
     assert creating.step(id).countdown_s is None
     assert {creating.owner(batch["id"]) for batch in creating.control.batches()} == {
@@ -278,9 +278,11 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
     keys = creating.desk.settings.keys
     [(name, value)] = creating.tag(1).items()
     since, until = map(int, value.split())
-    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].lost.values()) == [since]
+    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
+        since
+    ]
     creating.desk.connection.hset(keys.tag(1), name, f"{since} {until - 27 * 3_600_000}")
-    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].lost
+    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned
 
 
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
@@ -331,7 +333,7 @@ def test_the_api_is_believed_against_anothers_guess(creating: Creating) -> None:
         creating.step(second, api=api)
     batch = only_batch(creating)
     assert creating.shard(first).batch_id == creating.shard(second).batch_id == batch["id"]
-    assert (creating.shard(first).sure, creating.shard(second).sure) == (False, True)
+    assert (creating.shard(first).confirmed, creating.shard(second).confirmed) == (False, True)
     assert creating.owner(batch["id"]) == f"{second}/0"
 
 
@@ -349,7 +351,7 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
     assert creating.due_in_ms(none) > 1_000  # it does not look in circles
     creating.give_up(none)
     creating.step(none)
-    assert creating.shard(none).instead == {"type": "canceled"}
+    assert creating.shard(none).uniform_result == {"type": "canceled"}
     assert creating.meta(none, "left") == "0"
     assert len(creating.control.batches()) == 1
     creating.assert_holds_nothing(none)
@@ -374,7 +376,7 @@ def test_a_cancel_of_a_call_that_never_went_out_is_immediate(creating: Creating)
     creating.die("request", id)
     creating.cancel(id)
     creating.step(id)
-    assert creating.shard(id).instead == {"type": "canceled"}
+    assert creating.shard(id).uniform_result == {"type": "canceled"}
     creating.assert_holds_nothing(id)
     assert creating.control.batches() == []
 
@@ -392,12 +394,12 @@ def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> 
     creating.desk.connection.hset(creating.desk.keys(id).meta, "paused", b'{"type":"x"}')
     assert creating.step(id).park
     nonce = creating.shard(id).nonce
-    assert (creating.shard(id).state, creating.shard(id).lost) == ("planned", (nonce,))
+    assert (creating.shard(id).state, creating.shard(id).abandoned_nonces) == ("planned", (nonce,))
     wait_until(creating.control.batches)
     creating.desk.connection.hdel(creating.desk.keys(id).meta, "paused")
     assert creating.step(id).countdown_s is None
     shard, batch = creating.shard(id), only_batch(creating)
-    assert (shard.batch_id, shard.sure, shard.nonce) == (batch["id"], False, nonce)
+    assert (shard.batch_id, shard.confirmed, shard.nonce) == (batch["id"], False, nonce)
 
 
 @pytest.mark.parametrize("exclusive", [True, False])

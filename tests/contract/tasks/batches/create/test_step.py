@@ -35,7 +35,7 @@ def test_a_shard_becomes_one_batch(creating: Creating) -> None:
     shard = creating.shard(id)
     assert step.countdown_s is None
     assert step.summary["batch_id"] == batch["id"]
-    assert (shard.state, shard.batch_id, shard.sure) == ("in_progress", batch["id"], True)
+    assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], True)
     assert abs(shard.created_ms - now_ms()) < 60_000
     assert shard.sent_ms > 0
     assert shard.watermark == ""
@@ -89,7 +89,7 @@ def test_a_list_that_is_refused_leaves_the_shard_planned(creating: Creating, sta
     creating.control.fault(status=status, method="GET", path="/v1/messages/batches")
     step = creating.dispatch(id)
     assert step.countdown_s
-    assert creating.shard(id).but(failures=0).state == "planned"
+    assert creating.shard(id).evolve(failures=0).state == "planned"
     creating.assert_holds_nothing(id)
     creating.step(id)
     assert len(creating.control.batches()) == 1
@@ -190,7 +190,7 @@ def test_a_paused_job_sends_nothing_and_holds_nothing(creating: Creating) -> Non
 
 
 def test_a_shard_waits_while_the_canary_is_out(creating: Creating) -> None:
-    id = creating.submit([params()], held="1")
+    id = creating.submit([params()], waiting_for_canary="1")
     assert (creating.step(id).countdown_s or 0) > 60
     assert creating.control.requests() == []
 
@@ -201,7 +201,7 @@ def test_a_canceled_job_sends_nothing(creating: Creating) -> None:
     for number, requests in enumerate((1, 2)):
         assert creating.step(id, number).countdown_s is None
         shard = creating.shard(id, number)
-        assert (shard.state, shard.instead) == ("collected", {"type": "canceled"})
+        assert (shard.state, shard.uniform_result) == ("collected", {"type": "canceled"})
         assert (shard.counts.canceled, shard.counts.total) == (requests, requests)
         assert shard.collected_ms
     assert creating.meta(id, "left") == "0"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from penstock.batches.shard import Shard
 from tasks.batches.collect.retry_policy import (
-    Verdict,
+    RetryDecision,
     common_error,
     judge,
     reason_to_pause,
@@ -20,37 +20,40 @@ CREDIT = "Your credit balance is too low to access the Anthropic API."
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (Outcome("succeeded"), Verdict()),
-        (Outcome("expired"), Verdict(again=True)),
-        (Outcome("canceled"), Verdict(again=True, pause="canceled_elsewhere")),
-        (Outcome("errored", "overloaded_error"), Verdict(again=True)),
-        (Outcome("errored", "api_error"), Verdict(again=True)),
-        (Outcome("errored", "timeout_error"), Verdict(again=True)),
-        (Outcome("errored", "rate_limit_error"), Verdict(again=True)),
+        (Outcome("succeeded"), RetryDecision()),
+        (Outcome("expired"), RetryDecision(retry=True)),
+        (Outcome("canceled"), RetryDecision(retry=True, pause="canceled_elsewhere")),
+        (Outcome("errored", "overloaded_error"), RetryDecision(retry=True)),
+        (Outcome("errored", "api_error"), RetryDecision(retry=True)),
+        (Outcome("errored", "timeout_error"), RetryDecision(retry=True)),
+        (Outcome("errored", "rate_limit_error"), RetryDecision(retry=True)),
         (
             Outcome("errored", "rate_limit_error", "", "enforced_spend_limit_reached"),
-            Verdict(again=True, pause="billing_error"),
+            RetryDecision(retry=True, pause="billing_error"),
         ),
-        (Outcome("errored", "billing_error"), Verdict(again=True, pause="billing_error")),
+        (Outcome("errored", "billing_error"), RetryDecision(retry=True, pause="billing_error")),
         (
             Outcome("errored", "authentication_error"),
-            Verdict(again=True, pause="authentication_error"),
+            RetryDecision(retry=True, pause="authentication_error"),
         ),
-        (Outcome("errored", "permission_error"), Verdict(again=True, pause="permission_error")),
+        (
+            Outcome("errored", "permission_error"),
+            RetryDecision(retry=True, pause="permission_error"),
+        ),
         (
             Outcome("errored", "invalid_request_error", CREDIT),
-            Verdict(again=True, pause="billing_error"),
+            RetryDecision(retry=True, pause="billing_error"),
         ),
-        (Outcome("errored", "invalid_request_error", "messages: required"), Verdict()),
-        (Outcome("errored", "not_found_error"), Verdict()),
-        (Outcome("errored", "request_too_large"), Verdict()),
-        (Outcome("errored", "an_error_of_next_year"), Verdict()),
-        (Outcome("errored"), Verdict()),
-        (Outcome("postponed"), Verdict()),
-        (Outcome("succeeded", message=CREDIT), Verdict()),
+        (Outcome("errored", "invalid_request_error", "messages: required"), RetryDecision()),
+        (Outcome("errored", "not_found_error"), RetryDecision()),
+        (Outcome("errored", "request_too_large"), RetryDecision()),
+        (Outcome("errored", "an_error_of_next_year"), RetryDecision()),
+        (Outcome("errored"), RetryDecision()),
+        (Outcome("postponed"), RetryDecision()),
+        (Outcome("succeeded", message=CREDIT), RetryDecision()),
     ],
 )
-def test_the_cause_decides(outcome: Outcome, expected: Verdict) -> None:
+def test_the_cause_decides(outcome: Outcome, expected: RetryDecision) -> None:
     assert verdict(outcome) == expected
 
 
@@ -66,9 +69,9 @@ def test_rounds_are_bounded_unless_somebody_lets_them_go_on(
     outcome: Outcome, round: int, limit: int
 ) -> None:
     found = judge(outcome, round=round, max_retry_rounds=limit, resend=True)
-    assert found in (verdict(outcome), Verdict())
-    assert found.again == (verdict(outcome).again and (round < limit or bool(found.pause)))
-    assert judge(outcome, round=round, max_retry_rounds=limit, resend=False) == Verdict()
+    assert found in (verdict(outcome), RetryDecision())
+    assert found.retry == (verdict(outcome).retry and (round < limit or bool(found.pause)))
+    assert judge(outcome, round=round, max_retry_rounds=limit, resend=False) == RetryDecision()
 
 
 @pytest.mark.parametrize(

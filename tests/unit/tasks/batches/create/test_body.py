@@ -39,7 +39,7 @@ def upload(lines: list[bytes], guard: Any = lambda: None, **changes: Any) -> Upl
         size=size,
         request_chunks=len(store.chunks),
     )
-    return Upload(shard.but(**changes), store, guard)
+    return Upload(shard.evolve(**changes), store, guard)
 
 
 @settings(max_examples=30)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.submits import RULES, Play, World
 from penstock.batches.shard import Shard
-from tasks.api.batches import Listed
+from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
@@ -29,21 +29,23 @@ SHARD = Shard(
     state="sending",
     requests=7,
     nonce="n" * 12,
-    account="us",
+    workspace="us",
     watermark="newest",
     watermark_ms=SENT - 5_000,
     sent_ms=SENT,
 )
-OURS = Listed("b", SENT + 100, 7)
+OURS = ListedBatch("b", SENT + 100, 7)
 #: The first moment at which nothing can come of the call any more, its worker being dead.
 OVER = SENT + RULES.timeout_ms + RULES.quarantine_ms
 
 
-def look(*batches: Listed, at: int = SENT + 5_000, account: str = "us", **owners: Owner) -> Look:
-    return Look(account, batches, owners, at)
+def look(
+    *batches: ListedBatch, at: int = SENT + 5_000, workspace: str = "us", **owners: Owner
+) -> Look:
+    return Look(workspace, batches, owners, at)
 
 
-def verdict(shard: Shard = SHARD, *batches: Listed, **more: Any) -> reconcile.Decision:
+def verdict(shard: Shard = SHARD, *batches: ListedBatch, **more: Any) -> reconcile.Decision:
     return decide(shard, look(*batches, **more), RULES)
 
 
@@ -61,12 +63,12 @@ def test_a_batch_that_fits_is_taken() -> None:
     ],
     ids=["another size", "the watermark", "rejected before", "from before the call"],
 )
-def test_a_batch_that_cannot_be_it_is_not_taken(other: Listed) -> None:
-    shard = SHARD.but(rejected=("not-ours",))
+def test_a_batch_that_cannot_be_it_is_not_taken(other: ListedBatch) -> None:
+    shard = SHARD.evolve(rejected=("not-ours",))
     assert isinstance(verdict(shard, other), Wait)
     assert isinstance(verdict(shard, other, at=OVER), Wait)
-    assert verdict(shard.but(missed_ms=OVER), other, at=OVER + RULES.lag_ms) == GiveUp(
-        reconcile.given_up(shard.but(missed_ms=OVER))
+    assert verdict(shard.evolve(missed_ms=OVER), other, at=OVER + RULES.lag_ms) == GiveUp(
+        reconcile.given_up(shard.evolve(missed_ms=OVER))
     )
 
 
@@ -92,7 +94,7 @@ def test_a_batch_of_another_shard_is_not_taken() -> None:
 
 
 def test_nothing_is_concluded_while_another_shard_may_have_taken_our_batch() -> None:
-    shard = SHARD.but(missed_ms=OVER)
+    shard = SHARD.evolve(missed_ms=OVER)
     decision = verdict(shard, OURS, at=OVER * 2, b=Owner.GUESSED)
     assert isinstance(decision, Wait)
     assert decision.shard.missed_ms == 0
@@ -101,9 +103,9 @@ def test_nothing_is_concluded_while_another_shard_may_have_taken_our_batch() -> 
 
 @pytest.mark.parametrize("at", [SENT, SENT + 10**6, OVER * 2])
 def test_the_list_of_another_account_says_nothing(at: int) -> None:
-    shard = SHARD.but(missed_ms=1)
-    assert verdict(shard, at=at, account="them") == Elsewhere()
-    assert verdict(shard, OURS, at=at, account="them") == Elsewhere()
+    shard = SHARD.evolve(missed_ms=1)
+    assert verdict(shard, at=at, workspace="them") == Elsewhere()
+    assert verdict(shard, OURS, at=at, workspace="them") == Elsewhere()
 
 
 def test_a_call_is_given_up_after_the_quarantine_and_two_looks_that_lie_apart() -> None:
@@ -118,14 +120,14 @@ def test_a_call_is_given_up_after_the_quarantine_and_two_looks_that_lie_apart() 
 
 
 def test_a_call_that_is_known_to_be_over_is_given_up_earlier() -> None:
-    shard = SHARD.but(over_ms=SENT + 1_000)
+    shard = SHARD.evolve(over_ms=SENT + 1_000)
     at = SENT + 1_000 + RULES.quarantine_ms
     assert verdict(shard, at=at - 1).shard.missed_ms == 0  # type: ignore[union-attr]
     assert verdict(shard, at=at).shard.missed_ms == at  # type: ignore[union-attr]
 
 
 def test_an_empty_look_from_before_the_quarantine_does_not_count() -> None:
-    decision = verdict(SHARD.but(missed_ms=SENT), at=OVER - 1)
+    decision = verdict(SHARD.evolve(missed_ms=SENT), at=OVER - 1)
     assert isinstance(decision, Wait)
     assert decision.shard.missed_ms == 0
 
@@ -147,24 +149,24 @@ def test_looks_come_more_slowly_and_in_time_for_the_end(at: int, seconds: float)
 
 
 def test_what_is_given_up_is_planned_again_and_still_knows_its_last_call() -> None:
-    shard = reconcile.given_up(SHARD.but(over_ms=1, missed_ms=2, lost=("first",)))
-    assert (shard.state, shard.lost) == ("planned", ("first", SHARD.nonce))
+    shard = reconcile.given_up(SHARD.evolve(over_ms=1, missed_ms=2, lost=("first",)))
+    assert (shard.state, shard.abandoned_nonces) == ("planned", ("first", SHARD.nonce))
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
     assert reconcile.likely(shard, [OURS]) == (OURS,)
 
 
 def test_a_batch_that_was_anothers_is_not_taken_twice() -> None:
-    shard = reconcile.rejected(reconcile.bound(SHARD, OURS, sure=False))
+    shard = reconcile.rejected(reconcile.bound(SHARD, OURS, confirmed=False))
     assert (shard.state, shard.batch_id, shard.created_ms) == ("sending", "", 0)
     assert shard.sent_ms == SENT
     assert reconcile.likely(shard, [OURS]) == ()
 
 
 def test_the_intent_has_what_tells_its_batch() -> None:
-    old = SHARD.but(state="planned", sent_ms=1, over_ms=1, missed_ms=1)
-    batches = [Listed("old", 5, 1), Listed("new", 9, 1)]
+    old = SHARD.evolve(state="planned", sent_ms=1, over_ms=1, missed_ms=1)
+    batches = [ListedBatch("old", 5, 1), ListedBatch("new", 9, 1)]
     shard = reconcile.intended(old, "m" * 12, "us", batches)
-    assert (shard.state, shard.nonce, shard.account) == ("sending", "m" * 12, "us")
+    assert (shard.state, shard.nonce, shard.workspace) == ("sending", "m" * 12, "us")
     assert (shard.watermark, shard.watermark_ms) == ("new", 9)
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
     assert reconcile.intended(old, "m" * 12, "us", []).watermark_ms == 0
@@ -174,7 +176,7 @@ def test_the_intent_has_what_tells_its_batch() -> None:
     ("other", "owner"),
     [
         (None, Owner.OTHER),
-        (Shard(number=1, batch_id="b", sure=True), Owner.OTHER),
+        (Shard(number=1, batch_id="b", confirmed=True), Owner.OTHER),
         (Shard(number=1, batch_id="b"), Owner.GUESSED),
         (Shard(number=1), Owner.GUESSED),
         (Shard(number=1, rejected=("b",)), Owner.NOBODY),

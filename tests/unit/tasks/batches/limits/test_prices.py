@@ -123,11 +123,11 @@ def test_a_shard_is_settled_in_millionths_of_a_dollar_rounded_up() -> None:
 
 
 def test_the_bound_holds_for_all_models_of_a_shard() -> None:
-    weight = {HAIKU: [2_000_000, 1000], SONNET: [4, 1000]}
-    most = bound_usd(weight, live=True)
+    size_by_model = {HAIKU: [2_000_000, 1000], SONNET: [4, 1000]}
+    most = bound_usd(size_by_model, live=True)
     assert most is not None
     assert most == pytest.approx(1.0 + 0.005 + 0.015, rel=1e-3)
-    assert bound_usd(weight, live=False) == pytest.approx(most * BATCH_DISCOUNT)
+    assert bound_usd(size_by_model, live=False) == pytest.approx(most * BATCH_DISCOUNT)
     assert bound_usd({}, live=False) == 0
 
 
