@@ -5,11 +5,11 @@ from typing import Any
 from celery import Task
 
 
-class NotNow(Exception):
+class Deferred(Exception):
     """The task has to wait; it is run again later."""
 
 
-def later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
+def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
     """Send the task back to the queue by countdown; raise what this returns.
 
     The task keeps its id and its place in a chain.
@@ -17,7 +17,7 @@ def later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Excepti
     countdown_s = round(countdown_s, 3)
     return task.retry(
         throw=False,
-        exc=NotNow(f"{reason}; again in {countdown_s:.3g} s"),
+        exc=Deferred(f"{reason}; again in {countdown_s:.3g} s"),
         countdown=countdown_s,
         # Celery would make these anew from the arguments, and lose the kind and the model.
         argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]

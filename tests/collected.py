@@ -92,7 +92,7 @@ def collected(
     at_ms: int = 1,
     limit: int = 512,
 ) -> Shard:
-    """The shard with its results, stored in this ``order`` of its requests; those in ``again`` are
+    """The shard with its results, stored in this ``order`` of its requests; those in ``retried`` are
     not among them."""
     writer = _writer(store, f"results-{shard.number}-1", limit)
     others = frozenset(retried)

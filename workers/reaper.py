@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
-from penstock.queue.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
 
@@ -155,7 +155,7 @@ class Reaper:
     async def _next_messages(self) -> list[str]:
         """The id of the message that will be taken next, for each step of priority."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name in lists_of(STREAMS_QUEUE, self._settings.key_prefix):
+            for name in queue_keys(STREAMS_QUEUE, self._settings.key_prefix):
                 pipe.lindex(name, -1)
             heads: list[Any] = await pipe.execute()
         return [_id_of(head) for head in heads]

@@ -9,7 +9,7 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 from config.logs import configure_logs
 from config.settings import WorkerSettings
 from penstock.queue.names import BATCHES_QUEUE
-from penstock.store.connection import connect, where
+from penstock.store.connection import connect, redis_address
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def check_redis(settings: WorkerSettings) -> None:
         policy = connection.config_get("maxmemory-policy").get("maxmemory-policy")
     except redis.AuthenticationError as error:
         raise StartRefused(
-            f"Redis at {where(settings)} refused the user or password "
+            f"Redis at {redis_address(settings)} refused the user or password "
             f"in PENSTOCK_REDIS_URL: {error}"
         ) from None
     except redis.RedisError:

@@ -29,7 +29,7 @@ from penstock.batches.results import Arrivals, Place, checked_order
 from penstock.batches.view import Batch, BatchPage
 from penstock.events import Cursor, Event
 from penstock.settings import ClientSettings
-from penstock.store.connection import translated
+from penstock.store.connection import redis_errors_translated
 from penstock.store.record import checked_id
 from penstock.streams.async_stream import AsyncReader
 from penstock.views import View
@@ -108,7 +108,7 @@ class AsyncBatches:
         deadline = None if timeout is None else time.monotonic() + timeout
         tell = on_progress or (lambda _: None)
         records = self._sync._records
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             job = await asyncio.to_thread(records.read, id)
             cursor = Cursor(0, job.record.n)
             tell(batch := Batch.of(job))
@@ -164,7 +164,7 @@ class AsyncBatches:
             yield self._sync.result_lines(id, order=order, after=after)
             return
         records, arrivals, place = self._sync._records, Arrivals(), Place(after)
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             results = records.results(await asyncio.to_thread(records.record, id))
             async with aclosing(self.events(id, timeout=timeout)) as found:
                 async for event in found:

@@ -9,11 +9,11 @@ from penstock.batches.reading import BatchReading
 from penstock.batches.submission import Submission
 from penstock.batches.view import Batch
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
-from penstock.follow.multiplexer import Hub
+from penstock.follow.multiplexer import Multiplexer
 from penstock.ids import new_id
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, translated
+from penstock.store.connection import Connection, redis_errors_translated
 
 
 class Batches(BatchReading):
@@ -24,9 +24,9 @@ class Batches(BatchReading):
         connection: Connection,
         settings: ClientSettings,
         wakeups: Callable[[], WakeUps],
-        hub: Hub,
+        multiplexer: Multiplexer,
     ) -> None:
-        super().__init__(connection, settings, hub)
+        super().__init__(connection, settings, multiplexer)
         self._wakeups = wakeups
 
     def create(
@@ -59,7 +59,7 @@ class Batches(BatchReading):
             shard_requests=shard_requests,
         )
         id = new_id()
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             submission = Submission(id, self._redis, self._settings, options)
             submission.spool(requests)
             submission.enqueue(lambda shard: self._wakeups().batch(id, shard.number, shard.model))
@@ -70,7 +70,7 @@ class Batches(BatchReading):
 
     def cancel(self, id: str, *, who: str = "client") -> Batch:
         """Ask for a job to be canceled; what has succeeded by then is kept. Raises `NotFound`."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             self._records.cancel(id, who)
             return self.retrieve(id)
 
@@ -86,13 +86,13 @@ class Batches(BatchReading):
             if not 0 < max_cost_usd < math.inf:
                 raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")
             cap = int(max_cost_usd * 1_000_000)
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             self._records.resume(id, who, cap)
             return self.retrieve(id)
 
     def delete(self, id: str) -> None:
         """Remove an ended job and its results. Raises `NotFound` or `NotEnded`."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             if not self._records.record(id).state.ended:
                 raise NotEnded(f"{id} has not ended: cancel it first")
             self._records.discard(id)

@@ -173,7 +173,7 @@ class JobRecords:
     def _rouse(self, id: str, what: str, who: str, event: dict[str, Any] | None = None) -> State:
         keys = self._settings.keys.job(checked_id(id))
         names = [keys.meta, keys.shards, keys.claims, self._settings.keys.live_shards]
-        state, _ = script("job_rouse")(
+        state, _ = script("job_wake")(
             self._redis,
             [*names, keys.log, keys.events],
             [what, who, orjson.dumps(event) if event else ""],

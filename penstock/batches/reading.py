@@ -13,10 +13,10 @@ from penstock.batches.view import Batch, BatchPage, Span
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import Hub
+from penstock.follow.multiplexer import Multiplexer
 from penstock.follow.reader import follow
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, translated
+from penstock.store.connection import Connection, redis_errors_translated
 from penstock.store.record import checked_id
 from penstock.views import View
 
@@ -27,15 +27,17 @@ MAX_PAGE = 1_000
 class BatchReading:
     """Everything about batch jobs that changes nothing."""
 
-    def __init__(self, connection: Connection, settings: ClientSettings, hub: Hub) -> None:
+    def __init__(
+        self, connection: Connection, settings: ClientSettings, multiplexer: Multiplexer
+    ) -> None:
         self._redis = connection
-        self._hub = hub
+        self._multiplexer = multiplexer
         self._settings = settings
         self._records = JobRecords(connection, settings)
 
     def retrieve(self, id: str) -> Batch:
         """The job as it stands. Raises `NotFound`."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             return Batch.of(self._records.read(id))
 
     def list(
@@ -54,7 +56,7 @@ class BatchReading:
         for each in (after_id, before_id):
             if each is not None:
                 checked_id(each)
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             span = Span.of(self._records.ids(), limit, after_id, before_id)
             data = [Batch.of(job) for job in self._records.read_all(span.ids)]
 
@@ -74,8 +76,8 @@ class BatchReading:
         between two events; then `TimeoutError` is raised. Raises `NotFound`.
         """
         keys, cursor = self._settings.keys.job(checked_id(id)), Cursor.of(after)
-        with translated(self._settings):
-            yield from follow(self._redis, self._hub, keys, after=cursor, timeout=timeout)
+        with redis_errors_translated(self._settings):
+            yield from follow(self._redis, self._multiplexer, keys, after=cursor, timeout=timeout)
 
     def wait(
         self,
@@ -92,7 +94,7 @@ class BatchReading:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         tell = on_progress or (lambda _: None)
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             job = self._records.read(id)
             cursor = Cursor(0, job.record.n)
             tell(batch := Batch.of(job))
@@ -113,7 +115,7 @@ class BatchReading:
         """
         if batch.state.ended or batch.paused or batch.waiting_for_canary:
             return None
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             history = [Past.of(each) for each in self._records.history()]
         return remaining(batch.shards, history, now_ms())
 
@@ -154,7 +156,7 @@ class BatchReading:
         """
         checked_order(order, wait=wait)
         place = Place(after)
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             record = self._records.record(id)
             if not (record.state.ended or wait):
                 raise NotEnded(

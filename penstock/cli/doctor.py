@@ -12,7 +12,7 @@ from penstock.cli.output import say, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, connect, translated, where
+from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
 
 #: How long workers have to answer.
 INSPECT_S: Final = 2.0
@@ -55,7 +55,7 @@ def doctor() -> None:
 def _findings(settings: ClientSettings) -> Iterator[Finding]:
     connection = connect(settings)
     try:
-        with translated(settings):
+        with redis_errors_translated(settings):
             info = connection.info()
             lengths = {
                 queue: _waiting(connection, queue, settings.key_prefix) for queue in names.QUEUES
@@ -66,7 +66,7 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
         return
     finally:
         connection.close()
-    yield from redis_health(info, where(settings))
+    yield from redis_health(info, redis_address(settings))
     workers = _workers(settings)
     yield from credentials(os.environ, workers=any(workers.values()))
     for queue in names.QUEUES:
@@ -136,7 +136,7 @@ def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
 
 
 def _waiting(connection: Connection, queue: str, key_prefix: str) -> int:
-    return sum(int(connection.llen(name)) for name in names.lists_of(queue, key_prefix))
+    return sum(int(connection.llen(name)) for name in names.queue_keys(queue, key_prefix))
 
 
 def _workers(settings: ClientSettings) -> dict[str, list[str]]:

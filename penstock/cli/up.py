@@ -10,7 +10,7 @@ from penstock.cli.local import Local, signals_end_it
 from penstock.cli.output import note, say
 from penstock.cli.run import need
 from penstock.settings import ClientSettings
-from penstock.store.connection import connect, translated
+from penstock.store.connection import connect, redis_errors_translated
 
 #: Where a Redis and a Flower are looked for by default; taken if they are free.
 REDIS_PORT, FLOWER_PORT = 6379, 5555
@@ -72,7 +72,7 @@ def _given_redis() -> str | None:
         return None
     settings = ClientSettings.load()
     connection = connect(settings)
-    with translated(settings):
+    with redis_errors_translated(settings):
         connection.ping()
     connection.close()
     return settings.redis_url.get_secret_value()

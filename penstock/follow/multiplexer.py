@@ -2,9 +2,9 @@
 
 The connection is opened for the first reader and closed behind the last one. When it is cut, it
 is opened again, with growing pauses, for as long as there are readers; then all of them are told
-that they may have missed something. `AsyncHub` runs on its readers' event loop. `Hub` runs the
-same thing on a loop of its own in a background thread: readers in threads never touch the
-socket, which TLS would not survive.
+that they may have missed something. `AsyncMultiplexer` runs on its readers' event loop.
+`Multiplexer` runs the same thing on a loop of its own in a background thread: readers in threads
+never touch the socket, which TLS would not survive.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from penstock.errors import PenstockError
-from penstock.follow.subscription import Fanout, Mail, Mailbox
+from penstock.follow.subscription import Dispatcher, Received, Subscription
 from penstock.settings import ClientSettings
 from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
@@ -33,19 +33,19 @@ LONGEST_PAUSE_S: Final = 1.0
 #: ask at once; a thousand connections would take Redis longer than a few in turn.
 COMMANDS: Final = 8
 
-AWAY: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
+UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
 class ClientClosed(PenstockError):
     """The client was closed while a stream was being read."""
 
 
-class _Wire:
+class _Connection:
     """The connection itself. Everything runs on one event loop, the loop it is started on."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._fanout = Fanout()
+        self._dispatcher = Dispatcher()
         self._wake = asyncio.Event()
         self._heard = False  # something has come since the last look
         self._connected = False
@@ -62,20 +62,20 @@ class _Wire:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def join(self, box: Mailbox) -> None:
+    def join(self, box: Subscription) -> None:
         """Deliver to a mailbox."""
-        self._fanout.join(box)
+        self._dispatcher.join(box)
         self._wake.set()
 
-    def leave(self, box: Mailbox) -> bool:
+    def leave(self, box: Subscription) -> bool:
         """Deliver no more to a mailbox; returns whether it was the last one."""
-        last = self._fanout.leave(box)
+        last = self._dispatcher.leave(box)
         self._wake.set()
         return last
 
     def fail(self, error: Exception) -> None:
         """Have all readers raise ``error``."""
-        for box in self._fanout.boxes:
+        for box in self._dispatcher.boxes:
             box.fail(error)
 
     async def _run(self) -> None:
@@ -85,7 +85,7 @@ class _Wire:
             while True:
                 try:
                     await self._session(client.connection_pool)
-                except* AWAY as group:
+                except* UNAVAILABLE as group:
                     logger.info("pub/sub connection lost: %s", group.exceptions[0])
                 except* ResponseError as group:
                     self._refused(group)
@@ -100,7 +100,7 @@ class _Wire:
         error = group.exceptions[0]
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        self._fanout.refuse(error)
+        self._dispatcher.refuse(error)
 
     async def _session(self, pool: Any) -> None:
         """Work with one connection until it fails."""
@@ -109,7 +109,7 @@ class _Wire:
             connection = await pool.get_connection()
         try:
             self._connected = True
-            self._fanout.cut()
+            self._dispatcher.cut()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(connection))
                 group.create_task(self._watch(connection))
@@ -122,7 +122,7 @@ class _Wire:
         """Subscribe and unsubscribe as readers come and go."""
         while True:
             self._wake.clear()
-            added, dropped = self._fanout.changes()
+            added, dropped = self._dispatcher.changes()
             if added:
                 await connection.send_command("SUBSCRIBE", *added)
             if dropped:
@@ -141,34 +141,34 @@ class _Wire:
                     raise redis.TimeoutError("no answer to PING")
 
     async def _receive(self, connection: Any) -> None:
-        fanout = self._fanout
+        dispatcher = self._dispatcher
         while True:
             reply = await connection.read_response(
                 timeout=math.inf, disconnect_on_error=False, push_request=True
             )
             self._heard = True
             if reply[0] == b"message":
-                fanout.deliver(reply[1], reply[2])
+                dispatcher.deliver(reply[1], reply[2])
             elif reply[0] == b"subscribe":
-                fanout.stands(reply[1])
+                dispatcher.stands(reply[1])
 
 
-class TaskMailbox(Mailbox):
+class TaskSubscription(Subscription):
     """A mailbox of a reader on the hub's own event loop."""
 
     def __init__(self, channel: str) -> None:
         super().__init__(channel)
         self._waiter: asyncio.Future[None] | None = None
 
-    async def wait(self, seconds: float) -> Mail:
+    async def wait(self, seconds: float) -> Received:
         """Empty the box, when there is something in it or after so many seconds."""
-        mail = self.take()
-        if mail.events or mail.missed:
-            return mail
+        received = self.take()
+        if received.events or received.missed:
+            return received
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         # A timer and a bare future: asyncio.timeout would cost a reader more than its event.
-        timer = loop.call_later(seconds, self._ring)
+        timer = loop.call_later(seconds, self._notify)
         try:
             await self._waiter
         finally:
@@ -176,88 +176,88 @@ class TaskMailbox(Mailbox):
             self._waiter = None
         return self.take()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
-class AsyncHub:
+class AsyncMultiplexer:
     """The hub of readers on one event loop. ``turn`` bounds the commands under way."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._wire: _Wire | None = None
+        self._connection: _Connection | None = None
         self._closed = False
         self.turn = asyncio.Semaphore(COMMANDS)
 
-    def join(self, channel: str) -> TaskMailbox:
+    def join(self, channel: str) -> TaskSubscription:
         """A mailbox for ``channel``: marked as soon as the subscription stands."""
         if self._closed:
             raise ClientClosed
-        if self._wire is None:
-            self._wire = _Wire(self._settings)
-            self._wire.start()
-        box = TaskMailbox(channel)
-        self._wire.join(box)
+        if self._connection is None:
+            self._connection = _Connection(self._settings)
+            self._connection.start()
+        box = TaskSubscription(channel)
+        self._connection.join(box)
         return box
 
-    async def leave(self, box: TaskMailbox) -> None:
+    async def leave(self, box: TaskSubscription) -> None:
         """Give the mailbox back; behind the last one the connection is closed."""
-        wire = self._wire
-        if wire is not None and wire.leave(box):
-            self._wire = None
-            await wire.stop()
+        connection = self._connection
+        if connection is not None and connection.leave(box):
+            self._connection = None
+            await connection.stop()
 
     async def close(self) -> None:
         """End all reading: readers raise `ClientClosed`."""
         self._closed = True
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.fail(ClientClosed())
-            await wire.stop()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.fail(ClientClosed())
+            await connection.stop()
 
 
-class ThreadMailbox(Mailbox):
+class ThreadSubscription(Subscription):
     """A mailbox of a reader in a thread."""
 
     def __init__(self, channel: str) -> None:
         super().__init__(channel)
-        self._bell = threading.Event()
+        self._notified = threading.Event()
 
-    def wait(self, seconds: float) -> Mail:
+    def wait(self, seconds: float) -> Received:
         """Empty the box, when there is something in it or after so many seconds."""
-        self._bell.wait(seconds)
-        self._bell.clear()  # before the box is emptied: what comes later rings again
+        self._notified.wait(seconds)
+        self._notified.clear()  # before the box is emptied: what comes later rings again
         return self.take()
 
-    def _ring(self) -> None:
-        self._bell.set()
+    def _notify(self) -> None:
+        self._notified.set()
 
 
-class _WireThread:
+class _ConnectionThread:
     """A wire on an event loop of its own, in a thread."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._loop: asyncio.AbstractEventLoop
         self._begun = threading.Event()
         self._over = asyncio.Event()
-        self._wire = _Wire(settings)
-        self._boxes: set[ThreadMailbox] = set()
+        self._connection = _Connection(settings)
+        self._boxes: set[ThreadSubscription] = set()
         # A daemon: a reader that was forgotten must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="penstock-hub", daemon=True)
         self._thread.start()
         self._begun.wait()
 
-    def join(self, box: ThreadMailbox) -> None:
+    def join(self, box: ThreadSubscription) -> None:
         """Deliver to a mailbox."""
         self._boxes.add(box)
-        self._loop.call_soon_threadsafe(self._wire.join, box)
+        self._loop.call_soon_threadsafe(self._connection.join, box)
 
-    def leave(self, box: ThreadMailbox) -> bool:
+    def leave(self, box: ThreadSubscription) -> bool:
         """Returns whether it was the last one; then nothing but `stop` may follow."""
         self._boxes.discard(box)
         if self._boxes:
-            self._loop.call_soon_threadsafe(self._wire.leave, box)
+            self._loop.call_soon_threadsafe(self._connection.leave, box)
         return not self._boxes
 
     def stop(self, error: Exception | None = None) -> None:
@@ -278,12 +278,12 @@ class _WireThread:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._begun.set()
-        self._wire.start()
+        self._connection.start()
         await self._over.wait()
-        await self._wire.stop()
+        await self._connection.stop()
 
 
-class Hub:
+class Multiplexer:
     """The hub of readers in threads. ``turn`` bounds the commands under way.
 
     A forked child that reads begins with a hub of its own: it has neither the thread nor, in
@@ -299,32 +299,32 @@ class Hub:
         self._pid = os.getpid()
         # Reentrant: a forgotten reader may be collected, and leave, in the middle of any call.
         self._lock = threading.RLock()
-        self._wire: _WireThread | None = None
+        self._connection: _ConnectionThread | None = None
         self.turn = threading.BoundedSemaphore(COMMANDS)
 
-    def join(self, channel: str) -> ThreadMailbox:
+    def join(self, channel: str) -> ThreadSubscription:
         """A mailbox for ``channel``: marked as soon as the subscription stands."""
         if os.getpid() != self._pid:
             self._begin()
-        box = ThreadMailbox(channel)
+        box = ThreadSubscription(channel)
         with self._lock:
             if self._closed:
                 raise ClientClosed
-            if self._wire is None:
-                self._wire = _WireThread(self._settings)
-            self._wire.join(box)
+            if self._connection is None:
+                self._connection = _ConnectionThread(self._settings)
+            self._connection.join(box)
         return box
 
-    def leave(self, box: ThreadMailbox) -> None:
+    def leave(self, box: ThreadSubscription) -> None:
         """Give the mailbox back; behind the last one the connection is closed."""
         if os.getpid() != self._pid:
             return
         with self._lock:
-            wire = self._wire
-            if wire is None or not wire.leave(box):
+            connection = self._connection
+            if connection is None or not connection.leave(box):
                 return
-            self._wire = None
-        wire.stop()
+            self._connection = None
+        connection.stop()
 
     def close(self) -> None:
         """End all reading: readers raise `ClientClosed`."""
@@ -332,6 +332,6 @@ class Hub:
             self._begin()
         with self._lock:
             self._closed = True
-            wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.stop(ClientClosed())
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.stop(ClientClosed())

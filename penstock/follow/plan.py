@@ -18,7 +18,7 @@ import redis
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.follow.subscription import Mail
+from penstock.follow.subscription import Received
 from penstock.states import ENDED, State
 
 #: After so many seconds without a message the reader asks the record whether it missed one. A
@@ -32,7 +32,7 @@ LOOK_AGAIN_S: Final = 1.0
 PAGE: Final = 1_000
 
 #: What the driver raises when Redis is away: worth another try.
-AWAY: Final = (redis.ConnectionError, redis.TimeoutError)
+UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError)
 
 
 class Verdict(Enum):
@@ -187,15 +187,15 @@ class Follower:
     def _live(self) -> Generator[Step, Any, bool]:
         """Take what is published until something may be missing; returns whether it has ended."""
         while True:
-            mail: Mail = yield Wait(max(0.0, min(SILENCE_S, self._left())))
-            if mail.missed:
+            received: Received = yield Wait(max(0.0, min(SILENCE_S, self._left())))
+            if received.missed:
                 return False  # the log has what is in the box, too
-            taken, verdict = self._sift(mail.events, self._sequence.judge)
+            taken, verdict = self._sift(received.events, self._sequence.judge)
             if (yield from self._hand_over(taken)):
                 return True
             if verdict is Verdict.HOLE:
                 yield from self._snapshot()
-            if verdict is not Verdict.DROP or not mail.events or self._left() <= 0:
+            if verdict is not Verdict.DROP or not received.events or self._left() <= 0:
                 return False
 
     def _sift(
@@ -249,7 +249,7 @@ class Follower:
         while True:
             try:
                 reading: Reading = yield step
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 self._bear(error)
                 yield Wait(LOOK_AGAIN_S)
                 continue

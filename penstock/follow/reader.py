@@ -11,8 +11,13 @@ from typing import Any
 
 from penstock import events
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import AsyncHub, Hub, TaskMailbox, ThreadMailbox
-from penstock.follow.plan import AWAY, PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
+from penstock.follow.multiplexer import (
+    AsyncMultiplexer,
+    Multiplexer,
+    TaskSubscription,
+    ThreadSubscription,
+)
+from penstock.follow.plan import PAGE, UNAVAILABLE, Follower, Look, Read, Reading, Step, Steps, Wait
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
 from penstock.store.connection import Connection
@@ -20,7 +25,7 @@ from penstock.store.connection import Connection
 
 def follow(
     connection: Connection,
-    hub: Hub,
+    multiplexer: Multiplexer,
     keys: RecordKeys,
     *,
     after: Cursor | None = None,
@@ -39,7 +44,7 @@ def follow(
     plan = Follower(
         keys.id, after=after, timeout=timeout, wait_for=wait_for, text_first=text_first
     ).steps()
-    mailbox: ThreadMailbox | None = None
+    subscription: ThreadSubscription | None = None
     step: Step | None = next(plan)
     try:
         while step is not None:
@@ -48,20 +53,20 @@ def follow(
                 yield from step
             elif isinstance(step, Wait):
                 # Not before there is something to wait for: whatever has ended needs no channel.
-                mailbox = mailbox or hub.join(keys.events)
-                answer = mailbox.wait(step.seconds)
+                subscription = subscription or multiplexer.join(keys.events)
+                answer = subscription.wait(step.seconds)
             else:
-                with hub.turn:
+                with multiplexer.turn:
                     answer = _asked(connection, keys, step)
             step = _next_step(plan, answer)
     finally:
-        if mailbox is not None:
-            hub.leave(mailbox)
+        if subscription is not None:
+            multiplexer.leave(subscription)
 
 
 async def follow_async(
     connection: Connection,
-    hub: AsyncHub,
+    multiplexer: AsyncMultiplexer,
     keys: RecordKeys,
     *,
     after: Cursor | None = None,
@@ -73,7 +78,7 @@ async def follow_async(
     plan = Follower(
         keys.id, after=after, timeout=timeout, wait_for=wait_for, text_first=text_first
     ).steps()
-    mailbox: TaskMailbox | None = None
+    subscription: TaskSubscription | None = None
     step: Step | None = next(plan)
     try:
         while step is not None:
@@ -82,15 +87,15 @@ async def follow_async(
                 for event in step:
                     yield event
             elif isinstance(step, Wait):
-                mailbox = mailbox or hub.join(keys.events)
-                answer = await mailbox.wait(step.seconds)
+                subscription = subscription or multiplexer.join(keys.events)
+                answer = await subscription.wait(step.seconds)
             else:
-                async with hub.turn:
+                async with multiplexer.turn:
                     answer = await _asked_async(connection, keys, step)
             step = _next_step(plan, answer)
     finally:
-        if mailbox is not None:
-            await hub.leave(mailbox)
+        if subscription is not None:
+            await multiplexer.leave(subscription)
 
 
 def _next_step(plan: Steps, answer: Any) -> Step | None:
@@ -106,7 +111,7 @@ def _asked(connection: Connection, keys: RecordKeys, step: Read | Look) -> Readi
         with connection.pipeline(transaction=True) as pipe:
             _queue(pipe, keys, step)
             return _reading(pipe.execute())
-    except AWAY as error:
+    except UNAVAILABLE as error:
         return error
 
 
@@ -119,7 +124,7 @@ async def _asked_async(
         async with connection.pipeline(transaction=True) as pipe:
             _queue(pipe, keys, step)
             reading = _reading(await pipe.execute())
-    except AWAY as error:
+    except UNAVAILABLE as error:
         return error
     if task and task.cancelling() > canceled:
         # The driver sends inside `asyncio.wait_for`, which in Python 3.11 can lose this.

@@ -13,20 +13,20 @@ from penstock.events import Event
 
 #: Events that a mailbox holds before its reader is sent to the log. 1,000 deltas are about
 #: 25 s of a fast model; the log hands them out by the page, so there is no use in more.
-MAILBOX_LIMIT: Final = 1_000
+SUBSCRIPTION_LIMIT: Final = 1_000
 
 
-class Mail(NamedTuple):
+class Received(NamedTuple):
     """What a mailbox held."""
 
     events: list[Event]
     missed: bool  #: something may have been published that is not among them: read the log
 
 
-class Mailbox:
+class Subscription:
     """The events of one channel on their way to one reader, who may be in another thread."""
 
-    def __init__(self, channel: str, limit: int = MAILBOX_LIMIT) -> None:
+    def __init__(self, channel: str, limit: int = SUBSCRIPTION_LIMIT) -> None:
         self.channel = channel
         self._limit = limit
         self._lock = threading.Lock()
@@ -43,48 +43,48 @@ class Mailbox:
                 self._missed = True
             self._events.append(event)
         if first:  # whoever was told already takes everything at once
-            self._ring()
+            self._notify()
 
     def miss(self) -> None:
         """Mark that something may be missing."""
         with self._lock:
             self._missed = True
-        self._ring()
+        self._notify()
 
     def fail(self, error: Exception) -> None:
         """Nothing will come any more: have `take` raise ``error``."""
         with self._lock:
             self._error = error
-        self._ring()
+        self._notify()
 
-    def take(self) -> Mail:
+    def take(self) -> Received:
         """Empty the box. Raises what `fail` was given."""
         with self._lock:
             if self._error is not None:
                 raise self._error
-            mail = Mail(self._events, self._missed)
+            received = Received(self._events, self._missed)
             self._events, self._missed = [], False
-        return mail
+        return received
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         """Wake the reader; the two kinds of readers each have their own way."""
 
 
-class Fanout:
+class Dispatcher:
     """Which channels are wanted, which stand, and who reads them."""
 
     def __init__(self) -> None:
-        self._boxes: dict[bytes, set[Mailbox]] = {}
+        self._boxes: dict[bytes, set[Subscription]] = {}
         self._changed: set[bytes] = set()
         self._sent: set[bytes] = set()  # subscribed to, as far as we have sent
         self._standing: set[bytes] = set()  # subscribed to, as Redis has acknowledged
 
     @property
-    def boxes(self) -> list[Mailbox]:
+    def boxes(self) -> list[Subscription]:
         """All mailboxes."""
         return [box for boxes in self._boxes.values() for box in boxes]
 
-    def join(self, box: Mailbox) -> None:
+    def join(self, box: Subscription) -> None:
         """Deliver to ``box`` from now on. It is marked as soon as the subscription stands."""
         channel = box.channel.encode()
         self._boxes.setdefault(channel, set()).add(box)
@@ -92,7 +92,7 @@ class Fanout:
         if channel in self._standing:
             box.miss()
 
-    def leave(self, box: Mailbox) -> bool:
+    def leave(self, box: Subscription) -> bool:
         """Deliver no more to ``box``; returns whether it was the last one of all."""
         channel = box.channel.encode()
         boxes = self._boxes.get(channel, set())

@@ -28,7 +28,7 @@ def queue_of(task: str) -> str:
     return STREAMS_QUEUE if task == STREAM else BATCHES_QUEUE
 
 
-def lists_of(queue: str, key_prefix: str) -> list[str]:
+def queue_keys(queue: str, key_prefix: str) -> list[str]:
     """The Redis lists that a queue consists of, one for each step of priority, first to last.
 
     The names are kombu's (``kombu.transport.redis``: ``priority_steps``, ``sep`` and

@@ -41,7 +41,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
                 options={
                     "queue": names.BATCHES_QUEUE,
                     "ignore_result": True,
-                    **shown("batch", model, job, shard),
+                    **flower_reprs("batch", model, job, shard),
                 },
             )
             for name in steps
@@ -49,7 +49,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
     )
 
 
-def shown(kind: str, model: str, id: str, shard: int | None = None) -> dict[str, Any]:
+def flower_reprs(kind: str, model: str, id: str, shard: int | None = None) -> dict[str, Any]:
     """What Flower and the logs show of a message's arguments. Never a prompt."""
     facts = {"kind": kind, "model": model}
     args = f"({id!r},)" if shard is None else f"({id!r}, {shard})"
@@ -65,7 +65,7 @@ def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
         queue=names.STREAMS_QUEUE,
         priority=priority,
         ignore_result=True,
-        **shown("stream", model, id),
+        **flower_reprs("stream", model, id),
     )
 
 

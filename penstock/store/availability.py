@@ -15,7 +15,7 @@ T = TypeVar("T")
 RETRY_S: Final = 0.2
 
 #: Nothing was done, or what was done may be done again. A full Redis is away for writers.
-AWAY: Final = (
+UNAVAILABLE: Final = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
     redis.exceptions.OutOfMemoryError,
@@ -24,11 +24,11 @@ AWAY: Final = (
 )
 
 
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+async def retry_until_available(ask: Callable[[], Awaitable[T]]) -> T:
     """The answer of ``ask``, which has to be harmless when it is done twice."""
     while True:
         try:
             return await ask()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             logger.warning("Redis is away, asking again: %s", error)
             await asyncio.sleep(RETRY_S)

@@ -82,7 +82,7 @@ def connect_listener(settings: ClientSettings) -> Connection:
     )
 
 
-def where(settings: ClientSettings) -> str:
+def redis_address(settings: ClientSettings) -> str:
     """The address in a Redis URL, without user and password, for messages."""
     url = settings.redis_url.get_secret_value()
     parts = urlsplit(url)  # without its query, which may have a password as well
@@ -90,25 +90,27 @@ def where(settings: ClientSettings) -> str:
 
 
 @contextmanager
-def translated(settings: ClientSettings) -> Iterator[None]:
+def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
     """Turn the driver's connection errors into `RedisUnavailable` with a hint what to do."""
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
         raise RedisUnavailable(
-            f"Redis at {where(settings)} refused the user or password "
+            f"Redis at {redis_address(settings)} refused the user or password "
             f"in PENSTOCK_REDIS_URL: {error}"
         ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise RedisUnavailable(
-            f"Redis at {where(settings)} cannot be reached ({error}). "
+            f"Redis at {redis_address(settings)} cannot be reached ({error}). "
             "Is it running, and is PENSTOCK_REDIS_URL right?"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
-            f"Redis at {where(settings)} is full (maxmemory): nothing can be enqueued."
+            f"Redis at {redis_address(settings)} is full (maxmemory): nothing can be enqueued."
         ) from error
     except redis.exceptions.NoPermissionError as error:
-        raise RedisUnavailable(f"Redis at {where(settings)} forbids this user: {error}") from error
+        raise RedisUnavailable(
+            f"Redis at {redis_address(settings)} forbids this user: {error}"
+        ) from error
     except redis.exceptions.RedisError as error:
-        raise RedisUnavailable(f"Redis at {where(settings)} refuses: {error}") from error
+        raise RedisUnavailable(f"Redis at {redis_address(settings)} refuses: {error}") from error

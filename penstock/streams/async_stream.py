@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import AsyncHub
+from penstock.follow.multiplexer import AsyncMultiplexer
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.settings import ClientSettings
 from penstock.states import State
-from penstock.store.connection import Connection, connect_async, translated
+from penstock.store.connection import Connection, connect_async, redis_errors_translated
 from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.stream import StreamRequest
@@ -29,7 +29,7 @@ class AsyncReader:
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._redis: Connection = connect_async(settings)
-        self._hub = AsyncHub(settings)
+        self._multiplexer = AsyncMultiplexer(settings)
 
     async def follow(
         self,
@@ -41,10 +41,10 @@ class AsyncReader:
         text_first: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """`penstock.follow.reader.follow_async` with the errors that users know."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             source = follow_async(
                 self._redis,
-                self._hub,
+                self._multiplexer,
                 keys,
                 after=after,
                 timeout=timeout,
@@ -57,7 +57,7 @@ class AsyncReader:
 
     async def close(self) -> None:
         """End all reading."""
-        await self._hub.close()
+        await self._multiplexer.close()
         await self._redis.aclose()
 
 

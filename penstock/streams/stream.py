@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import Hub
+from penstock.follow.multiplexer import Multiplexer
 from penstock.follow.reader import follow
 from penstock.settings import ClientSettings
 from penstock.states import State
-from penstock.store.connection import Connection, translated
+from penstock.store.connection import Connection, redis_errors_translated
 from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.records import RequestRecords
@@ -29,12 +29,12 @@ class StreamRequest:
         id: str,
         connection: Connection,
         settings: ClientSettings,
-        hub: Hub,
+        multiplexer: Multiplexer,
     ) -> None:
         self.id = id
         self._redis = connection
         self._settings = settings
-        self._hub = hub
+        self._multiplexer = multiplexer
         self._records = RequestRecords(connection, settings)
 
     def __repr__(self) -> str:
@@ -42,7 +42,7 @@ class StreamRequest:
 
     def record(self) -> Record:
         """Its record: state, counters, times, usage, error. Raises `NotFound`."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             return self._records.read(self.id)
 
     @property
@@ -52,7 +52,7 @@ class StreamRequest:
 
     def text(self) -> str:
         """The visible answer so far, by one look; complete once the state says so."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             return self._records.snapshot(self.id)[1]
 
     def events(
@@ -78,10 +78,10 @@ class StreamRequest:
         *,
         text_first: bool = False,
     ) -> Generator[Event, None, None]:
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             yield from follow(
                 self._redis,
-                self._hub,
+                self._multiplexer,
                 self._settings.keys.request(self.id),
                 after=after,
                 timeout=timeout,
@@ -104,7 +104,7 @@ class StreamRequest:
 
     def cancel(self, who: str = "client") -> State:
         """Ask for it to be canceled; returns the state it had. What was received is kept."""
-        with translated(self._settings):
+        with redis_errors_translated(self._settings):
             return self._records.cancel(self.id, who)
 
     def result(self, *, timeout: float | None = None) -> "Message":

@@ -11,7 +11,7 @@ from anthropic.types.messages import MessageBatch
 
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.batches import BATCHES
-from tasks.api.client import StrangeAnswer
+from tasks.api.client import UnexpectedResponse
 from tasks.batches.claim import ClaimedShard
 
 
@@ -23,7 +23,7 @@ def job_headers(work: ClaimedShard) -> dict[str, str]:
 
 
 def retrieve_batch(api: anthropic.Anthropic, work: ClaimedShard) -> MessageBatch:
-    """The shard's batch as the API shows it. Raises `StrangeAnswer`, as `cancel_batch` does."""
+    """The shard's batch as the API shows it. Raises `UnexpectedResponse`, like `cancel_batch`."""
     return _batch(
         api.messages.batches.retrieve(
             work.shard.batch_id, extra_headers=job_headers(work), timeout=_patience(work)
@@ -74,7 +74,7 @@ def _batch(answer: Any) -> MessageBatch:
     if not isinstance(answer, MessageBatch) or not isinstance(
         getattr(answer, "processing_status", None), str
     ):
-        raise StrangeAnswer("the answer is no batch")
+        raise UnexpectedResponse("the answer is no batch")
     return answer
 
 

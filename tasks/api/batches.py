@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 import orjson
 
-from tasks.api.client import StrangeAnswer
+from tasks.api.client import UnexpectedResponse
 from tasks.batches.create.body import Upload
 
 BATCHES: Final = "/v1/messages/batches"
@@ -55,21 +55,21 @@ class BatchesApi:
         self._headers = merged(headers, betas)
 
     def newest(self) -> Listing:
-        """The newest few batches. Raises `anthropic.APIError`, `StrangeAnswer`."""
+        """The newest few batches. Raises `anthropic.APIError`, `UnexpectedResponse`."""
         response = self._get({"limit": _NEWEST})
         return Listing(self._account(response), tuple(_listed(each) for each in _data(response)))
 
     def since(self, time_ms: int) -> Listing:
-        """At least all batches made since. Raises `anthropic.APIError`, `StrangeAnswer`."""
+        """At least all batches made since. Raises `anthropic.APIError`, `UnexpectedResponse`."""
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
             except anthropic.NotFoundError:
                 continue  # the last of a page was deleted before the next was asked for
-        raise StrangeAnswer("the list of batches changes too fast to be read")
+        raise UnexpectedResponse("the list of batches changes too fast to be read")
 
     def create(self, upload: Upload, size: int) -> ListedBatch:
-        """Make a batch. Raises `anthropic.APIError`, `StrangeAnswer`, what ``upload`` raises."""
+        """Make a batch. Raises `anthropic.APIError`, `UnexpectedResponse`, what `upload` raises."""
         headers = {"content-type": "application/json", "content-length": str(size)}
         response = self._api.post(
             BATCHES,
@@ -98,7 +98,7 @@ class BatchesApi:
         )
         message = _json(response)
         if message.get("type") != "message":
-            raise StrangeAnswer("the answer to a live call is no message")
+            raise UnexpectedResponse("the answer to a live call is no message")
         return response.content if b"\n" not in response.content else orjson.dumps(message)
 
     def _since(self, time_ms: int) -> Listing:
@@ -112,7 +112,7 @@ class BatchesApi:
             if not more or not page or page[-1].created_ms < time_ms:
                 return Listing(self._account(response), tuple(found))
             if params.get("after_id") == page[-1].id:
-                raise StrangeAnswer("the list of batches has no end")
+                raise UnexpectedResponse("the list of batches has no end")
             params["after_id"] = page[-1].id
 
     def _get(self, params: Mapping[str, Any]) -> httpx2.Response:
@@ -145,7 +145,7 @@ def merged(headers: Mapping[str, str], betas: tuple[str, ...]) -> dict[str, str]
 def _data(response: httpx2.Response) -> Iterator[Any]:
     data = _json(response).get("data")
     if not isinstance(data, list):
-        raise StrangeAnswer("the list of batches is none")
+        raise UnexpectedResponse("the list of batches is none")
     yield from data
 
 
@@ -155,7 +155,7 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise StrangeAnswer("the answer is no JSON object")
+        raise UnexpectedResponse("the answer is no JSON object")
     return value
 
 
@@ -168,4 +168,4 @@ def _listed(batch: Any) -> ListedBatch:
             status=str(batch["processing_status"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StrangeAnswer("the answer is no batch") from error
+        raise UnexpectedResponse("the answer is no batch") from error

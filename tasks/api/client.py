@@ -12,10 +12,10 @@ import anthropic
 import httpx2
 
 from config.settings import WorkerSettings
-from tasks.api.retry import may_pass, retry_after_s
+from tasks.api.retry import is_retryable, retry_after_s
 
 
-class StrangeAnswer(Exception):
+class UnexpectedResponse(Exception):
     """The answer is not what the API gives, though its status says that all is well."""
 
 
@@ -27,7 +27,7 @@ class ApiProblem:
     message: str  #: the API's words; may quote the request, so it goes into records, not logs
     status: int = 0  #: HTTP status; 0 where there was no response
     request_id: str = ""  #: the API's id of the call, for its support
-    passing: bool = False  #: whether the same call may succeed later
+    retryable: bool = False  #: whether the same call may succeed later
     retry_after: float | None = None  #: seconds the API asks to wait
     sent: bool = True  #: whether the API may have received the call
 
@@ -56,7 +56,9 @@ def problem_of(error: Exception) -> ApiProblem:
             message=error.api_message or f"HTTP {error.status_code}",
             status=error.status_code,
             request_id=error.request_id or "",
-            passing=may_pass(error.status_code, error.error_code, headers.get("x-should-retry")),
+            retryable=is_retryable(
+                error.status_code, error.error_code, headers.get("x-should-retry")
+            ),
             retry_after=retry_after_s(headers),
         )
     if isinstance(error, anthropic.APIConnectionError):
@@ -65,21 +67,21 @@ def problem_of(error: Exception) -> ApiProblem:
         return ApiProblem(
             type="connection_error",
             message=f"the API cannot be reached: {type(cause).__name__}: {cause}",
-            passing=True,
+            retryable=True,
             sent=not isinstance(cause, unsent),
         )
-    if isinstance(error, StrangeAnswer):
-        return ApiProblem(type="strange_answer", message=str(error), passing=True)
+    if isinstance(error, UnexpectedResponse):
+        return ApiProblem(type="unexpected_response", message=str(error), retryable=True)
     if isinstance(error, anthropic.AnthropicError):  # no answer: the SDK has nothing to call with
         words = f"no credentials for the API: {type(error).__name__}: {error}"
         return ApiProblem(type="authentication_error", message=words)
-    passing = isinstance(error, httpx2.HTTPError)  # while an answer was read
+    retryable = isinstance(error, httpx2.HTTPError)  # while an answer was read
     return ApiProblem(
-        type="connection_error", message=f"{type(error).__name__}: {error}", passing=passing
+        type="connection_error", message=f"{type(error).__name__}: {error}", retryable=retryable
     )
 
 
-def without_credentials(api: anthropic.Anthropic) -> bool:
+def lacks_credentials(api: anthropic.Anthropic) -> bool:
     """Whether no call can be made, for want of a key. The SDK raises a plain `TypeError` then."""
     return api.api_key is None and api.auth_token is None and api.credentials is None
 

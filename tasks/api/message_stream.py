@@ -20,7 +20,7 @@ TRANSIENT: Final = frozenset(
 )
 
 
-class StreamBroken(Exception):
+class StreamInterrupted(Exception):
     """The answer stopped before its end. ``error`` has the API's ``type`` and ``message``."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -45,7 +45,7 @@ class OpenStream:
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises `StreamBroken` where the connection breaks."""
+        """The body as it arrives. Raises `StreamInterrupted` where the connection breaks."""
         # Not through the layers that decode: a sixth of what a chunk costs, and nothing is encoded.
         encoded = "content-encoding" in self.headers
         plain = self._response.http_response.aiter_raw
@@ -58,7 +58,7 @@ class OpenStream:
                 yield unread
             silent = isinstance(error, httpx2.ReadTimeout)
             what = "fell silent" if silent else f"broke off: {type(error).__name__}"
-            raise StreamBroken("connection_error", f"the stream {what}") from error
+            raise StreamInterrupted("connection_error", f"the stream {what}") from error
 
     def _unread(self) -> bytes:
         """What arrived before the connection broke and was not read by then. aiohttp raises the

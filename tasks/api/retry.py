@@ -23,7 +23,7 @@ FIRST_WAIT_S: Final = 1.0
 LONGEST_RETRY_AFTER_S: Final = 900.0
 
 
-def may_pass(status: int, error_code: str | None, should_retry: str | None) -> bool:
+def is_retryable(status: int, error_code: str | None, should_retry: str | None) -> bool:
     """Whether the same call may succeed later. ``should_retry`` is the API's own word on it
     (header ``x-should-retry``), where it gave one."""
     if error_code in SPEND_LIMITS:
@@ -37,7 +37,7 @@ def may_pass(status: int, error_code: str | None, should_retry: str | None) -> b
 def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
     """Seconds before the call is made again.
 
-    ``refusals`` counts this one, ``jitter`` is random in [0, 1): without it all the requests
+    ``api_retries`` counts this one, ``jitter`` is random in [0, 1): without it all the requests
     that one limit refused together would come back together.
     """
     if retry_after:  # zero is no answer: twenty tries would be over in a moment

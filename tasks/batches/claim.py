@@ -101,7 +101,7 @@ class ClaimedShard:
             [*names, settings.keys.live_shards, settings.keys.run],
             [shard, worker, settings.lease_ms, EARLY_MS],
         )
-        if reply[0] == b"settling":
+        if reply[0] == b"restarted":
             raise Settling(int(reply[1]) / 1000)
         if reply[0] != b"claimed":
             raise NotClaimed(reply[0].decode())

@@ -16,7 +16,7 @@ from config.settings import WorkerSettings
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
 from penstock.queue import names
-from tasks.api.client import ApiProblem, StrangeAnswer, problem_of, without_credentials
+from tasks.api.client import ApiProblem, UnexpectedResponse, lacks_credentials, problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.collect.step import CollectStep
@@ -52,14 +52,14 @@ class BatchSteps:
             if step.park:
                 self._warn(work)
             return step
-        except (anthropic.AnthropicError, httpx2.HTTPError, StrangeAnswer) as error:
+        except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
             return self._refused(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert("spool_unavailable", str(error))
             raise  # it is tried again in a while
         except TypeError:
-            if not without_credentials(self._api):
+            if not lacks_credentials(self._api):
                 raise
             return self._refused(work, _NO_KEY)
 
@@ -68,7 +68,7 @@ class BatchSteps:
         shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)
         self._warn(work)
-        if not problem.passing and not work.cancel:  # nobody resumes a job that is canceled
+        if not problem.retryable and not work.cancel:  # nobody resumes a job that is canceled
             return Step(pause=problem.as_error(), park=True, reason=str(problem))
         wait = wait_s(
             shard.failures,

@@ -18,7 +18,7 @@ from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
 from tasks.batches.step_result import Step
 from tasks.batches.steps import BatchSteps
-from tasks.retry import later
+from tasks.retry import retry_later
 from workers.app import app, settings
 from workers.identity import process_name
 
@@ -44,7 +44,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
                     pause=step.pause,
                 )
     except Settling as error:
-        raise later(task, reason=str(error), countdown_s=error.wait_s) from None
+        raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
         return _last(
@@ -57,7 +57,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         return _last(task, {"state": state, "reason": step.reason})
     if step.countdown_s is None and not step.park:
         return step.summary
-    raise later(task, reason=step.reason, countdown_s=wait_s)
+    raise retry_later(task, reason=step.reason, countdown_s=wait_s)
 
 
 def _last(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:

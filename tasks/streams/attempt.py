@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from tasks.api.message_stream import StreamBroken
+from tasks.api.message_stream import StreamInterrupted
 from tasks.streams.continuation import Mode, Plan
 from tasks.streams.partial_message import Answer
 from tasks.streams.usage import Usage
@@ -35,23 +35,27 @@ class Attempt:
         self.noted = False  #: what the attempt costs was reported; set anew by whoever reads it
 
     def take(self, raw: bytes) -> list[Fitted]:
-        """What readers get of one event, as JSON and parsed. Raises `StreamBroken`."""
+        """What readers get of one event, as JSON and parsed. Raises `StreamInterrupted`."""
         try:
             data = orjson.loads(raw)
             kind = data["type"]
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise StreamBroken("api_error", "an event is not valid JSON") from error
+            raise StreamInterrupted("api_error", "an event is not valid JSON") from error
         if kind == "ping":
             return []
         if kind == "error":
             told = data.get("error")
             if not isinstance(told, dict):  # a gateway's
                 told = {"message": str(told)}
-            raise StreamBroken(told.get("type", "api_error"), told.get("message", "no message"))
+            raise StreamInterrupted(
+                told.get("type", "api_error"), told.get("message", "no message")
+            )
         try:
             return self._taken(raw, kind, data)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise StreamBroken("api_error", f"a {kind} event has an unexpected form") from error
+            raise StreamInterrupted(
+                "api_error", f"a {kind} event has an unexpected form"
+            ) from error
 
     def _taken(self, raw: bytes, kind: str, data: dict[str, Any]) -> list[Fitted]:
         if kind == "message_start":

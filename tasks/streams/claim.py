@@ -53,7 +53,7 @@ class Work:
     on_interrupt: OnInterrupt
     deadline_ms: int | None  #: not worth starting after this
     started_ms: int  #: of its first claim
-    deaths: int  #: workers lost over it
+    worker_losses: int  #: workers lost over it
     body: dict[str, Any] | None  #: None: it has expired
     headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
     attempts: int = 0  #: calls of the API made so far
@@ -72,14 +72,14 @@ class Work:
         keys = settings.keys.request(id)
         names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
         claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
-        if claim[0] == b"settling":
+        if claim[0] == b"restarted":
             reason = (
                 "Redis was restarted, and running requests are for their workers to claim again"
             )
             raise Postponed(reason, claim[1] / 1000)
         if claim[0] != b"claimed":
             raise Refused(_WHY_NOT[claim[0]])
-        _, epoch, n, cancel, deaths = claim
+        _, epoch, n, cancel, worker_losses = claim
         async with connection.pipeline(transaction=False) as pipe:
             pipe.hmget(keys.meta, *_FIELDS)
             pipe.get(keys.request)
@@ -106,7 +106,7 @@ class Work:
             on_interrupt=OnInterrupt(record["on_interrupt"] or OnInterrupt.CONTINUE),
             deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
             started_ms=int(record["started_ms"]),
-            deaths=deaths,
+            worker_losses=worker_losses,
             body=None if body is None else orjson.loads(body),
             headers=orjson.loads(record["headers"] or "{}"),
             attempts=int(record["attempts"] or 0),

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from penstock.keys import Keys
-from penstock.store.availability import AWAY, patiently
+from penstock.store.availability import UNAVAILABLE, retry_until_available
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
 
@@ -38,7 +38,9 @@ class Gate:
         """Seconds to wait before the call may be made; 0 to make it now."""
         names = self._names(model)
         args = [id, FIRST_CALLS, LOST_AFTER_MS]
-        answer = await patiently(lambda: script("gate_admit").run(self._redis, names, args))
+        answer = await retry_until_available(
+            lambda: script("rate_limit_acquire").run(self._redis, names, args)
+        )
         return int(answer) / 1000
 
     async def report(
@@ -57,16 +59,16 @@ class Gate:
         after = "" if retry_after_s is None else int(retry_after_s * 1000)
         args = [id, "1" if refused else "", after, *limit_of(headers, time.time())]
         try:
-            await script("gate_report").run(self._redis, self._names(model), args)
-        except AWAY as error:
+            await script("rate_limit_report").run(self._redis, self._names(model), args)
+        except UNAVAILABLE as error:
             logger.warning("the rate gate was not told of an answer: %s", error)
 
     def call_off(self, model: str, id: str) -> None:
         """A call was given up before its answer; it stands in nobody's way any more."""
 
         async def forget() -> None:
-            with suppress(*AWAY):
-                await self._redis.zrem(self._keys.gate_calls(model), id)
+            with suppress(*UNAVAILABLE):
+                await self._redis.zrem(self._keys.rate_limit_calls(model), id)
 
         task = asyncio.ensure_future(forget())
         self._forgetting.add(task)
@@ -74,7 +76,7 @@ class Gate:
 
     def _names(self, model: str) -> list[str]:
         keys = self._keys
-        return [keys.gate(model), keys.gate_calls(model), keys.gate_slots(model)]
+        return [keys.rate_limit(model), keys.rate_limit_calls(model), keys.rate_limit_turns(model)]
 
 
 def limit_of(headers: Mapping[str, str], now: float) -> list[Any]:

@@ -22,11 +22,11 @@ from penstock import events
 from penstock.capabilities import takes_prefill
 from penstock.clock import now_ms
 from penstock.states import State
-from penstock.store.availability import patiently
+from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
 from tasks.api.client import ApiProblem, problem_of
-from tasks.api.message_stream import StreamBroken, open_stream
+from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
 from tasks.streams.attempt import Attempt, ending
@@ -159,7 +159,7 @@ class Relay:
         if work.answer.complete:
             return  # the worker that was lost had only not written the last event
         body = self._startable(work)
-        broken: StreamBroken | None = None
+        broken: StreamInterrupted | None = None
         while not work.answer.complete:
             reason = str(broken.error["type"]) if broken else "takeover"
             if broken is not None:
@@ -175,14 +175,14 @@ class Relay:
         if work.deadline_ms and now_ms() > work.deadline_ms and not work.attempts:
             message = "its deadline passed while it waited; no tokens were spent"
             raise _Failed({"type": "deadline_exceeded", "message": message})
-        if work.deaths >= self._settings.max_worker_losses:
-            message = f"{work.deaths} workers were lost while they ran this request"
+        if work.worker_losses >= self._settings.max_worker_losses:
+            message = f"{work.worker_losses} workers were lost while they ran this request"
             raise _Failed({"type": "worker_lost", "message": message})
         if work.attempts and work.on_interrupt is OnInterrupt.FAIL:
             raise _Failed({"type": "worker_lost", "message": "the worker was lost"})
         return work.body
 
-    def _mendable(self, work: Work, broken: StreamBroken) -> None:
+    def _mendable(self, work: Work, broken: StreamInterrupted) -> None:
         """Raises `_Failed` where a broken answer is not to be gone on with."""
         exhausted = (
             work.attempts >= self._settings.max_attempts
@@ -191,7 +191,9 @@ class Relay:
         if work.on_interrupt is OnInterrupt.FAIL or not broken.transient or exhausted:
             raise _Failed(broken.error)
 
-    async def _attempt(self, work: Work, body: dict[str, Any], reason: str) -> StreamBroken | None:
+    async def _attempt(
+        self, work: Work, body: dict[str, Any], reason: str
+    ) -> StreamInterrupted | None:
         """One call; returns how it broke off, None if it is complete."""
         await self._wait_for_turn(work)
         prefill = takes_prefill(work.model, self._settings.prefill)
@@ -204,7 +206,7 @@ class Relay:
                 work.api_request_ids.append(call.headers.get("request-id", ""))
                 await self._gate.report(work.model, work.id, call.headers)
                 await self._relay(work, planned, call.chunks())
-        except StreamBroken as broken:
+        except StreamInterrupted as broken:
             return broken
         except asyncio.CancelledError:
             self._gate.call_off(work.model, work.id)
@@ -229,7 +231,7 @@ class Relay:
         self._publisher.notify(outbox)
 
     async def _relay(self, work: Work, planned: Plan, chunks: Any) -> None:
-        """Hand every event to the outbox as it arrives. Raises `StreamBroken`."""
+        """Hand every event to the outbox as it arrives. Raises `StreamInterrupted`."""
         decoder, outbox, answer = SSEDecoder(), work.outbox, work.answer
         attempt = Attempt(planned, answer, work.usage)
         async for chunk in chunks:
@@ -246,7 +248,7 @@ class Relay:
             if answer.stopped:
                 break  # not at the end of the body: a proxy may keep the connection open
         if not answer.complete:
-            raise StreamBroken(
+            raise StreamInterrupted(
                 "incomplete_stream", "the connection was closed before the answer was complete"
             )
 
@@ -264,16 +266,18 @@ class Relay:
             work.model,
             work.id,
             headers,
-            refused=problem.status in (429, 529) and problem.passing,
+            refused=problem.status in (429, 529) and problem.retryable,
             retry_after_s=problem.retry_after,
         )
         if planned.mode is Mode.PREFILL and problem.status == 400 and "prefill" in problem.message:
             self._refuse_prefill.add(work.model)
             return
-        if not problem.passing:
+        if not problem.retryable:
             raise _Failed(problem.as_error())
         keys = work.outbox.keys
-        counted = await patiently(lambda: self._redis.hincrby(keys.meta, "refusals", 1))
+        counted = await retry_until_available(
+            lambda: self._redis.hincrby(keys.meta, "api_retries", 1)
+        )
         refusals = int(counted)
         if refusals >= self._settings.max_api_retries:
             raise _Failed(_counted(problem, refusals))
@@ -302,7 +306,7 @@ class Relay:
         due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.wakeup_retry_s * 1000)
         names = [keys.meta, keys.lease, self._settings.keys.live]
         args = [self._worker, work.outbox.epoch, due_ms, patience_ms]
-        await patiently(lambda: script("release").run(self._redis, names, args))
+        await retry_until_available(lambda: script("release").run(self._redis, names, args))
         return Outcome("retry", reason=reason, countdown_s=countdown_s)
 
     async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:

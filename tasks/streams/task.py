@@ -7,7 +7,7 @@ from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
 from penstock.queue import names
-from tasks.retry import later
+from tasks.retry import retry_later
 from tasks.streams.relay import Outcome
 from tasks.streams.runtime import Engine
 from workers.app import app, settings
@@ -37,7 +37,7 @@ def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
 def _report(task: "Task[Any, Any]", id: str, outcome: Outcome) -> dict[str, Any]:
     """Tell Celery, and with it Flower, how it went."""
     if outcome.state == "retry":
-        raise later(task, reason=outcome.reason, countdown_s=outcome.countdown_s)
+        raise retry_later(task, reason=outcome.reason, countdown_s=outcome.countdown_s)
     if outcome.state == "failed":
         raise StreamFailed(outcome.reason)
     if outcome.state == "skipped":

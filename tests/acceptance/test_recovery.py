@@ -9,7 +9,7 @@ import pytest
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.clock import now_ms
 from penstock.events import ATTEMPT, END, Event
-from penstock.queue.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.simulator.control import Control
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
@@ -383,7 +383,7 @@ def test_a_request_whose_wake_up_was_lost_is_woken_again(
 ) -> None:
     request = narrow.messages.enqueue(**asked("Lost. [[sim rate=0]]"))
     database = redis_of(stage, NARROW)
-    assert database.delete(*lists_of(STREAMS_QUEUE, "penstock")) == 1
+    assert database.delete(*queue_keys(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
     # The reaper would look in ten seconds; for it, they have passed.
     database.zadd("penstock:live", {request.id: 0})

@@ -112,7 +112,7 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
         assert content(events) == stage.truth(body)
         assert request.text() == text_of(content(events))
         assert [reason for _, reason in resumes(events)] == ["takeover"] * was_hit
-        assert request.record().fields.get("deaths") == ("1" if was_hit else None)
+        assert request.record().fields.get("worker_losses") == ("1" if was_hit else None)
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
@@ -140,7 +140,7 @@ def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: 
     for body, (request, follower) in zip(bodies, running, strict=True):
         assert content(follower.all()) == stage.truth(body)
         # Nobody had to find a dead lease.
-        assert not {"deaths", "woken"} & request.record().fields.keys()
+        assert not {"worker_losses", "woken"} & request.record().fields.keys()
     assert any(resumes(follower.events) for _, follower in running)
 
 
@@ -163,7 +163,7 @@ def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
 
 def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> None:
     request, follower = started(client, stage, long("Killer."))
-    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "deaths", 4)
+    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "worker_losses", 4)
     stage.worker_of(request).kill()
     end = follower.all()[-1].data
     assert (end["state"], end["error"]["type"]) == ("failed", "worker_lost")

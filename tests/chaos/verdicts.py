@@ -50,8 +50,8 @@ def judge(
                 found.counts[f"break {data['reason']}"] += 1
         found.counts["rewinds"] += data["type"] == REWIND
     found.counts["events"] += len(events)
-    found.counts["refusals"] += int(ended.meta.get("refusals", 0))
-    found.counts["workers lost over a stream"] += int(ended.meta.get("deaths", 0))
+    found.counts["api_retries"] += int(ended.meta.get("api_retries", 0))
+    found.counts["workers lost over a stream"] += int(ended.meta.get("worker_losses", 0))
     found.counts["wake-ups by the reaper"] += int(ended.meta.get("woken", 0))
     return found
 

@@ -3,14 +3,14 @@
 -- KEYS  1 meta  2 shards  3 shard lease  4 claims  5 live shards  6 run
 -- ARGV  1 shard  2 worker  3 lease in ms  4 ms by which a wake-up may come before its time
 -- Returns {'claimed', epoch, shard, cancel, paused} or {'gone'} or {'ended', state}
---         or {'leased', holder} or {'early', ms that are left} or {'settling', ms}: Redis was
+--         or {'leased', holder} or {'early', ms that are left} or {'restarted', ms}: Redis was
 --         restarted, try again after that. A message that finds its shard
 --         leased or not due is one too many: there is, or will be, another.
 --
 -- The epoch is Redis's clock in ms, or more: it is higher than that of every earlier claim, also of
 -- those that Redis forgot in a restart.
 
--- include settling.lua
+-- include restart_grace.lua
 
 local id = string.match(KEYS[1], '{(.-)}')
 local member = id .. '/' .. ARGV[1]
@@ -30,9 +30,9 @@ if holder then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local settled_in = settling(KEYS[6], now, ARGV[3])
+local settled_in = restart_grace(KEYS[6], now, ARGV[3])
 if settled_in > 0 then
-  return {'settling', settled_in}
+  return {'restarted', settled_in}
 end
 local claims = redis.call('HMGET', KEYS[4], ARGV[1], ARGV[1] .. ':due')
 local left = tonumber(claims[2] or 0) - now

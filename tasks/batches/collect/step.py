@@ -180,7 +180,7 @@ class CollectStep:
             pipe.lpush(key, orjson.dumps(entry))
             pipe.ltrim(key, 0, _HISTORY - 1)
             pipe.expire(key, _HISTORY_S)
-            pipe.hdel(self._settings.keys.slots, work.member)
+            pipe.hdel(self._settings.keys.active_batches, work.member)
             with contextlib.suppress(redis.RedisError):  # the results are safe
                 pipe.execute()
 

@@ -20,7 +20,7 @@ import orjson
 from penstock.batches.wire import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
-from tasks.api.client import ApiProblem, StrangeAnswer, problem_of
+from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
@@ -166,12 +166,12 @@ def _is_the_requests(problem: ApiProblem) -> bool:
 
 
 def _store(work: ClaimedShard, index: int, result: bytes) -> None:
-    """Store a result line, and count it. Raises `Fenced`, `StrangeAnswer`."""
+    """Store a result line, and count it. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()
     line = read_line(b'{"custom_id":"%s","result":%s}' % (wire, result))
     if line is None:
-        raise StrangeAnswer("the answer to a live call is no message")
+        raise UnexpectedResponse("the answer to a live call is no message")
     for chunk in pack([line.stored]):
         work.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts

@@ -24,7 +24,9 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
     keys = work.settings.keys
     # Before the owners: a call is noted as out until its batch has its owner.
     found = size_locks.tags_of(work.redis, keys, (batch.requests for batch in listing.batches))
-    owners = work.redis.mget(keys.bound(batch.id) for batch in listing.batches) if found else []
+    owners = (
+        work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if found else []
+    )
     for batch, owner in zip(listing.batches, owners, strict=True):
         tag = found[batch.requests]
         if owner or tag.open:

@@ -173,4 +173,4 @@ def _wait(seconds: float, reason: str) -> Step:
 def _problem(error: Exception) -> ApiProblem:
     if isinstance(error, anthropic.APIError | httpx2.HTTPError):
         return problem_of(error)
-    return ApiProblem(type="strange_answer", message=f"{type(error).__name__}: {error}")
+    return ApiProblem(type="unexpected_response", message=f"{type(error).__name__}: {error}")

@@ -32,9 +32,11 @@ class Tag:
 
 def take(work: ClaimedShard, nonce: str) -> bool:
     """Take the shard's size for its next call. False: another call of this size is out."""
-    key, stale = work.settings.keys.tag(work.shard.requests), ("", "")
+    key, stale = work.settings.keys.size_lock(work.shard.requests), ("", "")
     for _ in range(2):
-        other = script("tag_take")(work.redis, [key], [work.member, nonce, _TAG_TTL_S, *stale])
+        other = script("size_lock_acquire")(
+            work.redis, [key], [work.member, nonce, _TAG_TTL_S, *stale]
+        )
         if not other:
             return True
         field, value = (part.decode() for part in other)
@@ -54,7 +56,7 @@ def reopen(work: ClaimedShard) -> None:
 
 
 def _open(work: ClaimedShard, nonce: str) -> None:
-    key = work.settings.keys.tag(work.shard.requests)
+    key = work.settings.keys.size_lock(work.shard.requests)
     with work.redis.pipeline(transaction=True) as pipe:
         pipe.hset(key, f"open:{work.member}", nonce)
         pipe.expire(key, _TAG_TTL_S)
@@ -63,12 +65,12 @@ def _open(work: ClaimedShard, nonce: str) -> None:
 
 def give_back(work: ClaimedShard) -> None:
     """The shard has no call out."""
-    work.redis.hdel(work.settings.keys.tag(work.shard.requests), f"open:{work.member}")
+    work.redis.hdel(work.settings.keys.size_lock(work.shard.requests), f"open:{work.member}")
 
 
 def lose(work: ClaimedShard) -> None:
     """The shard's call is given up; its batch may still appear."""
-    key = work.settings.keys.tag(work.shard.requests)
+    key = work.settings.keys.size_lock(work.shard.requests)
     with work.redis.pipeline(transaction=True) as pipe:
         pipe.hdel(key, f"open:{work.member}")
         until_ms = now_ms() + _TAG_TTL_S * 1000
@@ -82,7 +84,7 @@ def tags_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[in
     wanted = sorted(set(sizes))
     with connection.pipeline(transaction=False) as pipe:
         for size in wanted:
-            pipe.hgetall(keys.tag(size))
+            pipe.hgetall(keys.size_lock(size))
         found = pipe.execute()
     return {size: _tag(fields) for size, fields in zip(wanted, found, strict=True)}
 
@@ -93,13 +95,13 @@ def bind(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     if not confirmed and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
         return False
     # What is overwritten here is a guess, or an owner that no longer claims it.
-    work.redis.set(work.settings.keys.bound(batch.id), work.member, ex=_BOUND_TTL_S)
+    work.redis.set(work.settings.keys.batch_owner(batch.id), work.member, ex=_BOUND_TTL_S)
     return True
 
 
 def let_go(work: ClaimedShard, batch_id: str) -> None:
     """The batch turned out not to be the shard's."""
-    key = work.settings.keys.bound(batch_id)
+    key = work.settings.keys.batch_owner(batch_id)
     if work.redis.get(key) == work.member.encode():
         work.redis.delete(key)
 
@@ -120,7 +122,7 @@ def owners_of(work: ClaimedShard, batches: Sequence[ListedBatch]) -> dict[str, O
 
 def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
     """Whose a batch is."""
-    member = (work.redis.get(work.settings.keys.bound(batch_id)) or b"").decode()
+    member = (work.redis.get(work.settings.keys.batch_owner(batch_id)) or b"").decode()
     if not member:
         return Owner.NOBODY
     if member == work.member:

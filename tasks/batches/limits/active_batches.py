@@ -15,8 +15,10 @@ def take(work: ClaimedShard) -> bool:
     settings, shard = work.settings, work.shard
     limits = (settings.active_batches_limit, settings.queued_requests_limit)
     return bool(
-        script("slot_take")(
-            work.redis, [settings.keys.slots], [work.member, shard.requests, *limits, _LIFE_MS]
+        script("active_batch_acquire")(
+            work.redis,
+            [settings.keys.active_batches],
+            [work.member, shard.requests, *limits, _LIFE_MS],
         )
     )
 
@@ -36,4 +38,4 @@ def free(work: ClaimedShard) -> tuple[int, ...]:
 
 def give_back(work: ClaimedShard) -> None:
     """Give the shard's slot back."""
-    work.redis.hdel(work.settings.keys.slots, work.member)
+    work.redis.hdel(work.settings.keys.active_batches, work.member)

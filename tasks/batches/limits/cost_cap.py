@@ -22,7 +22,7 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
             "message": f"the job has a money cap, and what {models} costs is not known",
         }
     args = [work.shard.number, math.ceil(price * 1_000_000), work.settings.batch_ttl_s]
-    verdict = str(script("money_reserve")(work.redis, [work.keys.money], args).decode())
+    verdict = str(script("cost_reserve")(work.redis, [work.keys.money], args).decode())
     if verdict != "over":
         return verdict
     return {

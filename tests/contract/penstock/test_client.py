@@ -18,7 +18,7 @@ from penstock.errors import ConfigurationError, InvalidRequest, RedisUnavailable
 from penstock.ids import is_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
-from penstock.queue.names import lists_of
+from penstock.queue.names import queue_keys
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.states import State
@@ -54,7 +54,7 @@ def keys_of(client: Client) -> list[bytes]:
 
 
 def queued(client: Client, queue: str) -> list[dict[str, Any]]:
-    lists = lists_of(queue, client.settings.key_prefix)
+    lists = queue_keys(queue, client.settings.key_prefix)
     return [orjson.loads(raw) for name in lists for raw in client._redis.lrange(name, 0, -1)]
 
 

@@ -10,7 +10,7 @@ from celery import Celery
 from penstock.client import Client
 from penstock.errors import InvalidRequest
 from penstock.local.embedded_redis import EmbeddedRedis
-from penstock.queue.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.queue.wakeups import transport_options
 from penstock.states import State
 
@@ -33,7 +33,7 @@ def client(request: pytest.FixtureRequest, penstock_redis: EmbeddedRedis) -> Ite
 
 def lengths(client: Client) -> list[int]:
     """How many messages lie in the queue's lists, first to last."""
-    lists = lists_of(STREAMS_QUEUE, client.settings.key_prefix)
+    lists = queue_keys(STREAMS_QUEUE, client.settings.key_prefix)
     return [int(client._redis.llen(name)) for name in lists]
 
 

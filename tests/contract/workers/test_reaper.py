@@ -15,7 +15,7 @@ from penstock.ids import new_id
 from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
-from penstock.queue.names import STREAMS_QUEUE, lists_of
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store.connection import connect, connect_async
 from penstock.store.scripts import script
 from penstock.streams.records import RequestOptions, RequestRecords
@@ -56,7 +56,7 @@ class Desk:
     def queue(self, id: str, *, priority: int = 3) -> None:
         """Put its message where kombu puts it."""
         step = (0, 3, 6, 9).index(max(s for s in (0, 3, 6, 9) if s <= priority))
-        name = lists_of(STREAMS_QUEUE, self.settings.key_prefix)[step]
+        name = queue_keys(STREAMS_QUEUE, self.settings.key_prefix)[step]
         self.connection.lpush(name, orjson.dumps({"headers": {"id": id}}))
         self.connection.expire(name, 60)
 
@@ -207,7 +207,7 @@ def test_a_wake_up_that_cannot_be_sent_does_not_end_the_reaper(
 
 
 def test_a_message_that_nobody_understands_stands_in_nobodys_way(desk: Desk) -> None:
-    [_, name, *_] = lists_of(STREAMS_QUEUE, desk.settings.key_prefix)
+    [_, name, *_] = queue_keys(STREAMS_QUEUE, desk.settings.key_prefix)
     desk.connection.rpush(name, b"[]")
     desk.connection.expire(name, 60)
     id = desk.submit()

@@ -61,14 +61,21 @@ def test_no_key_of_a_record_may_live_for_ever(prefix: str) -> None:
 
 def test_keys_that_all_records_share_differ() -> None:
     keys = Keys("p")
-    shared = [keys.live, keys.live_shards, keys.jobs, keys.slots, keys.history, keys.spools]
+    shared = [
+        keys.live,
+        keys.live_shards,
+        keys.jobs,
+        keys.active_batches,
+        keys.history,
+        keys.spools,
+    ]
     shared += [
         keys.reaper,
         keys.control,
-        keys.tag(5),
-        keys.tag(50),
-        keys.bound("b"),
-        keys.gate("m"),
+        keys.size_lock(5),
+        keys.size_lock(50),
+        keys.batch_owner("b"),
+        keys.rate_limit("m"),
     ]
     assert len(set(shared)) == len(shared)
     assert all(name.startswith("p:") for name in shared)

@@ -12,7 +12,7 @@ from config.settings import WorkerSettings
 from penstock.client import Client
 from penstock.errors import ConfigurationError
 from penstock.settings import RENAMED, ClientSettings, variable_of
-from penstock.store.connection import where
+from penstock.store.connection import redis_address
 
 URL = "redis://someone:hunter2@redis.example:6380/3"
 
@@ -194,14 +194,14 @@ def test_no_secret_shows_in_a_refusal(monkeypatch: pytest.MonkeyPatch, value: st
     ],
 )
 def test_an_address_for_messages_has_no_password(url: str) -> None:
-    shown = where(ClientSettings.load(redis_url=url))
+    shown = redis_address(ClientSettings.load(redis_url=url))
     assert "hunter2" not in shown
     assert "ter2" not in shown
     assert shown.startswith(("redis://", "rediss://"))
 
 
 def test_an_address_for_messages_still_says_where() -> None:
-    assert where(ClientSettings.load(redis_url=URL)) == "redis://redis.example:6380/3"
+    assert redis_address(ClientSettings.load(redis_url=URL)) == "redis://redis.example:6380/3"
 
 
 def test_settings_travel_to_another_process() -> None:

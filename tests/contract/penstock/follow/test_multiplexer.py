@@ -17,7 +17,7 @@ from penstock.errors import RedisUnavailable
 from penstock.events import Event
 from penstock.follow import plan
 from penstock.follow.multiplexer import ClientClosed
-from penstock.follow.subscription import MAILBOX_LIMIT
+from penstock.follow.subscription import SUBSCRIPTION_LIMIT
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.testing import wait_until
@@ -118,7 +118,7 @@ def test_a_slow_reader_is_sent_to_the_log_and_loses_nothing(
     penstock_client: Client, writer: ScriptedWriter
 ) -> None:
     slow, quick = opened(writer), writer.request().events(timeout=PATIENCE_S)
-    count = MAILBOX_LIMIT + 200
+    count = SUBSCRIPTION_LIMIT + 200
     writer.text(*("x" * count))
     writer.end()
     assert numbers(list(quick)) == [*range(1, count + 4)]
@@ -161,7 +161,7 @@ def test_closing_the_client_ends_its_readers(penstock_redis: EmbeddedRedis) -> N
         thread.join()
     assert len(raised) == 1
     with pytest.raises(ClientClosed):
-        client._hub.join("any")
+        client._multiplexer.join("any")
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_readers_on_an_event_loop_share_one_connection_and_leave_nothing(
 def test_cut_and_overflow_cost_a_reader_on_an_event_loop_no_event(
     penstock_redis: EmbeddedRedis, writer: ScriptedWriter
 ) -> None:
-    count = MAILBOX_LIMIT + 200
+    count = SUBSCRIPTION_LIMIT + 200
 
     async def main() -> list[int]:
         async with AsyncClient(penstock_redis.url) as client:

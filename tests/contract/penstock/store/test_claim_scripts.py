@@ -134,16 +134,16 @@ def test_a_dead_lease_is_taken_over_with_a_higher_epoch(connection: Any, keys: R
 def test_only_claims_that_ended_without_a_word_count_as_deaths(
     connection: Any, keys: RequestKeys
 ) -> None:
-    deaths = []
+    worker_losses = []
     for epoch, gives_back in enumerate((True, False, True, False, False), start=1):
-        deaths.append(claim(connection, keys, f"w{epoch}")[4])
+        worker_losses.append(claim(connection, keys, f"w{epoch}")[4])
         if gives_back:
             release(connection, keys, epoch, f"w{epoch}")
         else:
             connection.delete(keys.lease)
-    assert deaths == [0, 0, 1, 1, 2]
+    assert worker_losses == [0, 0, 1, 1, 2]
     assert claim(connection, keys)[1:] == [6, 1, b"", 3]
-    assert connection.hget(keys.meta, "deaths") == b"3"
+    assert connection.hget(keys.meta, "worker_losses") == b"3"
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])

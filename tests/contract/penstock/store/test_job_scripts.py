@@ -66,8 +66,10 @@ def test_the_reaper_wakes_what_nobody_holds_and_is_more_patient_each_time(held: 
 
 
 def slot(held: Held, member: str, requests: int, *, batches: int = 2, most: int = 10) -> Any:
-    key = held.desk.settings.keys.slots
-    return script("slot_take")(held.redis, [key], [member, requests, batches, most, 50_000])
+    key = held.desk.settings.keys.active_batches
+    return script("active_batch_acquire")(
+        held.redis, [key], [member, requests, batches, most, 50_000]
+    )
 
 
 def test_slots_keep_the_deployment_within_both_limits(held: Held) -> None:
@@ -76,7 +78,7 @@ def test_slots_keep_the_deployment_within_both_limits(held: Held) -> None:
     assert slot(held, "b", 4) == 1
     assert slot(held, "c", 0) == 0
     assert slot(held, "a", 6) == 1  # it has its slot already
-    key = held.desk.settings.keys.slots
+    key = held.desk.settings.keys.active_batches
     held.redis.hdel(key, "a")
     assert slot(held, "c", 6) == 1
     assert 0 < held.redis.pttl(key) <= 50_000
@@ -85,20 +87,20 @@ def test_slots_keep_the_deployment_within_both_limits(held: Held) -> None:
 def test_a_shard_beyond_the_limit_gets_its_slot_alone(held: Held) -> None:
     assert slot(held, "small", 1) == 1
     assert slot(held, "large", 11) == 0
-    held.redis.delete(held.desk.settings.keys.slots)
+    held.redis.delete(held.desk.settings.keys.active_batches)
     assert slot(held, "large", 11) == 1
     assert slot(held, "small", 1) == 0
 
 
 def test_a_slot_that_nobody_gave_back_counts_no_more(held: Held) -> None:
-    key = held.desk.settings.keys.slots
+    key = held.desk.settings.keys.active_batches
     held.redis.hset(key, "dead", f"9 {clock(held.redis) - 1}")
     assert slot(held, "a", 10) == 1
     assert held.redis.hkeys(key) == [b"a"]
 
 
 def reserve(held: Held, shard: int, amount: int) -> Any:
-    return script("money_reserve")(held.redis, [held.keys.money], [shard, amount, 100])
+    return script("cost_reserve")(held.redis, [held.keys.money], [shard, amount, 100])
 
 
 def test_what_nobody_knows_the_cost_of_counts_for_all_that_was_reserved(held: Held) -> None:
@@ -123,8 +125,8 @@ def test_money_is_reserved_up_to_the_cap(held: Held) -> None:
 
 
 def tag(held: Held, member: str, nonce: str, *, drop: tuple[str, str] = ("", "")) -> Any:
-    key = held.desk.settings.keys.tag(7)
-    return script("tag_take")(held.redis, [key], [member, nonce, 100, *drop])
+    key = held.desk.settings.keys.size_lock(7)
+    return script("size_lock_acquire")(held.redis, [key], [member, nonce, 100, *drop])
 
 
 def test_a_size_has_one_open_call_at_a_time(held: Held) -> None:
@@ -133,13 +135,13 @@ def test_a_size_has_one_open_call_at_a_time(held: Held) -> None:
     assert tag(held, "j/0", "n3") == b""
     assert tag(held, "j/1", "n2", drop=("open:j/0", "n1")) == [b"open:j/0", b"n3"]
     assert tag(held, "j/1", "n2", drop=("open:j/0", "n3")) == b""
-    key = held.desk.settings.keys.tag(7)
+    key = held.desk.settings.keys.size_lock(7)
     assert held.redis.hgetall(key) == {b"open:j/1": b"n2"}
     assert 0 < held.redis.ttl(key) <= 100
 
 
 def test_a_size_of_a_lost_call_can_be_taken(held: Held) -> None:
-    key = held.desk.settings.keys.tag(7)
+    key = held.desk.settings.keys.size_lock(7)
     held.redis.hset(key, "lost:j/0", "5")
     assert tag(held, "j/1", "n") == b""
     assert held.redis.hkeys(key) == [b"lost:j/0", b"open:j/1"]

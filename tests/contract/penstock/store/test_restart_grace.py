@@ -60,7 +60,7 @@ def test_after_a_restart_nothing_is_claimed_and_nothing_is_changed(
     for keys in (old, new):
         before = whole(connection, keys)
         verdict, wait_ms = claim(connection, keys, "w2")
-        assert verdict == b"settling"
+        assert verdict == b"restarted"
         assert 0 < wait_ms <= LEASE_MS
         assert whole(connection, keys) == before
 
@@ -83,7 +83,7 @@ def test_a_holder_takes_its_claim_again_meanwhile(connection: Any, deployment: K
     claim(connection, keys)
     restart(connection, deployment)
     connection.delete(keys.lease)
-    assert claim(connection, keys, "w2")[0] == b"settling"
+    assert claim(connection, keys, "w2")[0] == b"restarted"
     assert renew(connection, keys)[0] == b"ok"
     assert write(connection, keys, 2)[0] == b"ok"
     assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
@@ -96,9 +96,9 @@ def test_what_nobody_took_again_is_claimed_after_one_lease(
     claim(connection, keys)
     restart(connection, deployment)
     connection.delete(keys.lease)
-    assert claim(connection, keys, "w2", 300)[0] == b"settling"
-    wait_until(lambda: claim(connection, keys, "w2", 300)[0] != b"settling")
-    assert connection.hmget(keys.meta, "worker", "epoch", "deaths") == [b"w2", b"2", b"1"]
+    assert claim(connection, keys, "w2", 300)[0] == b"restarted"
+    wait_until(lambda: claim(connection, keys, "w2", 300)[0] != b"restarted")
+    assert connection.hmget(keys.meta, "worker", "epoch", "worker_losses") == [b"w2", b"2", b"1"]
 
 
 def test_a_real_restart_is_noticed(deployment: Keys, tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_a_real_restart_is_noticed(deployment: Keys, tmp_path: Path) -> None:
             connection.shutdown()
         again = EmbeddedRedis(folder=tmp_path)
         with again as second, redis.Redis.from_url(second.url) as connection:
-            assert claim(connection, keys)[0] == b"settling"
+            assert claim(connection, keys)[0] == b"restarted"

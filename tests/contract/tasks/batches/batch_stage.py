@@ -160,15 +160,15 @@ class StagedJob:
             )
         )
         shared = self.stage.settings.keys
-        self._redis.set(shared.bound(batch_id), f"{self.id}/{number}", ex=100)
-        self._redis.hset(shared.slots, f"{self.id}/{number}", f"1 {now_ms() + 100_000}")
-        self._redis.expire(shared.slots, 100)
+        self._redis.set(shared.batch_owner(batch_id), f"{self.id}/{number}", ex=100)
+        self._redis.hset(shared.active_batches, f"{self.id}/{number}", f"1 {now_ms() + 100_000}")
+        self._redis.expire(shared.active_batches, 100)
 
     def cancel(self) -> None:
         """Ask for the job to be canceled."""
         keys = [self.keys.meta, self.keys.shards, self.keys.claims]
         keys += [self.stage.settings.keys.live_shards, self.keys.log, self.keys.events]
-        script("job_rouse")(self._redis, keys, ["cancel", "me", ""])
+        script("job_wake")(self._redis, keys, ["cancel", "me", ""])
 
     @contextmanager
     def claimed(self, number: int = 0, worker: str = "w") -> Iterator[ClaimedShard]:

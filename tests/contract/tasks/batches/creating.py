@@ -130,12 +130,12 @@ class Creating:
         return self.desk.meta(id, field)
 
     def owner(self, batch_id: str) -> str:
-        raw = self.desk.connection.get(self.desk.settings.keys.bound(batch_id))
+        raw = self.desk.connection.get(self.desk.settings.keys.batch_owner(batch_id))
         return (raw or b"").decode()
 
-    def tag(self, requests: int) -> dict[bytes, bytes]:
+    def size_lock(self, requests: int) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = self.desk.connection.hgetall(
-            self.desk.settings.keys.tag(requests)
+            self.desk.settings.keys.size_lock(requests)
         )
         return found
 
@@ -164,8 +164,8 @@ class Creating:
     def assert_holds_nothing(self, id: str, number: int = 0) -> None:
         """A shard that waits has no slot, no size and no money."""
         redis, shared, member = self.desk.connection, self.desk.settings.keys, f"{id}/{number}"
-        assert not redis.hexists(shared.slots, member)
-        assert f"open:{member}".encode() not in self.tag(self.shard(id, number).requests)
+        assert not redis.hexists(shared.active_batches, member)
+        assert f"open:{member}".encode() not in self.size_lock(self.shard(id, number).requests)
         assert not redis.hexists(self.desk.keys(id).money, f"reserved:{number}")
 
     def close(self) -> None:

@@ -70,26 +70,28 @@ class HandMadeJob:
         self,
         number: int,
         *,
-        again: Iterable[int] = (),
+        retried: Iterable[int] = (),
         at_ms: int = 1,
         result: Callable[[str], dict[str, Any]] = succeeded,
         **changes: Any,
     ) -> None:
-        """Collect a shard's results, last request first; those in ``again`` get a new shard."""
-        again = list(again)
+        """Collect a shard's results, last request first; those in ``retried`` get a new shard."""
+        retried = list(retried)
         with self.claim(number) as work:
             shard, store = work.shard, work.store()
             named = self.named(shard, work)
             order = reversed(range(len(named)))
-            done = collected(store, shard, named, order, retried=again, at_ms=at_ms, result=result)
+            done = collected(
+                store, shard, named, order, retried=retried, at_ms=at_ms, result=result
+            )
             also = []
-            if again:
+            if retried:
                 [following] = work.read_job("shards")
                 child = number + int(following)
-                moved = [named[index] for index in again]
+                moved = [named[index] for index in retried]
                 spool = f"{child}-{work.epoch}"
                 also = [spooled(store, child, moved, spool=spool, round=shard.round + 1)]
-            left = 0 if again else -1
+            left = 0 if retried else -1
             work.advance("collect", done.evolve(**changes), also=also, left=left)
             work.release(done=True)
 

@@ -45,7 +45,7 @@ def test_an_ended_batch_gives_its_slot_back(stage: BatchStage) -> None:
     assert step.countdown_s is None
     assert job.shard().state == "ended"
     assert job.shard().ended_ms > 0
-    assert stage.redis.hlen(stage.settings.keys.slots) == 0
+    assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
     assert job.events()[-1]["step"] == "poll"
 
 
@@ -70,7 +70,7 @@ def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
         steps = BatchSteps(stage.settings, api)
         with job.claimed() as work:
             step = steps.run(names.BATCH_POLL, work)
-    assert "strange_answer" in step.reason
+    assert "unexpected_response" in step.reason
     assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
 
 
@@ -99,7 +99,7 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
         assert job.poll().countdown_s
     job.poll()
     assert job.shard().state == "collected"
-    assert stage.redis.hlen(stage.settings.keys.slots) == 0
+    assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
     assert job.shard().uniform_result is not None
     assert job.finish().ended
     assert job.meta("state") == "done" or job.meta("state") == "canceled"

@@ -25,13 +25,17 @@ class Gate:
     def __init__(self, connection: Any) -> None:
         model = f"claude-{new_id()}"
         keys = Keys("gate")
-        self.names = [keys.gate(model), keys.gate_calls(model), keys.gate_slots(model)]
+        self.names = [
+            keys.rate_limit(model),
+            keys.rate_limit_calls(model),
+            keys.rate_limit_turns(model),
+        ]
         self.connection = connection
 
     def admit(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
         """0 to go on, else the ms to wait."""
         args = [id, FIRST_CALLS, lost_after_ms]
-        return int(script("gate_admit")(self.connection, self.names, args))
+        return int(script("rate_limit_acquire")(self.connection, self.names, args))
 
     def report(
         self,
@@ -42,7 +46,7 @@ class Gate:
         retry_after_ms: int | str = "",
     ) -> None:
         args = [id, "1" if refused else "", retry_after_ms, *limits]
-        script("gate_report")(self.connection, self.names, args)
+        script("rate_limit_report")(self.connection, self.names, args)
 
     def unlimited(self) -> "Gate":
         """One call was made, and the API said nothing."""

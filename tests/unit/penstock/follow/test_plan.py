@@ -13,7 +13,7 @@ from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
 from penstock.follow.plan import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
-from penstock.follow.subscription import Mail
+from penstock.follow.subscription import Received
 from penstock.states import State
 
 
@@ -27,7 +27,7 @@ class World:
     text: str = ""
     now: float = 0.0
     away: bool = False
-    mails: list[Mail] = field(default_factory=list)
+    mails: list[Received] = field(default_factory=list)
     happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
     waits: list[float] = field(default_factory=list)
 
@@ -50,9 +50,9 @@ class World:
                 return self.mails.pop(0)
             if self.happenings:
                 self.happenings.pop(0)()
-                return Mail([], missed=True)
+                return Received([], missed=True)
             self.now += step.seconds
-            return Mail([], missed=False)
+            return Received([], missed=False)
         if self.away:
             return redis.ConnectionError("away")
         if isinstance(step, Read):
@@ -108,10 +108,10 @@ def test_the_log_is_read_again_when_the_subscription_stands(world: World) -> Non
 def test_a_lost_last_message_costs_no_more_than_a_silence(world: World) -> None:
     def end_unheard() -> None:
         world.write(events.END)
-        world.mails = [Mail([], missed=False)]  # what a reader gets that waited in vain
+        world.mails = [Received([], missed=False)]  # what a reader gets that waited in vain
 
     world.happenings = [end_unheard]
-    world.mails = [Mail([], missed=False)]
+    world.mails = [Received([], missed=False)]
     assert numbers(world.follow()) == [1, 2]
 
 
@@ -126,7 +126,7 @@ def test_another_epoch_is_only_believed_when_the_log_shows_it(world: World) -> N
         world.log, world.state = log, State.DONE
 
     world.happenings = [more]
-    world.mails = [Mail([], missed=True), Mail([third], missed=False)]
+    world.mails = [Received([], missed=True), Received([third], missed=False)]
     assert world.follow()[1:] == [*first, second, third]
 
 
@@ -176,7 +176,7 @@ def test_a_live_event_is_not_taken_over_a_doubtful_past(world: World) -> None:
 
     def write_other() -> None:
         world.log += [Event(1, n, {"type": "other"}) for n in (4, 5, 6)] + [stranger]
-        world.mails = [Mail([stranger], missed=False)]
+        world.mails = [Received([stranger], missed=False)]
         world.happenings = [lambda: world.write(events.END)]
 
     world.happenings = [lose, write_other]
@@ -349,7 +349,7 @@ class Story:
         self.world.log, self._lost = self.world.log[:kept], self.world.log[kept:] + self._lost
         if not self._lost or self._draw(st.booleans()):
             self._lost, self._epoch = [], max(1, self.world.log[-1].epoch)
-        self.world.mails.append(Mail([], missed=True))
+        self.world.mails.append(Received([], missed=True))
 
     def _write_again(self) -> list[Event]:
         """Some or all of what was lost, unless somebody else goes on."""
@@ -367,7 +367,7 @@ class Story:
         if self._draw(st.booleans()):
             last = self.world.log[-1].n
             heard.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
-        self.world.mails.append(Mail(heard, missed=self._draw(st.booleans())))
+        self.world.mails.append(Received(heard, missed=self._draw(st.booleans())))
 
     def read(self) -> list[Event]:
         """All that a reader takes."""

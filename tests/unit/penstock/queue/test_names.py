@@ -3,7 +3,7 @@
 import pytest
 from kombu.transport import redis as transport
 
-from penstock.queue.names import QUEUES, celery_prefix, lists_of
+from penstock.queue.names import QUEUES, celery_prefix, queue_keys
 
 PREFIXES = ["penstock", "blue"]
 
@@ -16,15 +16,15 @@ def test_a_queue_has_the_lists_that_kombu_makes_of_it(queue: str, prefix: str) -
         celery_prefix(prefix) + (f"{queue}{channel.sep}{step}" if step else queue)
         for step in transport.PRIORITY_STEPS
     ]
-    assert lists_of(queue, prefix) == names
+    assert queue_keys(queue, prefix) == names
 
 
 def test_what_came_without_a_priority_lies_where_one_looks_first() -> None:
-    assert lists_of("streams", "penstock")[0] == "streams"
-    assert lists_of("streams", "penstock")[1] == "streams\x06\x163"
+    assert queue_keys("streams", "penstock")[0] == "streams"
+    assert queue_keys("streams", "penstock")[1] == "streams\x06\x163"
 
 
 def test_deployments_have_lists_of_their_own() -> None:
-    ours, theirs = (set(lists_of("streams", prefix)) for prefix in PREFIXES)
+    ours, theirs = (set(queue_keys("streams", prefix)) for prefix in PREFIXES)
     assert not ours & theirs
     assert all(name.startswith("blue:") for name in theirs)

@@ -4,7 +4,7 @@ import pytest
 from celery import Celery
 
 from penstock.queue import names
-from penstock.queue.wakeups import chain_from, shown
+from penstock.queue.wakeups import chain_from, flower_reprs
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 APP = Celery("test", set_as_current=False)
@@ -39,8 +39,8 @@ def test_a_step_that_does_not_exist_begins_nothing() -> None:
 
 
 def test_a_message_shows_id_kind_and_model() -> None:
-    assert shown("stream", "m", ID) == {
+    assert flower_reprs("stream", "m", ID) == {
         "argsrepr": f"('{ID}',)",
         "kwargsrepr": "{'kind': 'stream', 'model': 'm'}",
     }
-    assert shown("batch", "m", ID, 0)["argsrepr"] == f"('{ID}', 0)"
+    assert flower_reprs("batch", "m", ID, 0)["argsrepr"] == f"('{ID}', 0)"

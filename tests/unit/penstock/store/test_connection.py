@@ -8,7 +8,7 @@ import redis.exceptions
 
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.settings import ClientSettings
-from penstock.store.connection import connect, translated
+from penstock.store.connection import connect, redis_errors_translated
 
 SETTINGS = ClientSettings.load(redis_url="redis://u:hunter2@redis.example:6380/3")
 
@@ -31,7 +31,7 @@ SETTINGS = ClientSettings.load(redis_url="redis://u:hunter2@redis.example:6380/3
 def test_the_drivers_errors_say_what_to_do_and_keep_their_cause(
     error: Exception, words: str
 ) -> None:
-    with pytest.raises(RedisUnavailable) as caught, translated(SETTINGS):
+    with pytest.raises(RedisUnavailable) as caught, redis_errors_translated(SETTINGS):
         raise error
     message = str(caught.value)
     assert words in message
@@ -43,7 +43,7 @@ def test_the_drivers_errors_say_what_to_do_and_keep_their_cause(
 
 @pytest.mark.parametrize("error", [InvalidRequest("x"), ValueError("x"), KeyboardInterrupt()])
 def test_other_errors_pass_as_they_are(error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, translated(SETTINGS):
+    with pytest.raises(type(error)) as caught, redis_errors_translated(SETTINGS):
         raise error
     assert caught.value is error
 

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from config.settings import WorkerSettings
-from tasks.api.client import ApiProblem, StrangeAnswer, async_client, problem_of, sync_client
+from tasks.api.client import ApiProblem, UnexpectedResponse, async_client, problem_of, sync_client
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 SECRET = "xyzzy-the-secret"
@@ -46,7 +46,7 @@ def test_a_refusal_has_the_apis_own_words_and_the_id_for_its_support() -> None:
         "status": 400,
         "request_id": "req_9",
     }
-    assert not problem.passing
+    assert not problem.retryable
     assert problem.sent
 
 
@@ -54,7 +54,7 @@ def test_a_refusal_has_the_apis_own_words_and_the_id_for_its_support() -> None:
     ("status", "passing"), [(429, True), (529, True), (500, True), (401, False)]
 )
 def test_whether_a_refusal_passes_is_told_by_its_status(status: int, passing: bool) -> None:
-    assert refused(status, type="x", message="y").passing is passing
+    assert refused(status, type="x", message="y").retryable is passing
 
 
 def test_the_wait_that_the_api_asks_for_is_kept() -> None:
@@ -63,13 +63,13 @@ def test_the_wait_that_the_api_asks_for_is_kept() -> None:
 
 
 def test_the_api_has_the_last_word_on_trying_again() -> None:
-    assert not refused(529, {"x-should-retry": "false"}, type="x", message="y").passing
+    assert not refused(529, {"x-should-retry": "false"}, type="x", message="y").retryable
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Bad gateway</html>", b"null", b"[]", b'"x"'])
 def test_a_refusal_that_is_not_the_apis_own_is_still_a_problem(content: bytes) -> None:
     problem = problem_of(error_of(lambda _: httpx2.Response(502, content=content)))
-    assert (problem.type, problem.status, problem.passing) == ("api_error", 502, True)
+    assert (problem.type, problem.status, problem.retryable) == ("api_error", 502, True)
     assert problem.message
 
 
@@ -97,7 +97,7 @@ def test_a_call_counts_as_unsent_only_where_no_connection_was_made(
 ) -> None:
     problem = failing(error)
     assert problem.sent is sent
-    assert problem.passing
+    assert problem.retryable
     assert problem.status == 0
     assert type(error).__name__ in problem.message
     assert problem.as_error() == {"type": "connection_error", "message": problem.message}
@@ -106,17 +106,17 @@ def test_a_call_counts_as_unsent_only_where_no_connection_was_made(
 def test_an_unexpected_error_is_taken_for_sent_and_final() -> None:
     problem = problem_of(ValueError("odd"))
     assert problem.sent
-    assert not problem.passing
+    assert not problem.retryable
 
 
 def test_an_answer_that_is_not_the_apis_may_be_another_one_next_time() -> None:
-    assert problem_of(StrangeAnswer("odd")).passing
-    assert problem_of(httpx2.ReadError("cut")).passing
+    assert problem_of(UnexpectedResponse("odd")).retryable
+    assert problem_of(httpx2.ReadError("cut")).retryable
 
 
 def test_credentials_that_cannot_be_had_are_for_somebody_to_see_to() -> None:
     problem = problem_of(anthropic.CredentialsError("no such profile"))
-    assert (problem.type, problem.passing) == ("authentication_error", False)
+    assert (problem.type, problem.retryable) == ("authentication_error", False)
     assert "no such profile" in problem.message
 
 

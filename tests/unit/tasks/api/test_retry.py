@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.api.retry import LONGEST_RETRY_AFTER_S, may_pass, retry_after_s, wait_s
+from tasks.api.retry import LONGEST_RETRY_AFTER_S, is_retryable, retry_after_s, wait_s
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ from tasks.api.retry import LONGEST_RETRY_AFTER_S, may_pass, retry_after_s, wait
 def test_what_may_pass(
     status: int, code: str | None, should_retry: str | None, passes: bool
 ) -> None:
-    assert may_pass(status, code, should_retry) is passes
+    assert is_retryable(status, code, should_retry) is passes
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_the_short_way_decides_like_the_long_one(
         return  # either line of a request may have been kept
     assert sorted(stored) == sorted(expected)
     assert account.tokens() == slow.tokens()
-    for name in ("seen", "kinds", "errors", "again", "samples"):
+    for name in ("seen", "kinds", "errors", "retried", "samples"):
         assert getattr(account, name) == getattr(slow, name)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.api.message_stream import StreamBroken
+from tasks.api.message_stream import StreamInterrupted
 from tasks.streams.attempt import Attempt, ending
 from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
 from tasks.streams.partial_message import Answer
@@ -347,7 +347,7 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
 )
 def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
     attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
-    with pytest.raises(StreamBroken) as broken:
+    with pytest.raises(StreamInterrupted) as broken:
         attempt.take(raw)
     assert broken.value.transient
 
@@ -367,7 +367,7 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
 def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
     attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
     event = {"type": "error", "error": {"type": kind, "message": "Words."}}
-    with pytest.raises(StreamBroken) as broken:
+    with pytest.raises(StreamInterrupted) as broken:
         attempt.take(orjson.dumps(event))
     assert broken.value.error == {"type": kind, "message": "Words."}
     assert broken.value.transient is transient

@@ -281,7 +281,7 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     assert step.back
     assert (shard.state, shard.batch_id, shard.rejected) == ("sending", "", (batch_id,))
     assert shard.step == "penstock.batch.create"
-    assert stage.redis.get(stage.settings.keys.bound(batch_id)) is None
+    assert stage.redis.get(stage.settings.keys.batch_owner(batch_id)) is None
     assert tags_of(stage.redis, stage.settings.keys, [2])[2].open
     assert job.chunks() == {"requests-0", "ids-0"}
 

@@ -151,7 +151,7 @@ def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creatin
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
     with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
         step = creating.dispatch(id, api=api)
-    assert "strange_answer" in step.reason
+    assert "unexpected_response" in step.reason
     assert creating.shard(id).counts.succeeded == 3
 
 

@@ -39,13 +39,13 @@ def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[
     step = creating.step(id)
     assert 0 < (step.countdown_s or 0) <= 5
     assert creating.shard(id).over_ms >= creating.shard(id).sent_ms > 0
-    assert creating.tag(1)
+    assert creating.size_lock(1)
     assert creating.step(id).countdown_s is None
     batch, shard = only_batch(creating), creating.shard(id)
     assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], False)
     assert batch["first_custom_id"] == f"{shard.nonce}-000000"
     assert creating.owner(batch["id"]) == f"{id}/0"
-    assert not creating.tag(1)
+    assert not creating.size_lock(1)
 
 
 def test_a_batch_that_the_list_shows_late_is_found(creating: Creating) -> None:
@@ -74,7 +74,7 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     assert shard.batch_id == only_batch(creating)["id"]
     assert shard.abandoned_nonces == (nonce,)
     assert shard.nonce != nonce
-    assert list(creating.tag(1)) == [f"lost:{id}/0".encode()]
+    assert list(creating.size_lock(1)) == [f"lost:{id}/0".encode()]
 
 
 def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creating) -> None:
@@ -263,7 +263,7 @@ def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
     creating.age(id, 200_000)
     assert creating.step(other).countdown_s is None
     assert creating.shard(other).confirmed
-    assert list(creating.tag(1)) == [f"open:{id}/0".encode()]
+    assert list(creating.size_lock(1)) == [f"open:{id}/0".encode()]
     assert creating.step(id).countdown_s is None
     assert {creating.owner(batch["id"]) for batch in creating.control.batches()} == {
         f"{id}/0",
@@ -276,12 +276,12 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
     lost_with_twin(creating, id)
     creating.step(id)
     keys = creating.desk.settings.keys
-    [(name, value)] = creating.tag(1).items()
+    [(name, value)] = creating.size_lock(1).items()
     since, until = map(int, value.split())
     assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
         since
     ]
-    creating.desk.connection.hset(keys.tag(1), name, f"{since} {until - 27 * 3_600_000}")
+    creating.desk.connection.hset(keys.size_lock(1), name, f"{since} {until - 27 * 3_600_000}")
     assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned
 
 
@@ -297,7 +297,7 @@ def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
     else:
         creating.desk.change(other, state=state)
     assert creating.step(id).countdown_s is None
-    assert creating.tag(1) == {}
+    assert creating.size_lock(1) == {}
 
 
 def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: Creating) -> None:
@@ -305,7 +305,9 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
     first, second = creating.submit([params("a")]), creating.submit([params("b")])
     creating.lose(drop_before_commit=True)
     creating.step(first)
-    creating.desk.connection.delete(creating.desk.settings.keys.tag(1))  # as if it had expired
+    creating.desk.connection.delete(
+        creating.desk.settings.keys.size_lock(1)
+    )  # as if it had expired
     creating.lose(commit_then_drop=True)
     creating.step(second)
     creating.step(first)
@@ -328,7 +330,7 @@ def test_the_api_is_believed_against_anothers_guess(creating: Creating) -> None:
     first, second = creating.submit([params("a")]), creating.submit([params("b")])
     creating.lose(drop_before_commit=True)
     creating.step(first)
-    creating.desk.connection.delete(creating.desk.settings.keys.tag(1))
+    creating.desk.connection.delete(creating.desk.settings.keys.size_lock(1))
     with creating.hooked("response", lambda: creating.step(first)) as api:
         creating.step(second, api=api)
     batch = only_batch(creating)

@@ -41,7 +41,7 @@ def test_a_shard_becomes_one_batch(creating: Creating) -> None:
     assert shard.watermark == ""
     assert [line[0] for line in batch["lines"]] == [f"{shard.nonce}-{n:06d}" for n in range(3)]
     assert creating.owner(batch["id"]) == f"{id}/0"
-    assert not creating.tag(3)
+    assert not creating.size_lock(3)
     assert creating.events(id) == ["penstock.progress"]
 
 
@@ -146,7 +146,7 @@ def test_a_page_in_place_of_the_list_is_no_reason_to_stop(creating: Creating) ->
     with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
         for failures in (1, 2):
             step = creating.dispatch(id, api=api)
-            assert "strange_answer" in step.reason
+            assert "unexpected_response" in step.reason
             assert creating.shard(id).failures == failures
     assert creating.meta(id, "paused") is None
     creating.assert_holds_nothing(id)

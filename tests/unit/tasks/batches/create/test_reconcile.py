@@ -149,7 +149,7 @@ def test_looks_come_more_slowly_and_in_time_for_the_end(at: int, seconds: float)
 
 
 def test_what_is_given_up_is_planned_again_and_still_knows_its_last_call() -> None:
-    shard = reconcile.given_up(SHARD.evolve(over_ms=1, missed_ms=2, lost=("first",)))
+    shard = reconcile.given_up(SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",)))
     assert (shard.state, shard.abandoned_nonces) == ("planned", ("first", SHARD.nonce))
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
     assert reconcile.likely(shard, [OURS]) == (OURS,)

@@ -4,7 +4,7 @@
 --
 -- `run` names the Redis process that was seen last. Where there is none, nothing was ever claimed.
 -- Returns the ms that are left; 0 or less: claim.
-local function settling(run, now, lease_ms)
+local function restart_grace(run, now, lease_ms)
   local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local seen = redis.call('HMGET', run, 'id', 'since_ms')
   local since = seen[2]
