@@ -13,8 +13,9 @@ from typing import Any, Self
 from penstock.batches.async_client import AsyncBatches
 from penstock.client import Client
 from penstock.events import Cursor
+from penstock.follow.async_reader import AsyncReader
 from penstock.store.record import checked_id
-from penstock.streams.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
+from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
 
 
 class AsyncClient:

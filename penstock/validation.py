@@ -10,7 +10,7 @@ one model decides what is wrong and phrases it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -28,6 +28,10 @@ CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 #: The name of a beta; several stand in one header, so it holds neither space nor comma.
 _BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
+
+#: The headers that a producer may send along with a call. Keys are not among them: who may call
+#: the API is decided by the workers, and no key is stored in Redis.
+_PASSED_ON: Final = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
 
 _LINE_FIELDS: Final = {"custom_id", "params", "betas"}
 _ROLES: Final = ("user", "assistant", "system")
@@ -107,6 +111,15 @@ def check_betas(betas: Any) -> tuple[str, ...]:
         if not isinstance(beta, str) or not _BETA.fullmatch(beta):
             raise InvalidRequest(f"{str(beta)[:80]!r} is not the name of a beta", field="betas")
     return tuple(sorted(set(betas)))
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise `InvalidRequest` for a header that is not passed on to the API."""
+    for name, value in headers.items():
+        if not _PASSED_ON.fullmatch(name):
+            raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
 
 
 def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:

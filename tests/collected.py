@@ -92,8 +92,8 @@ def collected(
     at_ms: int = 1,
     limit: int = 512,
 ) -> Shard:
-    """The shard with its results, stored in this ``order`` of its requests; those in ``retried`` are
-    not among them."""
+    """The shard with its results, stored in this ``order`` of its requests, without those in
+    ``retried``."""
     writer = _writer(store, f"results-{shard.number}-1", limit)
     others = frozenset(retried)
     lines = [index for index in order if index not in others]

@@ -28,10 +28,10 @@ from penstock.batches.estimates import Estimate
 from penstock.batches.results import Arrivals, Place, checked_order
 from penstock.batches.view import Batch, BatchPage
 from penstock.events import Cursor, Event
+from penstock.follow.async_reader import AsyncReader
 from penstock.settings import ClientSettings
 from penstock.store.connection import redis_errors_translated
 from penstock.store.record import checked_id
-from penstock.streams.async_stream import AsyncReader
 from penstock.views import View
 
 #: Lines that are read in one go of a thread.

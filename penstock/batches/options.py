@@ -7,8 +7,7 @@ from typing import Final
 
 from penstock.api_limits import MAX_BATCH_REQUESTS
 from penstock.errors import InvalidRequest
-from penstock.streams.records import RequestOptions
-from penstock.validation import check_betas
+from penstock.validation import check_betas, check_headers
 
 #: A canary tells quickly whether the requests are right; it is no way to send many.
 MAX_CANARY: Final = 100
@@ -26,7 +25,7 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         check_betas(self.betas)
-        RequestOptions(headers=self.headers)
+        check_headers(self.headers)
         cost, canary, shard = self.max_cost_usd, self.canary, self.shard_requests
         if cost is not None and not (_is_number(cost) and 0 < cost < math.inf):
             raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")

@@ -10,9 +10,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 
-from penstock.local.approot import app_root
+from penstock.local.approot import app_root, package_root
 from penstock.local.processes import LocalProcess, free_port
 from penstock.queue.names import QUEUES
 
@@ -117,7 +116,7 @@ def _celery(command: str) -> list[str]:
 
 def python_path() -> dict[str, str]:
     """The environment that lets a child import the application's folders, and them alone."""
-    parts = [str(app_root()), str(Path(__file__).resolve().parent.parent)]
+    parts = [str(app_root()), str(package_root())]
     if inherited := os.environ.get("PYTHONPATH"):
         parts.append(inherited)
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(parts)), "PYTHONUNBUFFERED": "1"}

@@ -5,7 +5,6 @@ synchronous shell round them that clients use. Workers use the same scripts from
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,9 +18,7 @@ from penstock.states import State
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
 from penstock.store.scripts import script
-
-#: The headers that a producer may have sent along.
-_PASSED_ON = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
+from penstock.validation import check_headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +38,7 @@ class RequestOptions:
             raise InvalidRequest("must be a number of seconds above 0", field="deadline")
         if self.on_interrupt not in ("continue", "restart", "fail"):
             raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_interrupt")
-        for name, value in self.headers.items():
-            # No keys in Redis: who may call the API is the workers' business.
-            if not _PASSED_ON.fullmatch(name):
-                raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
-            if not (isinstance(value, str) and value.isascii() and value.isprintable()):
-                raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
+        check_headers(self.headers)
 
     def fields(self) -> dict[str, str | int]:
         """Their fields of the record."""
