@@ -12,7 +12,6 @@ import contextlib
 import logging
 import math
 import os
-import random
 import threading
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from penstock.errors import PenstockError
 from penstock.follow.subscription import Dispatcher, Received, Subscription
+from penstock.jitter import jitter
 from penstock.settings import ClientSettings
 from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
@@ -91,7 +91,7 @@ class _Connection:
                     self._refused(group)
                 pause = FIRST_PAUSE_S if self._connected else min(2 * pause, LONGEST_PAUSE_S)
                 # Many processes lose Redis in the same moment; they should not all come back so.
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+                await asyncio.sleep(pause * (0.5 + 0.5 * jitter()))
         finally:
             await client.aclose()
 

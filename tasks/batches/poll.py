@@ -4,7 +4,6 @@ A batch at the API is paid for, so no trouble ends the looking: an answer that s
 counted and asked for again, for ever, and only a batch that the API does not know stops it.
 """
 
-import random
 from typing import Final
 
 import anthropic
@@ -13,6 +12,7 @@ from anthropic.types.messages import MessageBatch
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
+from penstock.jitter import jitter
 from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
 from tasks.api.client import problem_of
@@ -76,7 +76,7 @@ class PollStep:
             share=settings.poll_interval_ratio,
             shortest_s=settings.poll_interval_min_s,
             longest_s=settings.poll_interval_max_s,
-            jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+            jitter=jitter(),
         )
         reason = f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old"
         return Step(countdown_s=wait, reason=reason)
@@ -106,8 +106,7 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
 
 def _once_more(work: ClaimedShard, shard: Shard) -> Step:
     work.write(shard.evolve(failures=shard.failures + 1))
-    jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-    wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter)
+    wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter())
     return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
 
 

@@ -6,7 +6,6 @@ is paused for one clear reason until somebody resumes it.
 """
 
 import contextlib
-import random
 
 import anthropic
 import httpx2
@@ -15,6 +14,7 @@ import redis
 from config.settings import WorkerSettings
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
+from penstock.jitter import jitter
 from penstock.queue import names
 from tasks.api.client import ApiProblem, UnexpectedResponse, lacks_credentials, problem_of
 from tasks.api.retry import wait_s
@@ -74,7 +74,7 @@ class BatchSteps:
             shard.failures,
             problem.retry_after,
             self._settings.api_retry_max_wait_s,
-            random.random(),  # noqa: S311 - spreads load, guards nothing
+            jitter(),
         )
         return Step(countdown_s=wait, reason=str(problem))
 

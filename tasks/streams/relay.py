@@ -7,7 +7,6 @@ readers have is in the log, so any worker can continue it.
 
 import asyncio
 import logging
-import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.capabilities import takes_prefill
 from penstock.clock import now_ms
+from penstock.jitter import jitter
 from penstock.states import State
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
@@ -164,7 +164,7 @@ class Relay:
             reason = str(broken.error["type"]) if broken else "takeover"
             if broken is not None:
                 self._mendable(work, broken)
-                wait = wait_s(work.attempts, None, MEND_MAX_WAIT_S, random.random())  # noqa: S311
+                wait = wait_s(work.attempts, None, MEND_MAX_WAIT_S, jitter())
                 await asyncio.sleep(wait)
             broken = await self._attempt(work, body, reason)
 
@@ -282,8 +282,7 @@ class Relay:
         if refusals >= self._settings.max_api_retries:
             raise _Failed(_counted(problem, refusals))
         longest = self._settings.api_retry_max_wait_s
-        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-        raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter))
+        raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter()))
 
     async def _interrupted(self, work: Work) -> Outcome:
         if work.outbox.lost:

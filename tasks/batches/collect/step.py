@@ -6,7 +6,6 @@ tried again become a shard of the next round by the same write.
 """
 
 import contextlib
-import random
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -19,6 +18,7 @@ import redis
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
+from penstock.jitter import jitter
 from penstock.spool.storing import StoringThread
 from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
@@ -201,7 +201,7 @@ class CollectStep:
             count,
             None,
             settings.api_retry_max_wait_s,
-            random.random(),  # noqa: S311 - spreads load, guards nothing
+            jitter(),
         )
         return Step(countdown_s=wait, reason=words)
 

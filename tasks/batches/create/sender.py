@@ -5,14 +5,14 @@ out it says that they do, and Redis has that on disk. Whatever happens then, who
 knows whether there can be a batch.
 """
 
-import random
 import secrets
-from typing import Any, Final
+from typing import Final
 
 import anthropic
 import httpx2
 
 from config.settings import WorkerSettings
+from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
@@ -166,8 +166,7 @@ def step_aside(work: ClaimedShard) -> None:
 
 
 def _wait(seconds: float, reason: str) -> Step:
-    jitter: Any = random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
-    return Step(countdown_s=seconds * jitter, reason=reason)
+    return Step(countdown_s=spread(seconds, by=0.25), reason=reason)
 
 
 def _problem(error: Exception) -> ApiProblem:
