@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.doctor import Finding, credentials, queue_health, redis_health
+from penstock.cli.commands.doctor import Finding, credentials, queue_health, redis_health
 
 HEALTHY: dict[str, Any] = {
     "redis_version": "7.4.1",

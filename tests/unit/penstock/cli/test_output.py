@@ -5,7 +5,7 @@ import io
 import pytest
 
 from penstock.batches.shard import Counts
-from penstock.cli.output import (
+from penstock.cli.text.output import (
     duration,
     outcome,
     price,

@@ -9,12 +9,12 @@ import click
 from penstock.batches.parquet import write_parquet
 from penstock.batches.results import ORDERS, checked_order
 from penstock.batches.view import Batch
-from penstock.cli.facts import why
 from penstock.cli.failure import Failure
 from penstock.cli.jobs import job_of
-from penstock.cli.output import note, some, write_line
 from penstock.cli.partial import Partial, part_of, partial
-from penstock.cli.watching import lines_written
+from penstock.cli.text.batch_text import why
+from penstock.cli.text.output import note, some, write_line
+from penstock.cli.text.watching import lines_written
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State

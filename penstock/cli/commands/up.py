@@ -5,10 +5,10 @@ import socket
 
 import click
 
+from penstock.cli.commands.programs import need
 from penstock.cli.failure import Failure
 from penstock.cli.local import Local, signals_end_it
-from penstock.cli.output import note, say
-from penstock.cli.run import need
+from penstock.cli.text.output import note, say
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_errors_translated
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from penstock.cli.output import say, styled
+from penstock.cli.text.output import say, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings

@@ -6,8 +6,8 @@ from datetime import datetime
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Shard
 from penstock.batches.view import Batch, Notice
-from penstock.cli.output import brief, money, outcome, price, some, span
-from penstock.cli.remedies import remedy
+from penstock.cli.text.output import brief, money, outcome, price, some, span
+from penstock.cli.text.remedies import remedy
 
 #: Shards that ``penstock batch status`` tells about, unless it is asked for all.
 SHOWN = 20

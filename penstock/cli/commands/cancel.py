@@ -2,7 +2,7 @@
 
 import click
 
-from penstock.cli.output import note
+from penstock.cli.text.output import note
 from penstock.client import Client
 
 

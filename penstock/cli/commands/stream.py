@@ -8,7 +8,7 @@ import click
 
 from penstock import events
 from penstock.cli.failure import INTERRUPTED, Failure
-from penstock.cli.output import note, summary, type_text, write_line
+from penstock.cli.text.output import note, summary, type_text, write_line
 from penstock.client import Client
 from penstock.errors import RequestCanceled, RequestFailed
 from penstock.events import Cursor, Event

@@ -21,9 +21,9 @@ from rich.progress import (
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
 from penstock.batches.view import Batch
-from penstock.cli.facts import left, shard_line, words
-from penstock.cli.output import outcome, some
-from penstock.cli.remedies import remedy
+from penstock.cli.text.batch_text import left, shard_line, words
+from penstock.cli.text.output import outcome, some
+from penstock.cli.text.remedies import remedy
 
 #: Seconds after which the remaining time is estimated anew, at the next step of the job.
 _ESTIMATE_S = 10.0
@@ -57,7 +57,7 @@ def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch
 def _board() -> AbstractContextManager[Board]:
     if not sys.stdout.isatty():
         return Lines()
-    from penstock.cli.live import Table
+    from penstock.cli.text.live_table import Table
 
     return Table(Console())
 
