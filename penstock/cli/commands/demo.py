@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from penstock.cli.commands.showcase import QUESTION, Show
 from penstock.cli.commands.up import require_key
 from penstock.cli.local import Local, signals_end_it
 from penstock.cli.text.output import say
-from penstock.cli.text.showcase import QUESTION, Show
 from penstock.client import Client
 from penstock.errors import PenstockError
 
