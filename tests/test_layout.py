@@ -20,7 +20,7 @@ from penstock.settings import ClientSettings, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = ("penstock", "config", "tasks", "workers")
-SOURCES = (*APPLICATION, "benchmarks")
+SOURCES = (*APPLICATION, "benchmarks", "docs")
 
 #: Which of our packages a package may import, besides itself.
 MAY_IMPORT = {
@@ -55,7 +55,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def foreign_imports(package: str) -> list[str]:
     """The imports in ``package`` of those of our packages that it must not know."""
-    forbidden = {*APPLICATION, "tests", "benchmarks"} - MAY_IMPORT[package] - {package}
+    forbidden = {*APPLICATION, "tests", "benchmarks", "docs"} - MAY_IMPORT[package] - {package}
     return [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in python_files(package)
