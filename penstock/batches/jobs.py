@@ -9,7 +9,7 @@ import orjson
 
 from penstock import events
 from penstock.batches.results import Results
-from penstock.batches.shard import Counts, Shard
+from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
@@ -49,7 +49,9 @@ class Job:
         """The counts of all shards together. Of a shard that is not collected nothing is known:
         the API tells no counts before, and some of its lines may be tried again."""
         known = (
-            shard.counts if shard.state == "collected" else Counts(processing=shard.requests)
+            shard.counts
+            if shard.state == ShardState.COLLECTED
+            else Counts(processing=shard.requests)
             for shard in self.shards
         )
         return sum(known, Counts())

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from penstock.batches.estimates import Estimate
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Batch, Notice
 from penstock.cli.text.output import brief, money, outcome, price, some, span
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 
 #: Shards that ``penstock batch status`` tells about, unless it is asked for all.
 SHOWN = 20
@@ -19,9 +19,10 @@ def facts(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str]]:
     yield "state", state(job)
     if job.paused:
         yield "paused", f"{words(job.paused)} (since {moment(job.paused.since)})"
-        yield "to do", remedy(job)
+        yield "to do", pause_remedy(job)
     if job.alert:
         yield "alert", f"{words(job.alert)} (since {moment(job.alert.since)})"
+        yield "check", alert_remedy(job.alert)
     if job.error:
         yield "error", why(job)
     yield "model", job.model
@@ -109,7 +110,7 @@ def fate(shard: Shard) -> str:
     told = []
     if shard.live:
         told.append("canary: live calls")
-    if shard.state == "collected":
+    if shard.state == ShardState.COLLECTED:
         told.append(brief(shard.counts))
     if shard.retried:
         told.append(f"{shard.retried:,} tried again")
@@ -138,9 +139,9 @@ def interesting(shards: Sequence[Shard], rows: int) -> list[Shard]:
 
 def _dullness(shard: Shard) -> tuple[int, int]:
     """What is looked at first is the lowest."""
-    if shard.state == "collected":
+    if shard.state == ShardState.COLLECTED:
         failed = shard.counts.total > shard.counts.succeeded
         return (2 if failed else 4, -shard.collected_ms)
     if shard.failures:
         return 0, shard.number
-    return (3 if shard.state == "planned" else 1, shard.number)
+    return (3 if shard.state == ShardState.PLANNED else 1, shard.number)

@@ -13,11 +13,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from penstock.batches.estimates import Estimate
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.batch_text import fate, interesting, shards, state, words
 from penstock.cli.text.output import span
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.clock import now_ms
 
 #: Lines of a terminal that are not shards, at the most.
@@ -25,7 +25,6 @@ _FRAME = 8
 #: Where a terminal does not tell its height, or is very small.
 _FEWEST_ROWS = 3
 _BAR = 24
-_PLANNED = "planned"
 
 
 class Table:
@@ -72,9 +71,10 @@ class Table:
             yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
         if job.alert:
             yield _line(f"alert   {words(job.alert)}", style="yellow")
+            yield _line(f"check   {alert_remedy(job.alert)}")
         if job.paused:
             yield _line(f"paused  {words(job.paused)}", style="bold yellow")
-            yield Text(f"to do   {remedy(job)}", style="bold")
+            yield Text(f"to do   {pause_remedy(job)}", style="bold")
 
     def _totals(self, job: Batch) -> RenderableType:
         counts = job.request_counts
@@ -126,11 +126,11 @@ def _grid(shown: list[Shard], *, ended: bool) -> Grid:
 
 
 def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
-    collected = shard.state == "collected"
-    waits = shard.state == _PLANNED or ended
+    collected = shard.state == ShardState.COLLECTED
+    waits = shard.state == ShardState.PLANNED or ended
     yield _SPINNER if not (collected or waits) else Text("✓" if collected else " ", style="green")
     yield f"shard {shard.number}"
-    yield Text(shard.state, style="dim" if shard.state == _PLANNED else "")
+    yield Text(shard.state, style="dim" if shard.state == ShardState.PLANNED else "")
     # The API tells no counts before the whole batch has ended: until then the bar only pulses.
     yield ProgressBar(
         total=None if not (collected or waits) else shard.requests,

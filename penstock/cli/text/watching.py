@@ -20,10 +20,11 @@ from rich.progress import (
 
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
+from penstock.batches.shard import ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.batch_text import left, shard_line, words
 from penstock.cli.text.output import outcome, some
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 
 #: Seconds after which the remaining time is estimated anew, at the next step of the job.
 _ESTIMATE_S = 10.0
@@ -82,13 +83,12 @@ class Lines:
         if estimate and not job.state.ended:
             self._tell("left", f"{left(estimate)} left")
         for shard in job.shards:
-            if shard.state != "planned":
+            if shard.state != ShardState.PLANNED:
                 self._tell(str(shard.number), shard_line(shard))
-        notices = {"paused": job.paused, "alert": job.alert}
-        for name, notice in notices.items():
-            if notice:
-                action = f" ({remedy(job)})" if name == "paused" else ""
-                self._tell(name, f"{name}  {words(notice)}{action}")
+        if job.paused:
+            self._tell("paused", f"paused  {words(job.paused)} ({pause_remedy(job)})")
+        if job.alert:
+            self._tell("alert", f"alert  {words(job.alert)} ({alert_remedy(job.alert)})")
         if not job.paused and self._last.pop("paused", ""):
             self._print("resumed")
         if job.state.ended:

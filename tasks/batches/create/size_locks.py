@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.keys import Keys
 from penstock.store.connection import Connection
@@ -41,7 +41,7 @@ def take(work: ClaimedShard, nonce: str) -> bool:
             return True
         field, value = (part.decode() for part in other)
         found = _shard_of(work.redis, work.settings.keys, field.removeprefix("open:"))
-        if found is not None and found.state in ("planned", "sending"):
+        if found is not None and found.state in (ShardState.PLANNED, ShardState.SENDING):
             if not found.sent_ms or work.now_ms() - found.sent_ms < _ALONE_MS:
                 return False
             _open(work, nonce)

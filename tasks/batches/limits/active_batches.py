@@ -3,6 +3,7 @@
 import random
 from typing import Final
 
+from penstock.batches.shard import ShardState
 from penstock.store.scripts import script
 from tasks.batches.claim import ClaimedShard
 
@@ -30,7 +31,7 @@ def free(work: ClaimedShard) -> tuple[int, ...]:
     waiting = [
         shard.number
         for shard in work.all_shards()
-        if shard.state == "planned" and shard.number != work.shard.number
+        if shard.state == ShardState.PLANNED and shard.number != work.shard.number
     ]
     # Any: of several that end together, each should wake another.
     return (random.choice(waiting),) if waiting else ()  # noqa: S311 - guards nothing

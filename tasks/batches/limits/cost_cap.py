@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from penstock.batches.notices import PauseReason
 from penstock.store.scripts import script
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits.prices import bound_usd
@@ -18,7 +19,7 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     if price is None:
         models = ", ".join(sorted(work.shard.size_by_model)) or work.shard.model
         return {
-            "type": "price_unknown",
+            "type": PauseReason.PRICE_UNKNOWN,
             "message": f"the job has a money cap, and what {models} costs is not known",
         }
     args = [work.shard.number, math.ceil(price * 1_000_000), work.settings.batch_ttl_s]
@@ -26,7 +27,7 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     if verdict != "over":
         return verdict
     return {
-        "type": "cost_limit",
+        "type": PauseReason.COST_LIMIT,
         "message": f"shard {work.shard.number} can cost up to {price:.4f} USD, more than is left "
         f"of the job's {int(cap) / 1_000_000:.2f} USD",
     }

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
+from penstock.batches.notices import PauseReason
 from penstock.cli import cli
 from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -93,7 +94,9 @@ def test_a_paused_job_tells_why_and_what_to_do(
     shown = facts(penstock("status", job.id))
     assert shown["state"] == "running (paused)"
     assert shown["paused"].startswith("billing_error: Your credit balance is too low (since ")
-    assert shown["to do"] == f"add credit to the account, then: penstock batch resume {job.id}"
+    assert shown["to do"] == (
+        f"{PauseReason.BILLING_ERROR.remedy}, then: penstock batch resume {job.id}"
+    )
     assert shown["alert"].startswith("duplicate_batch: two of a kind (since ")
     listed = penstock("list").stdout
     assert listed.startswith(f"{job.id}  running   ")
@@ -173,7 +176,8 @@ def test_watch_follows_a_job_through_a_pause(
     until("shard 0  in_progress  msgbatch_0")
     job.pause(1, "authentication_error", "invalid x-api-key")
     until(
-        "paused  authentication_error: invalid x-api-key (give the workers a valid API key, then: "
+        "paused  authentication_error: invalid x-api-key "
+        f"({PauseReason.AUTHENTICATION_ERROR.remedy}, then: "
     )
     client.messages.batches.resume(job.id)
     until("resumed")

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from penstock.batches.estimates import Estimate
+from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.view import Batch, Budget, Notice, Progress
 from penstock.cli.text.batch_text import facts, interesting, shard_line, table
 from penstock.cli.text.live_table import Table
 from penstock.cli.text.output import price
-from penstock.cli.text.remedies import REMEDIES, remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.watching import Lines
 from penstock.clock import now_ms
 from penstock.states import State
@@ -88,8 +89,11 @@ def test_a_paused_job_tells_why_and_what_to_do() -> None:
     said = told(batch(planned(0), paused=PAUSED, alert=ALERT, waiting_for_canary=True))
     assert said["state"] == "running (paused)"
     assert said["paused"].startswith("billing_error: Your credit balance is too low. (since 2026-")
-    assert said["to do"] == "add credit to the account, then: penstock batch resume 01a2-job"
+    assert said["to do"] == (
+        "add credit or raise the spend limit, then: penstock batch resume 01a2-job"
+    )
     assert said["alert"].startswith("duplicate_batch: msgbatch_x may be a twin (since ")
+    assert said["check"] == Alert.DUPLICATE_BATCH.remedy
 
 
 @pytest.mark.parametrize(
@@ -97,14 +101,22 @@ def test_a_paused_job_tells_why_and_what_to_do() -> None:
     [
         ("cost_limit", "penstock batch resume 01a2-job --max-cost USD"),
         ("requests_missing", "penstock batch cancel 01a2-job"),
-        ("something_new", "put it right, then: penstock batch resume 01a2-job"),
-        *((each, "01a2-job") for each in REMEDIES if each not in ("cost_limit",)),
+        ("something_new", "read the message, then: penstock batch resume 01a2-job"),
+        *((each, "01a2-job") for each in PauseReason if each is not PauseReason.COST_LIMIT),
     ],
 )
 def test_every_pause_has_a_remedy(kind: str, ends: str) -> None:
-    line = remedy(batch(paused=replace(PAUSED, type=kind)))
+    line = pause_remedy(batch(paused=replace(PAUSED, type=kind)))
     assert line.endswith(ends)
+    known = PauseReason.of(kind)
+    assert line.startswith(known.remedy if known else "read the message, then: ")
     assert "\n" not in line
+
+
+def test_every_alert_has_a_remedy_even_one_of_a_newer_worker() -> None:
+    for kind in Alert:
+        assert alert_remedy(replace(ALERT, type=str(kind))) == kind.remedy
+    assert alert_remedy(replace(ALERT, type="something_new")) == "read the message"
 
 
 def test_a_job_that_has_ended_tells_what_it_cost() -> None:
@@ -181,8 +193,8 @@ def test_a_log_has_a_line_whenever_something_changes(capsys: pytest.CaptureFixtu
         assert said(first, Estimate(60, 120)) == []
         paused = replace(first, paused=PAUSED, alert=ALERT)
         assert said(paused, Estimate(60, 120)) == [
-            f"paused  billing_error: Your credit balance is too low. ({remedy(paused)})",
-            "alert  duplicate_batch: msgbatch_x may be a twin",
+            f"paused  billing_error: Your credit balance is too low. ({pause_remedy(paused)})",
+            f"alert  duplicate_batch: msgbatch_x may be a twin ({Alert.DUPLICATE_BATCH.remedy})",
         ]
         assert said(replace(first, alert=ALERT), Estimate(60, 120)) == ["resumed"]
         assert said(paused)[0].startswith("paused  ")  # once more, a new line
@@ -221,7 +233,8 @@ def test_a_terminal_shows_totals_shards_and_what_to_do() -> None:
     assert "msgbatch_1" in lines[3]
     assert "alert   duplicate_batch: msgbatch_x" in text
     assert "paused  billing_error: Your credit" in text
-    assert "to do   add credit to the account, then: penstock batch resume 01a2-job" in text
+    assert "to do   add credit or raise the spend limit, then: penstock batch resume 01a2" in text
+    assert f"check   {Alert.DUPLICATE_BATCH.remedy}" in text
 
 
 def test_a_terminal_never_gets_more_lines_than_it_has() -> None:
