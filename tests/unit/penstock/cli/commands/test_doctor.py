@@ -26,9 +26,16 @@ def test_a_healthy_redis_has_nothing_but_good_findings() -> None:
 
 
 def test_the_version_is_the_servers_own() -> None:
-    assert about("redis").fact == "redis 7.4.1 at redis://here:6379/0"
+    assert about("redis").fact == "Redis 7.4.1 at redis://here:6379/0"
     valkey = {"server_name": "valkey", "valkey_version": "9.1.2"}
-    assert about("redis", **valkey).fact == "valkey 9.1.2 at redis://here:6379/0"
+    assert about("redis", **valkey).fact == "Valkey 9.1.2 at redis://here:6379/0"
+
+
+def test_a_redis_without_waitaof_is_a_warning() -> None:
+    finding = about("redis", redis_version="7.0.15")
+    assert finding.level == "warn"
+    assert finding.fact == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
+    assert finding.remedy.startswith("use Redis 7.2 or later, or Valkey")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
