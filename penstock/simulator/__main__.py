@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from .options import Options
+from penstock.simulator.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        from .server import serve
+        from penstock.simulator.server import serve
     except ImportError as error:
         parser.error(f"{error}; it needs: pip install 'penstock[simulator]'")
     try:

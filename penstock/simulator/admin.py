@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from . import paid
-from .batch_store import now_utc
-from .errors import invalid, not_found
-from .exchange import Exchange
-from .faults import Fault
-from .state import State
-from .validation import parse_json
+from penstock.simulator import paid
+from penstock.simulator.batch_store import now_utc
+from penstock.simulator.errors import invalid, not_found
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import Fault
+from penstock.simulator.state import State
+from penstock.simulator.validation import parse_json
 
 PREFIX = "/_sim/"
 _MAX_BODY = 1024 * 1024

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from . import conversation
-from .conversation import Body
-from .directives import Shape, strip
-from .prose import chop, cut, prose, seeded, sizes
-from .tool_inputs import tool_input
+from penstock.simulator import conversation
+from penstock.simulator.conversation import Body
+from penstock.simulator.directives import Shape, strip
+from penstock.simulator.prose import chop, cut, prose, seeded, sizes
+from penstock.simulator.tool_inputs import tool_input
 
 _ODD = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
 """Everything that ends a line or a string for somebody."""

@@ -7,13 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from . import admin, batch_create, batches, messages, validation
-from .batch_store import now_utc
-from .errors import ApiError, not_found
-from .exchange import ClientGoneError, Exchange, Receive, Send
-from .faults import Fault, refuse_if_asked
-from .options import Options
-from .state import State
+from penstock.simulator import admin, batch_create, batches, messages, validation
+from penstock.simulator.batch_store import now_utc
+from penstock.simulator.errors import ApiError, not_found
+from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
+from penstock.simulator.faults import Fault, refuse_if_asked
+from penstock.simulator.options import Options
+from penstock.simulator.state import State
 
 _MODELS = (
     ("claude-opus-5-5", "Claude Opus 5.5", "2026-10-14T00:00:00Z"),

@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-from . import limits, validation
-from .batch_judge import judge
-from .batch_scan import scan
-from .batch_store import Batch, Lines, now_utc
-from .errors import ApiError, invalid
-from .exchange import Exchange
-from .faults import Fault, refuse_if_asked
-from .state import State
+from penstock.simulator import limits, validation
+from penstock.simulator.batch_judge import judge
+from penstock.simulator.batch_scan import scan
+from penstock.simulator.batch_store import Batch, Lines, now_utc
+from penstock.simulator.errors import ApiError, invalid
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import Fault, refuse_if_asked
+from penstock.simulator.state import State
 
 MAX_BODY = 256_000_000
 MAX_REQUESTS = 100_000

@@ -6,9 +6,9 @@ import asyncio
 
 import orjson
 
-from . import batch_lines
-from .batch_store import Batch, Lines, Outcome
-from .state import State
+from penstock.simulator import batch_lines
+from penstock.simulator.batch_store import Batch, Lines, Outcome
+from penstock.simulator.state import State
 
 _TURN = 20
 """Lines judged before other connections get their turn: with each part of a body

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-from . import conversation, sse, validation
-from .answers import Answer, Block, compose
-from .batch_store import Outcome
-from .directives import Shape, parse
-from .errors import NO_CREDIT, ApiError, invalid
-from .paid import params_key, shown
+from penstock.simulator import conversation, sse, validation
+from penstock.simulator.answers import Answer, Block, compose
+from penstock.simulator.batch_store import Outcome
+from penstock.simulator.directives import Shape, parse
+from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
+from penstock.simulator.paid import params_key, shown
 
 _PLAIN = Shape()
 _TOKEN_BYTES = 4

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from .batch_judge import result
-from .batch_store import Batch
-from .errors import not_found
-from .exchange import Exchange
-from .faults import Fault
-from .results_faults import chop, gather, spoil
-from .state import State
+from penstock.simulator.batch_judge import result
+from penstock.simulator.batch_store import Batch
+from penstock.simulator.errors import not_found
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import Fault
+from penstock.simulator.results_faults import chop, gather, spoil
+from penstock.simulator.state import State
 
 _WRITE_BYTES = 256 * 1024
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from . import batch_create, batch_results
-from .batch_store import Batch, now_utc
-from .errors import invalid, not_found
-from .exchange import Exchange
-from .faults import Fault
-from .state import State
+from penstock.simulator import batch_create, batch_results
+from penstock.simulator.batch_store import Batch, now_utc
+from penstock.simulator.errors import invalid, not_found
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import Fault
+from penstock.simulator.state import State
 
 
 async def create(exchange: Exchange, state: State, fault: Fault | None) -> None:

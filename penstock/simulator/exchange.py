@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from .errors import ApiError
+from penstock.simulator.errors import ApiError
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from .errors import TYPE_OF_STATUS, ApiError
+from penstock.simulator.errors import TYPE_OF_STATUS, ApiError
 
 Position = int | Literal["last", "stop"]
 """A point in a stream: deltas before it, or from the end when negative; or before message_stop."""

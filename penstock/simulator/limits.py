@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from .errors import ApiError
-from .options import Options
+from penstock.simulator.errors import ApiError
+from penstock.simulator.options import Options
 
 
 class Bucket:

@@ -8,16 +8,16 @@ from typing import Any
 
 import orjson
 
-from . import conversation, sse, validation
-from .answers import Answer, compose, count_input
-from .directives import Directives, Shape, parse
-from .errors import ApiError, invalid
-from .exchange import Exchange
-from .faults import FOREVER_S, Fault, refuse_if_asked
-from .paid import params_key
-from .player import Player
-from .script import script
-from .state import State
+from penstock.simulator import conversation, sse, validation
+from penstock.simulator.answers import Answer, compose, count_input
+from penstock.simulator.directives import Directives, Shape, parse
+from penstock.simulator.errors import ApiError, invalid
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import FOREVER_S, Fault, refuse_if_asked
+from penstock.simulator.paid import params_key
+from penstock.simulator.player import Player
+from penstock.simulator.script import script
+from penstock.simulator.state import State
 
 MAX_BODY = 32 * 1024 * 1024
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from .batch_store import Batch, Outcome
+from penstock.simulator.batch_store import Batch, Outcome
 
 
 def params_key(params: Any) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 
-from . import sse
-from .exchange import Exchange
-from .script import Kind, Script
-from .stats import Stats
+from penstock.simulator import sse
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.script import Kind, Script
+from penstock.simulator.stats import Stats
 
 
 class Player:

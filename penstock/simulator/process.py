@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .control import Control
+from penstock.simulator.control import Control
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from . import sse
-from .answers import Answer
-from .errors import ApiError
-from .faults import FOREVER_S, Fault, Position
+from penstock.simulator import sse
+from penstock.simulator.answers import Answer
+from penstock.simulator.errors import ApiError
+from penstock.simulator.faults import FOREVER_S, Fault, Position
 
 
 class Kind(Enum):

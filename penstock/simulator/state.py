@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
-from .background import Background
-from .batch_store import BatchStore
-from .exchange import Exchange
-from .faults import Faults
-from .limits import Bucket
-from .options import Options
-from .stats import Stats
+from penstock.simulator.background import Background
+from penstock.simulator.batch_store import BatchStore
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults import Faults
+from penstock.simulator.limits import Bucket
+from penstock.simulator.options import Options
+from penstock.simulator.stats import Stats
 
 _MAX_LOGGED_BODY = 256 * 1024
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
