@@ -9,7 +9,7 @@ from penstock.simulator import paid
 from penstock.simulator.batch_store import now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults import Fault
+from penstock.simulator.faults.faults import Fault
 from penstock.simulator.state import State
 from penstock.simulator.validation import parse_json
 

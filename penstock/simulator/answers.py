@@ -11,7 +11,7 @@ import orjson
 
 from penstock.simulator import conversation
 from penstock.simulator.conversation import Body
-from penstock.simulator.directives import Shape, strip
+from penstock.simulator.faults.directives import Shape, strip
 from penstock.simulator.prose import chop, cut, prose, seeded, sizes
 from penstock.simulator.tool_inputs import tool_input
 

@@ -11,7 +11,7 @@ from penstock.simulator import admin, batch_create, batches, messages, validatio
 from penstock.simulator.batch_store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
-from penstock.simulator.faults import Fault, refuse_if_asked
+from penstock.simulator.faults.faults import Fault, refuse_if_asked
 from penstock.simulator.options import Options
 from penstock.simulator.state import State
 

@@ -9,8 +9,8 @@ from penstock.simulator.batch_judge import result
 from penstock.simulator.batch_store import Batch
 from penstock.simulator.errors import not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults import Fault
-from penstock.simulator.results_faults import chop, gather, spoil
+from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.results import chop, gather, spoil
 from penstock.simulator.state import State
 
 _WRITE_BYTES = 256 * 1024

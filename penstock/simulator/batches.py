@@ -8,7 +8,7 @@ from penstock.simulator import batch_create, batch_results
 from penstock.simulator.batch_store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults import Fault
+from penstock.simulator.faults.faults import Fault
 from penstock.simulator.state import State
 
 

@@ -10,10 +10,10 @@ import orjson
 
 from penstock.simulator import conversation, sse, validation
 from penstock.simulator.answers import Answer, compose, count_input
-from penstock.simulator.directives import Directives, Shape, parse
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults import FOREVER_S, Fault, refuse_if_asked
+from penstock.simulator.faults.directives import Directives, Shape, parse
+from penstock.simulator.faults.faults import FOREVER_S, Fault, refuse_if_asked
 from penstock.simulator.paid import params_key
 from penstock.simulator.player import Player
 from penstock.simulator.script import script

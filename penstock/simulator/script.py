@@ -9,7 +9,7 @@ from enum import Enum, auto
 from penstock.simulator import sse
 from penstock.simulator.answers import Answer
 from penstock.simulator.errors import ApiError
-from penstock.simulator.faults import FOREVER_S, Fault, Position
+from penstock.simulator.faults.faults import FOREVER_S, Fault, Position
 
 
 class Kind(Enum):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.simulator import conversation
 from penstock.simulator.answers import Answer, compose, count_input
-from penstock.simulator.directives import parse
+from penstock.simulator.faults.directives import parse
 
 MODEL = "claude-haiku-4-5"
 

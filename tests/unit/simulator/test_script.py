@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from penstock.simulator.answers import Answer, Block, compose
-from penstock.simulator.directives import Shape
-from penstock.simulator.faults import Fault
+from penstock.simulator.faults.directives import Shape
+from penstock.simulator.faults.faults import Fault
 from penstock.simulator.script import Kind, Script, script
 
 ANSWER = Answer(

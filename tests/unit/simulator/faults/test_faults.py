@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.simulator.faults import Fault, Faults
+from penstock.simulator.faults.faults import Fault, Faults
 
 MESSAGES = ("POST", "/v1/messages")
 RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator.faults import Fault
-from penstock.simulator.results_faults import chop, gather, spoil
+from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.results import chop, gather, spoil
 
 LINES = [b'{"custom_id":"r-%d"}\n' % number for number in range(6)]
 

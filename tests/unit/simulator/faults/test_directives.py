@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.simulator.directives import Shape, parse, strip
+from penstock.simulator.faults.directives import Shape, parse, strip
 
 
 def test_a_text_without_directives_asks_for_nothing() -> None:
