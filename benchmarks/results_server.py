@@ -16,7 +16,7 @@ import orjson
 
 from penstock.shards import wire_id
 from penstock.simulator.batch_store import scattered
-from penstock.simulator.prose import prose, seeded
+from penstock.simulator.messages.prose import prose, seeded
 
 NONCE: Final = "benchmark001"
 BATCH: Final = "msgbatch_benchmark"

@@ -10,8 +10,8 @@ from penstock.simulator.batch_store import now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault
+from penstock.simulator.messages.validation import parse_json
 from penstock.simulator.state import State
-from penstock.simulator.validation import parse_json
 
 PREFIX = "/_sim/"
 _MAX_BODY = 1024 * 1024

@@ -7,11 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from penstock.simulator import admin, batch_create, batches, messages, validation
+from penstock.simulator import admin, batch_create, batches
 from penstock.simulator.batch_store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
 from penstock.simulator.faults.faults import Fault, refuse_if_asked
+from penstock.simulator.messages import endpoints as messages
+from penstock.simulator.messages import validation
 from penstock.simulator.options import Options
 from penstock.simulator.state import State
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator import limits, validation
+from penstock.simulator import limits
 from penstock.simulator.batch_judge import judge
 from penstock.simulator.batch_scan import scan
 from penstock.simulator.batch_store import Batch, Lines, now_utc
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault, refuse_if_asked
+from penstock.simulator.messages import validation
 from penstock.simulator.state import State
 
 MAX_BODY = 256_000_000

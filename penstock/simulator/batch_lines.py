@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator import conversation, sse, validation
-from penstock.simulator.answers import Answer, Block, compose
 from penstock.simulator.batch_store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
+from penstock.simulator.messages import conversation, sse, validation
+from penstock.simulator.messages.answers import Answer, Block, compose
 from penstock.simulator.paid import params_key, shown
 
 _PLAIN = Shape()

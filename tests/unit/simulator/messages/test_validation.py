@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from penstock.simulator.errors import ApiError
-from penstock.simulator.validation import check_key, check_message, check_version, parse_json
+from penstock.simulator.messages.validation import (
+    check_key,
+    check_message,
+    check_version,
+    parse_json,
+)
 
 OLD, NEW = "2023-06-01", "2026-10-21"
 HELLO = {"role": "user", "content": "hello"}

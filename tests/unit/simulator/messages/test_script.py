@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock.simulator.answers import Answer, Block, compose
 from penstock.simulator.faults.directives import Shape
 from penstock.simulator.faults.faults import Fault
-from penstock.simulator.script import Kind, Script, script
+from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.script import Kind, Script, script
 
 ANSWER = Answer(
     model="claude-haiku-4-5",

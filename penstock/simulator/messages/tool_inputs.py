@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from penstock.simulator.prose import prose
+from penstock.simulator.messages.prose import prose
 
 _MAX_DEPTH = 8
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator import conversation
-from penstock.simulator.answers import Answer, compose, count_input
 from penstock.simulator.faults.directives import parse
+from penstock.simulator.messages import conversation
+from penstock.simulator.messages.answers import Answer, compose, count_input
 
 MODEL = "claude-haiku-4-5"
 

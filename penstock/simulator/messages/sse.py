@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.answers import Answer, Block
+from penstock.simulator.messages.answers import Answer, Block
 
 # orjson writes UTF-8 as it is (no \u escapes), which is what makes it possible
 # to cut a stream inside a character.

@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator import conversation
-from penstock.simulator.conversation import Body
 from penstock.simulator.errors import ApiError, invalid, not_found
+from penstock.simulator.messages import conversation
+from penstock.simulator.messages.conversation import Body
 
 NEWEST_VERSION = "2026-10-21"
 VERSIONS = frozenset({"2023-01-01", "2023-06-01", NEWEST_VERSION})

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.simulator import sse
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.script import Kind, Script
+from penstock.simulator.messages import sse
+from penstock.simulator.messages.script import Kind, Script
 from penstock.simulator.stats import Stats
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator import conversation
-from penstock.simulator.conversation import Body
 from penstock.simulator.faults.directives import Shape, strip
-from penstock.simulator.prose import chop, cut, prose, seeded, sizes
-from penstock.simulator.tool_inputs import tool_input
+from penstock.simulator.messages import conversation
+from penstock.simulator.messages.conversation import Body
+from penstock.simulator.messages.prose import chop, cut, prose, seeded, sizes
+from penstock.simulator.messages.tool_inputs import tool_input
 
 _ODD = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
 """Everything that ends a line or a string for somebody."""
