@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from penstock.shards import wire_id
-from penstock.simulator.batch_store import scattered
+from penstock.simulator.batches.store import scattered
 from penstock.simulator.messages.prose import prose, seeded
 
 NONCE: Final = "benchmark001"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from penstock.simulator import paid
-from penstock.simulator.batch_store import now_utc
+from penstock.simulator.batches import paid
+from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault

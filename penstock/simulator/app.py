@@ -7,8 +7,10 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from penstock.simulator import admin, batch_create, batches
-from penstock.simulator.batch_store import now_utc
+from penstock.simulator import admin
+from penstock.simulator.batches import create as batch_create
+from penstock.simulator.batches import endpoints as batches
+from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
 from penstock.simulator.faults.faults import Fault, refuse_if_asked

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.background import Background
-from penstock.simulator.batch_store import BatchStore
+from penstock.simulator.batches.background import Background
+from penstock.simulator.batches.store import BatchStore
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Faults
 from penstock.simulator.limits import Bucket

@@ -9,9 +9,9 @@ import httpx2
 import orjson
 import pytest
 
-from penstock.simulator.batch_store import Batch, Lines
+from penstock.simulator.batches.paid import account
+from penstock.simulator.batches.store import Batch, Lines
 from penstock.simulator.control import Control
-from penstock.simulator.paid import account
 from penstock.simulator.process import simulator
 from tests.contract.batch_api import call, create, delete, ended, params
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from penstock.simulator.batches.paid import params_key
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Directives, Shape, parse
@@ -16,7 +17,6 @@ from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, compose, count_input
 from penstock.simulator.messages.player import Player
 from penstock.simulator.messages.script import script
-from penstock.simulator.paid import params_key
 from penstock.simulator.state import State
 
 MAX_BODY = 32 * 1024 * 1024

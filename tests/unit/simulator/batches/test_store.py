@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator.batch_store import Batch, BatchStore, Lines, Outcome, scattered
+from penstock.simulator.batches.store import Batch, BatchStore, Lines, Outcome, scattered
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from penstock.simulator import batch_create, batch_results
-from penstock.simulator.batch_store import Batch, now_utc
+from penstock.simulator.batches import create as batch_create
+from penstock.simulator.batches import results as batch_results
+from penstock.simulator.batches.store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault

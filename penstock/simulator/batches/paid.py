@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.batch_store import Batch, Outcome
+from penstock.simulator.batches.store import Batch, Outcome
 
 
 def params_key(params: Any) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator.batch_scan import scan
+from penstock.simulator.batches.scan import scan
 
 CUSTOM_ID = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 TEXT = st.text() | st.sampled_from(['},{"custom_id":"x","params":{', '"}]}', "\\", "]}"])

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from penstock.simulator import limits
-from penstock.simulator.batch_judge import judge
-from penstock.simulator.batch_scan import scan
-from penstock.simulator.batch_store import Batch, Lines, now_utc
+from penstock.simulator.batches.judge import judge
+from penstock.simulator.batches.scan import scan
+from penstock.simulator.batches.store import Batch, Lines, now_utc
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault, refuse_if_asked

@@ -6,8 +6,8 @@ import asyncio
 
 import orjson
 
-from penstock.simulator import batch_lines
-from penstock.simulator.batch_store import Batch, Lines, Outcome
+from penstock.simulator.batches import lines as batch_lines
+from penstock.simulator.batches.store import Batch, Lines, Outcome
 from penstock.simulator.state import State
 
 _TURN = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from penstock.simulator.batch_judge import result
-from penstock.simulator.batch_store import Batch
+from penstock.simulator.batches.judge import result
+from penstock.simulator.batches.store import Batch
 from penstock.simulator.errors import not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.faults import Fault

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 
-from penstock.simulator.batch_store import Lines
+from penstock.simulator.batches.store import Lines
 
 _REQUEST = rb'\{"custom_id":"([a-zA-Z0-9_-]{1,64})","params":\{'
 _FIRST = re.compile(rb'\{"requests":\[' + _REQUEST)
