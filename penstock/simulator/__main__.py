@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        from penstock.simulator.server import serve
+        from penstock.simulator.server.uvicorn_server import serve
     except ImportError as error:
         parser.error(f"{error}; it needs: pip install 'penstock[simulator]'")
     try:

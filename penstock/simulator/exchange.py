@@ -114,7 +114,7 @@ class Exchange:
         """Cut the connection: what was written still arrives, unless `reset` is set."""
         extension = self._extensions.get(DROP_EXTENSION)
         if extension is None:
-            raise RuntimeError("this server cannot cut a connection; use penstock.simulator.server")
+            raise RuntimeError("this server cannot cut a connection; use server.uvicorn_server")
         self.dropped = True
         extension["cut"](reset)
         # A server answers 500 for an application that returns without an answer,

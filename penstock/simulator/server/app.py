@@ -7,7 +7,6 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from penstock.simulator import admin
 from penstock.simulator.batches import create as batch_create
 from penstock.simulator.batches import endpoints as batches
 from penstock.simulator.batches.store import now_utc
@@ -17,6 +16,7 @@ from penstock.simulator.faults.faults import Fault, refuse_if_asked
 from penstock.simulator.messages import endpoints as messages
 from penstock.simulator.messages import validation
 from penstock.simulator.options import Options
+from penstock.simulator.server import admin
 from penstock.simulator.state import State
 
 _MODELS = (
@@ -41,7 +41,7 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 def create_app(options: Options | None = None) -> ASGIApp:
     """Return a simulator as an ASGI application.
 
-    Faults that cut a connection need the HTTP protocol of `penstock.simulator.server`.
+    Faults that cut a connection need the HTTP protocol of `uvicorn_server`.
     """
     state = State(options or Options())
 

@@ -14,9 +14,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from penstock.simulator.app import create_app
 from penstock.simulator.exchange import DROP_EXTENSION
 from penstock.simulator.options import Options
+from penstock.simulator.server.app import create_app
 
 _GC_THRESHOLD = 200_000
 """Objects made between two looks for garbage. With Python's 700, a third of the time of
