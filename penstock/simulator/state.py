@@ -16,7 +16,7 @@ import orjson
 from penstock.simulator.batches.background import Background
 from penstock.simulator.batches.store import BatchStore
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.faults import Faults
+from penstock.simulator.faults.active import Faults
 from penstock.simulator.limits import Bucket
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats

@@ -17,7 +17,7 @@ from penstock.simulator.batches.scan import scan
 from penstock.simulator.batches.store import Batch, Lines, now_utc
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.faults import Fault, refuse_if_asked
+from penstock.simulator.faults.fault import Fault, refuse_if_asked
 from penstock.simulator.messages import validation
 from penstock.simulator.state import State
 

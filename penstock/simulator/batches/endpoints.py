@@ -9,7 +9,7 @@ from penstock.simulator.batches import results as batch_results
 from penstock.simulator.batches.store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.state import State
 
 

@@ -9,7 +9,7 @@ from penstock.simulator.batches.judge import result
 from penstock.simulator.batches.store import Batch
 from penstock.simulator.errors import not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.results import chop, gather, spoil
 from penstock.simulator.state import State
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.simulator.faults.faults import DIRECTIVE_KEYS, Fault
+from penstock.simulator.faults.fault import DIRECTIVE_KEYS, Fault
 
 _KEY_VALUE = r'[a-z0-9_]+(?:=(?:"(?:[^"\\]|\\.)*"|[^\s"\]]+))?'
 _DIRECTIVE = re.compile(rf"\[\[sim((?:\s+{_KEY_VALUE})*)\s*\]\]", re.DOTALL)

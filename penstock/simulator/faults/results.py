@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 
 FOREIGN_ID = "foreign"
 """The custom_id of a line that nobody asked for."""

@@ -12,7 +12,7 @@ from penstock.simulator.batches.paid import params_key
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Directives, Shape, parse
-from penstock.simulator.faults.faults import FOREVER_S, Fault, refuse_if_asked
+from penstock.simulator.faults.fault import FOREVER_S, Fault, refuse_if_asked
 from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, compose, count_input
 from penstock.simulator.messages.player import Player

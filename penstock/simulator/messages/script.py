@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from penstock.simulator.errors import ApiError
-from penstock.simulator.faults.faults import FOREVER_S, Fault, Position
+from penstock.simulator.faults.fault import FOREVER_S, Fault, Position
 from penstock.simulator.messages import sse
 from penstock.simulator.messages.answers import Answer
 

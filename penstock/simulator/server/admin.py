@@ -9,7 +9,7 @@ from penstock.simulator.batches import paid
 from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.messages.validation import parse_json
 from penstock.simulator.state import State
 

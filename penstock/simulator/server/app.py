@@ -12,7 +12,7 @@ from penstock.simulator.batches import endpoints as batches
 from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
-from penstock.simulator.faults.faults import Fault, refuse_if_asked
+from penstock.simulator.faults.fault import Fault, refuse_if_asked
 from penstock.simulator.messages import endpoints as messages
 from penstock.simulator.messages import validation
 from penstock.simulator.options import Options

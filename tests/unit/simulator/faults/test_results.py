@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.results import chop, gather, spoil
 
 LINES = [b'{"custom_id":"r-%d"}\n' % number for number in range(6)]

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from penstock.simulator.faults.directives import Shape
-from penstock.simulator.faults.faults import Fault
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.messages.answers import Answer, Block, compose
 from penstock.simulator.messages.script import Kind, Script, script
 

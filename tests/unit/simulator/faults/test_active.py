@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from penstock.simulator.faults.faults import Fault, Faults
+from penstock.simulator.faults.active import Faults
+from penstock.simulator.faults.fault import Fault
 
 MESSAGES = ("POST", "/v1/messages")
 RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")
