@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
 import time
@@ -13,8 +12,6 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.batches.background import Background
-from penstock.simulator.batches.store import BatchStore
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.active import Faults
 from penstock.simulator.limits import Bucket
@@ -60,11 +57,6 @@ class State:
     options: Options
     stats: Stats = field(default_factory=Stats)
     faults: Faults = field(default_factory=Faults)
-    batches: BatchStore = field(default_factory=BatchStore)
-    background: Background = field(default_factory=Background)
-    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sightings: Counter[int] = field(default_factory=Counter)
-    """How often a request that passes later was seen in a batch, by the hash of its params."""
     live_paid: Counter[int] = field(default_factory=Counter)
     """Messages answered whole, by the hash of their body."""
     log: deque[LoggedRequest] = field(init=False)
@@ -88,9 +80,6 @@ class State:
         self.options = self._initial
         self.stats.reset()
         self.faults.clear()
-        self.background.cancel()
-        self.batches.clear()
-        self.sightings.clear()
         self.live_paid.clear()
         self._configured()
         self.log.clear()

@@ -14,12 +14,12 @@ import orjson
 from penstock.simulator import limits
 from penstock.simulator.batches.judge import judge
 from penstock.simulator.batches.scan import scan
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, Lines, now_utc
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault, refuse_if_asked
 from penstock.simulator.messages import validation
-from penstock.simulator.state import State
 
 MAX_BODY = 256_000_000
 MAX_REQUESTS = 100_000
@@ -39,7 +39,7 @@ class Draft:
     betas: str
 
 
-async def create(exchange: Exchange, state: State, fault: Fault | None) -> Batch | None:
+async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> Batch | None:
     """Make a batch; its params are looked at, but refused only in its results.
 
     Returns None when a fault has cut the connection. Raises ApiError, also for a
@@ -74,12 +74,12 @@ async def create(exchange: Exchange, state: State, fault: Fault | None) -> Batch
     return batch
 
 
-async def _commit_later(state: State, draft: Draft, delay_s: float) -> Batch:
+async def _commit_later(state: BatchState, draft: Draft, delay_s: float) -> Batch:
     await asyncio.sleep(delay_s)
     return _commit(state, draft)
 
 
-def _commit(state: State, draft: Draft) -> Batch:
+def _commit(state: BatchState, draft: Draft) -> Batch:
     now, options = now_utc(), state.options
     batch = Batch(
         id=state.new_id("msgbatch"),
@@ -99,7 +99,7 @@ def _commit(state: State, draft: Draft) -> Batch:
     return batch
 
 
-def _refuse_over_limits(state: State, new: int) -> None:
+def _refuse_over_limits(state: BatchState, new: int) -> None:
     now = now_utc()
     found = state.batches.open(now)
     queued = sum(batch.total for batch in found)

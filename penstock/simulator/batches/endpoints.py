@@ -6,21 +6,23 @@ import math
 
 from penstock.simulator.batches import create as batch_create
 from penstock.simulator.batches import results as batch_results
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
-from penstock.simulator.state import State
 
 
-async def create(exchange: Exchange, state: State, fault: Fault | None) -> None:
+async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> None:
     """Make a batch and show it."""
     batch = await batch_create.create(exchange, state, fault)
     if batch is not None:
         await exchange.reply(batch.as_dict(_base_url(exchange)))
 
 
-async def retrieve(exchange: Exchange, state: State, batch_id: str, fault: Fault | None) -> None:
+async def retrieve(
+    exchange: Exchange, state: BatchState, batch_id: str, fault: Fault | None
+) -> None:
     """Show a batch."""
     batch = _found(state, batch_id)
     headers = {}
@@ -33,7 +35,7 @@ async def retrieve(exchange: Exchange, state: State, batch_id: str, fault: Fault
     await exchange.reply(shown, headers=headers)
 
 
-async def list_all(exchange: Exchange, state: State) -> None:
+async def list_all(exchange: Exchange, state: BatchState) -> None:
     """Show a page of batches, newest first."""
     after_id, before_id = exchange.query.get("after_id"), exchange.query.get("before_id")
     if after_id and before_id:
@@ -66,7 +68,7 @@ async def list_all(exchange: Exchange, state: State) -> None:
     )
 
 
-async def cancel(exchange: Exchange, state: State, batch_id: str) -> None:
+async def cancel(exchange: Exchange, state: BatchState, batch_id: str) -> None:
     """Begin to cancel a batch; one that has ended stays as it is."""
     batch = _found(state, batch_id)
     if batch.status == "in_progress":
@@ -75,7 +77,7 @@ async def cancel(exchange: Exchange, state: State, batch_id: str) -> None:
     await exchange.reply(batch.as_dict(_base_url(exchange)))
 
 
-async def delete(exchange: Exchange, state: State, batch_id: str) -> None:
+async def delete(exchange: Exchange, state: BatchState, batch_id: str) -> None:
     """Delete a batch that has ended."""
     if _found(state, batch_id).ended_at is None:
         raise invalid(
@@ -85,12 +87,14 @@ async def delete(exchange: Exchange, state: State, batch_id: str) -> None:
     await exchange.reply({"id": batch_id, "type": "message_batch_deleted"})
 
 
-async def results(exchange: Exchange, state: State, batch_id: str, fault: Fault | None) -> None:
+async def results(
+    exchange: Exchange, state: BatchState, batch_id: str, fault: Fault | None
+) -> None:
     """Send the results of a batch."""
     await batch_results.results(exchange, state, _found(state, batch_id), fault)
 
 
-def _found(state: State, batch_id: str) -> Batch:
+def _found(state: BatchState, batch_id: str) -> Batch:
     batch = state.batches.get(batch_id, now_utc())
     if batch is None:
         raise not_found(f"Message Batch {batch_id} not found.")

@@ -7,21 +7,21 @@ import asyncio
 import orjson
 
 from penstock.simulator.batches import lines as batch_lines
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, Lines, Outcome
-from penstock.simulator.state import State
 
 _TURN = 20
 """Lines judged before other connections get their turn: with each part of a body
 that arrives meanwhile, so that more would make large creates slow."""
 
 
-async def judge(batch: Batch, state: State) -> None:
+async def judge(batch: Batch, state: BatchState) -> None:
     """Judge the lines of a batch, which cannot end before; one batch after the other."""
     async with state.judging:
         await _judge(batch, state)
 
 
-async def _judge(batch: Batch, state: State) -> None:
+async def _judge(batch: Batch, state: BatchState) -> None:
     for place, raw in enumerate(batch.lines):
         line = batch_lines.read(raw, batch.version, batch.betas)
         outcome = line.outcome

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.batches.paid import params_key, shown
 from penstock.simulator.batches.store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
 from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.params_hash import params_key, shown
 
 _PLAIN = Shape()
 _TOKEN_BYTES = 4

@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Iterator
 
 from penstock.simulator.batches.judge import result
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch
 from penstock.simulator.errors import not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.results import chop, gather, spoil
-from penstock.simulator.state import State
 
 _WRITE_BYTES = 256 * 1024
 
 
-async def results(exchange: Exchange, state: State, batch: Batch, fault: Fault | None) -> None:
+async def results(exchange: Exchange, state: BatchState, batch: Batch, fault: Fault | None) -> None:
     """Send the results, made while they are sent unless they are there already."""
     if batch.ended_at is None or batch.archived_at or (fault and fault.results_lag):
         raise not_found(f"Message Batch {batch.id} has no available results.")
@@ -25,7 +25,7 @@ async def results(exchange: Exchange, state: State, batch: Batch, fault: Fault |
         state.stats.client_disconnects += 1
 
 
-async def _send(exchange: Exchange, state: State, batch: Batch, fault: Fault) -> None:
+async def _send(exchange: Exchange, state: BatchState, batch: Batch, fault: Fault) -> None:
     left = fault.results_cut
     for data in _pieces(batch, fault):
         if left is not None and left <= len(data):

@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.batches.paid import params_key
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Directives, Shape, parse
 from penstock.simulator.faults.fault import FOREVER_S, Fault, refuse_if_asked
 from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, compose, count_input
+from penstock.simulator.messages.params_hash import params_key
 from penstock.simulator.messages.player import Player
 from penstock.simulator.messages.script import script
 from penstock.simulator.state import State

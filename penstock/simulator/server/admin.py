@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from penstock.simulator.batches import paid
+from penstock.simulator.batches import payments
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.messages.validation import parse_json
-from penstock.simulator.state import State
 
 PREFIX = "/_sim/"
 _MAX_BODY = 1024 * 1024
 
 
-async def serve(exchange: Exchange, state: State) -> None:
+async def serve(exchange: Exchange, state: BatchState) -> None:
     """Answer one control request."""
     await exchange.read(_MAX_BODY)
     name = exchange.path.removeprefix(PREFIX)
@@ -28,7 +28,7 @@ async def serve(exchange: Exchange, state: State) -> None:
     await exchange.reply(answer)
 
 
-async def _act(exchange: Exchange, state: State, name: str) -> Any:
+async def _act(exchange: Exchange, state: BatchState, name: str) -> Any:
     match exchange.method, name.split("/"):
         case "GET", ["stats"]:
             return state.stats.as_dict()
@@ -50,14 +50,14 @@ async def _act(exchange: Exchange, state: State, name: str) -> Any:
         case "GET", ["batches"]:
             return _batches(exchange, state)
         case "GET", ["paid"]:
-            return paid.totals(
+            return payments.totals(
                 (batch for batch, _ in state.batches.ever(now_utc())), state.live_paid
             )
         case _:
             raise not_found(f"{exchange.method} {exchange.path}")
 
 
-def _faults(exchange: Exchange, state: State) -> Any:
+def _faults(exchange: Exchange, state: BatchState) -> Any:
     if exchange.method == "POST":
         state.faults.add(Fault.parse(parse_json(exchange.body)))
     elif exchange.method == "DELETE":
@@ -65,17 +65,17 @@ def _faults(exchange: Exchange, state: State) -> Any:
     return state.faults.as_list()
 
 
-def _batches(exchange: Exchange, state: State) -> Any:
+def _batches(exchange: Exchange, state: BatchState) -> Any:
     wanted = exchange.query.get("batch")
     with_lines = exchange.query.get("ids", "0") != "0"
     return [
-        paid.account(batch, deleted=deleted, with_lines=with_lines)
+        payments.account(batch, deleted=deleted, with_lines=with_lines)
         for batch, deleted in state.batches.ever(now_utc())
         if wanted in (None, batch.id)
     ]
 
 
-async def _batch(state: State, batch_id: str, action: str) -> Any:
+async def _batch(state: BatchState, batch_id: str, action: str) -> Any:
     batch = state.batches.get(batch_id, now_utc())
     if batch is None:
         raise not_found(f"Message Batch {batch_id} not found.")

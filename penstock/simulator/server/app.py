@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.simulator.batches import create as batch_create
 from penstock.simulator.batches import endpoints as batches
+from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
@@ -17,7 +18,6 @@ from penstock.simulator.messages import endpoints as messages
 from penstock.simulator.messages import validation
 from penstock.simulator.options import Options
 from penstock.simulator.server import admin
-from penstock.simulator.state import State
 
 _MODELS = (
     ("claude-opus-5-5", "Claude Opus 5.5", "2026-10-14T00:00:00Z"),
@@ -43,7 +43,7 @@ def create_app(options: Options | None = None) -> ASGIApp:
 
     Faults that cut a connection need the HTTP protocol of `uvicorn_server`.
     """
-    state = State(options or Options())
+    state = BatchState(options or Options())
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +59,7 @@ def create_app(options: Options | None = None) -> ASGIApp:
     return app
 
 
-async def _answer(exchange: Exchange, state: State) -> None:
+async def _answer(exchange: Exchange, state: BatchState) -> None:
     if exchange.path.startswith(admin.PREFIX):
         await admin.serve(exchange, state)
         return
@@ -77,7 +77,7 @@ async def _answer(exchange: Exchange, state: State) -> None:
         await _other(exchange, state, parts)
 
 
-async def _other(exchange: Exchange, state: State, parts: dict[str, str]) -> None:
+async def _other(exchange: Exchange, state: BatchState, parts: dict[str, str]) -> None:
     """Serve everything but messages, whose faults depend on their text."""
     batch = state.batches.get(parts.get("batch", ""), now_utc())
     ended = batch is not None and batch.ended_at is not None
@@ -96,7 +96,7 @@ async def _other(exchange: Exchange, state: State, parts: dict[str, str]) -> Non
 
 
 async def _plain(
-    exchange: Exchange, state: State, parts: dict[str, str], fault: Fault | None
+    exchange: Exchange, state: BatchState, parts: dict[str, str], fault: Fault | None
 ) -> None:
     batch_id = parts.get("batch", "")
     match exchange.method, *sorted(parts.keys() - {"model"}):

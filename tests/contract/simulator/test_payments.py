@@ -9,7 +9,7 @@ import httpx2
 import orjson
 import pytest
 
-from penstock.simulator.batches.paid import account
+from penstock.simulator.batches.payments import account
 from penstock.simulator.batches.store import Batch, Lines
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator

@@ -1,32 +1,14 @@
-"""What has been paid for, by a hash of the request: the judge of runs under faults.
-
-The hash of a request's params is the first 16 hexadecimal digits of the SHA-256
-of `orjson.dumps(params, option=orjson.OPT_SORT_KEYS)`; a live call's params are
-its whole body. Only what succeeded is paid.
-"""
+"""What has been paid for, by a hash of the request. Only what succeeded is paid."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from itertools import zip_longest
 from typing import Any
 
-import orjson
-
 from penstock.simulator.batches.store import Batch, Outcome
-
-
-def params_key(params: Any) -> int:
-    """Return the hash of a request's params as a number of 64 bits."""
-    data = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
-    return int.from_bytes(sha256(data).digest()[:8], "big")
-
-
-def shown(key: int) -> str:
-    """Return a hash as it is shown: 16 hexadecimal digits."""
-    return f"{key:016x}"
+from penstock.simulator.messages.params_hash import shown
 
 
 def totals(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[str, dict[str, int]]:
