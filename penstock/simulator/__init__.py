@@ -46,7 +46,7 @@ first=N             the last four hold for the first N times that a request with
                     these params is seen in a batch; after that it succeeds
 ==================  =============================================================
 
-Faults are directives too, or are put in force with `Control.fault(...)`. K counts
+ActiveFaults are directives too, or are put in force with `Control.fault(...)`. K counts
 `content_block_delta` events of any block; it may be `last`, or negative to count
 from the end, or `stop`: just before message_stop. A message that is not streamed
 breaks off in the middle of its body.
@@ -69,7 +69,7 @@ chunk=N             the body is cut into N-byte writes, also inside characters
 crlf                lines end in CR LF
 ==================  =============================================================
 
-Faults of the creation of a batch, only by `Control.fault`. A body that ends before
+ActiveFaults of the creation of a batch, only by `Control.fault`. A body that ends before
 its content-length never makes a batch.
 
 ==================  =============================================================
@@ -85,7 +85,7 @@ commit_after_s=S    the batch is made S seconds later, whether or not the client
                     else the usual answer does
 ==================  =============================================================
 
-Faults of the results of a batch, only by `Control.fault`. They wait for a batch that
+ActiveFaults of the results of a batch, only by `Control.fault`. They wait for a batch that
 has ended. N counts lines from 0, or from the end when negative: -1 is the last line.
 
 ==================  =============================================================

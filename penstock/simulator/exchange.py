@@ -17,7 +17,7 @@ ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
 Send = Callable[[ASGIMessage], Awaitable[None]]
 
-DROP_EXTENSION = "penstock.drop"
+DISCONNECT_EXTENSION = "penstock.disconnect"
 """The ASGI extension by which our HTTP protocol lets the application cut a connection."""
 
 
@@ -38,10 +38,12 @@ class Exchange:
         self.request_id = request_id
         self.body = bytearray()
         self.size = 0
-        self.dropped = False
+        self.disconnected = False
         self.status = 0
         #: Headers that every answer to this request carries.
-        self.answer_headers: dict[str, str] = {"request-id": request_id} | _account(self.headers)
+        self.answer_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
+            self.headers
+        )
         self.on_start: Callable[[int], None] = lambda status: None
         self._receive = receive
         self._send = send
@@ -58,7 +60,7 @@ class Exchange:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGoneError
+                raise ClientDisconnected
             part = message.get("body", b"")
             self.size += len(part)
             if self.size <= limit:
@@ -99,32 +101,32 @@ class Exchange:
         await self.start(status, {**shape, **(headers or {})})
         await self.end(data)
 
-    async def refuse(self, error: ApiError) -> None:
+    async def reply_error(self, error: ApiError) -> None:
         """Send an error."""
         await self.reply(
             error.envelope(self.request_id), status=error.status, headers=error.headers
         )
 
-    async def gone(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         """Wait until the client leaves, or the answer is complete."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def drop(self, *, reset: bool = False) -> None:
+    async def disconnect(self, *, reset: bool = False) -> None:
         """Cut the connection: what was written still arrives, unless `reset` is set."""
-        extension = self._extensions.get(DROP_EXTENSION)
+        extension = self._extensions.get(DISCONNECT_EXTENSION)
         if extension is None:
             raise RuntimeError("this server cannot cut a connection; use server.uvicorn_server")
-        self.dropped = True
+        self.disconnected = True
         extension["cut"](reset)
         # A server answers 500 for an application that returns without an answer,
         # so it must have seen the end of the connection before.
-        await self.gone()
+        await self.wait_for_disconnect()
 
-    async def run(self, work: Awaitable[None]) -> bool:
+    async def run_while_connected(self, work: Awaitable[None]) -> bool:
         """Do `work` for as long as the client stays; return False if it left before the end."""
         task = asyncio.ensure_future(work)
-        watcher = asyncio.ensure_future(self.gone())
+        watcher = asyncio.ensure_future(self.wait_for_disconnect())
         try:
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
             # The end of an answer wakes the watcher as well; the work is then done or about to be.
@@ -134,14 +136,14 @@ class Exchange:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        return self.dropped or not left
+        return self.disconnected or not left
 
 
-class ClientGoneError(Exception):
+class ClientDisconnected(Exception):
     """The client left before its request was complete."""
 
 
-def _account(headers: Mapping[str, str]) -> dict[str, str]:
+def _workspace_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return whose request it is: each key counts as one of a workspace of its own."""
     key = headers.get("x-api-key") or headers.get("authorization", "")
     return {

@@ -9,7 +9,7 @@ from penstock.simulator.errors import ApiError
 from penstock.simulator.options import Options
 
 
-class Bucket:
+class TokenBucket:
     """As many tokens as requests a minute allows, refilled all the time."""
 
     def __init__(self, options: Options, now: float) -> None:
@@ -19,7 +19,7 @@ class Bucket:
         self.tokens = float(self.capacity)
         self.filled_at = now
 
-    def take(self, now: float) -> None:
+    def spend(self, now: float) -> None:
         """Take a token; raises the API's 429 when there is none."""
         if not self.capacity:
             return
@@ -50,7 +50,9 @@ class Bucket:
         }
 
 
-def check_batches(options: Options, *, active: int, queued: int, new: int, wait_s: int) -> None:
+def check_batch_limits(
+    options: Options, *, active: int, queued: int, new: int, wait_s: int
+) -> None:
     """Raise the API's 429 for a batch of `new` requests beyond what may be in progress."""
     if options.active_batches and active >= options.active_batches:
         limit = f"limit of {options.active_batches} batches in progress"

@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.active import Faults
-from penstock.simulator.limits import Bucket
+from penstock.simulator.faults.active import ActiveFaults
+from penstock.simulator.limits import TokenBucket
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
 
@@ -56,11 +56,11 @@ class State:
 
     options: Options
     stats: Stats = field(default_factory=Stats)
-    faults: Faults = field(default_factory=Faults)
+    faults: ActiveFaults = field(default_factory=ActiveFaults)
     live_paid: Counter[int] = field(default_factory=Counter)
     """Messages answered whole, by the hash of their body."""
     log: deque[LoggedRequest] = field(init=False)
-    bucket: Bucket = field(init=False)
+    bucket: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         """Set up what follows from the options."""
@@ -68,12 +68,12 @@ class State:
         # Ids differ between two runs, as a client that outlives a simulator expects.
         self._run = secrets.token_hex(4)
         self._count = itertools.count(1)
-        self._configured()
+        self._apply_options()
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Change options while running; raises ValueError or TypeError for bad ones."""
         self.options = self.options.changed(values)
-        self._configured()
+        self._apply_options()
 
     def reset(self) -> None:
         """Forget everything but the options the process was started with."""
@@ -81,14 +81,14 @@ class State:
         self.stats.reset()
         self.faults.clear()
         self.live_paid.clear()
-        self._configured()
+        self._apply_options()
         self.log.clear()
 
     def new_id(self, prefix: str) -> str:
         """Return an id nobody has seen before."""
         return f"{prefix}_01{self._run}{next(self._count):012d}"
 
-    def record(self, exchange: Exchange, endpoint: str) -> None:
+    def log_request(self, exchange: Exchange, endpoint: str) -> None:
         """Keep a request, and count its answer once that begins."""
         headers = {k: "***" if k in _SECRET_HEADERS else v for k, v in exchange.headers.items()}
         raw = bytes(exchange.body) if exchange.size <= _MAX_LOGGED_BODY else b""
@@ -97,10 +97,10 @@ class State:
 
         def started(status: int) -> None:
             entry.status = status
-            self.stats.answered(endpoint, status)
+            self.stats.response_started(endpoint, status)
 
         exchange.on_start = started
 
-    def _configured(self) -> None:
-        self.bucket = Bucket(self.options, time.monotonic())
+    def _apply_options(self) -> None:
+        self.bucket = TokenBucket(self.options, time.monotonic())
         self.log = deque(getattr(self, "log", ()), maxlen=self.options.log_size)

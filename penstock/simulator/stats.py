@@ -33,7 +33,7 @@ class Stats:
     """Batch results sent to their last line."""
     refused_429: int = 0
 
-    def answered(self, endpoint: str, status: int) -> None:
+    def response_started(self, endpoint: str, status: int) -> None:
         """Count the start of an answer."""
         self.requests.setdefault(endpoint, Counter())[str(status)] += 1
         if status == 429:

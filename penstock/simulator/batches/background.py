@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-class Background:
+class BackgroundTasks:
     """The tasks of one simulator that no request waits for."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Background:
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
 
-    async def finished(self, name: str) -> None:
+    async def wait_for(self, name: str) -> None:
         """Wait for all work of a name."""
         waiting = [task for task, its_name in self._tasks.items() if its_name == name]
         if waiting:

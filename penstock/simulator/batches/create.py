@@ -12,29 +12,29 @@ from typing import Any
 import orjson
 
 from penstock.simulator import limits
-from penstock.simulator.batches.judge import judge
+from penstock.simulator.batches.evaluation import evaluate
 from penstock.simulator.batches.scan import scan
 from penstock.simulator.batches.state import BatchState
-from penstock.simulator.batches.store import Batch, Lines, now_utc
+from penstock.simulator.batches.store import Batch, PackedLines, now_utc
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.fault import Fault, refuse_if_asked
+from penstock.simulator.faults.fault import Fault, raise_status
 from penstock.simulator.messages import validation
 
 MAX_BODY = 256_000_000
 MAX_REQUESTS = 100_000
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-_TURN = 1000
+_REQUESTS_PER_TURN = 1000
 """Requests packed before other connections get their turn."""
 
 
 @dataclass(frozen=True)
-class Draft:
+class NewBatch:
     """A batch that can be made."""
 
-    custom_ids: Lines
-    lines: Lines
+    custom_ids: PackedLines
+    lines: PackedLines
     version: str
     betas: str
 
@@ -46,91 +46,95 @@ async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> 
     batch that a fault has made all the same.
     """
     fault = fault or Fault()
-    is_late = fault.commit_after_s is not None
-    if not is_late:
-        refuse_if_asked(fault)
+    is_delayed = fault.commit_after_s is not None
+    if not is_delayed:
+        raise_status(fault)
         if fault.drop_before_commit:
-            await exchange.drop(reset=bool(fault.reset))
+            await exchange.disconnect(reset=bool(fault.reset))
             return None
-    draft = await _draft(exchange, quick=bool(state.options.quick_create))
-    _refuse_over_limits(state, len(draft.custom_ids))
-    if is_late:
+    new = await _parse(exchange, quick=bool(state.options.quick_create))
+    _check_limits(state, len(new.custom_ids))
+    if is_delayed:
         # The client may leave, and the batch is made all the same.
-        late = state.background.start(_commit_later(state, draft, fault.commit_after_s or 0.0))
-        refuse_if_asked(fault)
+        delayed = state.background.start(_commit_after(state, new, fault.commit_after_s or 0.0))
+        raise_status(fault)
         if fault.drop_before_commit:
-            await exchange.drop(reset=bool(fault.reset))
+            await exchange.disconnect(reset=bool(fault.reset))
             return None
-        await asyncio.wait({late})
-        if late.cancelled():
+        await asyncio.wait({delayed})
+        if delayed.cancelled():
             raise ApiError("api_error", "The simulator was reset.")
-        batch = late.result()
+        batch = delayed.result()
     else:
-        batch = _commit(state, draft)
+        batch = _commit(state, new)
     if fault.commit_then_drop:
-        await exchange.drop(reset=bool(fault.reset))
+        await exchange.disconnect(reset=bool(fault.reset))
         return None
-    refuse_if_asked(replace(fault, status=fault.commit_then_status))
+    raise_status(replace(fault, status=fault.commit_then_status))
     return batch
 
 
-async def _commit_later(state: BatchState, draft: Draft, delay_s: float) -> Batch:
+async def _commit_after(state: BatchState, new: NewBatch, delay_s: float) -> Batch:
     await asyncio.sleep(delay_s)
-    return _commit(state, draft)
+    return _commit(state, new)
 
 
-def _commit(state: BatchState, draft: Draft) -> Batch:
+def _commit(state: BatchState, new: NewBatch) -> Batch:
     now, options = now_utc(), state.options
     batch = Batch(
         id=state.new_id("msgbatch"),
         created_at=now,
         ends_at=now + timedelta(seconds=options.batch_seconds),
-        custom_ids=draft.custom_ids,
-        lines=draft.lines,
-        rendered=Lines() if options.prerender else None,
-        version=draft.version,
-        betas=draft.betas,
+        custom_ids=new.custom_ids,
+        lines=new.lines,
+        rendered=PackedLines() if options.prerender else None,
+        version=new.version,
+        betas=new.betas,
         answer_bytes=options.batch_answer_bytes,
     )
     state.batches.add(batch)
     state.stats.batches_created += 1
     state.stats.batch_requests_created += batch.total
-    state.background.start(judge(batch, state), name=batch.id)
+    state.background.start(evaluate(batch, state), name=batch.id)
     return batch
 
 
-def _refuse_over_limits(state: BatchState, new: int) -> None:
+def _check_limits(state: BatchState, count: int) -> None:
     now = now_utc()
-    found = state.batches.open(now)
+    found = state.batches.in_progress(now)
     queued = sum(batch.total for batch in found)
-    limits.check_batches(
-        state.options, active=len(found), queued=queued, new=new, wait_s=_until_next(found, now)
+    limits.check_batch_limits(
+        state.options,
+        active=len(found),
+        queued=queued,
+        new=count,
+        wait_s=_seconds_to_next_end(found, now),
     )
 
 
-def _until_next(found: list[Batch], now: datetime) -> int:
+def _seconds_to_next_end(found: list[Batch], now: datetime) -> int:
     """Return the whole seconds until a batch may end."""
     left = min(((batch.ends_at - now).total_seconds() for batch in found), default=0.0)
     return min(60, max(1, math.ceil(left)))
 
 
-async def _draft(exchange: Exchange, *, quick: bool) -> Draft:
+async def _parse(exchange: Exchange, *, quick: bool) -> NewBatch:
     """Read what was sent; raises ApiError for what is refused at once."""
     version = validation.check_version(exchange.headers)
     betas = exchange.headers.get("anthropic-beta", "")
     found = scan(exchange.body) if quick else None
     if found is not None and len(found[0]) <= MAX_REQUESTS:
-        return Draft(*found, version, betas)
+        return NewBatch(*found, version, betas)
     requests = _requests(exchange.body)
     exchange.body = bytearray()
-    custom_ids, lines = Lines(), Lines()
+    custom_ids, lines = PackedLines(), PackedLines()
     for place, request in enumerate(requests):
         custom_ids.append(request["custom_id"].encode())
         lines.append(orjson.dumps(request))
         requests[place] = None
-        if place % _TURN == 0:
+        if place % _REQUESTS_PER_TURN == 0:
             await asyncio.sleep(0)
-    return Draft(custom_ids, lines, version, betas)
+    return NewBatch(custom_ids, lines, version, betas)
 
 
 def _requests(raw: bytes | bytearray) -> list[Any]:

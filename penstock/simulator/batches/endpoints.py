@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from penstock.simulator.batches import create as batch_create
-from penstock.simulator.batches import results as batch_results
+from penstock.simulator.batches import create as creation
+from penstock.simulator.batches.results import send_results
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
@@ -15,7 +15,7 @@ from penstock.simulator.faults.fault import Fault
 
 async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> None:
     """Make a batch and show it."""
-    batch = await batch_create.create(exchange, state, fault)
+    batch = await creation.create(exchange, state, fault)
     if batch is not None:
         await exchange.reply(batch.as_dict(_base_url(exchange)))
 
@@ -91,7 +91,7 @@ async def results(
     exchange: Exchange, state: BatchState, batch_id: str, fault: Fault | None
 ) -> None:
     """Send the results of a batch."""
-    await batch_results.results(exchange, state, _found(state, batch_id), fault)
+    await send_results(exchange, state, _found(state, batch_id), fault)
 
 
 def _found(state: BatchState, batch_id: str) -> Batch:

@@ -13,7 +13,7 @@ from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
 from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, Block, compose
-from penstock.simulator.messages.params_hash import params_key, shown
+from penstock.simulator.messages.params_hash import hex_digest, params_hash
 
 _PLAIN = Shape()
 _TOKEN_BYTES = 4
@@ -21,13 +21,13 @@ _TOKEN_BYTES = 4
 
 
 @dataclass(slots=True)
-class Line:
+class RequestLine:
     """A request, what is wrong with it, and what it asks for."""
 
     custom_id: str
     params: Any
     size: int
-    key: int
+    hash: int
     """The hash of the params."""
     shape: Shape = _PLAIN
     error: ApiError | None = None
@@ -42,28 +42,30 @@ class Line:
         return Outcome.CANCELED if self.shape.canceled else Outcome.SUCCEEDED
 
 
-def read(raw: bytes, version: str, betas: str) -> Line:
+def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
     """Read a request from the JSON it is kept as."""
     request = orjson.loads(raw)
     params = request["params"]
-    line = Line(request["custom_id"], params, len(raw), params_key(params))
+    line = RequestLine(request["custom_id"], params, len(raw), params_hash(params))
     try:
         _check(params, version, betas)
         # Most lines have no directive, and looking for the bytes is cheap.
         if b"[[sim" in raw:
             line.shape = _shape(params)
-        line.error = _asked(line.shape)
+        line.error = _requested_error(line.shape)
     except ApiError as error:
         line.error = error
     return line
 
 
-def render(line: Line, outcome: Outcome, *, message_id: str, answer_bytes: int = 0) -> bytes:
+def render_result(
+    line: RequestLine, outcome: Outcome, *, message_id: str, answer_bytes: int = 0
+) -> bytes:
     """Return a line of the results; with `answer_bytes`, of a text that long."""
     result: dict[str, Any] = {"type": outcome.name.lower()}
     if outcome is Outcome.SUCCEEDED:
         if answer_bytes and line.shape is _PLAIN:
-            return _sized(line, message_id, answer_bytes)
+            return _render_sized(line, message_id, answer_bytes)
         answer = compose(line.params, line.shape)
         result["message"] = sse.message(answer, message_id, tier="batch")
     elif outcome is Outcome.ERRORED and line.error is not None:
@@ -72,12 +74,12 @@ def render(line: Line, outcome: Outcome, *, message_id: str, answer_bytes: int =
     return orjson.dumps({"custom_id": line.custom_id, "result": result}) + b"\n"
 
 
-def _sized(line: Line, message_id: str, answer_bytes: int) -> bytes:
+def _render_sized(line: RequestLine, message_id: str, answer_bytes: int) -> bytes:
     """Fill a template: a few microseconds, where prose takes a hundred.
 
     The text begins with the hash of the params, so that a mix-up would show.
     """
-    key = shown(line.key)[:answer_bytes]
+    key = hex_digest(line.hash)[:answer_bytes]
     values = (line.custom_id, message_id, key, str(line.size // _TOKEN_BYTES + 1))
     return _template(line.params["model"], answer_bytes) % tuple(map(str.encode, values))
 
@@ -113,7 +115,7 @@ def _check(params: Any, version: str, betas: str) -> None:
     validation.check_message(params, version, batch=True, betas=betas)
 
 
-def _asked(shape: Shape) -> ApiError | None:
+def _requested_error(shape: Shape) -> ApiError | None:
     """Return the error that a directive asks for."""
     if shape.no_credit:
         return invalid(NO_CREDIT)

@@ -8,25 +8,25 @@ from itertools import zip_longest
 from typing import Any
 
 from penstock.simulator.batches.store import Batch, Outcome
-from penstock.simulator.messages.params_hash import shown
+from penstock.simulator.messages.params_hash import hex_digest
 
 
-def totals(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[str, dict[str, int]]:
+def count_payments(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[str, dict[str, int]]:
     """Return how often each request was paid for, in batches that ended and as live calls."""
     in_batches: Counter[int] = Counter()
     for batch in batches:
         if batch.ended_at is not None:
-            keys = batch.keys
+            hashes = batch.hashes
             in_batches.update(
-                keys[index] for index, outcome in batch.results() if outcome is Outcome.SUCCEEDED
+                hashes[index] for index, outcome in batch.results() if outcome is Outcome.SUCCEEDED
             )
     return {
-        shown(key): {"batch": in_batches[key], "live": live.get(key, 0)}
+        hex_digest(key): {"batch": in_batches[key], "live": live.get(key, 0)}
         for key in in_batches.keys() | live.keys()
     }
 
 
-def account(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str, Any]:
+def describe_batch(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str, Any]:
     """Return what became of a batch, and of each line in the order they were sent."""
     whole = batch.as_dict("")
     known: dict[str, Any] = {
@@ -53,6 +53,6 @@ def _lines(batch: Batch) -> list[list[str | None]]:
         for index, outcome in batch.results():
             names[index] = outcome.name.lower()
     return [
-        [custom_id.decode(), None if key is None else shown(key), name]
-        for custom_id, key, name in zip_longest(batch.custom_ids, batch.keys, names)
+        [custom_id.decode(), None if key is None else hex_digest(key), name]
+        for custom_id, key, name in zip_longest(batch.custom_ids, batch.hashes, names)
     ]

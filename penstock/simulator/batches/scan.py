@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 
-from penstock.simulator.batches.store import Lines
+from penstock.simulator.batches.store import PackedLines
 
 _REQUEST = rb'\{"custom_id":"([a-zA-Z0-9_-]{1,64})","params":\{'
 _FIRST = re.compile(rb'\{"requests":\[' + _REQUEST)
@@ -17,7 +17,7 @@ _NEXT = re.compile(rb"\}," + _REQUEST)
 _TAIL = b"}]}"
 
 
-def scan(raw: bytearray) -> tuple[Lines, Lines] | None:
+def scan(raw: bytearray) -> tuple[PackedLines, PackedLines] | None:
     """Return the custom ids and the requests of a body without spaces between its parts.
 
     The requests stay where they are in `raw`. None when it is written in another
@@ -35,4 +35,4 @@ def scan(raw: bytearray) -> tuple[Lines, Lines] | None:
         return None
     # As if a comma came after the last one as well.
     bounds = array("Q", [*starts, len(raw) - 1])
-    return Lines(custom_ids), Lines.within(raw, bounds, gap=1)
+    return PackedLines(custom_ids), PackedLines.from_bounds(raw, bounds, gap=1)

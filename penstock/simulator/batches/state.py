@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-from penstock.simulator.batches.background import Background
+from penstock.simulator.batches.background import BackgroundTasks
 from penstock.simulator.batches.store import BatchStore
 from penstock.simulator.state import State
 
@@ -16,9 +16,9 @@ class BatchState(State):
     """What the endpoints of batches share, on top of what all endpoints share."""
 
     batches: BatchStore = field(default_factory=BatchStore)
-    background: Background = field(default_factory=Background)
-    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sightings: Counter[int] = field(default_factory=Counter)
+    background: BackgroundTasks = field(default_factory=BackgroundTasks)
+    evaluation_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    times_seen: Counter[int] = field(default_factory=Counter)
     """How often a request that passes later was seen in a batch, by the hash of its params."""
 
     def reset(self) -> None:
@@ -26,4 +26,4 @@ class BatchState(State):
         super().reset()
         self.background.cancel()
         self.batches.clear()
-        self.sightings.clear()
+        self.times_seen.clear()

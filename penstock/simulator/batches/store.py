@@ -24,7 +24,7 @@ class Outcome(IntEnum):
 _OUTCOMES = tuple(Outcome)
 
 
-class Lines:
+class PackedLines:
     """Many short byte strings in one piece of memory.
 
     As separate objects the lines of a large batch were measured to take three
@@ -40,7 +40,7 @@ class Lines:
             self.append(line)
 
     @classmethod
-    def within(cls, data: bytearray, bounds: array[int], *, gap: int) -> Lines:
+    def from_bounds(cls, data: bytearray, bounds: array[int], *, gap: int) -> PackedLines:
         """Return lines of existing data, from each bound to `gap` bytes before the next."""
         lines = cls()
         lines._data, lines._bounds, lines._gap = data, bounds, gap
@@ -64,7 +64,7 @@ class Lines:
         return (self[index] for index in range(len(self)))
 
 
-_AT_LEAST_DONE = 0.25
+_MIN_DONE_RATIO = 0.25
 """Share of a canceled batch that was done before, or could not be interrupted."""
 
 
@@ -74,14 +74,14 @@ class Batch:
 
     id: str
     created_at: datetime
-    custom_ids: Lines
-    lines: Lines
+    custom_ids: PackedLines
+    lines: PackedLines
     """Each request as its raw JSON: {"custom_id": …, "params": …}."""
     outcomes: bytearray = field(default_factory=bytearray)
-    """The outcome of each line when nobody cancels; one byte a line, as far as they are judged."""
-    keys: array[int] = field(default_factory=lambda: array("Q"))
-    """The hash of each line's params, see `paid`; as far as they are judged."""
-    rendered: Lines | None = None
+    """The outcome of each line unless canceled; one byte a line, as far as evaluated."""
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
+    """The hash of each line's params, see `paid`; as far as they are evaluated."""
+    rendered: PackedLines | None = None
     """Each line's result, when they are written before anybody asks."""
     version: str
     betas: str = ""
@@ -93,7 +93,7 @@ class Batch:
     cancel_initiated_at: datetime | None = None
     ended_at: datetime | None = None
     archived_at: datetime | None = None
-    done_at_cancel: int | None = None
+    processed_at_cancel: int | None = None
     """Lines, in the order of the results, that had been processed when it was canceled."""
     counts: Counter[Outcome] = field(default_factory=Counter)
 
@@ -110,16 +110,18 @@ class Batch:
         return "canceling" if self.cancel_initiated_at else "in_progress"
 
     def advance(self, now: datetime) -> None:
-        """End the batch if its time has come and all its lines are judged."""
-        judged = len(self.outcomes) == self.total
-        if self.ended_at is None and judged and not self.held and now >= self.ends_at:
+        """End the batch if its time has come and all its lines are evaluated."""
+        evaluated = len(self.outcomes) == self.total
+        if self.ended_at is None and evaluated and not self.held and now >= self.ends_at:
             self.end(self.ends_at)
 
     def end(self, at: datetime) -> None:
         """End the batch."""
         self.ended_at = at
         # One byte a line: counted as bytes, a large batch ends in no time.
-        codes = self.outcomes if self.done_at_cancel is None else [o for _, o in self.results()]
+        codes = (
+            self.outcomes if self.processed_at_cancel is None else [o for _, o in self.results()]
+        )
         self.counts = Counter({Outcome(code): n for code, n in Counter(codes).items()})
 
     def cancel(self, now: datetime) -> None:
@@ -128,14 +130,14 @@ class Batch:
             return
         window = self.ends_at - self.created_at
         share = 0.0 if self.held or not window else (now - self.created_at) / window
-        self.done_at_cancel = int(self.total * min(1.0, max(_AT_LEAST_DONE, share)))
+        self.processed_at_cancel = int(self.total * min(1.0, max(_MIN_DONE_RATIO, share)))
         self.cancel_initiated_at = now
         self.ends_at = min(self.ends_at, now + window / 4)
         self.held = False
 
     def results(self) -> Iterator[tuple[int, Outcome]]:
         """Yield the index and the outcome of every line, in an order other than the one asked."""
-        done = self.total if self.done_at_cancel is None else self.done_at_cancel
+        done = self.total if self.processed_at_cancel is None else self.processed_at_cancel
         for place, index in enumerate(scattered(self.total)):
             yield index, _OUTCOMES[self.outcomes[index]] if place < done else Outcome.CANCELED
 
@@ -150,11 +152,11 @@ class Batch:
             "processing_status": self.status,
             # Not a progress bar: all are in processing until the batch has ended.
             "request_counts": {"processing": 0 if ended else self.total, **counts},
-            "created_at": _shown(self.created_at),
-            "expires_at": _shown(self.created_at + timedelta(hours=24)),
-            "ended_at": _shown(self.ended_at),
-            "cancel_initiated_at": _shown(self.cancel_initiated_at),
-            "archived_at": _shown(self.archived_at),
+            "created_at": _timestamp(self.created_at),
+            "expires_at": _timestamp(self.created_at + timedelta(hours=24)),
+            "ended_at": _timestamp(self.ended_at),
+            "cancel_initiated_at": _timestamp(self.cancel_initiated_at),
+            "archived_at": _timestamp(self.archived_at),
             "results_url": f"{base_url}/v1/messages/batches/{self.id}/results"
             if available
             else None,
@@ -184,7 +186,7 @@ class BatchStore:
         """Forget a batch, but not what was paid for it."""
         batch = self._batches.pop(batch_id, None)
         if batch is not None:
-            batch.lines, batch.rendered = Lines(), None
+            batch.lines, batch.rendered = PackedLines(), None
             self._deleted.append(batch)
 
     def clear(self) -> None:
@@ -192,7 +194,7 @@ class BatchStore:
         self._batches.clear()
         self._deleted.clear()
 
-    def ever(self, now: datetime) -> list[tuple[Batch, bool]]:
+    def history(self, now: datetime) -> list[tuple[Batch, bool]]:
         """Return every batch there has been, oldest first, and whether it was deleted."""
         for batch in self._batches.values():
             batch.advance(now)
@@ -200,7 +202,7 @@ class BatchStore:
         found += [(batch, True) for batch in self._deleted]
         return sorted(found, key=lambda each: each[0].created_at)
 
-    def open(self, now: datetime) -> list[Batch]:
+    def in_progress(self, now: datetime) -> list[Batch]:
         """Return the batches that have not ended."""
         for batch in self._batches.values():
             batch.advance(now)
@@ -258,5 +260,5 @@ def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
-def _shown(at: datetime | None) -> str | None:
+def _timestamp(at: datetime | None) -> str | None:
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if at else None

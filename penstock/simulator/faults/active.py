@@ -10,32 +10,32 @@ from penstock.simulator.faults.fault import Fault
 
 
 @dataclass
-class _Armed:
+class _ActiveFault:
     fault: Fault
-    met: int = 0
+    matched: int = 0
     fired: int = 0
 
     @property
     def ready(self) -> bool:
-        beyond = self.met > self.fault.after
+        beyond = self.matched > self.fault.after
         return beyond and (self.fault.times == 0 or self.fired < self.fault.times)
 
 
-class Faults:
+class ActiveFaults:
     """The faults in force, and how often each has fired."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._armed: list[_Armed] = []
-        self._directives: dict[tuple[str, str, int], _Armed] = {}
+        self._active: list[_ActiveFault] = []
+        self._directives: dict[tuple[str, str, int], _ActiveFault] = {}
 
     def add(self, fault: Fault) -> None:
         """Put a fault in force."""
-        self._armed.append(_Armed(fault))
+        self._active.append(_ActiveFault(fault))
 
     def clear(self) -> None:
         """Forget every fault, and which directives have fired."""
-        self._armed.clear()
+        self._active.clear()
         self._directives.clear()
 
     def as_list(self) -> list[dict[str, Any]]:
@@ -43,13 +43,13 @@ class Faults:
         return [
             {
                 **{k: v for k, v in asdict(each.fault).items() if v is not None},
-                "met": each.met,
+                "matched": each.matched,
                 "fired": each.fired,
             }
-            for each in self._armed
+            for each in self._active
         ]
 
-    def take(
+    def fire(
         self,
         method: str,
         path: str,
@@ -66,18 +66,20 @@ class Faults:
         (`times=0`) come on top of it. `ended` says that the request is about a
         batch that has ended.
         """
-        met = [each for each in self._armed if each.fault.meets(method, path, model, ended=ended)]
-        met += [
-            self._directives.setdefault((prompt, text, place), _Armed(fault))
+        matched = [
+            each for each in self._active if each.fault.matches(method, path, model, ended=ended)
+        ]
+        matched += [
+            self._directives.setdefault((prompt, text, place), _ActiveFault(fault))
             for place, (text, fault) in enumerate(directives)
         ]
-        for each in met:
-            each.met += 1
-        ready = [each for each in met if each.ready]
+        for each in matched:
+            each.matched += 1
+        ready = [each for each in matched if each.ready]
         firing = [each for each in ready if each.fault.times == 0]
         firing += [each for each in ready if each.fault.times][:1]
         result: Fault | None = None
         for each in firing:
             each.fired += 1
-            result = each.fault if result is None else each.fault.over(result)
+            result = each.fault if result is None else each.fault.merged_over(result)
         return result

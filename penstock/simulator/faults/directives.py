@@ -16,7 +16,7 @@ from penstock.simulator.faults.fault import DIRECTIVE_KEYS, Fault
 
 _KEY_VALUE = r'[a-z0-9_]+(?:=(?:"(?:[^"\\]|\\.)*"|[^\s"\]]+))?'
 _DIRECTIVE = re.compile(rf"\[\[sim((?:\s+{_KEY_VALUE})*)\s*\]\]", re.DOTALL)
-_BEGINNING = re.compile(r"\[\[sim\s")
+_OPENING = re.compile(r"\[\[sim\s")
 _ITEM = re.compile(r'([a-z0-9_]+)(?:=("(?:[^"\\]|\\.)*"|[^\s"\]]+))?', re.DOTALL)
 
 
@@ -43,7 +43,7 @@ class Shape:
     odd: bool = False
 
 
-_SHAPE_KEYS: dict[str, Callable[[str], Any]] = {
+_SHAPE_PARSERS: dict[str, Callable[[str], Any]] = {
     "deltas": int,
     "rate": float,
     "chars": int,
@@ -81,7 +81,7 @@ def parse(texts: Iterable[str]) -> Directives:
     for text in texts:
         if "[[sim" not in text:
             continue
-        if _BEGINNING.search(_DIRECTIVE.sub("", text)):
+        if _OPENING.search(_DIRECTIVE.sub("", text)):
             raise ValueError("[[sim]]: a directive is written [[sim key=value flag]]")
         for found in _DIRECTIVE.finditer(text):
             items = dict(_items(found[1]))
@@ -101,7 +101,7 @@ def strip(text: str) -> str:
 
 def _items(inner: str) -> Iterable[tuple[str, str]]:
     for key, value in _ITEM.findall(inner):
-        if key not in _SHAPE_KEYS and key not in DIRECTIVE_KEYS:
+        if key not in _SHAPE_PARSERS and key not in DIRECTIVE_KEYS:
             raise ValueError(f"[[sim]]: unknown key {key!r}")
         quoted = value.startswith('"')
         yield key, json.loads(value, strict=False) if quoted else value
@@ -110,11 +110,11 @@ def _items(inner: str) -> Iterable[tuple[str, str]]:
 def _shape(items: dict[str, str]) -> dict[str, Any]:
     shape = {}
     for key, value in items.items():
-        if key not in _SHAPE_KEYS:
+        if key not in _SHAPE_PARSERS:
             continue
-        read = _SHAPE_KEYS[key]
+        parser = _SHAPE_PARSERS[key]
         try:
-            shape[key] = True if read is bool else read(value)
+            shape[key] = True if parser is bool else parser(value)
         except ValueError:
             raise ValueError(f"[[sim]]: {key}={value!r} is not understood") from None
     return shape

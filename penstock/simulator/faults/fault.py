@@ -12,7 +12,7 @@ from penstock.simulator.errors import TYPE_OF_STATUS, ApiError
 Position = int | Literal["last", "stop"]
 """A point in a stream: deltas before it, or from the end when negative; or before message_stop."""
 
-FOREVER_S = 3600.0
+DEFAULT_STALL_S = 3600.0
 
 
 def _position(value: Any) -> Position:
@@ -28,7 +28,7 @@ def _flag_or_position(value: Any) -> Position:
     return 0 if value in ("", True) else _position(value)
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
+_PARSERS: dict[str, Callable[[Any], Any]] = {
     "status": int,
     "retry_after": float,
     "error_code": str,
@@ -62,15 +62,15 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "model": str,
 }
 FILTERS = frozenset({"path", "method", "model"})
-FAULT_KEYS = frozenset(_READ) - FILTERS
+FAULT_KEYS = frozenset(_PARSERS) - FILTERS
 _DETAILS = frozenset({"retry_after", "error_code", "error_type", "message", "stall", "reset"})
 EFFECTS = FAULT_KEYS - _DETAILS - {"times", "after"}
-_CREATE = frozenset(
+_CREATE_EFFECTS = frozenset(
     {"commit_then_drop", "drop_before_commit", "commit_then_status", "commit_after_s"}
 )
-_RESULTS = frozenset(key for key in _READ if key.startswith("results_"))
-_ANYWHERE = frozenset({"status", "slow_first"})
-DIRECTIVE_KEYS = FAULT_KEYS - _CREATE - _RESULTS
+_RESULTS_EFFECTS = frozenset(key for key in _PARSERS if key.startswith("results_"))
+_ANY_REQUEST = frozenset({"status", "slow_first"})
+DIRECTIVE_KEYS = FAULT_KEYS - _CREATE_EFFECTS - _RESULTS_EFFECTS
 """The keys that make sense inside one message."""
 
 
@@ -113,15 +113,15 @@ class Fault:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Fault:
         """Read a fault from text or JSON values; raises ValueError naming the key."""
-        read = {}
+        parsed = {}
         for key, value in values.items():
-            if key not in _READ:
+            if key not in _PARSERS:
                 raise ValueError(f"fault: unknown key {key!r}")
             try:
-                read[key] = _READ[key](value)
+                parsed[key] = _PARSERS[key](value)
             except (TypeError, ValueError):
                 raise ValueError(f"fault: {key}={value!r} is not understood") from None
-        fault = cls(**read)
+        fault = cls(**parsed)
         if not fault.effects:
             raise ValueError("fault: names no effect, such as status or disconnect_after")
         return fault
@@ -136,37 +136,37 @@ class Fault:
         # Not `in (None, False)`: a position of 0 equals False.
         return value is not None and value is not False
 
-    def meets(self, method: str, path: str, model: str | None, *, ended: bool = False) -> bool:
+    def matches(self, method: str, path: str, model: str | None, *, ended: bool = False) -> bool:
         """Say whether a request is one this fault is meant for."""
-        if not ended and _RESULTS & set(self.effects):
+        if not ended and _RESULTS_EFFECTS & set(self.effects):
             return False
-        wanted_method, wanted_path = self._target()
+        wanted_method, wanted_path = self._default_target()
         return (
             fnmatchcase(path, self.path or wanted_path)
             and method == (self.method or wanted_method or method).upper()
             and (self.model is None or fnmatchcase(model or "", self.model))
         )
 
-    def _target(self) -> tuple[str | None, str]:
+    def _default_target(self) -> tuple[str | None, str]:
         """Return where the effects make sense, for faults that name no path."""
         effects = set(self.effects)
-        if effects <= _ANYWHERE:
+        if effects <= _ANY_REQUEST:
             return None, "/v1/*"
-        if effects & _CREATE:
+        if effects & _CREATE_EFFECTS:
             return "POST", "/v1/messages/batches"
         if "results_lag" in effects:
             return "GET", "/v1/messages/batches/*"
-        if effects & _RESULTS or (self.path or "").endswith("/results"):
+        if effects & _RESULTS_EFFECTS or (self.path or "").endswith("/results"):
             return "GET", "/v1/messages/batches/*/results"
         return "POST", "/v1/messages"
 
-    def over(self, other: Fault) -> Fault:
+    def merged_over(self, other: Fault) -> Fault:
         """Return both faults in one; this one's values win."""
         own = {key: value for key, value in asdict(self).items() if value is not None}
         return replace(other, **own)
 
 
-def refuse_if_asked(fault: Fault | None) -> None:
+def raise_status(fault: Fault | None) -> None:
     """Raise the error that a fault of a status asks for."""
     if fault is None or fault.status is None:
         return

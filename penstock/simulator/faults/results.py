@@ -12,15 +12,15 @@ FOREIGN_ID = "foreign"
 """The custom_id of a line that nobody asked for."""
 
 
-def spoil(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]:
+def corrupt(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]:
     """Yield the lines of the results as a fault leaves them."""
-    end = _place(fault.results_end, total)
-    skipped = _place(fault.results_skip, total)
-    doubled = _place(fault.results_double, total)
-    foreign = _place(fault.results_foreign, total)
-    blank = _place(fault.results_blank, total)
+    end = _index(fault.results_end, total)
+    skipped = _index(fault.results_skip, total)
+    doubled = _index(fault.results_double, total)
+    foreign = _index(fault.results_foreign, total)
+    blank = _index(fault.results_blank, total)
     newline = b"\r\n" if fault.crlf else b"\n"
-    again: list[bytes] = []
+    duplicates: list[bytes] = []
     for place, line in enumerate(lines):
         if place == end:
             return
@@ -31,14 +31,14 @@ def spoil(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]:
         if place == foreign:
             yield _foreign(line).replace(b"\n", newline)
         if place == doubled:
-            again.append(data)
+            duplicates.append(data)
         if place != skipped:
             yield data
     # At the end: who compares with the line before alone shall not get away with it.
-    yield from again
+    yield from duplicates
 
 
-def _place(value: int | None, total: int) -> int | None:
+def _index(value: int | None, total: int) -> int | None:
     """Return a line's place; a negative one counts from the end."""
     return value + total if value is not None and value < 0 else value
 

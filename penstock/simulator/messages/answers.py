@@ -12,10 +12,10 @@ import orjson
 from penstock.simulator.faults.directives import Shape, strip
 from penstock.simulator.messages import conversation
 from penstock.simulator.messages.conversation import Body
-from penstock.simulator.messages.prose import chop, cut, prose, seeded, sizes
+from penstock.simulator.messages.prose import cut, piece_sizes, prose, seeded, split_randomly
 from penstock.simulator.messages.tool_inputs import tool_input
 
-_ODD = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
+_ODD_TEXT = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
 """Everything that ends a line or a string for somebody."""
 
 _TOKEN_CHARS = 16
@@ -34,7 +34,7 @@ class Block:
     signature: str = ""
     stamped: bool = False
     """Each delta's text is the time at which it is written, not its piece."""
-    whole: bool = True
+    complete: bool = True
     """False when max_tokens ended the answer inside this block."""
 
     @property
@@ -61,16 +61,17 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
     model = str(body.get("model"))
     prompt = strip(conversation.first_user_text(body))
     shape = replace(shape, deltas=shape.deltas or deltas)
-    tool = _tool(body, shape)
-    pieces, stop_sequence = _stopped(
-        _rest(_text_pieces(prompt, model, shape, tool), body, shape), body.get("stop_sequences")
+    tool = _chosen_tool(body, shape)
+    pieces, stop_sequence = _cut_at_stop_sequence(
+        _remaining(_text_pieces(prompt, model, shape, tool), body, shape),
+        body.get("stop_sequences"),
     )
     blocks = list(_thinking(body, shape, prompt, model))
     if pieces:
         blocks.append(Block(kind="text", pieces=tuple(pieces), stamped=shape.stamp))
     if tool and stop_sequence is None:
         blocks.append(_tool_use(tool, prompt, model))
-    blocks, tokens, fits = _within(blocks, int(body.get("max_tokens") or 0))
+    blocks, tokens, fits = _cut_at_max_tokens(blocks, int(body.get("max_tokens") or 0))
     reason = "tool_use" if tool else "end_turn"
     reason = "stop_sequence" if stop_sequence is not None else reason
     return Answer(
@@ -106,19 +107,19 @@ def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | N
     if shape.stamp:
         return [""] * count
     if shape.text is not None:
-        return _given(shape.text, shape, rng)
-    lengths = [shape.chars] * count if shape.chars else sizes(rng, count)
+        return _split_given_text(shape.text, shape, rng)
+    lengths = [shape.chars] * count if shape.chars else piece_sizes(rng, count)
     text = f"Calling {tool['name']}…" if tool and not shape.deltas else prose(rng, sum(lengths))
     if shape.u2028:
         # Line ends for some readers, plain characters for JSON and for SSE.
         text = text.replace(" ", "\u2028", 1).replace(" ", "\u0085", 1)
     if shape.odd:
-        lengths.append(len(_ODD))
-        text += _ODD
+        lengths.append(len(_ODD_TEXT))
+        text += _ODD_TEXT
     return list(cut(text, lengths))
 
 
-def _given(text: str, shape: Shape, rng: Random) -> list[str]:
+def _split_given_text(text: str, shape: Shape, rng: Random) -> list[str]:
     """Cut a text that a directive gave."""
     if shape.chars:
         return list(cut(text, [shape.chars] * (len(text) // shape.chars + 1)))
@@ -126,24 +127,24 @@ def _given(text: str, shape: Shape, rng: Random) -> list[str]:
         count = min(shape.deltas, len(text))
         ends = [len(text) * (i + 1) // count for i in range(count)]
         return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return chop(rng, text)
+    return split_randomly(rng, text)
 
 
-def _rest(pieces: list[str], body: Body, shape: Shape) -> list[str]:
+def _remaining(pieces: list[str], body: Body, shape: Shape) -> list[str]:
     """Leave out what the conversation shows to have been said already."""
     text = "".join(pieces)
     said = conversation.prefill(body)
     if said is not None:
-        start = _length_at_end(said, text)
+        start = _prefilled_length(said, text)
     else:
         quoted = max(
-            (_length_inside(each, text) for each in conversation.last_turn_texts(body)), default=0
+            (_quoted_length(each, text) for each in conversation.last_turn_texts(body)), default=0
         )
         start = max(0, quoted - shape.overlap) if quoted else 0
-    return _without(pieces, start)
+    return _drop_start(pieces, start)
 
 
-def _without(pieces: list[str], start: int) -> list[str]:
+def _drop_start(pieces: list[str], start: int) -> list[str]:
     """Leave out the first `start` characters, and keep the cuts that are left."""
     if not start:
         return pieces
@@ -155,7 +156,7 @@ def _without(pieces: list[str], start: int) -> list[str]:
     return kept
 
 
-def _length_at_end(said: str, text: str) -> int:
+def _prefilled_length(said: str, text: str) -> int:
     """Return how much of the beginning of `text` ends `said`.
 
     A user's own prefill comes before the text, so the beginning need not be at
@@ -169,7 +170,7 @@ def _length_at_end(said: str, text: str) -> int:
     return 0
 
 
-def _length_inside(quote: str, text: str) -> int:
+def _quoted_length(quote: str, text: str) -> int:
     """Return the length of the longest beginning of `text`, of a word or more, inside `quote`."""
     word = text.split(" ", 1)[0]
     longest, start = 0, quote.find(word) if word else -1
@@ -184,7 +185,9 @@ def _length_inside(quote: str, text: str) -> int:
     return longest
 
 
-def _stopped(pieces: list[str], sequences: Sequence[str] | None) -> tuple[list[str], str | None]:
+def _cut_at_stop_sequence(
+    pieces: list[str], sequences: Sequence[str] | None
+) -> tuple[list[str], str | None]:
     """End the pieces before the first stop sequence, and say which one it was."""
     text = "".join(pieces)
     found = [(text.find(each), each) for each in sequences or () if each and each in text]
@@ -201,14 +204,14 @@ def _thinking(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Blo
     if not shape.thinking and asked.get("type") not in ("enabled", "adaptive"):
         return
     rng = seeded("thinking", model, prompt)
-    lengths = sizes(rng, rng.randrange(4, 10))
+    lengths = piece_sizes(rng, rng.randrange(4, 10))
     thought = list(cut(prose(rng, sum(lengths)), lengths))
     if asked.get("display") == "omitted":
         thought = []
     yield Block(kind="thinking", pieces=tuple(thought), signature=f"sig{rng.getrandbits(256):064x}")
 
 
-def _tool(body: Body, shape: Shape) -> dict[str, Any] | None:
+def _chosen_tool(body: Body, shape: Shape) -> dict[str, Any] | None:
     """Return the tool to call, if one is to be called."""
     choice = body.get("tool_choice") or {}
     own: list[dict[str, Any]] = [
@@ -216,7 +219,7 @@ def _tool(body: Body, shape: Shape) -> dict[str, Any] | None:
     ]
     if shape.tool and not own:
         return {"name": "lookup", "input_schema": {"properties": {"query": {"type": "string"}}}}
-    if not own or choice.get("type") == "none" or conversation.answers_a_tool(body):
+    if not own or choice.get("type") == "none" or conversation.brings_tool_result(body):
         return None
     return next((tool for tool in own if tool["name"] == choice.get("name")), own[0])
 
@@ -225,13 +228,13 @@ def _tool_use(tool: dict[str, Any], prompt: str, model: str) -> Block:
     rng = seeded("tool", model, prompt, tool["name"])
     arguments = orjson.dumps(tool_input(tool["input_schema"], rng)).decode()
     # The API's first delta of a tool's input is always empty.
-    pieces = ("", *chop(rng, arguments))
+    pieces = ("", *split_randomly(rng, arguments))
     return Block(
         kind="tool_use", pieces=pieces, name=tool["name"], id=f"toolu_01{rng.getrandbits(88):022x}"
     )
 
 
-def _within(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
+def _cut_at_max_tokens(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
     """Cut the blocks at `limit` tokens; return them, their tokens and whether they fitted."""
     used = 0
     for place, block in enumerate(blocks):
@@ -240,7 +243,7 @@ def _within(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
             if used + cost > limit:
                 part = piece[: (limit - used) * _TOKEN_CHARS]
                 pieces = (*block.pieces[:count], *([part] if part else []))
-                cut_block = replace(block, pieces=pieces, whole=False)
+                cut_block = replace(block, pieces=pieces, complete=False)
                 return [*blocks[:place], *([cut_block] if pieces else [])], limit, False
             used += cost
     return blocks, used, True

@@ -67,7 +67,7 @@ def prefill(body: Body) -> str | None:
     return "".join(texts(found[-1]))
 
 
-def answers_a_tool(body: Body) -> bool:
+def brings_tool_result(body: Body) -> bool:
     """Say whether the last message brings a tool's result."""
     found = messages(body)[-1:]
     return any(block.get("type") == "tool_result" for m in found for block in blocks(m))

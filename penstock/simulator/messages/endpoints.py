@@ -11,12 +11,12 @@ import orjson
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Directives, Shape, parse
-from penstock.simulator.faults.fault import FOREVER_S, Fault, refuse_if_asked
+from penstock.simulator.faults.fault import DEFAULT_STALL_S, Fault, raise_status
 from penstock.simulator.messages import conversation, sse, validation
 from penstock.simulator.messages.answers import Answer, compose, count_input
-from penstock.simulator.messages.params_hash import params_key
+from penstock.simulator.messages.params_hash import params_hash
 from penstock.simulator.messages.player import Player
-from penstock.simulator.messages.script import script
+from penstock.simulator.messages.script import build_script
 from penstock.simulator.state import State
 
 MAX_BODY = 32 * 1024 * 1024
@@ -26,12 +26,12 @@ async def create(exchange: Exchange, state: State) -> None:
     """Answer a message, streamed or whole, with whatever shall go wrong with it."""
     version = validation.check_version(exchange.headers)
     try:
-        state.bucket.take(time.monotonic())
+        state.bucket.spend(time.monotonic())
     finally:
         exchange.answer_headers |= state.bucket.headers()
     body = validation.parse_json(exchange.body)
     directives = _directives(body)
-    fault = state.faults.take(
+    fault = state.faults.fire(
         exchange.method,
         exchange.path,
         str(body.get("model")),
@@ -39,11 +39,13 @@ async def create(exchange: Exchange, state: State) -> None:
         directives=directives.faults,
     )
     fired(state, fault)
-    refuse_if_asked(fault)
+    raise_status(fault)
     validation.check_message(body, version)
     answer = compose(body, directives.shape, deltas=state.options.deltas)
-    work = _stream if body.get("stream") else _whole
-    if not await exchange.run(work(exchange, state, answer, directives.shape, fault)):
+    work = _send_stream if body.get("stream") else _send_message
+    if not await exchange.run_while_connected(
+        work(exchange, state, answer, directives.shape, fault)
+    ):
         state.stats.client_disconnects += 1
 
 
@@ -68,17 +70,17 @@ def _directives(body: dict[str, Any]) -> Directives:
         raise invalid(str(error)) from error
 
 
-async def _slowly(state: State, fault: Fault | None) -> None:
+async def _delay_first_byte(state: State, fault: Fault | None) -> None:
     seconds = state.options.latency_seconds + ((fault and fault.slow_first) or 0.0)
     if seconds:
         await asyncio.sleep(seconds)
 
 
-async def _stream(
+async def _send_stream(
     exchange: Exchange, state: State, answer: Answer, shape: Shape, fault: Fault | None
 ) -> None:
     options = state.options
-    course = script(
+    script = build_script(
         answer,
         state.new_id("msg"),
         fault=fault,
@@ -87,7 +89,7 @@ async def _stream(
     )
     state.stats.stream_opened()
     try:
-        await _slowly(state, fault)
+        await _delay_first_byte(state, fault)
         headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         await exchange.start(200, headers)
         player = Player(
@@ -97,43 +99,43 @@ async def _stream(
             chunk=(fault and fault.chunk) or 0,
             crlf=bool(fault and fault.crlf),
         )
-        await player.play(course)
-        if course.dropped:
-            await exchange.drop(reset=bool(fault and fault.reset))
+        await player.play(script)
+        if script.disconnects:
+            await exchange.disconnect(reset=bool(fault and fault.reset))
         else:
             # Counted first: a client that has seen the end may ask at once.
-            state.stats.messages_finished += course.finished
+            state.stats.messages_finished += script.complete
             await exchange.end()
     finally:
         state.stats.stream_closed()
 
 
-async def _whole(
+async def _send_message(
     exchange: Exchange, state: State, answer: Answer, shape: Shape, fault: Fault | None
 ) -> None:
-    await _slowly(state, fault)
+    await _delay_first_byte(state, fault)
     data = orjson.dumps(sse.message(answer, state.new_id("msg")))
     if fault is None:
-        await _send(exchange, state, data)
+        await _send_body(exchange, state, data)
         return
     if fault.stall_after is not None:
-        await asyncio.sleep(FOREVER_S if fault.stall is None else fault.stall)
+        await asyncio.sleep(DEFAULT_STALL_S if fault.stall is None else fault.stall)
     if fault.error_after is not None:
         raise ApiError(fault.error_type or "overloaded_error", fault.message or "")
     if {"disconnect_after", "eof_after", "drop_mid_char"} & set(fault.effects):
         # Without events there is one way to break off: in the middle of the body.
         await exchange.start(200, _json_headers(data))
         await exchange.write(data[: len(data) // 2])
-        await exchange.drop(reset=bool(fault.reset))
+        await exchange.disconnect(reset=bool(fault.reset))
         return
-    await _send(exchange, state, data, chunk=fault.chunk or 0)
+    await _send_body(exchange, state, data, chunk=fault.chunk or 0)
 
 
-async def _send(exchange: Exchange, state: State, data: bytes, *, chunk: int = 0) -> None:
+async def _send_body(exchange: Exchange, state: State, data: bytes, *, chunk: int = 0) -> None:
     await exchange.start(200, _json_headers(data))
     # Counted first: a client that has seen the end may ask at once.
     state.stats.messages_answered += 1
-    state.live_paid[params_key(orjson.loads(exchange.body))] += 1
+    state.live_paid[params_hash(orjson.loads(exchange.body))] += 1
     for start in range(0, len(data) if chunk else 0, chunk or 1):
         await exchange.write(data[start : start + chunk])
         await asyncio.sleep(0)

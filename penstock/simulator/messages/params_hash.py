@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 
 
-def params_key(params: Any) -> int:
+def params_hash(params: Any) -> int:
     """Return the hash of a request's params as a number of 64 bits."""
     data = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
     return int.from_bytes(sha256(data).digest()[:8], "big")
 
 
-def shown(key: int) -> str:
+def hex_digest(key: int) -> str:
     """Return a hash as it is shown: 16 hexadecimal digits."""
     return f"{key:016x}"

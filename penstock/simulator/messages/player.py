@@ -11,12 +11,12 @@ import asyncio
 
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.messages import sse
-from penstock.simulator.messages.script import Kind, Script
+from penstock.simulator.messages.script import ActionKind, Script
 from penstock.simulator.stats import Stats
 
 
 class Player:
-    """Writes steps at an even pace."""
+    """Writes actions at an even pace."""
 
     def __init__(
         self, exchange: Exchange, stats: Stats, *, rate: float, chunk: int = 0, crlf: bool = False
@@ -27,10 +27,10 @@ class Player:
         self._interval = 1 / rate if rate else 0.0
         self._chunk = chunk
         self._crlf = crlf
-        self._uncut = b""
+        self._pending = b""
 
-    async def play(self, course: Script) -> None:
-        """Write every step; returns without ending the body.
+    async def play(self, script: Script) -> None:
+        """Write every action; returns without ending the body.
 
         Deltas have absolute times, so that a late one does not delay those after it.
         """
@@ -38,14 +38,14 @@ class Player:
         write = self._write if self._chunk or self._crlf else self._exchange.write
         stats = self._stats
         due = clock()
-        for step in course.steps:
-            kind, data = step.kind, step.data
-            if kind is Kind.AT_ONCE:
+        for action in script.actions:
+            kind, data = action.kind, action.data
+            if kind is ActionKind.IMMEDIATE:
                 await write(data)
                 continue
-            if kind is Kind.STALL:
+            if kind is ActionKind.STALL:
                 await self._flush()
-                await asyncio.sleep(step.seconds)
+                await asyncio.sleep(action.seconds)
                 due = clock()
                 continue
             # At full speed too, a stream gives way to the others after each delta.
@@ -54,7 +54,7 @@ class Player:
                 await asyncio.sleep(delay)
             due += self._interval
             stats.deltas_sent += 1
-            await write(sse.stamp(data) if kind is Kind.STAMPED_DELTA else data)
+            await write(sse.stamp(data) if kind is ActionKind.STAMPED_DELTA else data)
         await self._flush()
 
     async def _write(self, data: bytes) -> None:
@@ -64,14 +64,14 @@ class Player:
         if not self._chunk:
             await self._exchange.write(data)
             return
-        self._uncut += data
-        while len(self._uncut) >= self._chunk:
-            part, self._uncut = self._uncut[: self._chunk], self._uncut[self._chunk :]
+        self._pending += data
+        while len(self._pending) >= self._chunk:
+            part, self._pending = self._pending[: self._chunk], self._pending[self._chunk :]
             await self._exchange.write(part)
             # The transport joins what is written in one turn of the loop.
             await asyncio.sleep(0)
 
     async def _flush(self) -> None:
-        if self._uncut:
-            part, self._uncut = self._uncut, b""
+        if self._pending:
+            part, self._pending = self._pending, b""
             await self._exchange.write(part)

@@ -35,7 +35,7 @@ _WORDS = tuple(
     engines signals keepers fields bridges towers hours minutes maps names numbers
     """.split()  # noqa: SIM905 - a list of 130 quoted words is no easier to read
 )
-_SIZES = range(1, 12)
+_PIECE_SIZES = range(1, 12)
 
 
 def seeded(*parts: str) -> Random:
@@ -63,9 +63,9 @@ def prose(rng: Random, length: int) -> str:
     return " ".join(written)[: length - 1].rstrip(" .").ljust(length - 1, "…") + "."
 
 
-def sizes(rng: Random, count: int) -> list[int]:
+def piece_sizes(rng: Random, count: int) -> list[int]:
     """Return the sizes of `count` chunks: a few characters each, never a fixed number."""
-    return rng.choices(_SIZES, k=count)
+    return rng.choices(_PIECE_SIZES, k=count)
 
 
 def cut(text: str, lengths: Sequence[int]) -> Iterator[str]:
@@ -80,6 +80,6 @@ def cut(text: str, lengths: Sequence[int]) -> Iterator[str]:
         yield text[start:]
 
 
-def chop(rng: Random, text: str) -> list[str]:
+def split_randomly(rng: Random, text: str) -> list[str]:
     """Return `text` in pieces of a few characters."""
-    return list(cut(text, sizes(rng, len(text) // 3 + 1)))
+    return list(cut(text, piece_sizes(rng, len(text) // 3 + 1)))

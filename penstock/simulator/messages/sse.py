@@ -59,7 +59,7 @@ def deltas(index: int, block: Block) -> Iterator[bytes]:
     dumps = orjson.dumps
     for piece in block.pieces:
         yield head + dumps(piece) + b"}}\n\n"
-    if block.kind == "thinking" and block.whole:
+    if block.kind == "thinking" and block.complete:
         delta = {"type": "signature_delta", "signature": block.signature}
         yield event({"type": "content_block_delta", "index": index, "delta": delta})
 
@@ -156,4 +156,4 @@ def _text(block: Block) -> str:
 
 def _arguments(block: Block) -> Any:
     # Cut by max_tokens, the text is no JSON any more; the API then shows what it could read.
-    return orjson.loads(block.text) if block.kind == "tool_use" and block.whole else {}
+    return orjson.loads(block.text) if block.kind == "tool_use" and block.complete else {}

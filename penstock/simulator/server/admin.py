@@ -22,13 +22,13 @@ async def serve(exchange: Exchange, state: BatchState) -> None:
     await exchange.read(_MAX_BODY)
     name = exchange.path.removeprefix(PREFIX)
     try:
-        answer = await _act(exchange, state, name)
+        answer = await _handle(exchange, state, name)
     except (TypeError, ValueError) as error:
         raise invalid(str(error)) from error
     await exchange.reply(answer)
 
 
-async def _act(exchange: Exchange, state: BatchState, name: str) -> Any:
+async def _handle(exchange: Exchange, state: BatchState, name: str) -> Any:
     match exchange.method, name.split("/"):
         case "GET", ["stats"]:
             return state.stats.as_dict()
@@ -46,12 +46,12 @@ async def _act(exchange: Exchange, state: BatchState, name: str) -> Any:
             state.reset()
             return {}
         case "POST", ["batches", batch_id, action]:
-            return await _batch(state, batch_id, action)
+            return await _change_batch(state, batch_id, action)
         case "GET", ["batches"]:
             return _batches(exchange, state)
         case "GET", ["paid"]:
-            return payments.totals(
-                (batch for batch, _ in state.batches.ever(now_utc())), state.live_paid
+            return payments.count_payments(
+                (batch for batch, _ in state.batches.history(now_utc())), state.live_paid
             )
         case _:
             raise not_found(f"{exchange.method} {exchange.path}")
@@ -69,13 +69,13 @@ def _batches(exchange: Exchange, state: BatchState) -> Any:
     wanted = exchange.query.get("batch")
     with_lines = exchange.query.get("ids", "0") != "0"
     return [
-        payments.account(batch, deleted=deleted, with_lines=with_lines)
-        for batch, deleted in state.batches.ever(now_utc())
+        payments.describe_batch(batch, deleted=deleted, with_lines=with_lines)
+        for batch, deleted in state.batches.history(now_utc())
         if wanted in (None, batch.id)
     ]
 
 
-async def _batch(state: BatchState, batch_id: str, action: str) -> Any:
+async def _change_batch(state: BatchState, batch_id: str, action: str) -> Any:
     batch = state.batches.get(batch_id, now_utc())
     if batch is None:
         raise not_found(f"Message Batch {batch_id} not found.")
@@ -84,7 +84,7 @@ async def _batch(state: BatchState, batch_id: str, action: str) -> Any:
     elif action == "release":
         batch.held = False
     elif action == "end":
-        await state.background.finished(batch_id)
+        await state.background.wait_for(batch_id)
         if batch.ended_at is None:
             batch.end(now_utc())
     elif action == "archive":

@@ -12,8 +12,8 @@ from penstock.simulator.batches import endpoints as batches
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import ApiError, not_found
-from penstock.simulator.exchange import ClientGoneError, Exchange, Receive, Send
-from penstock.simulator.faults.fault import Fault, refuse_if_asked
+from penstock.simulator.exchange import ClientDisconnected, Exchange, Receive, Send
+from penstock.simulator.faults.fault import Fault, raise_status
 from penstock.simulator.messages import endpoints as messages
 from penstock.simulator.messages import validation
 from penstock.simulator.options import Options
@@ -41,7 +41,7 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 def create_app(options: Options | None = None) -> ASGIApp:
     """Return a simulator as an ASGI application.
 
-    Faults that cut a connection need the HTTP protocol of `uvicorn_server`.
+    ActiveFaults that cut a connection need the HTTP protocol of `uvicorn_server`.
     """
     state = BatchState(options or Options())
 
@@ -50,16 +50,16 @@ def create_app(options: Options | None = None) -> ASGIApp:
             raise RuntimeError(f"not an HTTP request: {scope['type']}")
         exchange = Exchange(scope, receive, send, state.new_id("req"))
         try:
-            await _answer(exchange, state)
+            await _dispatch(exchange, state)
         except ApiError as error:
-            await exchange.refuse(error)
-        except ClientGoneError:
+            await exchange.reply_error(error)
+        except ClientDisconnected:
             pass
 
     return app
 
 
-async def _answer(exchange: Exchange, state: BatchState) -> None:
+async def _dispatch(exchange: Exchange, state: BatchState) -> None:
     if exchange.path.startswith(admin.PREFIX):
         await admin.serve(exchange, state)
         return
@@ -69,33 +69,33 @@ async def _answer(exchange: Exchange, state: BatchState) -> None:
     try:
         await exchange.read(batch_create.MAX_BODY if is_batch else messages.MAX_BODY)
     finally:
-        state.record(exchange, f"{exchange.method} {_endpoint(exchange.path, parts)}")
+        state.log_request(exchange, f"{exchange.method} {_endpoint(exchange.path, parts)}")
     validation.check_key(exchange.headers)
     if exchange.method == "POST" and "messages" in parts:
         await messages.create(exchange, state)
     else:
-        await _other(exchange, state, parts)
+        await _dispatch_by_path(exchange, state, parts)
 
 
-async def _other(exchange: Exchange, state: BatchState, parts: dict[str, str]) -> None:
+async def _dispatch_by_path(exchange: Exchange, state: BatchState, parts: dict[str, str]) -> None:
     """Serve everything but messages, whose faults depend on their text."""
     batch = state.batches.get(parts.get("batch", ""), now_utc())
     ended = batch is not None and batch.ended_at is not None
-    fault = state.faults.take(exchange.method, exchange.path, ended=ended)
+    fault = state.faults.fire(exchange.method, exchange.path, ended=ended)
     messages.fired(state, fault)
     if fault and fault.slow_first:
         await asyncio.sleep(fault.slow_first)
     if "batches" in parts and exchange.method == "POST":
         await batches.create(exchange, state, fault)
         return
-    refuse_if_asked(fault)
+    raise_status(fault)
     if parts.get("action") == "results" and exchange.method == "GET":
         await batches.results(exchange, state, parts["batch"], fault)
     else:
-        await _plain(exchange, state, parts, fault)
+        await _call_endpoint(exchange, state, parts, fault)
 
 
-async def _plain(
+async def _call_endpoint(
     exchange: Exchange, state: BatchState, parts: dict[str, str], fault: Fault | None
 ) -> None:
     batch_id = parts.get("batch", "")

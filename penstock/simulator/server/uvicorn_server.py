@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from penstock.simulator.exchange import DROP_EXTENSION
+from penstock.simulator.exchange import DISCONNECT_EXTENSION
 from penstock.simulator.options import Options
 from penstock.simulator.server.app import create_app
 
@@ -31,7 +31,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Offer the extension to every request."""
         super().on_message_begin()
-        self.scope["extensions"] = {DROP_EXTENSION: {"cut": self._drop}}
+        self.scope["extensions"] = {DISCONNECT_EXTENSION: {"cut": self._drop}}
 
     def _drop(self, reset: bool) -> None:
         if not reset:

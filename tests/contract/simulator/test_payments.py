@@ -9,8 +9,8 @@ import httpx2
 import orjson
 import pytest
 
-from penstock.simulator.batches.payments import account
-from penstock.simulator.batches.store import Batch, Lines
+from penstock.simulator.batches.payments import describe_batch
+from penstock.simulator.batches.store import Batch, PackedLines
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tests.contract.batch_api import call, create, delete, ended, params
@@ -50,10 +50,10 @@ def cancel(control: Control, batch_id: str) -> None:
 
 def test_a_batch_is_accounted_for_before_its_lines_are_judged() -> None:
     at = datetime.now(UTC)
-    ids, lines = (Lines([b"a", b"b"]) for _ in range(2))
+    ids, lines = (PackedLines([b"a", b"b"]) for _ in range(2))
     batch = Batch(id="b", created_at=at, custom_ids=ids, lines=lines, version="", ends_at=at)
-    batch.keys.append(255)
-    found = account(batch, deleted=False, with_lines=True)
+    batch.hashes.append(255)
+    found = describe_batch(batch, deleted=False, with_lines=True)
     assert found["lines"] == [["a", "00000000000000ff", None], ["b", None, None]]
 
 

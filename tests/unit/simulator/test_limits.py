@@ -6,26 +6,26 @@ from datetime import UTC, datetime
 import pytest
 
 from penstock.simulator.errors import ApiError
-from penstock.simulator.limits import Bucket
+from penstock.simulator.limits import TokenBucket
 from penstock.simulator.options import Options
 
 
 def test_a_bucket_refuses_what_exceeds_it_and_says_how_long_to_wait() -> None:
     """In whole seconds, and not too few."""
-    bucket = Bucket(Options(requests_per_minute=2, minute_seconds=60), 0.0)
-    bucket.take(0.0)
-    bucket.take(0.0)
+    bucket = TokenBucket(Options(requests_per_minute=2, minute_seconds=60), 0.0)
+    bucket.spend(0.0)
+    bucket.spend(0.0)
     with pytest.raises(ApiError) as refused:
-        bucket.take(0.5)
+        bucket.spend(0.5)
     assert refused.value.status == 429
     assert refused.value.headers == {"retry-after": "30"}
-    bucket.take(0.5 + 30)
+    bucket.spend(0.5 + 30)
 
 
 def test_a_bucket_tells_what_is_left() -> None:
     """And when it will be full again."""
-    bucket = Bucket(Options(requests_per_minute=60), 0.0)
-    bucket.take(0.0)
+    bucket = TokenBucket(Options(requests_per_minute=60), 0.0)
+    bucket.spend(0.0)
     assert bucket.headers(datetime(2026, 1, 1, tzinfo=UTC)) == {
         "anthropic-ratelimit-requests-limit": "60",
         "anthropic-ratelimit-requests-remaining": "59",
@@ -35,9 +35,9 @@ def test_a_bucket_tells_what_is_left() -> None:
 
 def test_without_a_limit_nothing_is_refused_or_told() -> None:
     """The default."""
-    bucket = Bucket(Options(), 0.0)
+    bucket = TokenBucket(Options(), 0.0)
     for _ in range(100):
-        bucket.take(0.0)
+        bucket.spend(0.0)
     assert bucket.headers() == {}
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.simulator.batches.store import Batch, BatchStore, Lines, Outcome, scattered
+from penstock.simulator.batches.store import Batch, BatchStore, Outcome, PackedLines, scattered
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -21,8 +21,8 @@ def batch(outcomes: bytes = bytes(8), name: str = "msgbatch_1", seconds: float =
     return Batch(
         id=name,
         created_at=START,
-        custom_ids=Lines(b"%d" % i for i in range(len(outcomes))),
-        lines=Lines(),
+        custom_ids=PackedLines(b"%d" % i for i in range(len(outcomes))),
+        lines=PackedLines(),
         outcomes=bytearray(outcomes),
         version="2026-10-21",
         ends_at=at(seconds),
@@ -89,7 +89,7 @@ def test_results_come_in_another_order(count: int) -> None:
 @given(st.lists(st.binary()))
 def test_lines_are_kept_as_they_are(lines: list[bytes]) -> None:
     """In one piece of memory."""
-    kept = Lines(lines)
+    kept = PackedLines(lines)
     assert [kept[i] for i in range(len(kept))] == lines
 
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from penstock.simulator.faults.active import Faults
+from penstock.simulator.faults.active import ActiveFaults
 from penstock.simulator.faults.fault import Fault
 
 MESSAGES = ("POST", "/v1/messages")
 RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")
 
 
-def armed(*specs: dict[str, Any]) -> Faults:
+def active(*specs: dict[str, Any]) -> ActiveFaults:
     """Return faults in force."""
-    faults = Faults()
+    faults = ActiveFaults()
     for spec in specs:
         faults.add(Fault.parse(spec))
     return faults
@@ -21,22 +21,22 @@ def armed(*specs: dict[str, Any]) -> Faults:
 
 def test_a_fault_fires_once_unless_it_says_otherwise() -> None:
     """A retry succeeds."""
-    faults = armed({"status": 529})
-    assert faults.take(*MESSAGES) == Fault(status=529)
-    assert faults.take(*MESSAGES) is None
+    faults = active({"status": 529})
+    assert faults.fire(*MESSAGES) == Fault(status=529)
+    assert faults.fire(*MESSAGES) is None
 
 
 def test_times_and_after_choose_the_requests() -> None:
     """Skip one, meet two, leave the rest alone; zero is for ever."""
-    faults = armed({"status": 529, "times": 2, "after": 1})
-    assert [bool(faults.take(*MESSAGES)) for _ in range(5)] == [False, True, True, False, False]
-    assert all(map(armed({"status": 529, "times": 0}).take, ["POST"] * 9, ["/v1/messages"] * 9))
+    faults = active({"status": 529, "times": 2, "after": 1})
+    assert [bool(faults.fire(*MESSAGES)) for _ in range(5)] == [False, True, True, False, False]
+    assert all(map(active({"status": 529, "times": 0}).fire, ["POST"] * 9, ["/v1/messages"] * 9))
 
 
 def test_several_faults_make_a_sequence() -> None:
     """In the order in which they were put in force."""
-    faults = armed({"status": 529}, {"disconnect_after": 3}, {"status": 500})
-    fired = [faults.take(*MESSAGES) for _ in range(4)]
+    faults = active({"status": 529}, {"disconnect_after": 3}, {"status": 500})
+    fired = [faults.fire(*MESSAGES) for _ in range(4)]
     assert [f and f.effects for f in fired] == [
         ("status",),
         ("disconnect_after",),
@@ -47,8 +47,8 @@ def test_several_faults_make_a_sequence() -> None:
 
 def test_an_unlimited_fault_comes_on_top() -> None:
     """Odd chunks all the time, and a cut in between."""
-    faults = armed({"chunk": 1, "times": 0}, {"disconnect_after": 0})
-    first, second = faults.take(*MESSAGES), faults.take(*MESSAGES)
+    faults = active({"chunk": 1, "times": 0}, {"disconnect_after": 0})
+    first, second = faults.fire(*MESSAGES), faults.fire(*MESSAGES)
     assert first is not None
     assert first.effects == ("disconnect_after", "chunk")
     assert second is not None
@@ -57,13 +57,13 @@ def test_an_unlimited_fault_comes_on_top() -> None:
 
 def test_filters_choose_the_requests() -> None:
     """By path, method and model."""
-    faults = armed({"status": 500, "path": "/v1/messages/batches/*", "method": "get", "times": 0})
-    assert faults.take(*RESULTS)
-    assert not faults.take(*MESSAGES)
-    assert not faults.take("POST", "/v1/messages/batches/msgbatch_1/cancel")
-    by_model = armed({"status": 500, "model": "claude-haiku-*", "times": 0})
-    assert by_model.take(*MESSAGES, "claude-haiku-4-5")
-    assert not by_model.take(*MESSAGES, "claude-opus-5")
+    faults = active({"status": 500, "path": "/v1/messages/batches/*", "method": "get", "times": 0})
+    assert faults.fire(*RESULTS)
+    assert not faults.fire(*MESSAGES)
+    assert not faults.fire("POST", "/v1/messages/batches/msgbatch_1/cancel")
+    by_model = active({"status": 500, "model": "claude-haiku-*", "times": 0})
+    assert by_model.fire(*MESSAGES, "claude-haiku-4-5")
+    assert not by_model.fire(*MESSAGES, "claude-opus-5")
 
 
 @pytest.mark.parametrize(
@@ -81,44 +81,44 @@ def test_without_a_path_a_fault_waits_for_a_request_it_can_spoil(
     spec: dict[str, Any], method: str, path: str
 ) -> None:
     """Another request does not use it up."""
-    faults = armed(spec)
+    faults = active(spec)
     if "status" not in spec:
-        assert not faults.take("GET", "/v1/messages/batches")
-    assert faults.take(method, path, ended=True)
+        assert not faults.fire("GET", "/v1/messages/batches")
+    assert faults.fire(method, path, ended=True)
 
 
 def test_faults_of_results_wait_until_there_are_some() -> None:
     """A look at a batch in progress does not use them up."""
-    faults = armed({"results_lag": True}, {"results_end": 3})
-    assert not faults.take("GET", "/v1/messages/batches/msgbatch_1")
-    assert not faults.take(*RESULTS)
-    assert faults.take("GET", "/v1/messages/batches/msgbatch_1", ended=True)
-    assert faults.take(*RESULTS, ended=True) == Fault(results_end=3)
+    faults = active({"results_lag": True}, {"results_end": 3})
+    assert not faults.fire("GET", "/v1/messages/batches/msgbatch_1")
+    assert not faults.fire(*RESULTS)
+    assert faults.fire("GET", "/v1/messages/batches/msgbatch_1", ended=True)
+    assert faults.fire(*RESULTS, ended=True) == Fault(results_end=3)
 
 
 def test_a_late_commit_is_a_matter_of_the_create_alone() -> None:
     """Also with a status, which alone would meet any request."""
-    faults = armed({"status": 529, "commit_after_s": 1})
-    assert not faults.take("GET", "/v1/models")
-    assert faults.take("POST", "/v1/messages/batches")
+    faults = active({"status": 529, "commit_after_s": 1})
+    assert not faults.fire("GET", "/v1/models")
+    assert faults.fire("POST", "/v1/messages/batches")
 
 
 def test_a_directive_is_counted_with_its_prompt() -> None:
     """Two conversations that ask for the same fault both meet it."""
-    faults, asked = Faults(), [("[[sim status=529]]", Fault(status=529))]
-    assert faults.take(*MESSAGES, prompt="a", directives=asked)
-    assert not faults.take(*MESSAGES, prompt="a", directives=asked)
-    assert faults.take(*MESSAGES, prompt="b", directives=asked)
+    faults, asked = ActiveFaults(), [("[[sim status=529]]", Fault(status=529))]
+    assert faults.fire(*MESSAGES, prompt="a", directives=asked)
+    assert not faults.fire(*MESSAGES, prompt="a", directives=asked)
+    assert faults.fire(*MESSAGES, prompt="b", directives=asked)
     faults.clear()
-    assert faults.take(*MESSAGES, prompt="a", directives=asked)
+    assert faults.fire(*MESSAGES, prompt="a", directives=asked)
 
 
 def test_faults_in_force_are_shown_with_their_counts() -> None:
     """For a test that wonders why nothing happened."""
-    faults = armed({"disconnect_after": 0, "after": 1})
-    faults.take(*MESSAGES)
+    faults = active({"disconnect_after": 0, "after": 1})
+    faults.fire(*MESSAGES)
     assert faults.as_list() == [
-        {"disconnect_after": 0, "times": 1, "after": 1, "met": 1, "fired": 0}
+        {"disconnect_after": 0, "times": 1, "after": 1, "matched": 1, "fired": 0}
     ]
 
 

@@ -1,4 +1,4 @@
-"""The course of a stream, as bytes."""
+"""The script of a stream, as bytes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from penstock.simulator.faults.directives import Shape
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.messages.answers import Answer, Block, compose
-from penstock.simulator.messages.script import Kind, Script, script
+from penstock.simulator.messages.script import ActionKind, Script, build_script
 
 ANSWER = Answer(
     model="claude-haiku-4-5",
@@ -26,14 +26,14 @@ ANSWER = Answer(
 DELTAS = 9
 
 
-def course(fault: Fault | None = None, answer: Answer = ANSWER) -> Script:
+def script(fault: Fault | None = None, answer: Answer = ANSWER) -> Script:
     """Return the script of an answer."""
-    return script(answer, "msg_1", fault=fault, ping_every=4, request_id="req_1")
+    return build_script(answer, "msg_1", fault=fault, ping_every=4, request_id="req_1")
 
 
 def events(found: Script) -> list[dict[str, Any]]:
     """Return the data of each event, having checked its name."""
-    raw = b"".join(step.data for step in found.steps)
+    raw = b"".join(action.data for action in found.actions)
     assert raw.endswith(b"\n\n")
     parsed = []
     for event in raw.decode().split("\n\n")[:-1]:
@@ -45,24 +45,26 @@ def events(found: Script) -> list[dict[str, Any]]:
 
 def deltas(found: Script) -> int:
     """Return how many deltas a script writes."""
-    return sum(step.kind in (Kind.DELTA, Kind.STAMPED_DELTA) for step in found.steps)
+    return sum(
+        action.kind in (ActionKind.DELTA, ActionKind.STAMPED_DELTA) for action in found.actions
+    )
 
 
 def test_a_stream_has_the_events_of_the_api_in_order() -> None:
     """From message_start to message_stop, with pings in between."""
-    found = [e["type"] for e in events(course()) if e["type"] != "ping"]
+    found = [e["type"] for e in events(script()) if e["type"] != "ping"]
     block = ["content_block_start", "content_block_stop"]
     assert found == [
         "message_start",
         *(block[0], *["content_block_delta"] * 3, block[1]) * 3,
         *("message_delta", "message_stop"),
     ]
-    assert sum(e["type"] == "ping" for e in events(course())) == 3
+    assert sum(e["type"] == "ping" for e in events(script())) == 3
 
 
 def test_each_block_has_its_own_kind_of_delta() -> None:
     """The signature last of a thought's, the tool's input in pieces."""
-    found = [e["delta"] for e in events(course()) if e["type"] == "content_block_delta"]
+    found = [e["delta"] for e in events(script()) if e["type"] == "content_block_delta"]
     assert [d["type"] for d in found] == [
         *("thinking_delta", "thinking_delta", "signature_delta"),
         *["text_delta"] * 3,
@@ -73,7 +75,7 @@ def test_each_block_has_its_own_kind_of_delta() -> None:
 
 def test_usage_is_cumulative() -> None:
     """One token at the start, all of them at the end."""
-    found = {e["type"]: e for e in events(course())}
+    found = {e["type"]: e for e in events(script())}
     start = found["message_start"]["message"]["usage"]
     assert (start["input_tokens"], start["output_tokens"]) == (7, 1)
     assert found["message_start"]["message"]["stop_reason"] is None
@@ -88,26 +90,29 @@ def test_usage_is_cumulative() -> None:
 def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
     """Counted through all blocks, or from the end; and message_stop never comes."""
     for name in ("disconnect_after", "eof_after", "error_after"):
-        found = course(Fault.parse({name: position}))
+        found = script(Fault.parse({name: position}))
         assert deltas(found) == count
-        assert not found.finished
-        assert found.dropped == (name == "disconnect_after")
+        assert not found.complete
+        assert found.disconnects == (name == "disconnect_after")
         assert events(found)[-1]["type"] != "message_stop"
 
 
 def test_a_stream_can_be_cut_when_only_message_stop_is_missing() -> None:
     """Everything else has come by then, the stop reason and the usage included."""
     for fault in (Fault(eof_after="stop"), Fault(disconnect_after="stop")):
-        assert [e["type"] for e in events(course(fault))] == [
-            e["type"] for e in events(course())[:-1]
+        assert [e["type"] for e in events(script(fault))] == [
+            e["type"] for e in events(script())[:-1]
         ]
-    stalled = course(Fault(stall_after="stop"))
-    assert [step.kind for step in stalled.steps[-2:]] == [Kind.STALL, Kind.AT_ONCE]
+    stalled = script(Fault(stall_after="stop"))
+    assert [action.kind for action in stalled.actions[-2:]] == [
+        ActionKind.STALL,
+        ActionKind.IMMEDIATE,
+    ]
 
 
 def test_an_error_event_is_the_last() -> None:
     """In the API's envelope."""
-    found = course(Fault(error_after=2, error_type="api_error", message="Oh."))
+    found = script(Fault(error_after=2, error_type="api_error", message="Oh."))
     assert events(found)[-1] == {
         "type": "error",
         "error": {"type": "api_error", "message": "Oh."},
@@ -117,28 +122,28 @@ def test_an_error_event_is_the_last() -> None:
 
 def test_a_stall_lies_between_two_deltas() -> None:
     """And the stream goes on after it."""
-    found = course(Fault(stall_after=4, stall=1.5))
-    place = next(i for i, step in enumerate(found.steps) if step.kind is Kind.STALL)
-    assert found.steps[place].seconds == 1.5
-    assert deltas(Script(found.steps[:place])) == 4
-    assert found.finished
+    found = script(Fault(stall_after=4, stall=1.5))
+    place = next(i for i, action in enumerate(found.actions) if action.kind is ActionKind.STALL)
+    assert found.actions[place].seconds == 1.5
+    assert deltas(Script(found.actions[:place])) == 4
+    assert found.complete
 
 
 def test_a_stall_may_come_before_a_cut() -> None:
     """Silence, then the end of the connection."""
-    found = course(Fault(stall_after=4, stall=1, disconnect_after=4))
-    assert found.steps[-1].kind is Kind.STALL
-    assert found.dropped
+    found = script(Fault(stall_after=4, stall=1, disconnect_after=4))
+    assert found.actions[-1].kind is ActionKind.STALL
+    assert found.disconnects
 
 
 @pytest.mark.parametrize(("position", "whole", "head"), [(0, 3, "n"), (4, 4, ""), ("last", 3, "n")])
 def test_a_connection_can_end_inside_a_character(position: Any, whole: int, head: str) -> None:
     """The first that has several bytes, from a delta on or anywhere."""
-    found = course(Fault(drop_mid_char=position))
-    assert (deltas(found), found.dropped) == (whole, True)
+    found = script(Fault(drop_mid_char=position))
+    assert (deltas(found), found.disconnects) == (whole, True)
     with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
-        found.steps[-1].data.decode()
-    assert found.steps[-1].data[:-1].decode().endswith(f'"text":"{head}')
+        found.actions[-1].data.decode()
+    assert found.actions[-1].data[:-1].decode().endswith(f'"text":"{head}')
 
 
 def test_a_stamped_delta_takes_its_text_when_it_is_written() -> None:
@@ -148,5 +153,9 @@ def test_a_stamped_delta_takes_its_text_when_it_is_written() -> None:
         "max_tokens": 9,
         "messages": [{"role": "user", "content": "x"}],
     }
-    found = course(answer=compose(body, Shape(stamp=True, deltas=3)))
-    assert [s.data.count(b"%d ") for s in found.steps if s.kind is Kind.STAMPED_DELTA] == [1, 1, 1]
+    found = script(answer=compose(body, Shape(stamp=True, deltas=3)))
+    assert [s.data.count(b"%d ") for s in found.actions if s.kind is ActionKind.STAMPED_DELTA] == [
+        1,
+        1,
+        1,
+    ]
