@@ -1,6 +1,4 @@
-"""Everything one simulator process knows."""
-
-from __future__ import annotations
+"""What all endpoints of one simulator process share."""
 
 import itertools
 import secrets
@@ -14,6 +12,7 @@ import orjson
 
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.active import ActiveFaults
+from penstock.simulator.faults.fault import Fault
 from penstock.simulator.limits import TokenBucket
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
@@ -24,18 +23,17 @@ _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
 
 @dataclass
 class LoggedRequest:
-    """One API request, kept for the tests that ask what was sent."""
+    """One API request, kept for tests that ask what was sent."""
 
     method: str
     path: str
     headers: dict[str, str]
     raw: bytes
     size: int
-    status: int = 0
-    """Zero until the answer begins, and for good when it never does."""
+    status: int = 0  #: 0 until the response begins, and for ever if it never does
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the request with its JSON; the body is null when it was no JSON or too large."""
+        """The request with its parsed body; None for one that is not JSON or too large."""
         try:
             body = orjson.loads(self.raw) if self.raw else None
         except orjson.JSONDecodeError:
@@ -52,26 +50,25 @@ class LoggedRequest:
 
 @dataclass
 class State:
-    """The options and all that changes while the simulator runs."""
+    """The options, and everything that changes while the simulator runs."""
 
     options: Options
     stats: Stats = field(default_factory=Stats)
     faults: ActiveFaults = field(default_factory=ActiveFaults)
+    #: messages answered in full, by the hash of their body
     live_paid: Counter[int] = field(default_factory=Counter)
-    """Messages answered whole, by the hash of their body."""
     log: deque[LoggedRequest] = field(init=False)
     bucket: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set up what follows from the options."""
         self._initial = self.options
-        # Ids differ between two runs, as a client that outlives a simulator expects.
+        # A client may outlive a simulator, so ids differ between two runs.
         self._run = secrets.token_hex(4)
         self._count = itertools.count(1)
         self._apply_options()
 
     def configure(self, values: Mapping[str, Any]) -> None:
-        """Change options while running; raises ValueError or TypeError for bad ones."""
+        """Change options at run time. Raises `ValueError` or `TypeError` for bad ones."""
         self.options = self.options.changed(values)
         self._apply_options()
 
@@ -85,11 +82,11 @@ class State:
         self.log.clear()
 
     def new_id(self, prefix: str) -> str:
-        """Return an id nobody has seen before."""
+        """An id that no earlier run has used."""
         return f"{prefix}_01{self._run}{next(self._count):012d}"
 
     def log_request(self, exchange: Exchange, endpoint: str) -> None:
-        """Keep a request, and count its answer once that begins."""
+        """Log a request, and count its response once that begins."""
         headers = {k: "***" if k in _SECRET_HEADERS else v for k, v in exchange.headers.items()}
         raw = bytes(exchange.body) if exchange.size <= _MAX_LOGGED_BODY else b""
         entry = LoggedRequest(exchange.method, exchange.path, headers, raw, exchange.size)
@@ -100,6 +97,11 @@ class State:
             self.stats.response_started(endpoint, status)
 
         exchange.on_start = started
+
+    def count_fault(self, fault: Fault | None) -> None:
+        """Count the effects of a fault that fired."""
+        if fault is not None:
+            self.stats.faults.update(fault.effects)
 
     def _apply_options(self) -> None:
         self.bucket = TokenBucket(self.options, time.monotonic())

@@ -1,6 +1,4 @@
-"""POST /v1/messages/batches, and the ways in which its answer says less than what happened."""
-
-from __future__ import annotations
+"""POST /v1/messages/batches, with the faults of creating a batch."""
 
 import asyncio
 import math
@@ -25,13 +23,13 @@ MAX_BODY = 256_000_000
 MAX_REQUESTS = 100_000
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+#: Requests packed before the event loop serves other connections.
 _REQUESTS_PER_TURN = 1000
-"""Requests packed before other connections get their turn."""
 
 
 @dataclass(frozen=True)
 class NewBatch:
-    """A batch that can be made."""
+    """A request body that can become a batch."""
 
     custom_ids: PackedLines
     lines: PackedLines
@@ -40,10 +38,10 @@ class NewBatch:
 
 
 async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> Batch | None:
-    """Make a batch; its params are looked at, but refused only in its results.
+    """Create a batch. Its params are checked later, and refused only in its results.
 
-    Returns None when a fault has cut the connection. Raises ApiError, also for a
-    batch that a fault has made all the same.
+    Returns None when a fault has cut the connection. Raises `ApiError`, also when a fault asks for
+    an error after the batch has been created.
     """
     fault = fault or Fault()
     is_delayed = fault.commit_after_s is not None
@@ -55,7 +53,7 @@ async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> 
     new = await _parse(exchange, quick=bool(state.options.quick_create))
     _check_limits(state, len(new.custom_ids))
     if is_delayed:
-        # The client may leave, and the batch is made all the same.
+        # The batch is created even if the client disconnects.
         delayed = state.background.start(_commit_after(state, new, fault.commit_after_s or 0.0))
         raise_status(fault)
         if fault.drop_before_commit:
@@ -63,7 +61,7 @@ async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> 
             return None
         await asyncio.wait({delayed})
         if delayed.cancelled():
-            raise ApiError("api_error", "The simulator was reset.")
+            raise ApiError("api_error", "The simulator was reset before the batch was created.")
         batch = delayed.result()
     else:
         batch = _commit(state, new)
@@ -113,13 +111,13 @@ def _check_limits(state: BatchState, count: int) -> None:
 
 
 def _seconds_to_next_end(found: list[Batch], now: datetime) -> int:
-    """Return the whole seconds until a batch may end."""
+    """Whole seconds until the next batch is due to end, from 1 to 60."""
     left = min(((batch.ends_at - now).total_seconds() for batch in found), default=0.0)
     return min(60, max(1, math.ceil(left)))
 
 
 async def _parse(exchange: Exchange, *, quick: bool) -> NewBatch:
-    """Read what was sent; raises ApiError for what is refused at once."""
+    """The parsed body. Raises `ApiError` for what the API refuses immediately."""
     version = validation.check_version(exchange.headers)
     betas = exchange.headers.get("anthropic-beta", "")
     found = scan(exchange.body) if quick else None
@@ -138,7 +136,7 @@ async def _parse(exchange: Exchange, *, quick: bool) -> NewBatch:
 
 
 def _requests(raw: bytes | bytearray) -> list[Any]:
-    """Return the requests of a batch; raises ApiError for what is refused at once."""
+    """The requests of a body. Raises `ApiError` for what the API refuses immediately."""
     requests = validation.parse_json(raw).get("requests")
     if requests is None:
         raise invalid("requests: Field required")

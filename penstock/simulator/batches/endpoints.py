@@ -1,7 +1,5 @@
 """The endpoints under /v1/messages/batches."""
 
-from __future__ import annotations
-
 import math
 
 from penstock.simulator.batches import create as creation
@@ -14,7 +12,7 @@ from penstock.simulator.faults.fault import Fault
 
 
 async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> None:
-    """Make a batch and show it."""
+    """Create a batch and send it."""
     batch = await creation.create(exchange, state, fault)
     if batch is not None:
         await exchange.reply(batch.as_dict(_base_url(exchange)))
@@ -23,7 +21,7 @@ async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> 
 async def retrieve(
     exchange: Exchange, state: BatchState, batch_id: str, fault: Fault | None
 ) -> None:
-    """Show a batch."""
+    """Send a batch."""
     batch = _found(state, batch_id)
     headers = {}
     if batch.ended_at is None:
@@ -36,7 +34,7 @@ async def retrieve(
 
 
 async def list_all(exchange: Exchange, state: BatchState) -> None:
-    """Show a page of batches, newest first."""
+    """Send a page of batches, newest first."""
     after_id, before_id = exchange.query.get("after_id"), exchange.query.get("before_id")
     if after_id and before_id:
         raise invalid("Only one of `after_id` and `before_id` may be given.")
@@ -69,7 +67,7 @@ async def list_all(exchange: Exchange, state: BatchState) -> None:
 
 
 async def cancel(exchange: Exchange, state: BatchState, batch_id: str) -> None:
-    """Begin to cancel a batch; one that has ended stays as it is."""
+    """Start to cancel a batch. One that has ended stays as it is."""
     batch = _found(state, batch_id)
     if batch.status == "in_progress":
         batch.cancel(now_utc())
@@ -102,5 +100,5 @@ def _found(state: BatchState, batch_id: str) -> Batch:
 
 
 def _base_url(exchange: Exchange) -> str:
-    """Return the address the client reached us by, so that it reaches the results there too."""
+    """The address by which the client reached this server, for `results_url`."""
     return f"{exchange.scheme}://{exchange.headers.get('host', 'localhost')}"

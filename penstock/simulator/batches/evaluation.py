@@ -1,6 +1,4 @@
-"""What the API does between a batch's creation and its end: every line is looked at."""
-
-from __future__ import annotations
+"""The outcome of each request of a batch, found after the batch is created."""
 
 import asyncio
 
@@ -10,13 +8,13 @@ from penstock.simulator.batches.lines import RequestLine, parse_line, render_res
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, Outcome, PackedLines
 
+#: Lines evaluated before the event loop serves other connections. It serves one part of an
+#: incoming body at a time, so a larger number would slow down large creates.
 _LINES_PER_TURN = 20
-"""Lines evaluated before other connections get their turn: with each part of a body
-that arrives meanwhile, so that more would make large creates slow."""
 
 
 async def evaluate(batch: Batch, state: BatchState) -> None:
-    """Judge the lines of a batch, which cannot end before; one batch after the other."""
+    """Evaluate the lines of a batch, one batch at a time. A batch cannot end before."""
     async with state.evaluation_lock:
         await _evaluate(batch, state)
 
@@ -40,7 +38,7 @@ async def _evaluate(batch: Batch, state: BatchState) -> None:
 
 
 def result_line(batch: Batch, index: int, outcome: Outcome) -> bytes:
-    """Return a line of the results, by its place among the requests."""
+    """A line of the results, by the place of its request in the batch."""
     if outcome is Outcome.CANCELED:
         custom_id = batch.custom_ids[index].decode()
         return orjson.dumps({"custom_id": custom_id, "result": {"type": "canceled"}}) + b"\n"
@@ -51,7 +49,6 @@ def result_line(batch: Batch, index: int, outcome: Outcome) -> bytes:
 
 
 def _render(batch: Batch, index: int, line: RequestLine, outcome: Outcome) -> bytes:
-    """Write a line of the results."""
     return render_result(
         line,
         outcome,

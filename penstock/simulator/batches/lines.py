@@ -1,6 +1,4 @@
-"""One request of a batch: judged after the batch is made, answered when results are read."""
-
-from __future__ import annotations
+"""One request of a batch: evaluated after the create, answered in the results."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +14,8 @@ from penstock.simulator.messages.answers import Answer, Block, compose
 from penstock.simulator.messages.params_hash import hex_digest, params_hash
 
 _PLAIN = Shape()
+#: Bytes of one token where tokens are only estimated.
 _TOKEN_BYTES = 4
-"""Bytes of one token where tokens are only estimated."""
 
 
 @dataclass(slots=True)
@@ -27,14 +25,13 @@ class RequestLine:
     custom_id: str
     params: Any
     size: int
-    hash: int
-    """The hash of the params."""
+    hash: int  #: the hash of its params, see `params_hash`
     shape: Shape = _PLAIN
     error: ApiError | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """How it ends, unless its batch is canceled or `shape.first` has passed."""
+        """How the request ends, unless its batch is canceled or `shape.first` is over."""
         if self.error is not None:
             return Outcome.ERRORED
         if self.shape.expired:
@@ -43,13 +40,13 @@ class RequestLine:
 
 
 def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
-    """Read a request from the JSON it is kept as."""
+    """Parse a request of a batch from its JSON."""
     request = orjson.loads(raw)
     params = request["params"]
     line = RequestLine(request["custom_id"], params, len(raw), params_hash(params))
     try:
         _check(params, version, betas)
-        # Most lines have no directive, and looking for the bytes is cheap.
+        # Most lines have no directive, and a search for these bytes is cheap.
         if b"[[sim" in raw:
             line.shape = _shape(params)
         line.error = _requested_error(line.shape)
@@ -61,7 +58,7 @@ def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
 def render_result(
     line: RequestLine, outcome: Outcome, *, message_id: str, answer_bytes: int = 0
 ) -> bytes:
-    """Return a line of the results; with `answer_bytes`, of a text that long."""
+    """A line of the results. With ``answer_bytes`` its text has that size."""
     result: dict[str, Any] = {"type": outcome.name.lower()}
     if outcome is Outcome.SUCCEEDED:
         if answer_bytes and line.shape is _PLAIN:
@@ -69,15 +66,15 @@ def render_result(
         answer = compose(line.params, line.shape)
         result["message"] = sse.message(answer, message_id, tier="batch")
     elif outcome is Outcome.ERRORED and line.error is not None:
-        # An envelope inside the result: the code is at result.error.error.type.
+        # An error envelope inside the result: its type is at result.error.error.type.
         result["error"] = line.error.envelope(None)
     return orjson.dumps({"custom_id": line.custom_id, "result": result}) + b"\n"
 
 
 def _render_sized(line: RequestLine, message_id: str, answer_bytes: int) -> bytes:
-    """Fill a template: a few microseconds, where prose takes a hundred.
+    """A line made from a template, in a few microseconds instead of a hundred.
 
-    The text begins with the hash of the params, so that a mix-up would show.
+    The text begins with the hash of the params, so that a result given to the wrong request shows.
     """
     key = hex_digest(line.hash)[:answer_bytes]
     values = (line.custom_id, message_id, key, str(line.size // _TOKEN_BYTES + 1))
@@ -86,8 +83,8 @@ def _render_sized(line: RequestLine, message_id: str, answer_bytes: int) -> byte
 
 @lru_cache(maxsize=16)
 def _template(model: str, answer_bytes: int) -> bytes:
-    """Return a result with a place for custom_id, message id, hash and input tokens."""
-    # No model's name has this character.
+    """A result with placeholders for custom_id, message id, hash and input tokens."""
+    # No model's name contains this character.
     place = "%b"
     filling = ("water " * (answer_bytes // 6 + 1))[: max(0, answer_bytes - 16)]
     answer = Answer(
@@ -116,7 +113,7 @@ def _check(params: Any, version: str, betas: str) -> None:
 
 
 def _requested_error(shape: Shape) -> ApiError | None:
-    """Return the error that a directive asks for."""
+    """The error that a directive asks for."""
     if shape.no_credit:
         return invalid(NO_CREDIT)
     return ApiError(shape.errored, shape.error_message or "") if shape.errored else None

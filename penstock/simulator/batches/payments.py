@@ -1,6 +1,4 @@
-"""What has been paid for, by a hash of the request. Only what succeeded is paid."""
-
-from __future__ import annotations
+"""What has been paid for, by request. Only what succeeded is paid."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +10,7 @@ from penstock.simulator.messages.params_hash import hex_digest
 
 
 def count_payments(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[str, dict[str, int]]:
-    """Return how often each request was paid for, in batches that ended and as live calls."""
+    """How often each request was paid for, in batches that ended and as live calls."""
     in_batches: Counter[int] = Counter()
     for batch in batches:
         if batch.ended_at is not None:
@@ -27,7 +25,7 @@ def count_payments(batches: Iterable[Batch], live: Mapping[int, int]) -> dict[st
 
 
 def describe_batch(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str, Any]:
-    """Return what became of a batch, and of each line in the order they were sent."""
+    """What became of a batch and, with ``with_lines``, of each line in the order sent."""
     whole = batch.as_dict("")
     known: dict[str, Any] = {
         "id": batch.id,
@@ -46,8 +44,11 @@ def describe_batch(batch: Batch, *, deleted: bool, with_lines: bool) -> dict[str
 
 
 def _lines(batch: Batch) -> list[list[str | None]]:
-    """Return [custom_id, hash, outcome] of each line; no hash until it is judged, which takes a
-    moment, and no outcome until the batch has ended."""
+    """``[custom_id, hash, outcome]`` of each line.
+
+    The hash is None until the line is evaluated, which takes a moment. The outcome is None until
+    the batch has ended.
+    """
     names: list[str | None] = [None] * batch.total
     if batch.ended_at is not None:
         for index, outcome in batch.results():

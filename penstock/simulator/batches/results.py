@@ -1,7 +1,5 @@
 """GET /v1/messages/batches/{id}/results."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 
@@ -19,7 +17,7 @@ _WRITE_BYTES = 256 * 1024
 async def send_results(
     exchange: Exchange, state: BatchState, batch: Batch, fault: Fault | None
 ) -> None:
-    """Send the results, made while they are sent unless they are there already."""
+    """Send the results, rendered while they are sent unless ``prerender`` is set."""
     if batch.ended_at is None or batch.archived_at or (fault and fault.results_lag):
         raise not_found(f"Message Batch {batch.id} has no available results.")
     await exchange.start(200, {"content-type": "application/x-jsonl"})
@@ -36,7 +34,7 @@ async def _send(exchange: Exchange, state: BatchState, batch: Batch, fault: Faul
             return
         left = None if left is None else left - len(data)
         await exchange.write(data)
-        # The transport joins what is written in one turn of the loop.
+        # The transport joins what is written in one iteration of the event loop.
         await asyncio.sleep(0)
     state.stats.results_served += 1
     await exchange.end()

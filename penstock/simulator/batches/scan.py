@@ -1,10 +1,8 @@
-"""Finding the requests of a batch by their outlines, where a benchmark has no time for JSON.
+"""Finds the requests of a batch without parsing the JSON, for benchmarks.
 
-Reading 100,000 requests of 2 KB takes about a second, finding them a third of
-that. What is between the outlines is read when the lines are judged.
+Parsing 100,000 requests of 2 KB takes about a second, scanning for them a third of that. The params
+are parsed when the lines are evaluated.
 """
-
-from __future__ import annotations
 
 import re
 from array import array
@@ -18,11 +16,11 @@ _TAIL = b"}]}"
 
 
 def scan(raw: bytearray) -> tuple[PackedLines, PackedLines] | None:
-    """Return the custom ids and the requests of a body without spaces between its parts.
+    """The custom ids and the requests of a body that has no spaces between its parts.
 
-    The requests stay where they are in `raw`. None when it is written in another
-    way, or something looks wrong: to be read as JSON, which tells what. Params
-    that hold what looks like a request are cut there.
+    The requests stay where they are in ``raw``. Returns None when the body is written in another
+    way or looks wrong; parsing it as JSON then says what is wrong. Params that contain the
+    beginning of a request are cut there.
     """
     first = _FIRST.match(raw)
     if first is None or not raw.endswith(_TAIL):
@@ -33,6 +31,6 @@ def scan(raw: bytearray) -> tuple[PackedLines, PackedLines] | None:
         starts.append(found.start() + 2)
     if len(set(custom_ids)) < len(custom_ids):
         return None
-    # As if a comma came after the last one as well.
+    # As if the last request were followed by a comma, too.
     bounds = array("Q", [*starts, len(raw) - 1])
     return PackedLines(custom_ids), PackedLines.from_bounds(raw, bounds, gap=1)

@@ -1,6 +1,4 @@
-"""The batches of one simulator, beside all else it knows."""
-
-from __future__ import annotations
+"""The state that the batch endpoints share."""
 
 import asyncio
 from collections import Counter
@@ -13,13 +11,13 @@ from penstock.simulator.state import State
 
 @dataclass
 class BatchState(State):
-    """What the endpoints of batches share, on top of what all endpoints share."""
+    """The state of one simulator process, its batches included."""
 
     batches: BatchStore = field(default_factory=BatchStore)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     evaluation_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: How often a request with ``first=N`` was seen in a batch, by the hash of its params.
     times_seen: Counter[int] = field(default_factory=Counter)
-    """How often a request that passes later was seen in a batch, by the hash of its params."""
 
     def reset(self) -> None:
         """Forget everything but the options the process was started with."""

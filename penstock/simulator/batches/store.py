@@ -1,6 +1,4 @@
-"""Batches in memory. Time is an argument: a batch's state follows from the clock alone."""
-
-from __future__ import annotations
+"""Batches in memory. Time is an argument: a batch's state follows from the clock."""
 
 from array import array
 from collections import Counter
@@ -27,12 +25,10 @@ _OUTCOMES = tuple(Outcome)
 class PackedLines:
     """Many short byte strings in one piece of memory.
 
-    As separate objects the lines of a large batch were measured to take three
-    times their size.
+    Measured: as separate objects, the lines of a large batch take three times their size.
     """
 
     def __init__(self, lines: Iterable[bytes] = ()) -> None:
-        """Begin with some lines."""
         self._data = bytearray()
         self._bounds = array("Q", [0])
         self._gap = 0
@@ -40,8 +36,8 @@ class PackedLines:
             self.append(line)
 
     @classmethod
-    def from_bounds(cls, data: bytearray, bounds: array[int], *, gap: int) -> PackedLines:
-        """Return lines of existing data, from each bound to `gap` bytes before the next."""
+    def from_bounds(cls, data: bytearray, bounds: "array[int]", *, gap: int) -> "PackedLines":
+        """Lines of existing data, from each bound to ``gap`` bytes before the next."""
         lines = cls()
         lines._data, lines._bounds, lines._gap = data, bounds, gap
         return lines
@@ -52,11 +48,11 @@ class PackedLines:
         self._bounds.append(len(self._data))
 
     def __len__(self) -> int:
-        """Return the number of lines."""
+        """The number of lines."""
         return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> bytes:
-        """Return a line."""
+        """The line at an index."""
         return bytes(self._data[self._bounds[index] : self._bounds[index + 1] - self._gap])
 
     def __iter__(self) -> Iterator[bytes]:
@@ -64,53 +60,49 @@ class PackedLines:
         return (self[index] for index in range(len(self)))
 
 
+#: Minimum share of a canceled batch that was processed before the cancellation took effect.
 _MIN_DONE_RATIO = 0.25
-"""Share of a canceled batch that was done before, or could not be interrupted."""
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """One batch."""
+    """One message batch."""
 
     id: str
     created_at: datetime
     custom_ids: PackedLines
-    lines: PackedLines
-    """Each request as its raw JSON: {"custom_id": …, "params": …}."""
+    lines: PackedLines  #: each request as its raw JSON: {"custom_id": …, "params": …}
+    #: The outcome of each line unless the batch is canceled, one byte a line. Filled by `evaluate`.
     outcomes: bytearray = field(default_factory=bytearray)
-    """The outcome of each line unless canceled; one byte a line, as far as evaluated."""
-    hashes: array[int] = field(default_factory=lambda: array("Q"))
-    """The hash of each line's params, see `paid`; as far as they are evaluated."""
-    rendered: PackedLines | None = None
-    """Each line's result, when they are written before anybody asks."""
+    #: The hash of each line's params, see `params_hash`. Filled by `evaluate`.
+    hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    rendered: PackedLines | None = None  #: each line's result, where ``prerender`` is set
     version: str
     betas: str = ""
     ends_at: datetime
-    answer_bytes: int = 0
-    """The size of an answer's text; 0 lets the prompt decide."""
-    held: bool = False
-    """Stays in progress until released, whatever the time."""
+    answer_bytes: int = 0  #: size of an answer's text; 0: the prompt decides
+    held: bool = False  #: stays in progress until released, whatever the time
     cancel_initiated_at: datetime | None = None
     ended_at: datetime | None = None
     archived_at: datetime | None = None
+    #: Lines, in the order of the results, that were processed when the batch was canceled.
     processed_at_cancel: int | None = None
-    """Lines, in the order of the results, that had been processed when it was canceled."""
     counts: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        """The number of its requests."""
+        """The number of requests."""
         return len(self.custom_ids)
 
     @property
     def status(self) -> str:
-        """The processing status, as of the last `advance`."""
+        """The processing status as of the last `advance`."""
         if self.ended_at:
             return "ended"
         return "canceling" if self.cancel_initiated_at else "in_progress"
 
     def advance(self, now: datetime) -> None:
-        """End the batch if its time has come and all its lines are evaluated."""
+        """End the batch if it is due and all its lines are evaluated."""
         evaluated = len(self.outcomes) == self.total
         if self.ended_at is None and evaluated and not self.held and now >= self.ends_at:
             self.end(self.ends_at)
@@ -118,14 +110,14 @@ class Batch:
     def end(self, at: datetime) -> None:
         """End the batch."""
         self.ended_at = at
-        # One byte a line: counted as bytes, a large batch ends in no time.
+        # Counting bytes, one a line, is what makes it fast for a large batch.
         codes = (
             self.outcomes if self.processed_at_cancel is None else [o for _, o in self.results()]
         )
         self.counts = Counter({Outcome(code): n for code, n in Counter(codes).items()})
 
     def cancel(self, now: datetime) -> None:
-        """Begin to cancel: what has not been processed by now never will be."""
+        """Start to cancel. What has not been processed by ``now`` never will be."""
         if self.status != "in_progress":
             return
         window = self.ends_at - self.created_at
@@ -136,13 +128,13 @@ class Batch:
         self.held = False
 
     def results(self) -> Iterator[tuple[int, Outcome]]:
-        """Yield the index and the outcome of every line, in an order other than the one asked."""
+        """Yield each line's index and outcome, not in the order of the requests."""
         done = self.total if self.processed_at_cancel is None else self.processed_at_cancel
         for place, index in enumerate(scattered(self.total)):
             yield index, _OUTCOMES[self.outcomes[index]] if place < done else Outcome.CANCELED
 
     def as_dict(self, base_url: str) -> dict[str, Any]:
-        """Return the batch as the API shows it."""
+        """The batch as the API shows it."""
         ended = self.ended_at is not None
         counts = {outcome.name.lower(): self.counts[outcome] for outcome in Outcome}
         available = ended and not self.archived_at
@@ -150,7 +142,7 @@ class Batch:
             "id": self.id,
             "type": "message_batch",
             "processing_status": self.status,
-            # Not a progress bar: all are in processing until the batch has ended.
+            # As at the API, this shows no progress: all are in processing until the end.
             "request_counts": {"processing": 0 if ended else self.total, **counts},
             "created_at": _timestamp(self.created_at),
             "expires_at": _timestamp(self.created_at + timedelta(hours=24)),
@@ -167,35 +159,34 @@ class BatchStore:
     """All batches, oldest first."""
 
     def __init__(self) -> None:
-        """Begin empty."""
         self._batches: dict[str, Batch] = {}
         self._deleted: list[Batch] = []
 
     def add(self, batch: Batch) -> None:
-        """Keep a batch."""
+        """Store a batch."""
         self._batches[batch.id] = batch
 
     def get(self, batch_id: str, now: datetime) -> Batch | None:
-        """Return a batch as it is now."""
+        """The batch as of ``now``, or None."""
         batch = self._batches.get(batch_id)
         if batch is not None:
             batch.advance(now)
         return batch
 
     def delete(self, batch_id: str) -> None:
-        """Forget a batch, but not what was paid for it."""
+        """Delete a batch, but not the record of what was paid for it."""
         batch = self._batches.pop(batch_id, None)
         if batch is not None:
             batch.lines, batch.rendered = PackedLines(), None
             self._deleted.append(batch)
 
     def clear(self) -> None:
-        """Forget all batches."""
+        """Delete all batches."""
         self._batches.clear()
         self._deleted.clear()
 
     def history(self, now: datetime) -> list[tuple[Batch, bool]]:
-        """Return every batch there has been, oldest first, and whether it was deleted."""
+        """Every batch there has been, oldest first, and whether it was deleted."""
         for batch in self._batches.values():
             batch.advance(now)
         found = [(batch, False) for batch in self._batches.values()]
@@ -203,7 +194,7 @@ class BatchStore:
         return sorted(found, key=lambda each: each[0].created_at)
 
     def in_progress(self, now: datetime) -> list[Batch]:
-        """Return the batches that have not ended."""
+        """The batches that have not ended."""
         for batch in self._batches.values():
             batch.advance(now)
         return [batch for batch in self._batches.values() if batch.ended_at is None]
@@ -217,12 +208,12 @@ class BatchStore:
         before_id: str | None,
         lag_s: float = 0.0,
     ) -> tuple[list[Batch], bool] | None:
-        """Return a page, newest first, and whether there is more in its direction.
+        """A page, newest first, and whether there is more in its direction.
 
-        `after_id` asks for what comes after it in that order, which is older;
-        `before_id` for what comes just before. None: the cursor is no batch, or
-        a deleted one. A batch made less than `lag_s` seconds ago is left out,
-        but may be the cursor.
+        ``after_id`` asks for the batches that follow it in that order, which are older;
+        ``before_id`` for those just before it. Returns None when the cursor is not a batch or a
+        deleted one. A batch created less than ``lag_s`` seconds ago is left out, but may be the
+        cursor.
         """
         cursor = after_id or before_id
         newest = now - timedelta(seconds=lag_s)
@@ -246,7 +237,7 @@ class BatchStore:
 
 
 def scattered(count: int) -> Iterator[int]:
-    """Yield 0 … count-1 in a fixed order that is not ascending, without a list of them."""
+    """Yield 0 … count-1 in a fixed, not ascending order, without storing a list."""
     step = max(1, int(count * 0.618))
     while gcd(step, count) != 1:
         step += 1
@@ -256,7 +247,7 @@ def scattered(count: int) -> Iterator[int]:
 
 
 def now_utc() -> datetime:
-    """Return the time now."""
+    """The current time."""
     return datetime.now(UTC)
 
 

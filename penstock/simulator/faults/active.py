@@ -1,7 +1,5 @@
 """The faults in force, and how often each has fired."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,10 +20,9 @@ class _ActiveFault:
 
 
 class ActiveFaults:
-    """The faults in force, and how often each has fired."""
+    """The faults in force, those of directives included."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._active: list[_ActiveFault] = []
         self._directives: dict[tuple[str, str, int], _ActiveFault] = {}
 
@@ -34,12 +31,12 @@ class ActiveFaults:
         self._active.append(_ActiveFault(fault))
 
     def clear(self) -> None:
-        """Forget every fault, and which directives have fired."""
+        """Remove every fault, and forget which directives have fired."""
         self._active.clear()
         self._directives.clear()
 
     def as_list(self) -> list[dict[str, Any]]:
-        """Return the faults in force with their counts."""
+        """The faults in force with their counts."""
         return [
             {
                 **{k: v for k, v in asdict(each.fault).items() if v is not None},
@@ -59,12 +56,11 @@ class ActiveFaults:
         prompt: str = "",
         directives: Iterable[tuple[str, Fault]] = (),
     ) -> Fault | None:
-        """Return what shall go wrong with this request, and count it as fired.
+        """What should go wrong with this request, counted as fired.
 
-        Of the faults that fire a limited number of times one fires for each
-        request, in order, so that several make a sequence; unlimited ones
-        (`times=0`) come on top of it. `ended` says that the request is about a
-        batch that has ended.
+        Of the faults that fire a limited number of times, one fires for each request, in order, so
+        that several make a sequence. Unlimited ones (``times=0``) come on top of it. ``ended``:
+        whether the request is about a batch that has ended.
         """
         matched = [
             each for each in self._active if each.fault.matches(method, path, model, ended=ended)

@@ -1,10 +1,8 @@
-"""`[[sim key=value flag]]` in a user's text: how a request asks for a behaviour.
+"""``[[sim key=value flag]]`` in a user's text asks for a behaviour.
 
-Workers pass a body through unchanged and must not know the simulator, so the
-body's own prose is the only place left to say it.
+Workers pass a body through unchanged and must not know the simulator, so the prompt is the only
+place where a request can ask for something.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -24,23 +22,23 @@ _ITEM = re.compile(r'([a-z0-9_]+)(?:=("(?:[^"\\]|\\.)*"|[^\s"\]]+))?', re.DOTALL
 class Shape:
     """What the directives of a conversation say about its answer."""
 
-    deltas: int = 0
-    rate: float | None = None
-    chars: int = 0
-    text: str | None = None
-    stop_reason: str | None = None
-    overlap: int = 0
-    stamp: bool = False
-    tool: bool = False
-    thinking: bool = False
-    u2028: bool = False
-    expired: bool = False
-    canceled: bool = False
-    errored: str | None = None
-    error_message: str | None = None
-    no_credit: bool = False
-    first: int = 0
-    odd: bool = False
+    deltas: int = 0  #: number of text deltas
+    rate: float | None = None  #: deltas a second; 0: as fast as possible
+    chars: int = 0  #: characters of each text delta
+    text: str | None = None  #: the text of the answer
+    stop_reason: str | None = None  #: the stop reason of the answer
+    overlap: int = 0  #: characters of a quoted beginning that are repeated
+    stamp: bool = False  #: the text of each delta is the time of writing
+    tool: bool = False  #: a tool is called
+    thinking: bool = False  #: a thinking block comes first
+    u2028: bool = False  #: the text contains U+2028 and U+0085
+    expired: bool = False  #: the request of a batch ends as expired
+    canceled: bool = False  #: the request of a batch ends as canceled
+    errored: str | None = None  #: the request of a batch ends as an error of this type
+    error_message: str | None = None  #: the message of ``errored``
+    no_credit: bool = False  #: the request of a batch fails for lack of credit
+    first: int = 0  #: times the request of a batch ends so, before it succeeds
+    odd: bool = False  #: the text ends in characters that some readers split at
 
 
 _SHAPE_PARSERS: dict[str, Callable[[str], Any]] = {
@@ -60,21 +58,20 @@ _SHAPE_PARSERS: dict[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True)
 class Directives:
-    """Everything asked for in the texts of one conversation."""
+    """Everything that the texts of one conversation ask for."""
 
     shape: Shape
-    faults: tuple[tuple[str, Fault], ...]
-    """Each directive that holds a fault, with its own text."""
+    faults: tuple[tuple[str, Fault], ...]  #: each directive that holds a fault, with its own text
 
 
+#: The result for most texts. Creating it each time took half the time of evaluating a batch's line.
 _NONE = Directives(Shape(), ())
-"""Most texts; making it anew was half the time of judging a batch's line."""
 
 
 def parse(texts: Iterable[str]) -> Directives:
-    """Read the directives in `texts`; of two that set the same key the later one counts.
+    """Read the directives in ``texts``; of two values for a key the later counts.
 
-    Raises ValueError, naming the key, for one that is unknown or has a bad value.
+    Raises `ValueError`, naming the key, for a key that is unknown or has a bad value.
     """
     shape: dict[str, Any] = {}
     faults = []
@@ -82,7 +79,7 @@ def parse(texts: Iterable[str]) -> Directives:
         if "[[sim" not in text:
             continue
         if _OPENING.search(_DIRECTIVE.sub("", text)):
-            raise ValueError("[[sim]]: a directive is written [[sim key=value flag]]")
+            raise ValueError("[[sim]]: not of the form [[sim key=value flag]]")
         for found in _DIRECTIVE.finditer(text):
             items = dict(_items(found[1]))
             shape.update(_shape(items))
@@ -95,7 +92,7 @@ def parse(texts: Iterable[str]) -> Directives:
 
 
 def strip(text: str) -> str:
-    """Return a text without its directives, so that they do not change the answer."""
+    """The text without its directives, so that they do not change the answer."""
     return _DIRECTIVE.sub("", text).strip() if "[[sim" in text else text.strip()
 
 
@@ -116,5 +113,5 @@ def _shape(items: dict[str, str]) -> dict[str, Any]:
         try:
             shape[key] = True if parser is bool else parser(value)
         except ValueError:
-            raise ValueError(f"[[sim]]: {key}={value!r} is not understood") from None
+            raise ValueError(f"[[sim]]: invalid value {key}={value!r}") from None
     return shape

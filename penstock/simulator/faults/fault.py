@@ -1,6 +1,4 @@
-"""One fault: what goes wrong, and which requests it meets."""
-
-from __future__ import annotations
+"""One fault: what goes wrong, and which requests it affects."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -9,9 +7,11 @@ from typing import Any, Literal
 
 from penstock.simulator.errors import TYPE_OF_STATUS, ApiError
 
+#: A point in a stream: after that many deltas, counted from the end when negative; ``last``: after
+#: the last delta; ``stop``: just before message_stop.
 Position = int | Literal["last", "stop"]
-"""A point in a stream: deltas before it, or from the end when negative; or before message_stop."""
 
+#: Seconds of a stall without ``stall``.
 DEFAULT_STALL_S = 3600.0
 
 
@@ -24,7 +24,7 @@ def _flag(value: Any) -> bool:
 
 
 def _flag_or_position(value: Any) -> Position:
-    # As a bare flag it has no value: the first suitable place will do.
+    # A bare flag has no value: the first suitable place will do.
     return 0 if value in ("", True) else _position(value)
 
 
@@ -70,49 +70,49 @@ _CREATE_EFFECTS = frozenset(
 )
 _RESULTS_EFFECTS = frozenset(key for key in _PARSERS if key.startswith("results_"))
 _ANY_REQUEST = frozenset({"status", "slow_first"})
+#: The keys that make sense inside one message.
 DIRECTIVE_KEYS = FAULT_KEYS - _CREATE_EFFECTS - _RESULTS_EFFECTS
-"""The keys that make sense inside one message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault, possibly of several effects. The package's docstring explains each key."""
+    """One fault, with one or more effects."""
 
-    status: int | None = None
-    retry_after: float | None = None
-    error_code: str | None = None
-    error_type: str | None = None
-    message: str | None = None
-    slow_first: float | None = None
-    disconnect_after: Position | None = None
-    eof_after: Position | None = None
-    error_after: Position | None = None
-    stall_after: Position | None = None
-    stall: float | None = None
-    chunk: int | None = None
-    crlf: bool | None = None
-    reset: bool | None = None
-    drop_mid_char: Position | None = None
-    commit_then_drop: bool | None = None
-    drop_before_commit: bool | None = None
-    commit_then_status: int | None = None
-    commit_after_s: float | None = None
-    results_cut: int | None = None
-    results_end: int | None = None
-    results_skip: int | None = None
-    results_double: int | None = None
-    results_foreign: int | None = None
-    results_blank: int | None = None
-    results_lag: bool | None = None
-    times: int = 1
-    after: int = 0
-    path: str | None = None
-    method: str | None = None
-    model: str | None = None
+    status: int | None = None  #: the response is this error
+    retry_after: float | None = None  #: seconds in the error's retry-after header
+    error_code: str | None = None  #: the error's details.error_code
+    error_type: str | None = None  #: the error's type
+    message: str | None = None  #: the error's message
+    slow_first: float | None = None  #: seconds before the first byte
+    disconnect_after: Position | None = None  #: cut the connection here
+    eof_after: Position | None = None  #: end the body properly here
+    error_after: Position | None = None  #: send an error event here, and end the body
+    stall_after: Position | None = None  #: send nothing from here on for ``stall`` seconds
+    stall: float | None = None  #: seconds of the stall
+    chunk: int | None = None  #: bytes of each write
+    crlf: bool | None = None  #: end lines in CR LF
+    reset: bool | None = None  #: cut the connection with a TCP reset
+    drop_mid_char: Position | None = None  #: cut the connection inside a character from here on
+    commit_then_drop: bool | None = None  #: create the batch, then cut the connection
+    drop_before_commit: bool | None = None  #: cut the connection without a batch
+    commit_then_status: int | None = None  #: create the batch, then respond with this error
+    commit_after_s: float | None = None  #: seconds until the batch is created
+    results_cut: int | None = None  #: cut the connection after this many bytes
+    results_end: int | None = None  #: end the body properly before this line
+    results_skip: int | None = None  #: leave out this line
+    results_double: int | None = None  #: repeat this line at the end
+    results_foreign: int | None = None  #: insert a line of another batch before this line
+    results_blank: int | None = None  #: insert a blank line before this line
+    results_lag: bool | None = None  #: have no results yet, although the batch has ended
+    times: int = 1  #: requests for which it fires; 0: no limit
+    after: int = 0  #: matching requests that pass before it fires
+    path: str | None = None  #: affects only paths that match, with ``*`` as wildcard
+    method: str | None = None  #: affects only this method
+    model: str | None = None  #: affects only models that match, with ``*`` as wildcard
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Fault:
-        """Read a fault from text or JSON values; raises ValueError naming the key."""
+    def parse(cls, values: Mapping[str, Any]) -> "Fault":
+        """Read a fault from text or JSON values. Raises `ValueError` naming the key."""
         parsed = {}
         for key, value in values.items():
             if key not in _PARSERS:
@@ -120,10 +120,10 @@ class Fault:
             try:
                 parsed[key] = _PARSERS[key](value)
             except (TypeError, ValueError):
-                raise ValueError(f"fault: {key}={value!r} is not understood") from None
+                raise ValueError(f"fault: invalid value {key}={value!r}") from None
         fault = cls(**parsed)
         if not fault.effects:
-            raise ValueError("fault: names no effect, such as status or disconnect_after")
+            raise ValueError("fault: has no effect, such as status or disconnect_after")
         return fault
 
     @property
@@ -137,7 +137,7 @@ class Fault:
         return value is not None and value is not False
 
     def matches(self, method: str, path: str, model: str | None, *, ended: bool = False) -> bool:
-        """Say whether a request is one this fault is meant for."""
+        """Whether the fault is meant for a request."""
         if not ended and _RESULTS_EFFECTS & set(self.effects):
             return False
         wanted_method, wanted_path = self._default_target()
@@ -148,7 +148,7 @@ class Fault:
         )
 
     def _default_target(self) -> tuple[str | None, str]:
-        """Return where the effects make sense, for faults that name no path."""
+        """Where the effects make sense, for faults that name no path."""
         effects = set(self.effects)
         if effects <= _ANY_REQUEST:
             return None, "/v1/*"
@@ -160,14 +160,14 @@ class Fault:
             return "GET", "/v1/messages/batches/*/results"
         return "POST", "/v1/messages"
 
-    def merged_over(self, other: Fault) -> Fault:
-        """Return both faults in one; this one's values win."""
+    def merged_over(self, other: "Fault") -> "Fault":
+        """Both faults in one; this one's values win."""
         own = {key: value for key, value in asdict(self).items() if value is not None}
         return replace(other, **own)
 
 
 def raise_status(fault: Fault | None) -> None:
-    """Raise the error that a fault of a status asks for."""
+    """Raise the error of a fault that has a status."""
     if fault is None or fault.status is None:
         return
     kind = fault.error_type or TYPE_OF_STATUS.get(fault.status)

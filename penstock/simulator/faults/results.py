@@ -1,6 +1,4 @@
-"""What a download of results can lose, double or make up on its way."""
-
-from __future__ import annotations
+"""Faults of a download of results: lines lost, duplicated or made up."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,12 +6,12 @@ import orjson
 
 from penstock.simulator.faults.fault import Fault
 
+#: The custom_id of a line that does not belong to the batch.
 FOREIGN_ID = "foreign"
-"""The custom_id of a line that nobody asked for."""
 
 
 def corrupt(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]:
-    """Yield the lines of the results as a fault leaves them."""
+    """Yield the lines of the results with a fault's effects applied."""
     end = _index(fault.results_end, total)
     skipped = _index(fault.results_skip, total)
     doubled = _index(fault.results_double, total)
@@ -24,7 +22,7 @@ def corrupt(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]
     for place, line in enumerate(lines):
         if place == end:
             return
-        # A line feed inside the JSON is written as \n, so this is the only one.
+        # JSON escapes a line feed, so this is the only one.
         data = line.replace(b"\n", newline)
         if place == blank:
             yield newline
@@ -34,12 +32,12 @@ def corrupt(lines: Iterable[bytes], total: int, fault: Fault) -> Iterator[bytes]
             duplicates.append(data)
         if place != skipped:
             yield data
-    # At the end: who compares with the line before alone shall not get away with it.
+    # At the end, so that a reader cannot find it by comparing with the previous line alone.
     yield from duplicates
 
 
 def _index(value: int | None, total: int) -> int | None:
-    """Return a line's place; a negative one counts from the end."""
+    """The index of a line; a negative one counts from the end."""
     return value + total if value is not None and value < 0 else value
 
 
@@ -48,7 +46,7 @@ def _foreign(line: bytes) -> bytes:
 
 
 def gather(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the lines in pieces of at least `size` bytes, each of whole lines."""
+    """Yield the lines in chunks of at least ``size`` bytes, each of whole lines."""
     piece = bytearray()
     for line in lines:
         piece += line
@@ -59,7 +57,7 @@ def gather(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def chop(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of exactly `size`, but for the last one."""
+    """Yield the same bytes in chunks of exactly ``size``, except for the last one."""
     rest = b""
     for piece in pieces:
         rest += piece

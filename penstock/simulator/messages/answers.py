@@ -1,6 +1,4 @@
-"""What the model says: a pure function of a conversation, its model and its directives."""
-
-from __future__ import annotations
+"""The model's answer: a pure function of conversation, model and directives."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +13,11 @@ from penstock.simulator.messages.conversation import Body
 from penstock.simulator.messages.prose import cut, piece_sizes, prose, seeded, split_randomly
 from penstock.simulator.messages.tool_inputs import tool_input
 
+#: Every character that some reader takes for the end of a line or a string.
 _ODD_TEXT = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
-"""Everything that ends a line or a string for somebody."""
 
+#: Maximum characters of one token. An ordinary delta is one token.
 _TOKEN_CHARS = 16
-"""Characters that one token holds at most: an ordinary delta is one token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +26,21 @@ class Block:
 
     kind: str
     pieces: tuple[str, ...] = ()
-    name: str = ""
-    """The tool's name and the call's id, of a tool_use block."""
-    id: str = ""
+    name: str = ""  #: the tool's name, in a tool_use block
+    id: str = ""  #: the call's id, in a tool_use block
     signature: str = ""
-    stamped: bool = False
-    """Each delta's text is the time at which it is written, not its piece."""
-    complete: bool = True
-    """False when max_tokens ended the answer inside this block."""
+    stamped: bool = False  #: the text of each delta is the time at which it is written
+    complete: bool = True  #: False: max_tokens ended the answer inside this block
 
     @property
     def text(self) -> str:
-        """The pieces together."""
+        """The pieces joined."""
         return "".join(self.pieces)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A whole answer, before anything goes wrong with it."""
+    """A whole answer, before any fault."""
 
     model: str
     blocks: tuple[Block, ...]
@@ -57,7 +52,7 @@ class Answer:
 
 
 def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
-    """Answer a valid request; `deltas` is the number of text deltas unless a directive says one."""
+    """Answer a valid request; ``deltas``: text deltas unless a directive says so."""
     model = str(body.get("model"))
     prompt = strip(conversation.first_user_text(body))
     shape = replace(shape, deltas=shape.deltas or deltas)
@@ -86,13 +81,13 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
 
 
 def count_input(body: Body) -> int:
-    """Return a cheap and stable number of input tokens."""
+    """A cheap and stable number of input tokens."""
     counted = {key: body.get(key) for key in ("system", "messages", "tools")}
     return len(orjson.dumps(counted)) // 4 + 1
 
 
 def token_count(pieces: Iterable[str]) -> int:
-    """Return the tokens of some pieces; each is at least one."""
+    """The tokens of some pieces; each piece is at least one."""
     return sum(_tokens(piece) for piece in pieces)
 
 
@@ -101,7 +96,7 @@ def _tokens(piece: str) -> int:
 
 
 def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | None) -> list[str]:
-    """Return the full text that answers the prompt, in its deltas."""
+    """The full text that answers the prompt, as the pieces of its deltas."""
     rng = seeded("text", model, prompt)
     count = shape.deltas or (3 if tool else rng.randrange(24, 65))
     if shape.stamp:
@@ -111,7 +106,7 @@ def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | N
     lengths = [shape.chars] * count if shape.chars else piece_sizes(rng, count)
     text = f"Calling {tool['name']}…" if tool and not shape.deltas else prose(rng, sum(lengths))
     if shape.u2028:
-        # Line ends for some readers, plain characters for JSON and for SSE.
+        # Line ends for some readers, ordinary characters in JSON and SSE.
         text = text.replace(" ", "\u2028", 1).replace(" ", "\u0085", 1)
     if shape.odd:
         lengths.append(len(_ODD_TEXT))
@@ -120,7 +115,7 @@ def _text_pieces(prompt: str, model: str, shape: Shape, tool: dict[str, Any] | N
 
 
 def _split_given_text(text: str, shape: Shape, rng: Random) -> list[str]:
-    """Cut a text that a directive gave."""
+    """Split a text that a directive gave."""
     if shape.chars:
         return list(cut(text, [shape.chars] * (len(text) // shape.chars + 1)))
     if shape.deltas:
@@ -131,7 +126,7 @@ def _split_given_text(text: str, shape: Shape, rng: Random) -> list[str]:
 
 
 def _remaining(pieces: list[str], body: Body, shape: Shape) -> list[str]:
-    """Leave out what the conversation shows to have been said already."""
+    """Leave out what the conversation already contains of the answer."""
     text = "".join(pieces)
     said = conversation.prefill(body)
     if said is not None:
@@ -145,7 +140,7 @@ def _remaining(pieces: list[str], body: Body, shape: Shape) -> list[str]:
 
 
 def _drop_start(pieces: list[str], start: int) -> list[str]:
-    """Leave out the first `start` characters, and keep the cuts that are left."""
+    """Leave out the first ``start`` characters, and keep the remaining pieces."""
     if not start:
         return pieces
     kept = []
@@ -157,10 +152,10 @@ def _drop_start(pieces: list[str], start: int) -> list[str]:
 
 
 def _prefilled_length(said: str, text: str) -> int:
-    """Return how much of the beginning of `text` ends `said`.
+    """How much of the beginning of ``text`` is at the end of ``said``.
 
-    A user's own prefill comes before the text, so the beginning need not be at
-    the start of `said`.
+    A user's own prefill comes before the text, so that beginning need not be at the start of
+    ``said``.
     """
     start = said.find(text[:1]) if text else -1
     while start >= 0:
@@ -171,7 +166,7 @@ def _prefilled_length(said: str, text: str) -> int:
 
 
 def _quoted_length(quote: str, text: str) -> int:
-    """Return the length of the longest beginning of `text`, of a word or more, inside `quote`."""
+    """Length of the longest beginning of ``text``, of a word or more, in ``quote``."""
     word = text.split(" ", 1)[0]
     longest, start = 0, quote.find(word) if word else -1
     while start >= 0:
@@ -188,7 +183,7 @@ def _quoted_length(quote: str, text: str) -> int:
 def _cut_at_stop_sequence(
     pieces: list[str], sequences: Sequence[str] | None
 ) -> tuple[list[str], str | None]:
-    """End the pieces before the first stop sequence, and say which one it was."""
+    """End the pieces before the first stop sequence; returns which one it was."""
     text = "".join(pieces)
     found = [(text.find(each), each) for each in sequences or () if each and each in text]
     if not found:
@@ -212,7 +207,7 @@ def _thinking(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Blo
 
 
 def _chosen_tool(body: Body, shape: Shape) -> dict[str, Any] | None:
-    """Return the tool to call, if one is to be called."""
+    """The tool to call, or None."""
     choice = body.get("tool_choice") or {}
     own: list[dict[str, Any]] = [
         t for t in body.get("tools") or [] if "name" in t and "input_schema" in t
@@ -235,7 +230,7 @@ def _tool_use(tool: dict[str, Any], prompt: str, model: str) -> Block:
 
 
 def _cut_at_max_tokens(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
-    """Cut the blocks at `limit` tokens; return them, their tokens and whether they fitted."""
+    """Cut the blocks at ``limit`` tokens: blocks, tokens and whether all fitted."""
     used = 0
     for place, block in enumerate(blocks):
         for count, piece in enumerate(block.pieces):

@@ -1,6 +1,4 @@
-"""Reading a Messages body: whose text is where. All functions accept unvalidated JSON."""
-
-from __future__ import annotations
+"""Reads a conversation in unvalidated JSON."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +7,13 @@ Body = dict[str, Any]
 
 
 def messages(body: Body) -> list[dict[str, Any]]:
-    """Return the messages that are objects at all."""
+    """The messages that are JSON objects."""
     found = body.get("messages")
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a message's content as blocks, whichever way it was written."""
+    """A message's content as blocks, in whichever form it was written."""
     content = message.get("content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -38,16 +36,16 @@ def user_texts(body: Body) -> Iterator[str]:
 
 
 def first_user_text(body: Body) -> str:
-    """Return the text that decides the answer.
+    """The text that decides the answer.
 
-    Only the first block of it: a client may append a request to continue to the
-    same message, and the answer to continue must still be the same one.
+    It is the first block alone: a client may append a request to continue to the same message, and
+    the answer to continue must still be the same one.
     """
     return next(user_texts(body), "")
 
 
 def last_turn_texts(body: Body) -> list[str]:
-    """Return the texts of the user messages at the end, without the conversation's first text."""
+    """The texts of the last user messages, without the conversation's first text."""
     ending: list[str] = []
     for message in reversed(messages(body)):
         if message.get("role") == "assistant":
@@ -57,7 +55,7 @@ def last_turn_texts(body: Body) -> list[str]:
 
 
 def prefill(body: Body) -> str | None:
-    """Return the text of a final assistant message that the answer is to continue, if any."""
+    """The text of a final assistant message that the answer should continue, or None."""
     found = messages(body)
     if not found or found[-1].get("role") != "assistant":
         return None
@@ -68,6 +66,6 @@ def prefill(body: Body) -> str | None:
 
 
 def brings_tool_result(body: Body) -> bool:
-    """Say whether the last message brings a tool's result."""
+    """Whether the last message contains a tool's result."""
     found = messages(body)[-1:]
     return any(block.get("type") == "tool_result" for m in found for block in blocks(m))

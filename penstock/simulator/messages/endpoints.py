@@ -1,7 +1,5 @@
 """POST /v1/messages and /v1/messages/count_tokens."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Any
@@ -23,7 +21,7 @@ MAX_BODY = 32 * 1024 * 1024
 
 
 async def create(exchange: Exchange, state: State) -> None:
-    """Answer a message, streamed or whole, with whatever shall go wrong with it."""
+    """Answer a message, streamed or whole, with the faults asked for."""
     version = validation.check_version(exchange.headers)
     try:
         state.bucket.spend(time.monotonic())
@@ -38,7 +36,7 @@ async def create(exchange: Exchange, state: State) -> None:
         prompt=conversation.first_user_text(body),
         directives=directives.faults,
     )
-    fired(state, fault)
+    state.count_fault(fault)
     raise_status(fault)
     validation.check_message(body, version)
     answer = compose(body, directives.shape, deltas=state.options.deltas)
@@ -50,17 +48,11 @@ async def create(exchange: Exchange, state: State) -> None:
 
 
 async def count_tokens(exchange: Exchange, state: State) -> None:
-    """Answer the number of input tokens."""
+    """Send the number of input tokens."""
     version = validation.check_version(exchange.headers)
     body = validation.parse_json(exchange.body)
     validation.check_message(body, version, counting=True)
     await exchange.reply({"input_tokens": count_input(body)})
-
-
-def fired(state: State, fault: Fault | None) -> None:
-    """Count a fault."""
-    if fault is not None:
-        state.stats.faults.update(fault.effects)
 
 
 def _directives(body: dict[str, Any]) -> Directives:
@@ -103,7 +95,7 @@ async def _send_stream(
         if script.disconnects:
             await exchange.disconnect(reset=bool(fault and fault.reset))
         else:
-            # Counted first: a client that has seen the end may ask at once.
+            # Counted first: a client that has seen the end may read the counters immediately.
             state.stats.messages_finished += script.complete
             await exchange.end()
     finally:
@@ -123,7 +115,7 @@ async def _send_message(
     if fault.error_after is not None:
         raise ApiError(fault.error_type or "overloaded_error", fault.message or "")
     if {"disconnect_after", "eof_after", "drop_mid_char"} & set(fault.effects):
-        # Without events there is one way to break off: in the middle of the body.
+        # Without events there is only one place to cut: the middle of the body.
         await exchange.start(200, _json_headers(data))
         await exchange.write(data[: len(data) // 2])
         await exchange.disconnect(reset=bool(fault.reset))
@@ -133,7 +125,7 @@ async def _send_message(
 
 async def _send_body(exchange: Exchange, state: State, data: bytes, *, chunk: int = 0) -> None:
     await exchange.start(200, _json_headers(data))
-    # Counted first: a client that has seen the end may ask at once.
+    # Counted first: a client that has seen the end may read the counters immediately.
     state.stats.messages_answered += 1
     state.live_paid[params_hash(orjson.loads(exchange.body))] += 1
     for start in range(0, len(data) if chunk else 0, chunk or 1):

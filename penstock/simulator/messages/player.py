@@ -1,11 +1,8 @@
-"""Playing a script to a client: the hot path.
+"""Writes the script of a stream to the client: the hot path.
 
-Measured on a 2-vCPU machine, plain ASGI sends with one sleeping task a stream
-cost as much as writing to the transport behind the server's back, so there is
-no shortcut here: about 9 µs a delta at full speed, 19 µs when paced.
+About 9 µs a delta at full speed and 19 µs when paced, measured on 2 vCPUs. Writing directly to the
+transport instead of through ASGI was measured to be no faster, so there is no shortcut here.
 """
-
-from __future__ import annotations
 
 import asyncio
 
@@ -21,7 +18,7 @@ class Player:
     def __init__(
         self, exchange: Exchange, stats: Stats, *, rate: float, chunk: int = 0, crlf: bool = False
     ) -> None:
-        """Prepare to write; `chunk` re-cuts the whole body into writes of that many bytes."""
+        """``rate``: deltas a second; 0: full speed. ``chunk``: bytes of each write; 0: any."""
         self._exchange = exchange
         self._stats = stats
         self._interval = 1 / rate if rate else 0.0
@@ -30,7 +27,7 @@ class Player:
         self._pending = b""
 
     async def play(self, script: Script) -> None:
-        """Write every action; returns without ending the body.
+        """Write every action. Returns without ending the body.
 
         Deltas have absolute times, so that a late one does not delay those after it.
         """
@@ -48,7 +45,7 @@ class Player:
                 await asyncio.sleep(action.seconds)
                 due = clock()
                 continue
-            # At full speed too, a stream gives way to the others after each delta.
+            # At full speed as well, a stream yields to the others after each delta.
             delay = due - clock() if self._interval else 0.0
             if delay > 0 or not self._interval:
                 await asyncio.sleep(delay)
@@ -59,7 +56,7 @@ class Player:
 
     async def _write(self, data: bytes) -> None:
         if self._crlf:
-            # A line feed inside the JSON is written as \n, so these are all line ends.
+            # JSON escapes a line feed, so these are all line ends.
             data = data.replace(b"\n", b"\r\n")
         if not self._chunk:
             await self._exchange.write(data)
@@ -68,7 +65,7 @@ class Player:
         while len(self._pending) >= self._chunk:
             part, self._pending = self._pending[: self._chunk], self._pending[self._chunk :]
             await self._exchange.write(part)
-            # The transport joins what is written in one turn of the loop.
+            # The transport joins what is written in one iteration of the event loop.
             await asyncio.sleep(0)
 
     async def _flush(self) -> None:

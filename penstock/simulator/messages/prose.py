@@ -1,13 +1,11 @@
 """Made-up prose: the same seed always gives the same sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from random import Random
 
-# Unusual openings: an answer's first word is how a quoted part of it is found
-# again, so it should not be a word of ordinary instructions.
+# An answer's first word is how a quoted part of it is found, so it should not be a word of
+# ordinary instructions.
 _OPENINGS = (
     "Penstocks",
     "Millraces",
@@ -39,13 +37,13 @@ _PIECE_SIZES = range(1, 12)
 
 
 def seeded(*parts: str) -> Random:
-    """Return a generator that depends on nothing but `parts`."""
+    """A random generator that depends only on ``parts``."""
     digest = blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return Random(int.from_bytes(digest, "big"))  # noqa: S311 - made-up prose, not a secret
 
 
 def prose(rng: Random, length: int) -> str:
-    """Return exactly `length` characters of sentences."""
+    """Exactly ``length`` characters of sentences."""
     if length < 2:
         return "."[:length]
     words = [rng.choice(_OPENINGS), *rng.choices(_WORDS, k=length // 3 + 2)]
@@ -64,12 +62,12 @@ def prose(rng: Random, length: int) -> str:
 
 
 def piece_sizes(rng: Random, count: int) -> list[int]:
-    """Return the sizes of `count` chunks: a few characters each, never a fixed number."""
+    """The sizes of ``count`` pieces: a few characters each, not all the same."""
     return rng.choices(_PIECE_SIZES, k=count)
 
 
 def cut(text: str, lengths: Sequence[int]) -> Iterator[str]:
-    """Yield `text` in pieces of the given lengths; the last length takes what is left."""
+    """Yield ``text`` in pieces of the given lengths, then what is left."""
     start = 0
     for length in lengths:
         if start >= len(text):
@@ -81,5 +79,5 @@ def cut(text: str, lengths: Sequence[int]) -> Iterator[str]:
 
 
 def split_randomly(rng: Random, text: str) -> list[str]:
-    """Return `text` in pieces of a few characters."""
+    """The text in pieces of a few characters."""
     return list(cut(text, piece_sizes(rng, len(text) // 3 + 1)))

@@ -1,6 +1,4 @@
-"""The course of one stream: what is written, at what pace, and how it ends."""
-
-from __future__ import annotations
+"""The script of one stream: what is written, at what pace, and how it ends."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +14,8 @@ class ActionKind(Enum):
     """How an action is carried out."""
 
     IMMEDIATE = auto()
-    #: A delta: counted, and written when its time has come.
-    DELTA = auto()
-    #: A delta whose bytes are a template for the time of writing.
-    STAMPED_DELTA = auto()
+    DELTA = auto()  #: counted, and written when it is due
+    STAMPED_DELTA = auto()  #: a delta whose bytes are a template for the time of writing
     STALL = auto()
 
 
@@ -37,10 +33,9 @@ class Script:
     """Every action of a stream."""
 
     actions: tuple[Action, ...]
+    #: the connection is cut after the last action, without the end of the body
     disconnects: bool = False
-    """The connection is cut after the last action, and the body stays without its end."""
-    complete: bool = True
-    """The actions reach message_stop."""
+    complete: bool = True  #: the actions reach message_stop
 
 
 def build_script(
@@ -51,7 +46,7 @@ def build_script(
     ping_every: int = 0,
     request_id: str | None = None,
 ) -> Script:
-    """Return the course of a stream that carries `answer` and meets `fault`."""
+    """The script of a stream that carries ``answer`` and meets ``fault``."""
     actions = list(_actions(answer, message_id, ping_every))
     if fault is None:
         return Script(tuple(actions))
@@ -93,7 +88,7 @@ def _actions(answer: Answer, message_id: str, ping_every: int) -> Iterator[Actio
 def _ending(
     fault: Fault, actions: list[Action], delta_indices: list[int], request_id: str | None
 ) -> tuple[int, list[Action], bool]:
-    """Return where the fault ends the stream, what is written then, and if it cuts."""
+    """Where the fault ends the stream, what is written then, and if it cuts."""
     stop = len(actions) - 1
     if fault.drop_mid_char is not None:
         place, half = _inside_a_character(fault.drop_mid_char, actions, delta_indices)
@@ -118,7 +113,7 @@ def _error(fault: Fault) -> ApiError:
 
 
 def _index(position: Position, delta_indices: list[int], stop: int) -> int:
-    """Return the action up to which `position` deltas are written; `stop` is message_stop."""
+    """The action before which ``position`` deltas are written; ``stop`` is message_stop's."""
     if position == "stop":
         return stop
     count = len(delta_indices) if position == "last" else position
@@ -132,7 +127,7 @@ def _index(position: Position, delta_indices: list[int], stop: int) -> int:
 def _inside_a_character(
     position: Position, actions: list[Action], delta_indices: list[int]
 ) -> tuple[int, bytes]:
-    """Return the first delta from `position` on with a multi-byte character, cut inside it."""
+    """A delta from ``position`` on, cut inside its first multi-byte character."""
     start = _index(position, delta_indices, len(actions) - 1)
     for place in [each for each in delta_indices if each >= start] + delta_indices:
         data = actions[place].data

@@ -1,7 +1,5 @@
 """Answers as bytes: the events of a stream, and the message as one JSON object."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +8,7 @@ import orjson
 
 from penstock.simulator.messages.answers import Answer, Block
 
-# orjson writes UTF-8 as it is (no \u escapes), which is what makes it possible
-# to cut a stream inside a character.
+# orjson writes UTF-8 without \u escapes, so that a stream can be cut inside a character.
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
@@ -23,26 +20,26 @@ _DELTA_OF_BLOCK = {
 
 
 def event(data: dict[str, Any]) -> bytes:
-    """Return one event, named by its data's type."""
+    """One event, named by its data's type."""
     return b"event: %b\ndata: %b\n\n" % (data["type"].encode(), orjson.dumps(data))
 
 
 def message_start(answer: Answer, message_id: str) -> bytes:
-    """Return the first event; its usage knows the input, and one token of output."""
+    """The first event. Its usage has the input tokens and one output token."""
     message = _message(answer, message_id) | {"content": [], "stop_reason": None}
     message |= {"stop_sequence": None, "usage": usage(answer) | {"output_tokens": 1}}
     return event({"type": "message_start", "message": message})
 
 
 def block_start(index: int, block: Block) -> bytes:
-    """Return the event that opens a block."""
+    """The event that opens a block."""
     return event(
         {"type": "content_block_start", "index": index, "content_block": _content(block, "", {})}
     )
 
 
 def block_stop(index: int) -> bytes:
-    """Return the event that closes a block."""
+    """The event that closes a block."""
     return event({"type": "content_block_stop", "index": index})
 
 
@@ -65,12 +62,12 @@ def deltas(index: int, block: Block) -> Iterator[bytes]:
 
 
 def stamp(template: bytes) -> bytes:
-    """Return a stamped delta that carries the time of this moment."""
+    """A stamped delta with the current time."""
     return template % time.monotonic_ns()
 
 
 def message_delta(answer: Answer) -> bytes:
-    """Return the event that ends the message: why it stopped, and its cumulative usage."""
+    """The event that ends the message: its stop reason and its cumulative usage."""
     delta: dict[str, Any] = {
         "stop_reason": answer.stop_reason,
         "stop_sequence": answer.stop_sequence,
@@ -82,12 +79,12 @@ def message_delta(answer: Answer) -> bytes:
 
 
 def error_event(envelope: dict[str, Any]) -> bytes:
-    """Return an error in the middle of a stream."""
+    """An error in the middle of a stream."""
     return event(envelope)
 
 
 def message(answer: Answer, message_id: str, *, tier: str = "standard") -> dict[str, Any]:
-    """Return the whole message."""
+    """The whole message."""
     whole = _message(answer, message_id)
     if answer.stop_reason == "refusal":
         whole["stop_details"] = _REFUSAL
@@ -100,7 +97,7 @@ def message(answer: Answer, message_id: str, *, tier: str = "standard") -> dict[
 
 
 def usage(answer: Answer, *, tier: str = "standard") -> dict[str, Any]:
-    """Return the usage of a whole answer."""
+    """The usage of a whole answer."""
     counted: dict[str, Any] = {
         "input_tokens": answer.input_tokens,
         "cache_creation_input_tokens": 0,
@@ -124,7 +121,11 @@ _DELTA_USAGE = frozenset(
         "output_tokens_details",
     }
 )
-_REFUSAL = {"type": "refusal", "category": None, "explanation": "The simulator was asked to."}
+_REFUSAL = {
+    "type": "refusal",
+    "category": None,
+    "explanation": "A directive asked the simulator to refuse.",
+}
 
 
 def _message(answer: Answer, message_id: str) -> dict[str, Any]:
@@ -155,5 +156,5 @@ def _text(block: Block) -> str:
 
 
 def _arguments(block: Block) -> Any:
-    # Cut by max_tokens, the text is no JSON any more; the API then shows what it could read.
+    # Cut by max_tokens, the text is not JSON any more; then the input is empty.
     return orjson.loads(block.text) if block.kind == "tool_use" and block.complete else {}

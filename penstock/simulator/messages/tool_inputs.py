@@ -1,7 +1,5 @@
 """A tool's input made up from its JSON schema."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import Any
 
@@ -11,7 +9,7 @@ _MAX_DEPTH = 8
 
 
 def tool_input(schema: dict[str, Any], rng: Random) -> dict[str, Any]:
-    """Return an object that fits `schema`, as far as common keywords go."""
+    """An object that fits ``schema``, as far as it uses common keywords."""
     value = _value(schema, rng, schema, 0)
     return value if isinstance(value, dict) else {}
 
@@ -32,7 +30,7 @@ def _value(schema: Any, rng: Random, root: dict[str, Any], depth: int) -> Any:
 
 
 def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    """Follow references and take the first of several alternatives."""
+    """Follow references, and take the first of several alternatives."""
     for _ in range(_MAX_DEPTH):
         reference = schema.get("$ref")
         alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
@@ -53,7 +51,7 @@ def _object(
 ) -> dict[str, Any]:
     properties = schema.get("properties") or {}
     required = schema.get("required") or []
-    # Deep inside only what must be there: a recursive schema would not end.
+    # Deep inside only what is required: a recursive schema would not end.
     names = required if depth >= _MAX_DEPTH // 2 else [*properties]
     return {name: _value(properties.get(name, {}), rng, root, depth + 1) for name in names}
 

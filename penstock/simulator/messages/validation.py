@@ -1,10 +1,8 @@
 """What the API refuses, in the API's words.
 
-Written from the API's own documentation and observed answers, and on purpose
-without a line in common with Penstock's validation: the two can disagree.
+Written from the API's documentation and observed responses, deliberately without sharing code with
+Penstock's own validation: so that the two can disagree.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
@@ -37,7 +35,7 @@ _FIELDS = frozenset(
 
 
 def parse_json(raw: bytes | bytearray) -> Body:
-    """Return a request's body; raises ApiError unless it is a JSON object."""
+    """The parsed body of a request. Raises `ApiError` unless it is a JSON object."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -48,7 +46,7 @@ def parse_json(raw: bytes | bytearray) -> Body:
 
 
 def check_version(headers: Mapping[str, str]) -> str:
-    """Return the API version of a request; raises ApiError without a known one."""
+    """The API version of a request. Raises `ApiError` without a known one."""
     version = headers.get("anthropic-version")
     if not version:
         raise invalid("anthropic-version: header is required")
@@ -58,7 +56,7 @@ def check_version(headers: Mapping[str, str]) -> str:
 
 
 def check_key(headers: Mapping[str, str]) -> None:
-    """Raise ApiError for a request without a usable key."""
+    """Raise `ApiError` for a request without a usable key."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
     if not key:
@@ -72,7 +70,7 @@ def check_key(headers: Mapping[str, str]) -> None:
 def check_message(
     body: Body, version: str, *, counting: bool = False, batch: bool = False, betas: str = ""
 ) -> None:
-    """Raise ApiError for a Messages body the API would refuse."""
+    """Raise `ApiError` for a Messages body that the API would refuse."""
     model = _model(body)
     if not counting:
         _max_tokens(body, model, batch=batch, betas=betas)
@@ -135,7 +133,7 @@ def _message(message: Any, place: int, *, last: bool) -> None:
     if not isinstance(message, dict):
         raise invalid(f"{where}: Input should be a valid dictionary")
     role = _required(message, "role", f"{where}.")
-    # Since the models of 2026 a system turn may stand later in a conversation.
+    # Since the models of 2026 a system message may come later in a conversation.
     if role not in ("user", "assistant") and not (role == "system" and place):
         raise invalid(f"{where}.role: Input should be 'user' or 'assistant'")
     if place == 0 and role != "user":
@@ -210,7 +208,7 @@ def _tools(tools: Iterable[Any] | None) -> None:
 
 
 def _by_version(body: Body, version: str) -> None:
-    """Refuse what version 2026-10-21 took away; sampling is an unknown field by then."""
+    """Refuse what version 2026-10-21 removed; sampling is an unknown field by then."""
     if version != NEWEST_VERSION:
         if not 0 <= (body.get("temperature") or 0) <= 1:
             raise invalid("temperature: range: 0..1")

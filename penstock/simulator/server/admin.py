@@ -1,6 +1,4 @@
-"""The control surface under /_sim/: what a test asks of the simulator, not of the API."""
-
-from __future__ import annotations
+"""The control endpoints under /_sim/, which are not part of the API."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +16,7 @@ _MAX_BODY = 1024 * 1024
 
 
 async def serve(exchange: Exchange, state: BatchState) -> None:
-    """Answer one control request."""
+    """Respond to one control request."""
     await exchange.read(_MAX_BODY)
     name = exchange.path.removeprefix(PREFIX)
     try:
@@ -90,6 +88,6 @@ async def _change_batch(state: BatchState, batch_id: str, action: str) -> Any:
     elif action == "archive":
         batch.archived_at = now_utc()
     else:
-        raise ValueError(f"unknown action {action!r}: hold, release, end or archive")
+        raise ValueError(f"unknown action {action!r}; use hold, release, end or archive")
     batch.advance(now_utc())
     return batch.as_dict("")

@@ -1,6 +1,4 @@
-"""The ASGI application: finds the endpoint, checks the key, turns errors into answers."""
-
-from __future__ import annotations
+"""The ASGI application: routes, the API key, and errors as responses."""
 
 import asyncio
 import re
@@ -39,9 +37,9 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 def create_app(options: Options | None = None) -> ASGIApp:
-    """Return a simulator as an ASGI application.
+    """A simulator as an ASGI application.
 
-    ActiveFaults that cut a connection need the HTTP protocol of `uvicorn_server`.
+    Faults that cut a connection need the HTTP protocol of `uvicorn_server`.
     """
     state = BatchState(options or Options())
 
@@ -82,7 +80,7 @@ async def _dispatch_by_path(exchange: Exchange, state: BatchState, parts: dict[s
     batch = state.batches.get(parts.get("batch", ""), now_utc())
     ended = batch is not None and batch.ended_at is not None
     fault = state.faults.fire(exchange.method, exchange.path, ended=ended)
-    messages.fired(state, fault)
+    state.count_fault(fault)
     if fault and fault.slow_first:
         await asyncio.sleep(fault.slow_first)
     if "batches" in parts and exchange.method == "POST":
@@ -131,7 +129,7 @@ async def _models(exchange: Exchange, model: str | None) -> None:
 
 
 def _endpoint(path: str, parts: dict[str, str]) -> str:
-    """Return a path without the ids in it, to count by."""
+    """A path without the ids in it, for the counters."""
     for name in ("batch", "model"):
         if name in parts:
             path = path.replace(parts[name], "{id}")

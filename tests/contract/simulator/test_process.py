@@ -51,7 +51,7 @@ def test_options_are_flags() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--rate", "-1"], "rate: -1.0 is not zero or more"),
+        (["--rate", "-1"], "rate: must be zero or more, not -1.0"),
         (["--rate", "x"], "argument --rate"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
@@ -88,5 +88,5 @@ def test_importing_penstock_imports_no_server() -> None:
 
 def test_a_control_needs_an_address() -> None:
     """Of a simulator."""
-    with pytest.raises(ValueError, match="not an address"):
+    with pytest.raises(ValueError, match="not an HTTP address"):
         Control("file:///etc/passwd")
