@@ -2,30 +2,14 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from penstock.testing import wait_until
 from tests.contract.batch_api import call, create, delete, ended, get, lines, listed
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module, whose batches end when a test says so."""
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
 
 
 def test_no_more_batches_than_allowed_are_in_progress(control: Control) -> None:

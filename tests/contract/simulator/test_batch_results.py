@@ -1,31 +1,15 @@
 """Results of the simulator's batches: outcomes line by line, and downloads that go wrong."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from tests.contract.batch_api import create, download, ended, get, raw_results, results
 
 RESULTS = "/v1/messages/batches/{}/results"
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module, whose batches end when a test says so."""
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The options that make batches of benchmark size cheap: they change no outcome."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from penstock.testing import wait_until
 from tests.contract.batch_api import call, create, ended, lines, raw_results, results
 
@@ -19,20 +17,6 @@ TEXTS = (
     "[[sim nonsense]]",
     "[[sim expired first=1]]",
 )
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module, whose batches end when a test says so."""
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
 
 
 def without_message_ids(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -11,30 +11,8 @@ import pytest
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 
 MODEL = "claude-haiku-4-5"
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module, whose batches end when a test says so."""
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
-
-
-@pytest.fixture(scope="module")
-def sdk(started: Control) -> Iterator[anthropic.Anthropic]:
-    """A client that tries once."""
-    with anthropic.Anthropic(api_key="k", base_url=started.base_url, max_retries=0) as client:
-        yield client
 
 
 def line(custom_id: str, text: str = "hello", **params: Any) -> Any:

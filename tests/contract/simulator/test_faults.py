@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,30 +11,8 @@ import pytest
 from anthropic.types import Message
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 
 MODEL = "claude-haiku-4-5"
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module."""
-    with simulator(rate=0) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
-
-
-@pytest.fixture(scope="module")
-def sdk(started: Control) -> Iterator[anthropic.Anthropic]:
-    """A client that tries once."""
-    with anthropic.Anthropic(api_key="k", base_url=started.base_url, max_retries=0) as client:
-        yield client
 
 
 def ask(sdk: anthropic.Anthropic, text: str, **fields: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import pytest
 from anthropic.types import Message
 
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 
 MODEL = "claude-haiku-4-5"
 HELLO = {"role": "user", "content": "hello"}
@@ -20,27 +19,6 @@ NEW = "2026-10-21"
 HEADERS = {"authorization": "Bearer k", "anthropic-version": NEW}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOL: Any = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module."""
-    with simulator(rate=0, batch_seconds=0.2) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
-
-
-@pytest.fixture(scope="module")
-def sdk(started: Control) -> Iterator[anthropic.Anthropic]:
-    """A client that tries once."""
-    with anthropic.Anthropic(api_key="k", base_url=started.base_url, max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

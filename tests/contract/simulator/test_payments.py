@@ -1,6 +1,5 @@
 """What the simulator tells the judge of a run: each batch there was, each request paid for."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -12,22 +11,7 @@ import pytest
 from penstock.simulator.batches.payments import describe_batch
 from penstock.simulator.batches.store import Batch, PackedLines
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from tests.contract.batch_api import call, create, delete, ended, params
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Control]:
-    """One process for the module, whose batches end when a test says so."""
-    with simulator(batch_seconds=3600, rate=0) as control:
-        yield control
-
-
-@pytest.fixture
-def control(started: Control) -> Control:
-    """The same process, with nothing left from the test before."""
-    started.reset()
-    return started
 
 
 def hash_of(text: str) -> str:
