@@ -1,4 +1,4 @@
-"""Creates that are refused, lost or late, and what the list shows of them."""
+"""Creates that are refused, lost or delayed, and what the list shows of them."""
 
 import json
 import socket
@@ -12,8 +12,8 @@ from penstock.testing import wait_until
 from tests.contract.batch_api import call, create, delete, ended, get, lines, listed
 
 
-def test_no_more_batches_than_allowed_are_in_progress(control: Control) -> None:
-    """A 429 that says when to come again, until one has ended."""
+def test_active_batches_limits_the_batches_in_progress(control: Control) -> None:
+    """The 429 says when to retry; a create succeeds once a batch has ended."""
     control.configure(active_batches=2)
     first = create(control).json()["id"]
     assert create(control).status_code == 200
@@ -26,8 +26,8 @@ def test_no_more_batches_than_allowed_are_in_progress(control: Control) -> None:
     assert control.stats()["batches_created"] == 3
 
 
-def test_no_more_requests_than_allowed_are_queued(control: Control) -> None:
-    """Those of batches that have not ended; as many as the limit are allowed."""
+def test_queued_requests_limits_the_requests_in_progress(control: Control) -> None:
+    """Only batches that have not ended count, and the limit itself is allowed."""
     control.configure(queued_requests=5)
     first = create(control, "a", "b", "c").json()["id"]
     assert create(control, "a", "b", "c").status_code == 429
@@ -39,8 +39,8 @@ def test_no_more_requests_than_allowed_are_queued(control: Control) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 413, 429, 500, 529])
-def test_a_status_refuses_a_create_once(control: Control, status: int) -> None:
-    """And no batch is made."""
+def test_a_status_fault_refuses_one_create(control: Control, status: int) -> None:
+    """No batch is created; the next create succeeds."""
     control.fault(status=status, path="/v1/messages/batches", method="POST", retry_after=3)
     refused = create(control)
     assert (refused.status_code, refused.headers["retry-after"]) == (status, "3")
@@ -49,18 +49,20 @@ def test_a_status_refuses_a_create_once(control: Control, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 504, 529])
-def test_a_status_may_come_after_the_batch_was_made(control: Control, status: int) -> None:
-    """The answer alone does not tell."""
+def test_commit_then_status_creates_the_batch_and_returns_an_error(
+    control: Control, status: int
+) -> None:
+    """The response alone does not show whether there is a batch."""
     control.fault(commit_then_status=status)
     assert create(control).status_code == status
     assert len(listed(control)) == 1
 
 
 @pytest.mark.parametrize("early", [{"drop_before_commit": True}, {"status": 504}])
-def test_a_batch_may_be_made_after_the_client_has_given_up(
+def test_commit_after_s_creates_the_batch_after_an_early_failure(
     control: Control, early: dict[str, int]
 ) -> None:
-    """It is not there when the client looks at once."""
+    """The batch is not listed when the client looks immediately."""
     control.fault(commit_after_s=0.3, **early)
     try:
         assert create(control).status_code == 504
@@ -70,14 +72,14 @@ def test_a_batch_may_be_made_after_the_client_has_given_up(
     wait_until(lambda: len(listed(control)) == 1)
 
 
-def test_a_late_batch_is_answered_to_a_client_that_waits(control: Control) -> None:
-    """When it is made."""
+def test_a_delayed_create_returns_the_batch_to_a_client_that_waits(control: Control) -> None:
+    """The response comes when the batch is created."""
     control.fault(commit_after_s=0.1)
     assert [create(control).json()["id"]] == listed(control)
 
 
-def test_a_late_batch_is_made_for_a_client_that_timed_out(control: Control) -> None:
-    """Nobody cancels it."""
+def test_a_delayed_batch_is_created_after_the_client_timed_out(control: Control) -> None:
+    """The disconnect of the client does not cancel it."""
     control.fault(commit_after_s=0.5)
     url = f"{control.base_url}/v1/messages/batches"
     with pytest.raises(httpx2.ReadTimeout):
@@ -87,10 +89,10 @@ def test_a_late_batch_is_made_for_a_client_that_timed_out(control: Control) -> N
 
 
 @pytest.mark.parametrize("then", [{"commit_then_drop": True}, {"commit_then_status": 500}])
-def test_a_late_batch_may_stay_without_an_answer_too(
+def test_a_delayed_create_can_be_combined_with_a_lost_response(
     control: Control, then: dict[str, int]
 ) -> None:
-    """Then the wait comes before the loss."""
+    """The delay comes before the loss."""
     control.fault(commit_after_s=0.1, **then)
     try:
         assert create(control).status_code == 500
@@ -99,8 +101,8 @@ def test_a_late_batch_may_stay_without_an_answer_too(
     assert len(listed(control)) == 1
 
 
-def test_a_late_batch_does_not_outlive_a_reset(control: Control) -> None:
-    """Or it would turn up in the next test."""
+def test_a_reset_cancels_delayed_creates(control: Control) -> None:
+    """Otherwise the batch would appear in the next test."""
     control.fault(commit_after_s=0.2, drop_before_commit=True)
     with pytest.raises(httpx2.RemoteProtocolError):
         create(control)
@@ -111,8 +113,8 @@ def test_a_late_batch_does_not_outlive_a_reset(control: Control) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_create_that_is_cut_in_its_body_makes_no_batch(control: Control, chunked: bool) -> None:
-    """Though what was sent is valid JSON by itself."""
+def test_a_truncated_create_body_creates_no_batch(control: Control, chunked: bool) -> None:
+    """Even if the part that was sent is valid JSON."""
     raw = json.dumps(lines("a", "b")).encode()
     head = (
         b"POST /v1/messages/batches HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\n"
@@ -128,8 +130,8 @@ def test_a_create_that_is_cut_in_its_body_makes_no_batch(control: Control, chunk
     assert (listed(control), control.batches()) == ([], [])
 
 
-def test_a_new_batch_may_be_listed_late(control: Control) -> None:
-    """By its id it is there at once, and it is a cursor."""
+def test_list_lag_s_delays_the_list_alone(control: Control) -> None:
+    """The new batch can be retrieved by its id and used as a cursor."""
     old = create(control).json()["id"]
     control.configure(list_lag_s=3600)
     new = create(control).json()["id"]
@@ -143,8 +145,8 @@ def test_a_new_batch_may_be_listed_late(control: Control) -> None:
     wait_until(lambda: listed(control) == [newest, new, old])
 
 
-def test_a_deleted_batch_is_no_cursor(control: Control) -> None:
-    """A client that kept it has to begin at the newest one."""
+def test_a_deleted_batch_is_not_a_valid_cursor(control: Control) -> None:
+    """A client that kept its id has to start at the newest batch."""
     kept = create(control).json()["id"]
     gone = ended(control)
     newest = create(control).json()["id"]
@@ -158,8 +160,8 @@ def test_a_deleted_batch_is_no_cursor(control: Control) -> None:
     assert listed(control) == [newest, kept]
 
 
-def test_a_page_before_a_cursor_is_the_nearest_one(control: Control) -> None:
-    """Newest first, and `has_more` tells of newer ones still."""
+def test_before_id_returns_the_page_next_to_the_cursor(control: Control) -> None:
+    """Newest first; ``has_more`` says whether there are newer ones."""
     made = [create(control).json()["id"] for _ in range(5)]
     page = get(control, before_id=made[0], limit=3).json()
     assert [each["id"] for each in page["data"]] == [made[3], made[2], made[1]]

@@ -1,4 +1,4 @@
-"""Results of the simulator's batches: outcomes line by line, and downloads that go wrong."""
+"""Results of the simulator's batches: each line's outcome, and faulty downloads."""
 
 import json
 from typing import Any
@@ -34,16 +34,16 @@ def batch(control: Control) -> str:
         "an_error_of_tomorrow",
     ],
 )
-def test_a_line_can_be_any_error(control: Control, kind: str) -> None:
-    """In an envelope inside the result."""
+def test_errored_fails_a_line_with_any_error_type(control: Control, kind: str) -> None:
+    """The error is in an envelope inside the result."""
     found = results(control, ended(control, f"[[sim errored={kind}]]"))["r-0"]
     assert (found["type"], found["error"]["type"]) == ("errored", "error")
     assert found["error"]["error"]["type"] == kind
     assert found["error"]["error"]["message"]
 
 
-def test_an_error_can_have_words_of_its_own(control: Control) -> None:
-    """And an account without credit has the API's."""
+def test_error_message_sets_the_message_of_a_failed_line(control: Control) -> None:
+    """``no_credit`` has the message of the API."""
     texts = ('[[sim errored=api_error error_message="So \\"it\\" is."]]', "[[sim no_credit]]")
     found = results(control, ended(control, *texts))
     assert found["r-0"]["error"]["error"] == {"type": "api_error", "message": 'So "it" is.'}
@@ -61,8 +61,8 @@ def test_an_error_can_have_words_of_its_own(control: Control) -> None:
         ("canceled", "canceled"),
     ],
 )
-def test_an_outcome_can_pass(control: Control, asked: str, outcome: str) -> None:
-    """By the params, whatever the custom_id and the batch."""
+def test_first_limits_how_often_a_line_fails(control: Control, asked: str, outcome: str) -> None:
+    """The params are counted, whatever the custom_id and the batch."""
     text = f"hello [[sim {asked} first=2]]"
     for _ in range(2):
         found = results(control, ended(control, "other", text))
@@ -76,14 +76,14 @@ def test_an_outcome_can_pass(control: Control, asked: str, outcome: str) -> None
 
 
 @pytest.mark.parametrize("reason", ["pause_turn", "max_tokens", "refusal"])
-def test_a_line_can_stop_for_any_reason(control: Control, reason: str) -> None:
-    """It has succeeded all the same."""
+def test_stop_reason_applies_to_a_line(control: Control, reason: str) -> None:
+    """The line has succeeded, for any stop reason."""
     found = results(control, ended(control, f"[[sim stop_reason={reason}]]"))["r-0"]
     assert (found["type"], found["message"]["stop_reason"]) == ("succeeded", reason)
 
 
-def test_a_text_can_hold_what_ends_a_line_elsewhere(control: Control) -> None:
-    """Not in JSONL, where only a line feed does."""
+def test_results_can_contain_the_line_ends_of_other_formats(control: Control) -> None:
+    """In JSONL only a line feed ends a line."""
     batch_id = ended(control, "[[sim odd]]", "[[sim u2028]]", '[[sim text="a\\u0000b"]]')
     assert raw_results(control, batch_id).count(b"\n") == 3
     found = results(control, batch_id)
@@ -94,8 +94,8 @@ def test_a_text_can_hold_what_ends_a_line_elsewhere(control: Control) -> None:
     assert texts["r-2"] == "a\0b"
 
 
-def test_results_can_end_early_as_if_that_was_all(control: Control, batch: str) -> None:
-    """At the end of a line; counted from either end."""
+def test_results_end_ends_the_body_properly_after_some_lines(control: Control, batch: str) -> None:
+    """The lines count from either end."""
     whole = raw_results(control, batch).splitlines(keepends=True)
     for lines in (0, 7, -1):
         control.fault(results_end=lines)
@@ -104,8 +104,10 @@ def test_results_can_end_early_as_if_that_was_all(control: Control, batch: str) 
 
 
 @pytest.mark.parametrize("place", [0, 5, 19, -1])
-def test_a_line_can_be_missing_or_come_twice(control: Control, batch: str, place: int) -> None:
-    """The rest is as it was."""
+def test_a_line_of_the_results_can_be_missing_or_duplicated(
+    control: Control, batch: str, place: int
+) -> None:
+    """All other lines are unchanged."""
     whole = raw_results(control, batch).splitlines(keepends=True)
     control.fault(results_skip=place)
     left = raw_results(control, batch).splitlines(keepends=True)
@@ -114,8 +116,8 @@ def test_a_line_can_be_missing_or_come_twice(control: Control, batch: str, place
     assert raw_results(control, batch).splitlines(keepends=True) == [*whole, whole[place]]
 
 
-def test_a_line_can_be_of_nobody(control: Control, batch: str) -> None:
-    """It is one more, and well formed."""
+def test_results_foreign_adds_a_line_of_an_unknown_custom_id(control: Control, batch: str) -> None:
+    """The line is well formed."""
     whole = raw_results(control, batch).splitlines()
     control.fault(results_foreign=3)
     found = raw_results(control, batch).splitlines()
@@ -123,8 +125,8 @@ def test_a_line_can_be_of_nobody(control: Control, batch: str) -> None:
     assert found == whole
 
 
-def test_a_line_can_be_blank(control: Control, batch: str) -> None:
-    """Between two others."""
+def test_results_blank_adds_a_blank_line(control: Control, batch: str) -> None:
+    """It comes between two others."""
     whole = raw_results(control, batch).splitlines()
     control.fault(results_blank=4)
     found = raw_results(control, batch).splitlines()
@@ -132,8 +134,8 @@ def test_a_line_can_be_blank(control: Control, batch: str) -> None:
     assert found == whole
 
 
-def test_lines_can_end_in_cr_lf(control: Control, batch: str) -> None:
-    """Blank, foreign and doubled ones too."""
+def test_crlf_ends_every_line_of_the_results_in_cr_lf(control: Control, batch: str) -> None:
+    """Blank, foreign and duplicated lines as well."""
     whole = raw_results(control, batch)
     control.fault(crlf=True, path="*/results")
     assert raw_results(control, batch) == whole.replace(b"\n", b"\r\n")
@@ -143,8 +145,10 @@ def test_lines_can_end_in_cr_lf(control: Control, batch: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_results_can_come_in_odd_chunks(control: Control, batch: str, size: int) -> None:
-    """Of that many bytes, and one of the rest."""
+def test_chunk_sets_the_size_of_the_writes_of_results(
+    control: Control, batch: str, size: int
+) -> None:
+    """Only the last one is smaller."""
     whole = raw_results(control, batch)
     control.fault(chunk=size, path=RESULTS.format("*"))
     with download(control, batch) as answer:
@@ -154,7 +158,7 @@ def test_results_can_come_in_odd_chunks(control: Control, batch: str, size: int)
 
 
 @pytest.mark.parametrize("effect", [{}, {"chunk": 10}, {"results_skip": 0}, {"crlf": True}])
-def test_a_cut_is_at_its_byte_whatever_else_happens(
+def test_results_cut_is_exact_with_any_other_fault(
     control: Control, batch: str, effect: dict[str, Any]
 ) -> None:
     """The body has no end."""
@@ -165,16 +169,16 @@ def test_a_cut_is_at_its_byte_whatever_else_happens(
     assert len(b"".join(received)) == 1234
 
 
-def test_a_fault_can_meet_some_downloads_of_one_batch(control: Control, batch: str) -> None:
-    """The first two, not those of another batch."""
+def test_times_and_path_choose_the_downloads_of_one_batch(control: Control, batch: str) -> None:
+    """The first two are affected, and no download of another batch."""
     other = ended(control)
     control.fault(results_end=0, times=2, path=RESULTS.format(batch))
     assert raw_results(control, other)
     assert [bool(raw_results(control, batch)) for _ in range(3)] == [False, False, True]
 
 
-def test_results_may_be_late(control: Control, batch: str) -> None:
-    """The batch has ended, and there is no way to them yet."""
+def test_results_lag_withholds_the_results_of_an_ended_batch(control: Control, batch: str) -> None:
+    """There is no results_url, and the results are a 404."""
     control.fault(results_lag=True, times=2)
     shown = get(control, f"/{batch}").json()
     assert (shown["processing_status"], shown["results_url"]) == ("ended", None)
@@ -185,8 +189,8 @@ def test_results_may_be_late(control: Control, batch: str) -> None:
     assert raw_results(control, batch)
 
 
-def test_a_look_at_a_batch_in_progress_uses_up_no_fault(control: Control) -> None:
-    """It waits for the results."""
+def test_a_request_about_a_batch_in_progress_fires_no_results_fault(control: Control) -> None:
+    """The fault waits for the results."""
     batch_id = create(control).json()["id"]
     control.fault(results_lag=True)
     for path in (f"/{batch_id}", f"/{batch_id}/results"):

@@ -1,4 +1,4 @@
-"""The options that make batches of benchmark size cheap: they change no outcome."""
+"""The options for batches of benchmark size. They change no outcome."""
 
 from typing import Any
 
@@ -27,7 +27,9 @@ def without_message_ids(found: dict[str, dict[str, Any]]) -> dict[str, dict[str,
 
 
 @pytest.mark.parametrize("option", ["prerender", "quick_create"])
-def test_results_are_the_same_however_they_are_made(control: Control, option: str) -> None:
+def test_prerender_and_quick_create_do_not_change_the_results(
+    control: Control, option: str
+) -> None:
     """Errors and directives included."""
     usual = without_message_ids(results(control, ended(control, *TEXTS)))
     control.reset()
@@ -35,8 +37,8 @@ def test_results_are_the_same_however_they_are_made(control: Control, option: st
     assert without_message_ids(results(control, ended(control, *TEXTS))) == usual
 
 
-def test_results_written_early_are_canceled_all_the_same(control: Control) -> None:
-    """But for those that were done."""
+def test_prerendered_results_are_canceled_as_others_are(control: Control) -> None:
+    """Except for those that were processed."""
     control.configure(prerender=1)
     batch_id = create(control, *"abcdefgh").json()["id"]
     call("POST", f"{control.base_url}/v1/messages/batches/{batch_id}/cancel").raise_for_status()
@@ -46,8 +48,8 @@ def test_results_written_early_are_canceled_all_the_same(control: Control) -> No
 
 
 @pytest.mark.parametrize("size", [1, 16, 1000])
-def test_answers_can_have_a_size(control: Control, size: int) -> None:
-    """They begin with the hash of their request; what a directive asks for stays."""
+def test_batch_answer_bytes_sets_the_size_of_an_answer(control: Control, size: int) -> None:
+    """The text begins with the hash of its request; a directive's text is unchanged."""
     control.configure(batch_answer_bytes=size)
     batch_id = ended(control, *TEXTS)
     found = results(control, batch_id)
@@ -67,8 +69,8 @@ def test_answers_can_have_a_size(control: Control, size: int) -> None:
     ]
 
 
-def test_a_quick_create_reads_what_it_cannot_find(control: Control) -> None:
-    """And refuses what is wrong."""
+def test_quick_create_parses_bodies_that_it_cannot_scan(control: Control) -> None:
+    """And refuses invalid ones."""
     control.configure(quick_create=1)
     url = f"{control.base_url}/v1/messages/batches"
     body = lines("a", "b")
@@ -79,8 +81,8 @@ def test_a_quick_create_reads_what_it_cannot_find(control: Control) -> None:
     assert "must be unique" in refused.json()["error"]["message"]
 
 
-def test_a_batch_of_the_largest_number_ends(control: Control) -> None:
-    """100,000 requests, and each has its line."""
+def test_a_batch_of_100_000_requests_ends(control: Control) -> None:
+    """Each request has its line."""
     control.configure(quick_create=1, prerender=1, batch_answer_bytes=20, batch_seconds=0)
     batch_id = create(control, *["x"] * 100_000).json()["id"]
     wait_until(lambda: control.batches(batch_id)[0]["status"] == "ended")

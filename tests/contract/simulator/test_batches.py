@@ -1,4 +1,4 @@
-"""Message batches of the simulator, asked by the real SDK."""
+"""The simulator's message batches, used through the SDK."""
 
 import json
 import re
@@ -16,7 +16,7 @@ MODEL = "claude-haiku-4-5"
 
 
 def line(custom_id: str, text: str = "hello", **params: Any) -> Any:
-    """Return a request of a batch."""
+    """A request of a batch."""
     message = {"role": "user", "content": text}
     return {
         "custom_id": custom_id,
@@ -32,12 +32,12 @@ def create(sdk: anthropic.Anthropic, *lines: Any) -> MessageBatch:
 def results(
     sdk: anthropic.Anthropic, batch: MessageBatch
 ) -> dict[str, MessageBatchIndividualResponse]:
-    """Return the results of a batch by their custom id."""
+    """The results of a batch by custom_id."""
     return {each.custom_id: each for each in sdk.messages.batches.results(batch.id)}
 
 
 def test_a_batch_goes_from_in_progress_to_ended(control: Control, sdk: anthropic.Anthropic) -> None:
-    """All in processing, then all done."""
+    """All requests are processing until then."""
     batch = create(sdk)
     assert (batch.processing_status, batch.request_counts.processing) == ("in_progress", 2)
     assert (batch.results_url, batch.ended_at) == (None, None)
@@ -50,8 +50,8 @@ def test_a_batch_goes_from_in_progress_to_ended(control: Control, sdk: anthropic
     assert (stats["batches_created"], stats["batch_requests_created"]) == (1, 2)
 
 
-def test_a_batch_ends_by_itself(control: Control, sdk: anthropic.Anthropic) -> None:
-    """After the time that is set."""
+def test_a_batch_ends_after_batch_seconds(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Without any call of the control."""
     control.configure(batch_seconds=0.05)
     batch = create(sdk)
     while batch.processing_status != "ended":
@@ -59,10 +59,10 @@ def test_a_batch_ends_by_itself(control: Control, sdk: anthropic.Anthropic) -> N
     assert control.requests()[-1]["status"] == 200
 
 
-def test_results_are_the_answers_a_message_would_have(
+def test_a_batch_result_equals_the_answer_of_a_live_call(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """With the usage of a batch."""
+    """Except for the service tier."""
     batch = create(sdk)
     control.end_batch(batch.id)
     found = results(sdk, batch)["a"].result
@@ -76,10 +76,8 @@ def test_results_are_the_answers_a_message_would_have(
     assert control.stats()["results_served"] == 1
 
 
-def test_results_come_in_another_but_steady_order(
-    control: Control, sdk: anthropic.Anthropic
-) -> None:
-    """Each once."""
+def test_results_are_shuffled_in_a_stable_order(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Each line comes once."""
     asked = [f"r-{number}" for number in range(100)]
     batch = create(sdk, *(line(each, each) for each in asked))
     control.end_batch(batch.id)
@@ -88,10 +86,10 @@ def test_results_come_in_another_but_steady_order(
     assert first == second != asked
 
 
-def test_bad_params_come_back_as_errors_at_the_end(
+def test_invalid_params_are_errors_in_the_results(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """In an envelope inside the result."""
+    """Each in an envelope inside the result."""
     batch = create(
         sdk,
         line("good"),
@@ -156,10 +154,10 @@ def test_bad_params_come_back_as_errors_at_the_end(
         ),
     ],
 )
-def test_what_is_wrong_with_a_batch_itself_is_refused_at_once(
+def test_an_invalid_batch_is_refused_on_creation(
     control: Control, sdk: anthropic.Anthropic, body: dict[str, Any], message: str
 ) -> None:
-    """By its place."""
+    """The error names the place of the request."""
     with pytest.raises(anthropic.BadRequestError, match=re.escape(message)):
         sdk.post("/v1/messages/batches", cast_to=object, body=body)
     assert control.stats()["batches_created"] == 0
@@ -180,8 +178,10 @@ def test_a_batch_over_256_mb_is_too_large(control: Control) -> None:
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
 
 
-def test_a_canceled_batch_keeps_what_was_done(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Canceling first, then ended; canceling twice changes nothing."""
+def test_a_canceled_batch_keeps_the_results_processed_so_far(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """It is canceling first, then ended. Canceling twice changes nothing."""
     batch = create(sdk, *(line(f"r-{number}") for number in range(8)))
     for _ in range(2):
         canceled = sdk.messages.batches.cancel(batch.id)
@@ -212,14 +212,16 @@ def test_batches_are_listed_newest_first(control: Control, sdk: anthropic.Anthro
         sdk.messages.batches.list(after_id=made[0], before_id=made[1])
 
 
-def test_an_empty_list_has_no_cursors(control: Control, sdk: anthropic.Anthropic) -> None:
-    """And no more."""
+def test_an_empty_list_of_batches_has_no_cursors(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """And no further page."""
     page = sdk.messages.batches.list()
     assert (page.data, page.has_more, page.first_id, page.last_id) == ([], False, None, None)
 
 
 def test_only_an_ended_batch_can_be_deleted(control: Control, sdk: anthropic.Anthropic) -> None:
-    """After that nothing finds it."""
+    """It is a 404 after that."""
     batch = create(sdk)
     with pytest.raises(anthropic.BadRequestError, match="In progress batches cannot be deleted"):
         sdk.messages.batches.delete(batch.id)
@@ -230,10 +232,10 @@ def test_only_an_ended_batch_can_be_deleted(control: Control, sdk: anthropic.Ant
             call(batch.id)
 
 
-def test_results_are_there_from_the_end_until_the_archive(
+def test_results_are_available_between_end_and_archive(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """Not before, not after."""
+    """Not before, and not after."""
     batch = create(sdk)
     path = f"/v1/messages/batches/{batch.id}/results"
     with pytest.raises(anthropic.NotFoundError, match="has no available results"):
@@ -247,10 +249,10 @@ def test_results_are_there_from_the_end_until_the_archive(
         sdk.get(path, cast_to=object)
 
 
-def test_a_held_batch_waits_until_it_is_released(
+def test_a_held_batch_is_in_progress_until_it_is_released(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """Though its time has come."""
+    """Although it is due."""
     control.configure(batch_seconds=0.3)
     batch = create(sdk)
     control.hold_batch(batch.id)
@@ -263,7 +265,7 @@ def test_a_held_batch_waits_until_it_is_released(
 
 
 @pytest.mark.parametrize(("fault", "made"), [("commit_then_drop", 1), ("drop_before_commit", 0)])
-def test_a_creation_can_stay_without_an_answer(
+def test_a_create_can_lose_its_response(
     control: Control, sdk: anthropic.Anthropic, fault: str, made: int
 ) -> None:
     """The client cannot know whether there is a batch."""
@@ -275,8 +277,10 @@ def test_a_creation_can_stay_without_an_answer(
     assert create(sdk).processing_status == "in_progress"
 
 
-def test_results_can_be_cut(control: Control, sdk: anthropic.Anthropic) -> None:
-    """At a byte; the next time they are whole."""
+def test_results_cut_cuts_one_download_after_that_many_bytes(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """The next download is complete."""
     batch = create(sdk, *(line(f"r-{number}") for number in range(300)))
     control.end_batch(batch.id)
     control.fault(results_cut=100_000)
@@ -291,10 +295,10 @@ def test_results_can_be_cut(control: Control, sdk: anthropic.Anthropic) -> None:
     assert len(results(sdk, batch)) == 300
 
 
-def test_statuses_are_answered_on_every_endpoint(
+def test_a_status_fault_can_be_limited_to_a_path_and_a_method(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """By path and method."""
+    """Other requests succeed."""
     batch = create(sdk)
     control.fault(status=529, path="/v1/messages/batches/*", method="GET", retry_after=2)
     with pytest.raises(anthropic.OverloadedError) as refused:
@@ -303,8 +307,10 @@ def test_statuses_are_answered_on_every_endpoint(
     assert sdk.messages.batches.retrieve(batch.id).id == batch.id
 
 
-def test_a_poll_says_when_to_come_again(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Until the batch has ended."""
+def test_a_poll_has_retry_after_until_the_batch_has_ended(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """In seconds."""
     batch = create(sdk)
     raw = sdk.messages.batches.with_raw_response.retrieve(batch.id)
     assert raw.headers["retry-after"] == "10"
@@ -313,8 +319,10 @@ def test_a_poll_says_when_to_come_again(control: Control, sdk: anthropic.Anthrop
     assert "retry-after" not in raw.headers
 
 
-def test_a_large_batch_is_kept_whole(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Larger than what is written at once."""
+def test_the_results_of_a_large_batch_are_complete(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """They are larger than a single write."""
     lines = [line(f"r-{number}", f"{number} " + "x" * 2000) for number in range(2000)]
     batch = create(sdk, *lines)
     control.end_batch(batch.id)

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose, as the real SDK and the wire see it."""
+"""The faults of messages, as the SDK and a socket see them."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ MODEL = "claude-haiku-4-5"
 
 
 def ask(sdk: anthropic.Anthropic, text: str, **fields: Any) -> dict[str, Any]:
-    """Return the arguments of a request."""
+    """The arguments of a request."""
     return {
         "model": MODEL,
         "max_tokens": 1000,
@@ -26,7 +26,7 @@ def ask(sdk: anthropic.Anthropic, text: str, **fields: Any) -> dict[str, Any]:
 
 
 def stream(sdk: anthropic.Anthropic, text: str, **fields: Any) -> Message:
-    """Ask for a stream, and put it together with the SDK's helper."""
+    """The message of a stream, assembled by the SDK."""
     with sdk.messages.stream(**ask(sdk, text, **fields)) as opened:
         return opened.get_final_message()
 
@@ -34,7 +34,7 @@ def stream(sdk: anthropic.Anthropic, text: str, **fields: Any) -> Message:
 def deltas_before_error(
     sdk: anthropic.Anthropic, text: str, error: type[Exception], **fields: Any
 ) -> tuple[int, Exception]:
-    """Return how many deltas arrive before a stream fails, and how it fails."""
+    """The number of deltas before a stream fails, and the error."""
     seen: list[str] = []
     with (
         pytest.raises(error) as failed,
@@ -45,12 +45,12 @@ def deltas_before_error(
 
 
 def text_of(message: Message) -> str:
-    """Return a message's text."""
+    """The text of a message."""
     return "".join(block.text for block in message.content if block.type == "text")
 
 
 def wire(control: Control, text: str) -> bytes:
-    """Return all bytes that answer a streamed request, head and chunks included."""
+    """All bytes of the response to a streamed request, head and chunk sizes included."""
     body = {
         "model": MODEL,
         "max_tokens": 1000,
@@ -71,7 +71,7 @@ def wire(control: Control, text: str) -> bytes:
 
 
 def chunks(received: bytes) -> tuple[list[bytes], bool]:
-    """Return the chunks of a body, and whether it was ended properly."""
+    """The chunks of a body, and whether it ended properly."""
     found: list[bytes] = []
     rest = received.partition(b"\r\n\r\n")[2]
     while rest:
@@ -94,10 +94,10 @@ def chunks(received: bytes) -> tuple[list[bytes], bool]:
         (529, anthropic.OverloadedError),
     ],
 )
-def test_a_status_is_answered_once(
+def test_a_status_fault_fires_once(
     control: Control, sdk: anthropic.Anthropic, status: int, error: type[anthropic.APIStatusError]
 ) -> None:
-    """And the same request sent again succeeds."""
+    """The same request succeeds when it is sent again."""
     text = f"hello [[sim status={status} retry_after=7]]"
     with pytest.raises(error) as refused:
         stream(sdk, text)
@@ -106,18 +106,20 @@ def test_a_status_is_answered_once(
     assert control.stats()["faults"] == {"status": 1}
 
 
-def test_a_spend_limit_is_told_by_its_code(control: Control, sdk: anthropic.Anthropic) -> None:
-    """It has no retry-after."""
+def test_a_spend_limit_error_has_its_code_and_no_retry_after(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """It is a 429 that is not worth retrying."""
     with pytest.raises(anthropic.RateLimitError) as refused:
         stream(sdk, "[[sim status=429 error_code=enforced_spend_limit_reached]]")
     assert refused.value.error_code == "enforced_spend_limit_reached"
     assert "retry-after" not in refused.value.response.headers
 
 
-def test_a_disconnect_leaves_the_body_without_its_end(
+def test_disconnect_after_cuts_the_body_after_that_many_deltas(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """After exactly the deltas that were asked for."""
+    """The body has no end."""
     count, _ = deltas_before_error(sdk, "[[sim disconnect_after=5]]", httpx2.RemoteProtocolError)
     assert count == 5
     found, ended = chunks(wire(control, "again [[sim disconnect_after=5]]"))
@@ -125,16 +127,20 @@ def test_a_disconnect_leaves_the_body_without_its_end(
     assert not ended
 
 
-def test_a_reset_is_a_reset(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Not an end of file."""
+def test_reset_cuts_the_connection_with_a_tcp_reset(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """Not with an end of file."""
     _, error = deltas_before_error(
         sdk, "[[sim disconnect_after=5 reset rate=100]]", httpx2.ReadError
     )
     assert "reset" in str(error)
 
 
-def test_an_early_end_looks_like_a_proper_one(control: Control, sdk: anthropic.Anthropic) -> None:
-    """The SDK takes it for a success without a stop reason."""
+def test_eof_after_ends_the_body_properly_without_message_stop(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """The SDK accepts it as a message without a stop reason."""
     cut = stream(sdk, "hello [[sim eof_after=5]]")
     assert (cut.stop_reason, cut.usage.output_tokens) == (None, 1)
     whole = stream(sdk, "hello [[sim eof_after=5]]")
@@ -145,16 +151,18 @@ def test_an_early_end_looks_like_a_proper_one(control: Control, sdk: anthropic.A
 
 
 @pytest.mark.parametrize(("position", "count"), [("0", 0), ("-1", 11), ("last", 12)])
-def test_positions_count_from_either_end(
+def test_delta_positions_count_from_either_end(
     control: Control, sdk: anthropic.Anthropic, position: str, count: int
 ) -> None:
-    """After the last delta is before message_stop."""
+    """``last`` is before message_stop."""
     text = f"[[sim deltas=12 disconnect_after={position}]]"
     assert deltas_before_error(sdk, text, httpx2.RemoteProtocolError)[0] == count
 
 
-def test_a_cut_may_lie_inside_a_tools_input(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Every delta counts, whatever its block."""
+def test_a_stream_can_be_cut_inside_a_tools_input(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """The deltas of every block count."""
     schema = {"type": "object", "properties": {"long": {"type": "string", "minLength": 200}}}
     tools = [{"name": "t", "input_schema": schema}]
     cut = stream(sdk, "hello [[sim eof_after=-3]]", tools=tools)
@@ -163,8 +171,10 @@ def test_a_cut_may_lie_inside_a_tools_input(control: Control, sdk: anthropic.Ant
     assert cut.content[1].to_dict() != whole.content[1].to_dict()
 
 
-def test_an_error_event_ends_a_stream(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Overloaded, unless another type is asked for."""
+def test_error_after_ends_a_stream_with_an_error_event(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """An overloaded_error, unless ``error_type`` says otherwise."""
     count, error = deltas_before_error(sdk, "[[sim error_after=4]]", anthropic.APIStatusError)
     assert count == 4
     assert isinstance(error, anthropic.APIStatusError)
@@ -175,25 +185,25 @@ def test_an_error_event_ends_a_stream(control: Control, sdk: anthropic.Anthropic
     assert error.type == "api_error"
 
 
-def test_a_stall_is_silence(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Which a read timeout ends, or its own time."""
+def test_a_stalled_stream_sends_nothing(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Until a read timeout, or until ``stall`` seconds are over."""
     text = "hello [[sim stall_after=3]]"
     count, _ = deltas_before_error(sdk, text, httpx2.ReadTimeout, timeout=0.3)
     assert count == 3
     assert stream(sdk, "hello [[sim stall_after=3 stall=0.1]]").stop_reason == "end_turn"
 
 
-def test_a_slow_first_byte_times_out(control: Control, sdk: anthropic.Anthropic) -> None:
-    """Before there is any answer."""
+def test_slow_first_delays_the_first_byte(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Here until the client times out."""
     with pytest.raises(anthropic.APITimeoutError):
         stream(sdk, "[[sim slow_first=30]]", timeout=0.2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_odd_chunks_hold_the_same_bytes(
+def test_chunk_splits_a_stream_without_changing_its_bytes(
     control: Control, sdk: anthropic.Anthropic, size: int
 ) -> None:
-    """Cut anywhere, also inside a character."""
+    """Anywhere, even inside a character."""
     text = "日本 [[sim deltas=30]]"
     whole = stream(sdk, text)
     assert text_of(stream(sdk, f"{text} [[sim chunk={size}]]")) == text_of(whole)
@@ -202,17 +212,19 @@ def test_odd_chunks_hold_the_same_bytes(
     assert ended
 
 
-def test_lines_may_end_in_cr_lf(control: Control, sdk: anthropic.Anthropic) -> None:
-    """The SDK takes both."""
+def test_crlf_ends_every_line_of_a_stream_in_cr_lf(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """The SDK accepts both."""
     assert stream(sdk, "hello [[sim crlf]]").stop_reason == "end_turn"
     body = b"".join(chunks(wire(control, "again [[sim crlf]]"))[0])
     assert body.count(b"\r\n") == body.count(b"\n") > 0
 
 
-def test_a_connection_can_end_inside_a_character(
+def test_drop_mid_char_cuts_a_stream_inside_a_character(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """The bytes on the wire are not UTF-8 any more."""
+    """The bytes received are not valid UTF-8."""
     text = '[[sim text="aé日本🚀" chars=1 drop_mid_char=2]]'
     assert deltas_before_error(sdk, text, httpx2.RemoteProtocolError)[0] == 2
     found, ended = chunks(wire(control, f"again {text}"))
@@ -222,7 +234,7 @@ def test_a_connection_can_end_inside_a_character(
 
 
 @pytest.mark.parametrize("fault", ["disconnect_after=1", "eof_after=1", "drop_mid_char"])
-def test_a_whole_answer_breaks_off_in_its_body(
+def test_a_fault_of_a_stream_cuts_the_body_of_a_whole_answer(
     control: Control, sdk: anthropic.Anthropic, fault: str
 ) -> None:
     """There are no events to count."""
@@ -232,7 +244,9 @@ def test_a_whole_answer_breaks_off_in_its_body(
     assert sdk.messages.create(**ask(sdk, text)).stop_reason == "end_turn"
 
 
-def test_a_whole_answer_meets_the_other_faults(control: Control, sdk: anthropic.Anthropic) -> None:
+def test_the_other_faults_apply_to_a_whole_answer(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
     """As far as they make sense."""
     with pytest.raises(anthropic.OverloadedError):
         sdk.messages.create(**ask(sdk, "[[sim error_after=1]]"))
@@ -241,7 +255,9 @@ def test_a_whole_answer_meets_the_other_faults(control: Control, sdk: anthropic.
     assert sdk.messages.create(**ask(sdk, "[[sim chunk=5]]")).stop_reason == "end_turn"
 
 
-def test_times_and_sequences_are_kept(control: Control, sdk: anthropic.Anthropic) -> None:
+def test_limited_faults_of_one_prompt_fire_in_sequence(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
     """Two refusals, a cut, then the answer."""
     text = "hello [[sim status=529 times=2]] [[sim disconnect_after=2]]"
     for _ in range(2):
@@ -253,8 +269,10 @@ def test_times_and_sequences_are_kept(control: Control, sdk: anthropic.Anthropic
     assert control.stats()["faults"] == {"status": 2, "disconnect_after": 1}
 
 
-def test_a_fault_can_be_ordered_from_outside(control: Control, sdk: anthropic.Anthropic) -> None:
-    """For requests whose text a test does not write."""
+def test_control_puts_faults_in_force_by_model_and_for_all_requests(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """For requests whose prompt the test does not write."""
     control.fault(status=500, model="claude-opus-*", after=1)
     assert stream(sdk, "hello").stop_reason == "end_turn"
     assert stream(sdk, "hello", model="claude-opus-5").stop_reason == "end_turn"
@@ -267,7 +285,7 @@ def test_a_fault_can_be_ordered_from_outside(control: Control, sdk: anthropic.An
     assert stream(sdk, "hello").stop_reason == "end_turn"
 
 
-def test_a_fault_that_means_nothing_is_refused(control: Control) -> None:
-    """By its key."""
+def test_control_refuses_a_fault_with_an_unknown_key(control: Control) -> None:
+    """The error names the key."""
     with pytest.raises(ValueError, match="disconnect"):
         control.fault(disconnect=3)

@@ -1,4 +1,4 @@
-"""The simulator as a process, asked by the real SDK: messages and their streams."""
+"""The simulator as a process, used through the SDK: messages and their streams."""
 
 import asyncio
 import json
@@ -23,46 +23,46 @@ TOOL: Any = {"name": "weather", "description": "The weather.", "input_schema": S
 
 @pytest.fixture(scope="module")
 def http(started: Control) -> Iterator[httpx2.Client]:
-    """A client below the SDK."""
+    """A plain HTTP client."""
     with httpx2.Client(base_url=started.base_url, headers=HEADERS) as client:
         yield client
 
 
 def body(text: str = "hello", **fields: Any) -> dict[str, Any]:
-    """Return a request."""
+    """The body of a request."""
     messages = [{"role": "user", "content": text}]
     return {"model": MODEL, "max_tokens": 1000, "messages": messages, **fields}
 
 
 def create(sdk: anthropic.Anthropic, text: str = "hello", **fields: Any) -> Message:
-    """Ask for a message, not streamed."""
+    """A message that is not streamed."""
     message: Message = sdk.messages.create(**body(text, **fields))
     return message
 
 
 def stream(sdk: anthropic.Anthropic, text: str = "hello", **fields: Any) -> Message:
-    """Ask for a stream, and put it together with the SDK's helper."""
+    """The message of a stream, assembled by the SDK."""
     with sdk.messages.stream(**body(text, **fields)) as opened:
         return opened.get_final_message()
 
 
 def text_of(message: Message) -> str:
-    """Return a message's text."""
+    """The text of a message."""
     return "".join(block.text for block in message.content if block.type == "text")
 
 
 def wait_for(control: Control, **expected: Any) -> dict[str, Any]:
-    """Ask for the counters until they are as expected; the test's timeout ends it."""
+    """The counters, once they are as expected; the test's timeout limits the wait."""
     while True:
         stats = control.stats()
         if expected.items() <= stats.items():
             return stats
 
 
-def test_a_stream_and_a_whole_answer_are_the_same(
+def test_a_streamed_message_equals_the_whole_message(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """Text, blocks, reason and usage."""
+    """Text, blocks, stop reason and usage."""
     whole, streamed = create(sdk), stream(sdk)
     assert text_of(whole) == text_of(streamed) != ""
     assert whole.usage.output_tokens == streamed.usage.output_tokens > 1
@@ -70,13 +70,13 @@ def test_a_stream_and_a_whole_answer_are_the_same(
     assert (whole.stop_reason, whole.id != streamed.id) == ("end_turn", True)
 
 
-def test_an_answer_carries_a_request_id(sdk: anthropic.Anthropic) -> None:
-    """As every answer does."""
+def test_a_response_has_a_request_id(sdk: anthropic.Anthropic) -> None:
+    """As every response does."""
     assert re.fullmatch(r"req_\w+", create(sdk)._request_id or "")
 
 
-def test_tools_are_called_in_pieces(control: Control, sdk: anthropic.Anthropic) -> None:
-    """And the pieces make the input of the whole answer."""
+def test_a_tools_input_is_streamed_in_pieces(control: Control, sdk: anthropic.Anthropic) -> None:
+    """The pieces make up the input of the whole message."""
     whole, streamed = create(sdk, tools=[TOOL]), stream(sdk, tools=[TOOL])
     assert [block.type for block in streamed.content] == ["text", "tool_use"]
     assert streamed.stop_reason == "tool_use"
@@ -86,7 +86,7 @@ def test_tools_are_called_in_pieces(control: Control, sdk: anthropic.Anthropic) 
     assert called.input.keys() == {"city", "days"}
 
 
-def test_thinking_comes_first(control: Control, sdk: anthropic.Anthropic) -> None:
+def test_a_thinking_block_comes_first(control: Control, sdk: anthropic.Anthropic) -> None:
     """With its signature."""
     whole = create(sdk, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
     streamed = stream(sdk, model="claude-opus-5", thinking={"type": "adaptive"})
@@ -99,15 +99,17 @@ def test_thinking_comes_first(control: Control, sdk: anthropic.Anthropic) -> Non
 
 
 def test_a_prefill_is_continued_exactly(control: Control, sdk: anthropic.Anthropic) -> None:
-    """On a model that takes it."""
+    """On a model that supports prefill."""
     whole = text_of(create(sdk))
     begun = whole[:25].rstrip()
     rest = stream(sdk, messages=[HELLO, {"role": "assistant", "content": begun}])
     assert begun + text_of(rest) == whole
 
 
-def test_a_quoted_beginning_is_continued(control: Control, sdk: anthropic.Anthropic) -> None:
-    """On a model that takes no prefill."""
+def test_a_quoted_beginning_is_continued_exactly(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """On a model that does not support prefill."""
     whole = text_of(create(sdk, model="claude-opus-5"))
     quote = {"role": "user", "content": f"Go on after [{whole[:25]}]"}
     rest = stream(sdk, model="claude-opus-5", messages=[HELLO, quote])
@@ -117,36 +119,38 @@ def test_a_quoted_beginning_is_continued(control: Control, sdk: anthropic.Anthro
 def test_max_tokens_and_stop_sequences_end_an_answer(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
-    """With their reasons."""
+    """Each with its stop reason."""
     cut = stream(sdk, max_tokens=4)
     assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 4)
     stopped = stream(sdk, 'x [[sim text="one two three"]]', stop_sequences=["two"])
     assert (text_of(stopped), stopped.stop_sequence) == ("one ", "two")
 
 
-def test_u2028_is_text_and_no_line_end(control: Control, sdk: anthropic.Anthropic) -> None:
-    """A reader that splits lines as str.splitlines does would break the event."""
+def test_u2028_does_not_end_a_line_of_a_stream(control: Control, sdk: anthropic.Anthropic) -> None:
+    """It would end one for a reader that uses str.splitlines."""
     message = stream(sdk, "hello [[sim u2028]]")
     assert {"\u2028", "\u0085"} <= set(text_of(message))
 
 
-def test_stamps_are_times_in_order(control: Control, sdk: anthropic.Anthropic) -> None:
-    """One of each delta."""
+def test_stamped_deltas_contain_ascending_times(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Each delta has one."""
     stamps = [int(each) for each in text_of(stream(sdk, "[[sim stamp deltas=50]]")).split()]
     assert len(stamps) == 50
     assert stamps == sorted(stamps)
 
 
-def test_tokens_are_counted_without_an_answer(control: Control, sdk: anthropic.Anthropic) -> None:
-    """The same number as in the answer's usage."""
+def test_count_tokens_equals_the_input_tokens_of_a_message(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """No message is created."""
     counted = sdk.messages.count_tokens(
         model=MODEL, messages=[{"role": "user", "content": "hello"}]
     )
     assert counted.input_tokens == create(sdk).usage.input_tokens
 
 
-def test_models_are_listed(sdk: anthropic.Anthropic) -> None:
-    """And one is shown, or is not there."""
+def test_models_can_be_listed_and_retrieved(sdk: anthropic.Anthropic) -> None:
+    """An unknown one is a 404."""
     listed = [model.id for model in sdk.models.list()]
     assert sdk.models.retrieve(listed[0]).id == listed[0]
     with pytest.raises(anthropic.NotFoundError):
@@ -188,20 +192,20 @@ def test_models_are_listed(sdk: anthropic.Anthropic) -> None:
         ),
     ],
 )
-def test_bad_requests_are_refused(
+def test_invalid_requests_raise_the_errors_of_the_sdk(
     sdk: anthropic.Anthropic,
     fields: dict[str, Any],
     error: type[anthropic.APIStatusError],
     message: str,
 ) -> None:
-    """With the SDK's own errors, streamed or not."""
+    """Streamed or not."""
     for ask in (create, stream):
         with pytest.raises(error, match=re.escape(message)) as refused:
             ask(sdk, **fields)
         assert refused.value.request_id
 
 
-def test_sampling_is_allowed_under_the_old_version(sdk: anthropic.Anthropic) -> None:
+def test_sampling_parameters_are_valid_in_the_old_api_version(sdk: anthropic.Anthropic) -> None:
     """Pinned for one call."""
     old = {"anthropic-version": "2023-06-01"}
     assert create(sdk, extra_headers=old, extra_body={"temperature": 0.5}).stop_reason == "end_turn"
@@ -216,10 +220,10 @@ def test_sampling_is_allowed_under_the_old_version(sdk: anthropic.Anthropic) -> 
         ({"anthropic-version": "2020-01-01"}, 400, "invalid_request_error"),
     ],
 )
-def test_errors_come_in_the_envelope(
+def test_an_error_response_has_the_envelope_of_the_api(
     http: httpx2.Client, headers: dict[str, str], status: int, kind: str
 ) -> None:
-    """With the id of the request, also in its header."""
+    """With the id of the request, as in its header."""
     answer = http.post("/v1/messages", headers=headers, content=b"{}")
     assert answer.status_code == status
     assert answer.json()["type"] == "error"
@@ -227,8 +231,8 @@ def test_errors_come_in_the_envelope(
     assert answer.json()["request_id"] == answer.headers["request-id"]
 
 
-def test_either_header_brings_the_key(started: Control) -> None:
-    """The old one too."""
+def test_the_x_api_key_header_is_accepted(started: Control) -> None:
+    """As well as the authorization header."""
     headers = {"x-api-key": "k", "anthropic-version": NEW}
     url = f"{started.base_url}/v1/messages"
     answer = httpx2.post(url, headers=headers, json={"model": MODEL})
@@ -245,7 +249,7 @@ def test_either_header_brings_the_key(started: Control) -> None:
         ("GET", "/_sim/nothing", 404),
     ],
 )
-def test_what_is_not_there_is_an_error(
+def test_an_unknown_path_or_method_is_an_error(
     http: httpx2.Client, method: str, path: str, status: int
 ) -> None:
     """In JSON as well."""
@@ -254,13 +258,13 @@ def test_what_is_not_there_is_an_error(
 
 
 def test_a_body_over_32_mb_is_too_large(http: httpx2.Client) -> None:
-    """Refused once it has been read, so that the client sees the answer."""
+    """It is read to its end first, so that the client sees the response."""
     answer = http.post("/v1/messages", content=bytes(32 * 1024 * 1024 + 1))
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
 
 
-def test_a_rate_limit_refuses_and_says_when(control: Control, sdk: anthropic.Anthropic) -> None:
-    """And lets pass again after that time."""
+def test_a_rate_limit_refuses_with_retry_after(control: Control, sdk: anthropic.Anthropic) -> None:
+    """Requests succeed again after that time."""
     control.configure(requests_per_minute=1, minute_seconds=2)
     raw = sdk.messages.with_raw_response.create(
         model=MODEL, max_tokens=5, messages=[{"role": "user", "content": "hello"}]
@@ -275,13 +279,13 @@ def test_a_rate_limit_refuses_and_says_when(control: Control, sdk: anthropic.Ant
 
 
 def create_until_refused(sdk: anthropic.Anthropic) -> None:
-    """Ask faster than the limit allows."""
+    """Send requests faster than the limit allows."""
     for _ in range(100):
         create(sdk)
 
 
 def wait_for_success(sdk: anthropic.Anthropic) -> None:
-    """Ask until the limit lets it pass."""
+    """Send requests until one succeeds."""
     while True:
         try:
             create(sdk)
@@ -290,8 +294,8 @@ def wait_for_success(sdk: anthropic.Anthropic) -> None:
         return
 
 
-def test_requests_are_kept_without_the_key(control: Control, sdk: anthropic.Anthropic) -> None:
-    """For tests that ask what was sent."""
+def test_the_request_log_hides_the_api_key(control: Control, sdk: anthropic.Anthropic) -> None:
+    """It is for tests that ask what was sent."""
     create(sdk, "what was sent")
     with pytest.raises(anthropic.NotFoundError):
         create(sdk, model="xyz")
@@ -304,8 +308,10 @@ def test_requests_are_kept_without_the_key(control: Control, sdk: anthropic.Anth
     assert len(control.requests(limit=1)) == 1
 
 
-def test_counters_tell_what_happened(control: Control, sdk: anthropic.Anthropic) -> None:
-    """By endpoint and status."""
+def test_counters_are_kept_by_endpoint_and_status(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    """Whole messages and streams apart."""
     create(sdk)
     stream(sdk, "hello [[sim deltas=12]]")
     stats = wait_for(control, open_streams=0, messages_finished=1)
@@ -316,10 +322,10 @@ def test_counters_tell_what_happened(control: Control, sdk: anthropic.Anthropic)
 
 
 @pytest.mark.parametrize("directive", ["rate=0.01", "stall_after=1", "slow_first=100"])
-def test_a_client_that_leaves_is_noticed_at_once(
+def test_a_client_disconnect_ends_the_stream(
     control: Control, http: httpx2.Client, directive: str
 ) -> None:
-    """Between two deltas, during a stall, before the first byte."""
+    """Between two deltas, during a stall, or before the first byte."""
 
     async def leave() -> None:
         connection = await asyncio.open_connection(http.base_url.host, http.base_url.port)
@@ -335,8 +341,8 @@ def test_a_client_that_leaves_is_noticed_at_once(
     wait_for(control, open_streams=0, client_disconnects=1, messages_finished=0)
 
 
-def test_options_change_while_it_runs(control: Control, sdk: anthropic.Anthropic) -> None:
-    """And go back with a reset."""
+def test_options_can_be_changed_at_run_time(control: Control, sdk: anthropic.Anthropic) -> None:
+    """A reset restores them."""
     control.configure(deltas=3)
     assert stream(sdk).usage.output_tokens == 3
     control.reset()
@@ -347,8 +353,8 @@ def test_options_change_while_it_runs(control: Control, sdk: anthropic.Anthropic
         control.configure(rate=-3)
 
 
-def test_many_streams_run_at_once(control: Control, started: Control) -> None:
-    """Each complete, each its own answer."""
+def test_fifty_streams_run_concurrently(control: Control, started: Control) -> None:
+    """Each is complete, and each has its own answer."""
 
     async def all_of_them() -> list[Message]:
         async with anthropic.AsyncAnthropic(

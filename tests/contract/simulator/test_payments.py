@@ -1,4 +1,4 @@
-"""What the simulator tells the judge of a run: each batch there was, each request paid for."""
+"""What the simulator records of each batch, and of each request paid for."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,7 +15,7 @@ from tests.contract.batch_api import call, create, delete, ended, params
 
 
 def hash_of(text: str) -> str:
-    """The hash of a request's params, as it is documented."""
+    """The hash of a request's params, computed as documented."""
     data = orjson.dumps(params(text), option=orjson.OPT_SORT_KEYS)
     return sha256(data).hexdigest()[:16]
 
@@ -27,12 +27,13 @@ def ask(control: Control, text: str, **fields: Any) -> int:
 
 
 def cancel(control: Control, batch_id: str) -> None:
-    """Begin to cancel a batch."""
+    """Start to cancel a batch."""
     url = f"{control.base_url}/v1/messages/batches/{batch_id}/cancel"
     call("POST", url).raise_for_status()
 
 
-def test_a_batch_is_accounted_for_before_its_lines_are_judged() -> None:
+def test_a_batch_is_described_before_its_lines_are_evaluated() -> None:
+    """Their hashes are still missing."""
     at = datetime.now(UTC)
     ids, lines = (PackedLines([b"a", b"b"]) for _ in range(2))
     batch = Batch(id="b", created_at=at, custom_ids=ids, lines=lines, version="", ends_at=at)
@@ -41,8 +42,8 @@ def test_a_batch_is_accounted_for_before_its_lines_are_judged() -> None:
     assert found["lines"] == [["a", "00000000000000ff", None], ["b", None, None]]
 
 
-def test_a_batch_is_accounted_for(control: Control) -> None:
-    """Only what succeeded is paid, and nothing before the end."""
+def test_a_batch_is_described_with_what_was_paid(control: Control) -> None:
+    """Only succeeded requests are paid, and none before the end."""
     batch_id = create(control, "a", "b [[sim expired]]", "c").json()["id"]
     (found,) = control.batches()
     assert found["created_at"]
@@ -67,8 +68,8 @@ def test_a_batch_is_accounted_for(control: Control) -> None:
     }
 
 
-def test_the_lines_are_accounted_for_when_asked(control: Control) -> None:
-    """In the order they were sent, by a hash of their params."""
+def test_with_lines_describes_each_line_of_a_batch(control: Control) -> None:
+    """In the order sent, by the hash of the params."""
     texts = ("a", "b [[sim expired]]", "c")
     batch_id = create(control, *texts).json()["id"]
     lines = control.batches(batch_id, with_lines=True)[0]["lines"]
@@ -78,8 +79,8 @@ def test_the_lines_are_accounted_for_when_asked(control: Control) -> None:
     assert [outcome for _, _, outcome in lines] == ["succeeded", "expired", "succeeded"]
 
 
-def test_canceled_and_deleted_batches_are_accounted_for(control: Control) -> None:
-    """Oldest first; deleting forgets the results alone."""
+def test_canceled_and_deleted_batches_are_described(control: Control) -> None:
+    """Oldest first. Deleting a batch removes its results alone."""
     deleted = ended(control, "a", "b")
     canceled = create(control, *"abcdefgh").json()["id"]
     cancel(control, canceled)
@@ -93,8 +94,8 @@ def test_canceled_and_deleted_batches_are_accounted_for(control: Control) -> Non
     assert (second["paid"], outcomes.count("succeeded"), outcomes.count("canceled")) == (2, 2, 6)
 
 
-def test_one_batch_alone_can_be_asked_for(control: Control) -> None:
-    """By its id; none by an unknown one."""
+def test_one_batch_can_be_described_by_its_id(control: Control) -> None:
+    """An unknown id returns none."""
     wanted = ended(control)
     ended(control)
     assert [each["id"] for each in control.batches(wanted)] == [wanted]
@@ -102,7 +103,7 @@ def test_one_batch_alone_can_be_asked_for(control: Control) -> None:
 
 
 def test_every_payment_for_a_request_is_counted(control: Control) -> None:
-    """In batches and live; what fails costs nothing."""
+    """In batches and live. Failures cost nothing."""
     for _ in range(2):
         ended(control, "twice", "[[sim errored=api_error]]")
     create(control, "in progress")
@@ -116,7 +117,7 @@ def test_every_payment_for_a_request_is_counted(control: Control) -> None:
     }
 
 
-def test_a_live_answer_that_breaks_off_is_not_counted(control: Control) -> None:
+def test_an_interrupted_live_answer_is_not_counted_as_paid(control: Control) -> None:
     """The client never had it."""
     with pytest.raises(httpx2.RemoteProtocolError):
         ask(control, "hello [[sim disconnect_after=1]]")

@@ -1,4 +1,4 @@
-"""The simulator as a command: what it prints, and how it stops."""
+"""The simulator as a command: what it prints, and how it exits."""
 
 import signal
 import socket
@@ -20,8 +20,8 @@ REQUEST = (
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_cleanly_with_a_stream_open(number: signal.Signals) -> None:
-    """Status 0, nothing on stderr, one line on stdout, and the stream is cut."""
+def test_a_signal_stops_the_process_cleanly_with_a_stream_open(number: signal.Signals) -> None:
+    """Status 0, one line on stdout and none on stderr; the stream is cut."""
     process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
@@ -40,8 +40,8 @@ def test_it_stops_cleanly_with_a_stream_open(number: signal.Signals) -> None:
             assert (process.returncode, rest, errors) == (0, "", "")
 
 
-def test_options_are_flags() -> None:
-    """All of them."""
+def test_every_option_is_a_flag_of_the_command() -> None:
+    """With hyphens."""
     with simulator(rate=5, minute_seconds=2, requests_per_minute=7) as control:
         options = control.options()
     assert (options["rate"], options["minute_seconds"]) == (5, 2)
@@ -56,10 +56,10 @@ def test_options_are_flags() -> None:
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     ],
 )
-def test_a_wrong_flag_is_one_clear_error(
+def test_an_invalid_flag_is_reported_without_a_traceback(
     flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 2, and no traceback."""
+    """With exit status 2."""
     with pytest.raises(SystemExit) as ended:
         main(flags)
     assert ended.value.code == 2
@@ -68,8 +68,8 @@ def test_a_wrong_flag_is_one_clear_error(
     assert printed.out == ""
 
 
-def test_a_port_that_is_taken_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Named."""
+def test_a_port_in_use_is_reported_by_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """With exit status 2, too."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit):
@@ -77,8 +77,8 @@ def test_a_port_that_is_taken_is_one_clear_error(capsys: pytest.CaptureFixture[s
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_importing_penstock_imports_no_server() -> None:
-    """Nor the simulator."""
+def test_importing_penstock_does_not_import_the_simulator() -> None:
+    """Nor uvicorn."""
     code = (
         "import sys, penstock;print([m for m in sys.modules if 'simulator' in m or 'uvicorn' in m])"
     )
@@ -86,7 +86,7 @@ def test_importing_penstock_imports_no_server() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_control_needs_an_address() -> None:
-    """Of a simulator."""
+def test_control_needs_an_http_address() -> None:
+    """It would open files otherwise."""
     with pytest.raises(ValueError, match="not an HTTP address"):
         Control("file:///etc/passwd")

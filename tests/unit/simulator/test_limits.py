@@ -10,8 +10,8 @@ from penstock.simulator.limits import TokenBucket
 from penstock.simulator.options import Options
 
 
-def test_a_bucket_refuses_what_exceeds_it_and_says_how_long_to_wait() -> None:
-    """In whole seconds, and not too few."""
+def test_an_empty_token_bucket_refuses_with_retry_after() -> None:
+    """In whole seconds, rounded up."""
     bucket = TokenBucket(Options(requests_per_minute=2, minute_seconds=60), 0.0)
     bucket.spend(0.0)
     bucket.spend(0.0)
@@ -22,8 +22,8 @@ def test_a_bucket_refuses_what_exceeds_it_and_says_how_long_to_wait() -> None:
     bucket.spend(0.5 + 30)
 
 
-def test_a_bucket_tells_what_is_left() -> None:
-    """And when it will be full again."""
+def test_the_rate_limit_headers_show_the_remaining_tokens() -> None:
+    """And when the bucket will be full again."""
     bucket = TokenBucket(Options(requests_per_minute=60), 0.0)
     bucket.spend(0.0)
     assert bucket.headers(datetime(2026, 1, 1, tzinfo=UTC)) == {
@@ -33,8 +33,8 @@ def test_a_bucket_tells_what_is_left() -> None:
     }
 
 
-def test_without_a_limit_nothing_is_refused_or_told() -> None:
-    """The default."""
+def test_without_a_rate_limit_there_are_no_refusals_and_no_headers() -> None:
+    """This is the default."""
     bucket = TokenBucket(Options(), 0.0)
     for _ in range(100):
         bucket.spend(0.0)
@@ -42,7 +42,7 @@ def test_without_a_limit_nothing_is_refused_or_told() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    """The command's help is made from it."""
+    """The command's help is generated from it."""
     assert all(each.metadata["doc"].endswith(".") for each in fields(Options))
 
 
@@ -50,7 +50,7 @@ def test_every_option_is_documented() -> None:
     "values",
     [{"rate": -1}, {"rate": "x"}, {"rates": 1}, {"minute_seconds": 0}, {"deltas": 1.5}],
 )
-def test_an_option_that_cannot_be_is_an_error(values: dict[str, float]) -> None:
+def test_an_invalid_option_is_an_error(values: dict[str, float]) -> None:
     """It names the option."""
     with pytest.raises((ValueError, TypeError), match=next(iter(values))):
         Options().changed(values)

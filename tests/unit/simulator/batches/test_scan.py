@@ -1,4 +1,4 @@
-"""Finding the requests of a batch without reading the JSON."""
+"""Scanning for the requests of a batch without parsing the JSON."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ TEXT = st.text() | st.sampled_from(['},{"custom_id":"x","params":{', '"}]}', "\\
 
 
 def request(custom_id: str, text: str = "hello") -> dict[str, Any]:
-    """Return a request as clients write it."""
+    """A request in the form that clients write."""
     return {"custom_id": custom_id, "params": {"messages": [text], "tools": [{}]}}
 
 
 @given(st.dictionaries(CUSTOM_ID, TEXT, min_size=1))
-def test_requests_are_found_as_they_were_written(texts: dict[str, str]) -> None:
-    """Whatever their texts hold: a quote in a text is written with a backslash."""
+def test_scan_returns_requests_as_they_were_written(texts: dict[str, str]) -> None:
+    """Whatever their texts contain: JSON escapes a quote inside a text."""
     requests = [request(*item) for item in texts.items()]
     found = scan(bytearray(orjson.dumps({"requests": requests})))
     assert found is not None
@@ -41,6 +41,6 @@ def test_requests_are_found_as_they_were_written(texts: dict[str, str]) -> None:
         b'{"requests":[{"custom_id":"a","params":{}},{"custom_id":"a","params":{}}]}',
     ],
 )
-def test_what_looks_different_is_left_to_be_read(raw: bytes) -> None:
-    """It may be right or wrong."""
+def test_scan_returns_none_for_bodies_of_another_form(raw: bytes) -> None:
+    """They may be valid or not."""
     assert scan(bytearray(raw)) is None

@@ -1,4 +1,4 @@
-"""The life of a batch, by a clock that is an argument."""
+"""The life of a batch, with the time as an argument."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,12 +12,12 @@ START = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def at(seconds: float) -> datetime:
-    """Return a time after the start."""
+    """A time after the start."""
     return START + timedelta(seconds=seconds)
 
 
 def batch(outcomes: bytes = bytes(8), name: str = "msgbatch_1", seconds: float = 8) -> Batch:
-    """Return a batch that takes a second a line."""
+    """A batch that takes a second a line."""
     return Batch(
         id=name,
         created_at=START,
@@ -29,8 +29,8 @@ def batch(outcomes: bytes = bytes(8), name: str = "msgbatch_1", seconds: float =
     )
 
 
-def test_a_batch_ends_when_its_time_has_come() -> None:
-    """Until then all is in processing, whatever will become of it."""
+def test_a_batch_ends_when_it_is_due() -> None:
+    """Until then all requests are processing, whatever their outcome."""
     found = batch(bytes([Outcome.ERRORED, Outcome.EXPIRED, 0, 0]))
     found.advance(at(7))
     shown = found.as_dict("http://x")
@@ -48,8 +48,10 @@ def test_a_batch_ends_when_its_time_has_come() -> None:
 
 
 @pytest.mark.parametrize(("when", "succeeded"), [(0, 2), (4, 4), (7.9, 7)])
-def test_a_canceled_batch_keeps_what_was_done(when: float, succeeded: int) -> None:
-    """At least a quarter, and the rest is canceled when it ends."""
+def test_a_canceled_batch_keeps_at_least_a_quarter_of_its_results(
+    when: float, succeeded: int
+) -> None:
+    """The others are canceled when it ends."""
     found = batch()
     found.cancel(at(when))
     assert found.status == "canceling"
@@ -57,8 +59,8 @@ def test_a_canceled_batch_keeps_what_was_done(when: float, succeeded: int) -> No
     assert found.counts == {Outcome.SUCCEEDED: succeeded, Outcome.CANCELED: 8 - succeeded}
 
 
-def test_a_held_batch_waits() -> None:
-    """Until it is canceled, if it is."""
+def test_a_held_batch_is_in_progress_until_it_is_canceled() -> None:
+    """However long it is held."""
     found = batch()
     found.held = True
     found.advance(at(1000))
@@ -69,7 +71,7 @@ def test_a_held_batch_waits() -> None:
     assert found.counts[Outcome.CANCELED] == 6
 
 
-def test_an_archived_batch_has_no_results() -> None:
+def test_an_archived_batch_has_no_results_url() -> None:
     """It is still shown."""
     found = batch()
     found.end(at(1))
@@ -79,30 +81,30 @@ def test_an_archived_batch_has_no_results() -> None:
 
 
 @given(st.integers(1, 3000))
-def test_results_come_in_another_order(count: int) -> None:
-    """Every line once."""
+def test_results_are_not_in_the_order_of_the_requests(count: int) -> None:
+    """Each line comes once."""
     order = list(scattered(count))
     assert sorted(order) == list(range(count))
     assert count == 1 or order != sorted(order)
 
 
 @given(st.lists(st.binary()))
-def test_lines_are_kept_as_they_are(lines: list[bytes]) -> None:
-    """In one piece of memory."""
+def test_packed_lines_return_the_bytes_they_were_given(lines: list[bytes]) -> None:
+    """Although they share one piece of memory."""
     kept = PackedLines(lines)
     assert [kept[i] for i in range(len(kept))] == lines
 
 
 def page(store: BatchStore, **cursor: str) -> tuple[list[str], bool] | None:
-    """Return the ids of a page of two."""
+    """The ids of a page of two."""
     found = store.page(
         START, limit=2, after_id=cursor.get("after_id"), before_id=cursor.get("before_id")
     )
     return found and ([each.id for each in found[0]], found[1])
 
 
-def test_pages_go_from_new_to_old_and_back() -> None:
-    """A cursor is not part of its page, and `more` looks in the page's direction."""
+def test_pages_of_batches_go_in_both_directions() -> None:
+    """A cursor is not part of its page; ``more`` is about the page's direction."""
     store = BatchStore()
     for name in "abcde":
         store.add(batch(name=name))
@@ -114,8 +116,8 @@ def test_pages_go_from_new_to_old_and_back() -> None:
     assert page(store, after_id="x") is None
 
 
-def test_a_deleted_batch_is_gone() -> None:
-    """For good."""
+def test_a_deleted_batch_is_not_found() -> None:
+    """It stays deleted."""
     store = BatchStore()
     store.add(batch())
     store.delete("msgbatch_1")

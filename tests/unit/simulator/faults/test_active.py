@@ -1,4 +1,4 @@
-"""Which requests a fault meets, and how often."""
+"""Which requests a fault affects, and how often it fires."""
 
 from typing import Any
 
@@ -12,28 +12,28 @@ RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")
 
 
 def active(*specs: dict[str, Any]) -> ActiveFaults:
-    """Return faults in force."""
+    """These faults in force."""
     faults = ActiveFaults()
     for spec in specs:
         faults.add(Fault.parse(spec))
     return faults
 
 
-def test_a_fault_fires_once_unless_it_says_otherwise() -> None:
+def test_a_fault_fires_once_by_default() -> None:
     """A retry succeeds."""
     faults = active({"status": 529})
     assert faults.fire(*MESSAGES) == Fault(status=529)
     assert faults.fire(*MESSAGES) is None
 
 
-def test_times_and_after_choose_the_requests() -> None:
-    """Skip one, meet two, leave the rest alone; zero is for ever."""
+def test_times_and_after_choose_the_requests_of_a_fault() -> None:
+    """Skip one, affect two, leave the rest; zero: all of them."""
     faults = active({"status": 529, "times": 2, "after": 1})
     assert [bool(faults.fire(*MESSAGES)) for _ in range(5)] == [False, True, True, False, False]
     assert all(map(active({"status": 529, "times": 0}).fire, ["POST"] * 9, ["/v1/messages"] * 9))
 
 
-def test_several_faults_make_a_sequence() -> None:
+def test_limited_faults_fire_in_sequence() -> None:
     """In the order in which they were put in force."""
     faults = active({"status": 529}, {"disconnect_after": 3}, {"status": 500})
     fired = [faults.fire(*MESSAGES) for _ in range(4)]
@@ -45,8 +45,8 @@ def test_several_faults_make_a_sequence() -> None:
     ]
 
 
-def test_an_unlimited_fault_comes_on_top() -> None:
-    """Odd chunks all the time, and a cut in between."""
+def test_an_unlimited_fault_fires_on_top_of_a_limited_one() -> None:
+    """Small chunks all the time, and one cut."""
     faults = active({"chunk": 1, "times": 0}, {"disconnect_after": 0})
     first, second = faults.fire(*MESSAGES), faults.fire(*MESSAGES)
     assert first is not None
@@ -55,8 +55,8 @@ def test_an_unlimited_fault_comes_on_top() -> None:
     assert second.effects == ("chunk",)
 
 
-def test_filters_choose_the_requests() -> None:
-    """By path, method and model."""
+def test_path_method_and_model_choose_the_requests_of_a_fault() -> None:
+    """Others are not affected."""
     faults = active({"status": 500, "path": "/v1/messages/batches/*", "method": "get", "times": 0})
     assert faults.fire(*RESULTS)
     assert not faults.fire(*MESSAGES)
@@ -77,18 +77,18 @@ def test_filters_choose_the_requests() -> None:
         ({"status": 500}, "GET", "/v1/models"),
     ],
 )
-def test_without_a_path_a_fault_waits_for_a_request_it_can_spoil(
+def test_a_fault_without_a_path_waits_for_a_request_it_applies_to(
     spec: dict[str, Any], method: str, path: str
 ) -> None:
-    """Another request does not use it up."""
+    """Other requests do not use it up."""
     faults = active(spec)
     if "status" not in spec:
         assert not faults.fire("GET", "/v1/messages/batches")
     assert faults.fire(method, path, ended=True)
 
 
-def test_faults_of_results_wait_until_there_are_some() -> None:
-    """A look at a batch in progress does not use them up."""
+def test_results_faults_wait_for_an_ended_batch() -> None:
+    """A request about a batch in progress does not use them up."""
     faults = active({"results_lag": True}, {"results_end": 3})
     assert not faults.fire("GET", "/v1/messages/batches/msgbatch_1")
     assert not faults.fire(*RESULTS)
@@ -96,15 +96,15 @@ def test_faults_of_results_wait_until_there_are_some() -> None:
     assert faults.fire(*RESULTS, ended=True) == Fault(results_end=3)
 
 
-def test_a_late_commit_is_a_matter_of_the_create_alone() -> None:
-    """Also with a status, which alone would meet any request."""
+def test_commit_after_s_applies_to_creates_alone() -> None:
+    """Even with a status, which alone would affect any request."""
     faults = active({"status": 529, "commit_after_s": 1})
     assert not faults.fire("GET", "/v1/models")
     assert faults.fire("POST", "/v1/messages/batches")
 
 
-def test_a_directive_is_counted_with_its_prompt() -> None:
-    """Two conversations that ask for the same fault both meet it."""
+def test_a_directive_is_counted_by_its_prompt() -> None:
+    """Two conversations with the same directive are both affected."""
     faults, asked = ActiveFaults(), [("[[sim status=529]]", Fault(status=529))]
     assert faults.fire(*MESSAGES, prompt="a", directives=asked)
     assert not faults.fire(*MESSAGES, prompt="a", directives=asked)
@@ -113,8 +113,8 @@ def test_a_directive_is_counted_with_its_prompt() -> None:
     assert faults.fire(*MESSAGES, prompt="a", directives=asked)
 
 
-def test_faults_in_force_are_shown_with_their_counts() -> None:
-    """For a test that wonders why nothing happened."""
+def test_faults_in_force_are_listed_with_their_counts() -> None:
+    """For a test that asks why nothing happened."""
     faults = active({"disconnect_after": 0, "after": 1})
     faults.fire(*MESSAGES)
     assert faults.as_list() == [
@@ -126,7 +126,7 @@ def test_faults_in_force_are_shown_with_their_counts() -> None:
     ("spec", "named"),
     [({"sttus": 1}, "sttus"), ({"status": "x"}, "status"), ({"times": 2}, "no effect")],
 )
-def test_a_fault_that_means_nothing_is_an_error(spec: dict[str, Any], named: str) -> None:
+def test_an_invalid_fault_is_an_error(spec: dict[str, Any], named: str) -> None:
     """It names the key."""
     with pytest.raises(ValueError, match=named):
         Fault.parse(spec)

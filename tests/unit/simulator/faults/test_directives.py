@@ -1,29 +1,29 @@
-"""Reading `[[sim …]]`."""
+"""Parsing ``[[sim …]]``."""
 
 import pytest
 
 from penstock.simulator.faults.directives import Shape, parse, strip
 
 
-def test_a_text_without_directives_asks_for_nothing() -> None:
-    """Brackets alone are prose."""
+def test_brackets_without_sim_are_no_directive() -> None:
+    """They are part of the prose."""
     found = parse(["hello", "[[similar]] [[x]] a[[simple]]"])
     assert (found.shape, found.faults) == (Shape(), ())
 
 
-def test_keys_flags_and_quotes_are_read() -> None:
+def test_directives_have_keys_flags_and_quoted_values() -> None:
     """In any of the texts."""
     found = parse(["a [[sim deltas=20  rate=2.5 stamp]] b", 'c [[sim text="a ]] \\"b\\" \\n"]]'])
     assert found.shape == Shape(deltas=20, rate=2.5, stamp=True, text='a ]] "b" \n')
 
 
-def test_the_later_directive_counts() -> None:
+def test_a_later_directive_replaces_an_earlier_one() -> None:
     """A continuation may change what the first text asked for."""
     assert parse(["[[sim deltas=1]]", "[[sim deltas=2]]"]).shape.deltas == 2
 
 
-def test_faults_keep_the_text_that_asked_for_them() -> None:
-    """It is what they are counted by."""
+def test_a_fault_keeps_the_text_of_its_directive() -> None:
+    """It is counted by that text."""
     found = parse(["[[sim status=529 retry_after=3]] [[sim eof_after=last deltas=4]]"])
     assert [text for text, _ in found.faults] == [
         "[[sim status=529 retry_after=3]]",
@@ -44,12 +44,12 @@ def test_faults_keep_the_text_that_asked_for_them() -> None:
         ("[[sim stall=3]]", "no effect"),
     ],
 )
-def test_a_directive_that_means_nothing_is_an_error(text: str, named: str) -> None:
-    """Silence would be taken for a test that passes."""
+def test_an_invalid_directive_is_an_error(text: str, named: str) -> None:
+    """Ignoring it would make the test of its author pass."""
     with pytest.raises(ValueError, match=named):
         parse([text])
 
 
-def test_directives_are_left_out_of_the_prompt() -> None:
-    """With the space around them."""
+def test_strip_removes_directives_and_the_space_around_them() -> None:
+    """They do not change the answer."""
     assert strip(" hello [[sim deltas=3]] ") == "hello"

@@ -27,12 +27,12 @@ DELTAS = 9
 
 
 def script(fault: Fault | None = None, answer: Answer = ANSWER) -> Script:
-    """Return the script of an answer."""
+    """The script of an answer."""
     return build_script(answer, "msg_1", fault=fault, ping_every=4, request_id="req_1")
 
 
 def events(found: Script) -> list[dict[str, Any]]:
-    """Return the data of each event, having checked its name."""
+    """The data of each event, its name checked."""
     raw = b"".join(action.data for action in found.actions)
     assert raw.endswith(b"\n\n")
     parsed = []
@@ -44,7 +44,7 @@ def events(found: Script) -> list[dict[str, Any]]:
 
 
 def deltas(found: Script) -> int:
-    """Return how many deltas a script writes."""
+    """The number of deltas that a script writes."""
     return sum(
         action.kind in (ActionKind.DELTA, ActionKind.STAMPED_DELTA) for action in found.actions
     )
@@ -63,7 +63,7 @@ def test_a_stream_has_the_events_of_the_api_in_order() -> None:
 
 
 def test_each_block_has_its_own_kind_of_delta() -> None:
-    """The signature last of a thought's, the tool's input in pieces."""
+    """A signature comes last in a thinking block; a tool's input comes in pieces."""
     found = [e["delta"] for e in events(script()) if e["type"] == "content_block_delta"]
     assert [d["type"] for d in found] == [
         *("thinking_delta", "thinking_delta", "signature_delta"),
@@ -73,8 +73,8 @@ def test_each_block_has_its_own_kind_of_delta() -> None:
     assert "".join(d.get("partial_json", "") for d in found) == '{"a":1}'
 
 
-def test_usage_is_cumulative() -> None:
-    """One token at the start, all of them at the end."""
+def test_the_usage_of_a_stream_is_cumulative() -> None:
+    """One output token at the start, all of them at the end."""
     found = {e["type"]: e for e in events(script())}
     start = found["message_start"]["message"]["usage"]
     assert (start["input_tokens"], start["output_tokens"]) == (7, 1)
@@ -87,8 +87,8 @@ def test_usage_is_cumulative() -> None:
     ("position", "count"),
     [(0, 0), (4, 4), (-1, 8), (-99, 0), ("last", DELTAS), (99, DELTAS), ("stop", DELTAS)],
 )
-def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
-    """Counted through all blocks, or from the end; and message_stop never comes."""
+def test_a_stream_is_cut_after_that_many_deltas(position: Any, count: int) -> None:
+    """Counted across blocks, or from the end; message_stop never comes."""
     for name in ("disconnect_after", "eof_after", "error_after"):
         found = script(Fault.parse({name: position}))
         assert deltas(found) == count
@@ -97,8 +97,8 @@ def test_a_cut_comes_after_that_many_deltas(position: Any, count: int) -> None:
         assert events(found)[-1]["type"] != "message_stop"
 
 
-def test_a_stream_can_be_cut_when_only_message_stop_is_missing() -> None:
-    """Everything else has come by then, the stop reason and the usage included."""
+def test_a_stream_can_be_cut_just_before_message_stop() -> None:
+    """The stop reason and the usage have been sent by then."""
     for fault in (Fault(eof_after="stop"), Fault(disconnect_after="stop")):
         assert [e["type"] for e in events(script(fault))] == [
             e["type"] for e in events(script())[:-1]
@@ -110,8 +110,8 @@ def test_a_stream_can_be_cut_when_only_message_stop_is_missing() -> None:
     ]
 
 
-def test_an_error_event_is_the_last() -> None:
-    """In the API's envelope."""
+def test_an_error_event_is_the_last_of_a_stream() -> None:
+    """In the envelope of the API."""
     found = script(Fault(error_after=2, error_type="api_error", message="Oh."))
     assert events(found)[-1] == {
         "type": "error",
@@ -120,8 +120,8 @@ def test_an_error_event_is_the_last() -> None:
     }
 
 
-def test_a_stall_lies_between_two_deltas() -> None:
-    """And the stream goes on after it."""
+def test_a_stall_comes_between_two_deltas() -> None:
+    """The stream continues after it."""
     found = script(Fault(stall_after=4, stall=1.5))
     place = next(i for i, action in enumerate(found.actions) if action.kind is ActionKind.STALL)
     assert found.actions[place].seconds == 1.5
@@ -129,16 +129,18 @@ def test_a_stall_lies_between_two_deltas() -> None:
     assert found.complete
 
 
-def test_a_stall_may_come_before_a_cut() -> None:
-    """Silence, then the end of the connection."""
+def test_a_stall_can_come_before_a_disconnect() -> None:
+    """Both at the same position."""
     found = script(Fault(stall_after=4, stall=1, disconnect_after=4))
     assert found.actions[-1].kind is ActionKind.STALL
     assert found.disconnects
 
 
 @pytest.mark.parametrize(("position", "whole", "head"), [(0, 3, "n"), (4, 4, ""), ("last", 3, "n")])
-def test_a_connection_can_end_inside_a_character(position: Any, whole: int, head: str) -> None:
-    """The first that has several bytes, from a delta on or anywhere."""
+def test_drop_mid_char_cuts_the_first_multi_byte_character(
+    position: Any, whole: int, head: str
+) -> None:
+    """From a delta on, or anywhere."""
     found = script(Fault(drop_mid_char=position))
     assert (deltas(found), found.disconnects) == (whole, True)
     with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
@@ -146,8 +148,8 @@ def test_a_connection_can_end_inside_a_character(position: Any, whole: int, head
     assert found.actions[-1].data[:-1].decode().endswith(f'"text":"{head}')
 
 
-def test_a_stamped_delta_takes_its_text_when_it_is_written() -> None:
-    """Until then it is a template."""
+def test_a_stamped_delta_is_a_template_until_it_is_written() -> None:
+    """The time is filled in then."""
     body = {
         "model": "claude-opus-5",
         "max_tokens": 9,

@@ -1,4 +1,4 @@
-"""What the API refuses, and in which words."""
+"""What the API refuses, and with which message."""
 
 import re
 from typing import Any
@@ -24,12 +24,12 @@ NO_PREFILL = (
 
 
 def without(name: str) -> dict[str, Any]:
-    """Return a body that lacks a field."""
+    """A body that lacks a field."""
     return {key: value for key, value in BODY.items() if key != name}
 
 
 def said(*blocks: dict[str, Any], role: str = "user") -> dict[str, Any]:
-    """Return a body whose last message holds some blocks."""
+    """A body whose last message has these blocks."""
     return BODY | {"messages": [HELLO, {"role": role, "content": list(blocks)}]}
 
 
@@ -110,8 +110,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_a_body_is_refused_in_the_words_of_the_api(body: dict[str, Any], message: str) -> None:
-    """Each with its field."""
+def test_an_invalid_body_is_refused_with_the_message_of_the_api(
+    body: dict[str, Any], message: str
+) -> None:
+    """Each error names its field."""
     with pytest.raises(ApiError, match=re.escape(message)) as refused:
         check_message(body, NEW)
     assert refused.value.message == message
@@ -138,25 +140,25 @@ ACCEPTED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", ACCEPTED)
-def test_what_the_api_takes_is_accepted(body: dict[str, Any]) -> None:
+def test_a_body_that_the_api_accepts_is_accepted(body: dict[str, Any]) -> None:
     """Nothing is raised."""
     check_message(body, NEW)
 
 
-def test_sampling_is_a_matter_of_the_version() -> None:
-    """Gone in 2026-10-21, in its range before."""
+def test_sampling_parameters_depend_on_the_api_version() -> None:
+    """Unknown in 2026-10-21, limited to their range before."""
     check_message(BODY | {"temperature": 0.7, "top_p": 0.9, "top_k": 4}, OLD)
     with pytest.raises(ApiError, match="temperature: range"):
         check_message(BODY | {"temperature": 2}, OLD)
 
 
-def test_counting_needs_no_max_tokens() -> None:
-    """The only required field less."""
+def test_counting_tokens_needs_no_max_tokens() -> None:
+    """All other fields are required."""
     check_message(without("max_tokens"), NEW, counting=True)
 
 
-def test_a_batch_is_stricter_and_may_be_longer() -> None:
-    """No max_tokens of zero; 300,000 with the beta."""
+def test_max_tokens_has_other_limits_in_a_batch() -> None:
+    """At least 1, and up to 300,000 with the beta."""
     with pytest.raises(ApiError, match="greater than or equal to 1"):
         check_message(BODY | {"max_tokens": 0}, NEW, batch=True)
     check_message(BODY | {"max_tokens": 300_000}, NEW, batch=True, betas="output-300k-2026-03-24")
@@ -169,8 +171,8 @@ def test_a_batch_is_stricter_and_may_be_longer() -> None:
         ({"anthropic-version": "1"}, 'anthropic-version: "1" is not a valid version'),
     ],
 )
-def test_a_version_is_required(headers: dict[str, str], message: str) -> None:
-    """One that exists."""
+def test_a_known_api_version_is_required(headers: dict[str, str], message: str) -> None:
+    """In the anthropic-version header."""
     with pytest.raises(ApiError, match=re.escape(message)):
         check_version(headers)
 
@@ -179,8 +181,8 @@ def test_a_version_is_required(headers: dict[str, str], message: str) -> None:
     "headers",
     [{}, {"x-api-key": " "}, {"authorization": "Bearer invalid"}, {"x-api-key": "invalid"}],
 )
-def test_a_key_is_required(headers: dict[str, str]) -> None:
-    """By either header."""
+def test_an_api_key_is_required(headers: dict[str, str]) -> None:
+    """In either header."""
     with pytest.raises(ApiError) as refused:
         check_key(headers)
     assert (refused.value.status, refused.value.kind) == (401, "authentication_error")
@@ -190,7 +192,7 @@ def test_a_key_is_required(headers: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"a": "\xff"}'])
 def test_a_body_must_be_a_json_object(raw: bytes) -> None:
-    """Or it is a 400."""
+    """Anything else is a 400."""
     with pytest.raises(ApiError) as refused:
         parse_json(raw)
     assert refused.value.status == 400
