@@ -4,10 +4,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.simulator.batches.scan import scan
+
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CUSTOM_ID = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 TEXT = st.text() | st.sampled_from(['},{"custom_id":"x","params":{', '"}]}', "\\", "]}"])
@@ -18,6 +20,7 @@ def request(custom_id: str, text: str = "hello") -> dict[str, Any]:
     return {"custom_id": custom_id, "params": {"messages": [text], "tools": [{}]}}
 
 
+@no_deadline
 @given(st.dictionaries(CUSTOM_ID, TEXT, min_size=1))
 def test_scan_returns_requests_as_they_were_written(texts: dict[str, str]) -> None:
     """Whatever their texts contain: JSON escapes a quote inside a text."""

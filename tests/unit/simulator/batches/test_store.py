@@ -3,10 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.simulator.batches.store import Batch, BatchStore, Outcome, PackedLines, scattered
+
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -80,6 +82,7 @@ def test_an_archived_batch_has_no_results_url() -> None:
     assert found.as_dict("http://x")["archived_at"]
 
 
+@no_deadline
 @given(st.integers(1, 3000))
 def test_results_are_not_in_the_order_of_the_requests(count: int) -> None:
     """Each line comes once."""
@@ -88,6 +91,7 @@ def test_results_are_not_in_the_order_of_the_requests(count: int) -> None:
     assert count == 1 or order != sorted(order)
 
 
+@no_deadline
 @given(st.lists(st.binary()))
 def test_packed_lines_return_the_bytes_they_were_given(lines: list[bytes]) -> None:
     """Although they share one piece of memory."""

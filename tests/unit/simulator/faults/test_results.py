@@ -1,10 +1,12 @@
 """Corrupting the lines of the results."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.results import chop, corrupt, gather
+
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LINES = [b'{"custom_id":"r-%d"}\n' % number for number in range(6)]
 
@@ -37,6 +39,7 @@ def test_results_end_has_nothing_after_it() -> None:
     assert corrupted(results_end=2, results_double=0) == LINES[:2]
 
 
+@no_deadline
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 40))
 def test_gather_and_chop_keep_the_bytes_of_the_results(lines: list[bytes], size: int) -> None:
     """In chunks of whole lines, or of exactly the given size."""

@@ -4,12 +4,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.simulator.faults.directives import parse
 from penstock.simulator.messages import conversation
 from penstock.simulator.messages.answers import Answer, compose, count_input
+
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 MODEL = "claude-haiku-4-5"
 
@@ -53,6 +55,7 @@ def test_answers_contain_multi_byte_characters() -> None:
     assert {len(c.encode()) for c in together} == {1, 2, 3, 4}
 
 
+@no_deadline
 @given(st.integers(1, 400), st.integers(0, 40))
 def test_deltas_sets_the_number_of_deltas(deltas: int, chars: int) -> None:
     """With any size of delta."""
@@ -61,6 +64,7 @@ def test_deltas_sets_the_number_of_deltas(deltas: int, chars: int) -> None:
     assert not chars or {len(piece) for piece in found.blocks[0].pieces} == {chars}
 
 
+@no_deadline
 @given(st.data())
 def test_a_prefill_is_continued_with_the_exact_rest(data: st.DataObject) -> None:
     """At any cut, with trailing space removed, and after a prefill of the user's own."""
@@ -71,6 +75,7 @@ def test_a_prefill_is_continued_with_the_exact_rest(data: st.DataObject) -> None
     assert begun + text(answer("hello", said(begun))) == start + whole
 
 
+@no_deadline
 @given(st.data())
 def test_a_quoted_beginning_is_continued_with_the_exact_rest(data: st.DataObject) -> None:
     """Wherever in the user's text the quote is."""
@@ -165,6 +170,7 @@ TOOLS = [
 ]
 
 
+@no_deadline
 @given(st.text())
 def test_a_tools_input_is_valid_by_its_schema(prompt: str) -> None:
     """The call comes after a short text."""
