@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from penstock.simulator.exchange import Exchange
-from penstock.simulator.faults.active import ActiveFaults
 from penstock.simulator.faults.fault import Fault
+from penstock.simulator.faults.registry import ActiveFaults
 from penstock.simulator.limits import TokenBucket
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats

@@ -2,7 +2,7 @@
 
 import math
 
-from penstock.simulator.batches import create as creation
+from penstock.simulator.batches import creation
 from penstock.simulator.batches.results import send_results
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, now_utc

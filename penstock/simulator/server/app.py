@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from penstock.simulator.batches import create as batch_create
+from penstock.simulator.batches import creation
 from penstock.simulator.batches import endpoints as batches
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import now_utc
@@ -65,7 +65,7 @@ async def _dispatch(exchange: Exchange, state: BatchState) -> None:
     parts = {key: value for key, value in found.groupdict().items() if value} if found else {}
     is_batch = exchange.method == "POST" and "batches" in parts
     try:
-        await exchange.read(batch_create.MAX_BODY if is_batch else messages.MAX_BODY)
+        await exchange.read(creation.MAX_BODY if is_batch else messages.MAX_BODY)
     finally:
         state.log_request(exchange, f"{exchange.method} {_endpoint(exchange.path, parts)}")
     validation.check_key(exchange.headers)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from penstock.simulator.faults.active import ActiveFaults
 from penstock.simulator.faults.fault import Fault
+from penstock.simulator.faults.registry import ActiveFaults
 
 MESSAGES = ("POST", "/v1/messages")
 RESULTS = ("GET", "/v1/messages/batches/msgbatch_1/results")
