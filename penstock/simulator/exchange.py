@@ -38,7 +38,7 @@ class Exchange:
         self.disconnected = False
         self.status = 0
         #: Headers of every response to this request.
-        self.answer_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
+        self.response_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
             self.headers
         )
         self.on_start: Callable[[int], None] = lambda status: None
@@ -77,7 +77,7 @@ class Exchange:
         """Send the status and the headers."""
         self.status = status
         self.on_start(status)
-        both = {**self.answer_headers, **headers}
+        both = {**self.response_headers, **headers}
         raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in both.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -113,7 +113,7 @@ class Exchange:
         """Cut the connection. Written data still arrives, unless ``reset`` is set."""
         extension = self._extensions.get(DISCONNECT_EXTENSION)
         if extension is None:
-            raise RuntimeError("this server cannot cut a connection; use server.uvicorn_server")
+            raise RuntimeError("cannot cut a connection: not served by server.uvicorn_server")
         self.disconnected = True
         extension["cut"](reset)
         # The server responds with a 500 when an application returns without a response,

@@ -26,7 +26,7 @@ async def create(exchange: Exchange, state: State) -> None:
     try:
         state.bucket.spend(time.monotonic())
     finally:
-        exchange.answer_headers |= state.bucket.headers()
+        exchange.response_headers |= state.bucket.headers()
     body = validation.parse_json(exchange.body)
     directives = _directives(body)
     fault = state.faults.fire(
