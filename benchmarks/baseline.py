@@ -18,9 +18,9 @@ from benchmarks.figures import report
 from benchmarks.listen import LAST
 from benchmarks.rig import MODEL, Rig, asking, outcome, rig, said
 from benchmarks.usage import Usage
-from penstock.processes import LocalProcess
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import python_path
 from penstock.settings import ClientSettings
-from penstock.stack import python_path
 
 PATTERN: Final = "baseline:*"
 #: The last message of a stream that got no answer.

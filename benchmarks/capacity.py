@@ -13,7 +13,7 @@ from benchmarks.baseline import BaselineWorker
 from benchmarks.figures import note, report
 from benchmarks.rig import Rig, asking, outcome, rig, said
 from benchmarks.usage import Usage, forget_peak, memory_mb, peak_memory_mb
-from penstock.stack import WorkerProcess
+from penstock.local.stack import WorkerProcess
 
 PATTERN: Final = "penstock:*:events"
 BOUND_MS: Final = 100.0

@@ -19,20 +19,21 @@ from benchmarks.figures import note, report
 from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
-from penstock import Client, names
-from penstock.chunks import ChunkWriter, RedisChunks
-from penstock.connection import Connection, connect
-from penstock.embedded import EmbeddedRedis
+from penstock import Client
+from penstock.batches.options import JobOptions
+from penstock.batches.shard import Shard
+from penstock.batches.submission import Submission
+from penstock.clock import now_ms
 from penstock.ids import new_id
-from penstock.job_options import JobOptions
-from penstock.processes import LocalProcess
-from penstock.records import now_ms
-from penstock.shards import Shard
-from penstock.stack import SIMULATOR_KEY, python_path
-from penstock.submission import Submission
-from tasks.api import sync_client
-from tasks.batch_steps import BatchSteps
-from tasks.shard import ClaimedShard
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import SIMULATOR_KEY, python_path
+from penstock.queue import names
+from penstock.spool.chunks import ChunkWriter, RedisChunks
+from penstock.store.connection import Connection, connect
+from tasks.api.client import sync_client
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.steps import BatchSteps
 
 
 def measured(what: Callable[[], int], lines: int, redis: int) -> dict[str, Any]:
@@ -76,8 +77,8 @@ class Job:
         for place in range(lines):
             ids.line(b"%d request-%d" % (place, place))
         ids.close()
-        shard = self.shard().but(spool="benchmark", id_chunks=ids.chunks, requests=lines)
-        shard = shard.but(state="ended", batch_id=BATCH, nonce=NONCE, created_ms=now_ms())
+        shard = self.shard().evolve(spool="benchmark", id_chunks=ids.chunks, requests=lines)
+        shard = shard.evolve(state="ended", batch_id=BATCH, nonce=NONCE, created_ms=now_ms())
         redis.hset(keys.shards, 0, shard.encode())
 
     def shard(self) -> Shard:

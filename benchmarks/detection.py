@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.figures import report, spread
 from config.settings import WorkerSettings
-from tasks.cadence import next_look_s
+from tasks.batches.cadence import next_look_s
 
 #: How long a batch takes, give or take a quarter.
 TOOK_S: Final = {"10 s": 10.0, "10 min": 600.0, "20 h": 72_000.0}
@@ -49,9 +49,9 @@ def main() -> None:
     def ours(age_s: float) -> float:
         return next_look_s(
             age_s,
-            share=settings.poll_share,
-            shortest_s=settings.poll_min_s,
-            longest_s=settings.poll_max_s,
+            share=settings.poll_interval_ratio,
+            shortest_s=settings.poll_interval_min_s,
+            longest_s=settings.poll_interval_max_s,
             jitter=rng.random(),
         )
 

@@ -15,8 +15,8 @@ from benchmarks.figures import report
 from benchmarks.rig import asking, outcome, rig
 from benchmarks.usage import cpu_s
 from config.settings import WorkerSettings
-from tasks.api import async_client
-from tasks.call import open_stream
+from tasks.api.client import async_client
+from tasks.api.message_stream import open_stream
 
 
 async def read(streams: int, rate: float, deltas: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.figures import note, report, spread
 from benchmarks.rig import Rig, asking, rig
 from penstock import AsyncClient
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 
 Measured = dict[str, Any]
 

@@ -14,7 +14,7 @@ import anthropic
 
 from benchmarks.figures import note, report, spread
 from benchmarks.rig import Rig, asking, rig
-from penstock.stack import SIMULATOR_KEY
+from penstock.local.stack import SIMULATOR_KEY
 
 
 def direct(api: anthropic.Anthropic, body: dict[str, Any]) -> float:

@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from penstock.shards import wire_id
+from penstock.batches.wire import wire_id
 from penstock.simulator.batches.store import scattered
 from penstock.simulator.messages.prose import prose, seeded
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import orjson
 
 from penstock import Client
-from penstock.embedded import EmbeddedRedis
-from penstock.processes import LocalProcess
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess, python_path
 from penstock.simulator.control import Control
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess, python_path
 
 MODEL: Final = "claude-sonnet-5-5"
 

@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.figures import note, report
 from benchmarks.rig import Rig, outcome, rig
 from benchmarks.usage import Usage, forget_peak, memory_mb, peak_memory_mb
-from penstock.processes import LocalProcess
-from penstock.stack import WorkerProcess, python_path
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import WorkerProcess, python_path
 
 #: Seconds after which a part of the measurement counts as hung.
 _PATIENCE_S = 1_800.0

@@ -1,7 +1,7 @@
 """A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
 
-What is decided is decided by `tasks.reconcile`, as in the create step. The world knows what really
-became of every call, and judges. Time is simulated.
+What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world
+knows what really became of every call, and judges. Time is simulated.
 """
 
 import heapq
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from penstock.shards import Shard
-from tasks import reconcile
-from tasks.reconcile import Bind, GiveUp, Listed, Look, Owner, Rules, Wait
+from penstock.batches.shard import Shard
+from tasks.api.batches import ListedBatch
+from tasks.batches.create import reconcile
+from tasks.batches.create.reconcile import Bind, GiveUp, Look, Owner, Rules, Wait
 
 LEASE_MS: Final = 15_000
 TAG_MS: Final = 30_000
@@ -49,7 +50,7 @@ class World:
 class Made:
     """A batch at the simulated API."""
 
-    listed: Listed
+    listed: ListedBatch
     visible_ms: int
     nonce: str
     shard: int  #: -1: of another program
@@ -127,7 +128,7 @@ class Play:
             if self.open_sizes.setdefault(shard.requests, number) != number:
                 self._later(number, TAG_MS)
                 return
-            if shard.lost and self._take(number, self._fitting(shard)):
+            if shard.abandoned_nonces and self._take(number, self._fitting(shard)):
                 return
         nonce = f"{number}.{next(self._order)}"  # new for every call, like the real ones
         newest = self._listed(self.now - 10 * _MINUTE)[-20:]
@@ -143,7 +144,7 @@ class Play:
 
     def _sent(self, number: int) -> None:
         world, dice = self.world, self._dice
-        shard = self.records[number] = self.records[number].but(sent_ms=self.now)
+        shard = self.records[number] = self.records[number].evolve(sent_ms=self.now)
         answer = self.now + dice.randrange(200, 30_000)
         fate = dice.random()
         if fate < world.refused:
@@ -178,12 +179,12 @@ class Play:
         if self.world.resend:
             self.records[number] = reconcile.unsent(shard)
         else:
-            self.records[number] = shard.but(over_ms=self.now)
+            self.records[number] = shard.evolve(over_ms=self.now)
         self._later(number, 5_000)
 
     def _answered(self, number: int, made: Made) -> None:
         self.bound[made.listed.id] = number
-        self._settle(number, reconcile.bound(self.records[number], made.listed, sure=True))
+        self._settle(number, reconcile.bound(self.records[number], made.listed, confirmed=True))
 
     def _look(self, number: int) -> None:
         shard = self.records[number]
@@ -207,20 +208,20 @@ class Play:
                 self.open_sizes.pop(shard.requests, None)
                 self._later(number, 0)
 
-    def _fitting(self, shard: Shard) -> tuple[Listed, ...]:
+    def _fitting(self, shard: Shard) -> tuple[ListedBatch, ...]:
         batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
         fitting = reconcile.likely(shard, batches)
         owners = {batch.id: self._owner(shard.number, batch.id) for batch in fitting}
         return reconcile.free_of(fitting, owners)
 
-    def _take(self, number: int, found: tuple[Listed, ...]) -> bool:
+    def _take(self, number: int, found: tuple[ListedBatch, ...]) -> bool:
         if not found:
             return False
         self.bound[found[0].id] = number
         if self._dice.random() < self.world.torn:
             self._later(number, LEASE_MS)  # it died between the two writes
         else:
-            self._settle(number, reconcile.bound(self.records[number], found[0], sure=False))
+            self._settle(number, reconcile.bound(self.records[number], found[0], confirmed=False))
         return True
 
     def _settle(self, number: int, shard: Shard) -> None:
@@ -234,9 +235,9 @@ class Play:
         """A shard's batch has ended, and its results say whose it is."""
         shard = self.records[number]
         made = self._by_id[shard.batch_id]
-        if made.nonce in (shard.nonce, *shard.lost):
+        if made.nonce in (shard.nonce, *shard.abandoned_nonces):
             self.used[number] = made
-            self.records[number] = shard.but(state="collected", sure=True)
+            self.records[number] = shard.evolve(state="collected", confirmed=True)
             if number in self.unknown_ms:
                 self.waited_ms.append(self.settled_ms[number] - self.unknown_ms[number])
             return
@@ -256,12 +257,12 @@ class Play:
     def _commit(self, shard: Shard, at: int, number: int) -> Made:
         id = f"msgbatch_{next(self._order)}"
         visible = at + self._dice.randrange(self.world.rules.lag_ms)
-        made = Made(Listed(id, at, shard.requests), visible, shard.nonce, number)
+        made = Made(ListedBatch(id, at, shard.requests), visible, shard.nonce, number)
         self._by_id[id] = made
         insort(self.batches, made, key=lambda each: each.listed.created_ms)
         return made
 
-    def _listed(self, since: int) -> list[Listed]:
+    def _listed(self, since: int) -> list[ListedBatch]:
         first = bisect_left(self.batches, since, key=lambda each: each.listed.created_ms)
         return [each.listed for each in self.batches[first:] if each.visible_ms <= self.now]
 

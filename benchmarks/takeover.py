@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.figures import note, report, spread
 from benchmarks.rig import Rig, asking, rig
-from penstock.stack import WorkerProcess
+from penstock.local.stack import WorkerProcess
 from penstock.states import State
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 
 #: Deltas to see before the worker is sent away, so that the answer is well under way.
 BEFORE = 15

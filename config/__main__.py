@@ -6,9 +6,9 @@ import sys
 from pydantic import SecretStr
 
 from config.settings import WorkerSettings
-from penstock.connection import where
 from penstock.errors import ConfigurationError
 from penstock.settings import variable_of
+from penstock.store.connection import redis_address
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         value = getattr(settings, name)
         default = field.get_default(call_default_factory=True)
         if name == "redis_url":
-            value, default = where(settings), default.get_secret_value()
+            value, default = redis_address(settings), default.get_secret_value()
         elif isinstance(value, SecretStr):
             value = "(set)"
         shown = "" if value is None else str(value)

@@ -5,8 +5,8 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import WorkerSettings
-from penstock import names
-from penstock.wakeups import transport_options
+from penstock.queue import names
+from penstock.queue.wakeups import transport_options
 
 
 def celery_config(settings: WorkerSettings) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         # A message is acknowledged when its task starts: from then on the record and its lease
         # stand for the work. Late acks would add nothing but redelivery of long streams, and
-        # Celery 5.7 dies when Redis restarts under an unacknowledged message (workers/guard.py).
+        # Celery 5.7 dies when Redis restarts under an unacknowledged message
+        # (workers/kombu_patch.py).
         "task_acks_late": False,
         # Take only what can start now: a message that waits inside a busy worker is one that
         # an idle worker does not get.

@@ -39,7 +39,7 @@ class WorkerSettings(ClientSettings):
     connect_timeout_s: Duration = Field(
         default=10.0, description="Seconds to wait for a connection to the API."
     )
-    idle_timeout_s: Duration = Field(
+    stream_idle_timeout_s: Duration = Field(
         default=120.0,
         description="Seconds of silence on a stream after which it counts as broken. The API "
         "sends pings, so a healthy stream is never silent for long.",
@@ -49,17 +49,17 @@ class WorkerSettings(ClientSettings):
         description="Events of one stream that its log keeps; of a longer one the oldest are "
         "trimmed, and late readers begin with the text so far.",
     )
-    attempts_limit: Count = Field(
+    max_attempts: Count = Field(
         default=6,
         description="How often the API is called for one stream that keeps breaking off; then it "
         "fails and keeps what was received.",
     )
-    total_timeout_s: Duration = Field(
+    stream_total_timeout_s: Duration = Field(
         default=3_600.0,
         description="Seconds from a stream's first claim after which a break is not mended any "
         "more.",
     )
-    deaths_limit: Count = Field(
+    max_worker_losses: Count = Field(
         default=5,
         description="How many workers may be lost over one request before it fails: it may be "
         "what kills them.",
@@ -69,29 +69,29 @@ class WorkerSettings(ClientSettings):
         description="JSON object, model id or its beginning → whether it continues a partial "
         "assistant message; for models that penstock does not know.",
     )
-    reaper_wait_s: Duration = Field(
+    wakeup_retry_s: Duration = Field(
         default=10.0,
         description="Seconds after which a wake-up that did not arrive is sent again.",
     )
-    refusals_limit: Count = Field(
+    max_api_retries: Count = Field(
         default=20,
         description="How often a request that the API refuses for the moment (429, 529, 5xx) "
         "goes back to the queue before it fails.",
     )
-    refusal_max_wait_s: Duration = Field(
+    api_retry_max_wait_s: Duration = Field(
         default=60.0,
         description="Longest wait in seconds before a refused call is made again, unless the "
         "API's retry-after asks for more.",
     )
-    poll_min_s: Duration = Field(
+    poll_interval_min_s: Duration = Field(
         default=5.0, description="Shortest wait in seconds between two looks at a batch."
     )
-    poll_max_s: Annotated[float, Field(gt=0, le=900)] = Field(
+    poll_interval_max_s: Annotated[float, Field(gt=0, le=900)] = Field(
         default=300.0,
         description="Longest wait in seconds between two looks at a batch; far below "
         "PENSTOCK_VISIBILITY_TIMEOUT_S.",
     )
-    poll_share: Annotated[float, Field(gt=0, le=1)] = Field(
+    poll_interval_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.05,
         description="The wait between two looks, as a share of the batch's age: results wait at "
         "most about this much of the time their batch took.",
@@ -109,36 +109,36 @@ class WorkerSettings(ClientSettings):
         description="Requests in these batches together; the API's limit for the organization is "
         "200,000, 300,000 or 500,000 by its tier.",
     )
-    create_quarantine_s: Duration = Field(
+    lost_create_wait_s: Duration = Field(
         default=900.0,
         description="Seconds in which the API may still make a batch of a create call whose answer "
         "was lost. Only after them, and two looks that did not find it, is the call made again.",
     )
-    list_lag_s: Duration = Field(
+    list_consistency_s: Duration = Field(
         default=60.0,
         description="Seconds that a new batch may take to appear in the API's list; between the "
         "two looks lies at least this time.",
     )
-    workspace_exclusive: bool = Field(
+    dedicated_workspace: bool = Field(
         default=False,
         description="Whether nothing else makes batches in the API workspace: then a batch that "
         "turns out to be a late twin of one of ours is canceled, and one that nobody knows raises "
-        "an alarm.",
+        "an alert.",
     )
-    rounds_limit: Annotated[int, Field(ge=0)] = Field(
+    max_retry_rounds: Annotated[int, Field(ge=0)] = Field(
         default=3,
         description="How often requests of a batch that expired, or failed for a passing reason, "
         "are sent again in a batch of their own.",
     )
-    breaker_share: Annotated[float, Field(gt=0, le=1)] = Field(
+    circuit_breaker_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5,
         description="Share of a batch's requests that end in the same error from which on the job "
         "is paused before more of it is sent.",
     )
-    results_alarm_days: Annotated[FiniteFloat, Field(gt=0, le=29)] = Field(
+    results_alert_days: Annotated[FiniteFloat, Field(gt=0, le=29)] = Field(
         default=22.0,
         description="Days from a batch's creation after which results that are not collected yet "
-        "raise an alarm in the job's record; the API removes them after 29.",
+        "raise an alert in the job's record; the API removes them after 29.",
     )
     visibility_timeout_s: Annotated[int, Field(ge=1800)] = Field(
         default=3_600,

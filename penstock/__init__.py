@@ -10,8 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from penstock.async_client import AsyncClient
-    from penstock.async_stream import AsyncMessageStream, AsyncStreamRequest
-    from penstock.batch import Batch
+    from penstock.batches.view import Batch
     from penstock.client import Client
     from penstock.errors import (
         ConfigurationError,
@@ -26,19 +25,20 @@ if TYPE_CHECKING:
     )
     from penstock.events import Cursor, Event
     from penstock.states import State
-    from penstock.stream import MessageStream, StreamRequest
+    from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
+    from penstock.streams.stream import MessageStream, StreamRequest
 
 _HOME = {
     "AsyncClient": "async_client",
-    "AsyncMessageStream": "async_stream",
-    "AsyncStreamRequest": "async_stream",
-    "Batch": "batch",
+    "AsyncMessageStream": "streams.async_stream",
+    "AsyncStreamRequest": "streams.async_stream",
+    "Batch": "batches.view",
     "Client": "client",
     "ConfigurationError": "errors",
     "Cursor": "events",
     "Event": "events",
     "InvalidRequest": "errors",
-    "MessageStream": "stream",
+    "MessageStream": "streams.stream",
     "NotEnded": "errors",
     "NotFound": "errors",
     "PenstockError": "errors",
@@ -46,7 +46,7 @@ _HOME = {
     "RequestCanceled": "errors",
     "RequestFailed": "errors",
     "State": "states",
-    "StreamRequest": "stream",
+    "StreamRequest": "streams.stream",
     "TextRewound": "errors",
 }
 

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.async_batches import AsyncBatches
-from penstock.async_stream import AsyncMessageStream, AsyncReader, AsyncStreamRequest
+from penstock.batches.async_client import AsyncBatches
 from penstock.client import Client
 from penstock.events import Cursor
-from penstock.records import checked_id
+from penstock.follow.async_reader import AsyncReader
+from penstock.store.record import checked_id
+from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
 
 
 class AsyncClient:

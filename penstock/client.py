@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.batches import Batches
-from penstock.connection import connect, translated
+from penstock.batches.client import Batches
 from penstock.events import Cursor
-from penstock.hub import Hub
+from penstock.follow.multiplexer import Multiplexer
 from penstock.ids import new_id
-from penstock.records import DEFAULT_PRIORITY, RequestOptions, RequestRecords, checked_id
-from penstock.requests import check_body, encode_body
+from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
-from penstock.stream import MessageStream, StreamRequest
-from penstock.wakeups import WakeUps
+from penstock.store.connection import connect, redis_errors_translated
+from penstock.store.record import DEFAULT_PRIORITY, checked_id
+from penstock.streams.records import RequestOptions, RequestRecords
+from penstock.streams.stream import MessageStream, StreamRequest
+from penstock.validation import check_body, encode_body
 
 
 class Client:
@@ -30,14 +31,14 @@ class Client:
             settings["redis_url"] = redis_url
         self.settings = ClientSettings.load(**settings)
         self._redis = connect(self.settings)
-        self._hub = Hub(self.settings)
+        self._multiplexer = Multiplexer(self.settings)
         self._wakeups: WakeUps | None = None
         self._lock = threading.Lock()
         self.messages = Messages(self)
 
     def close(self) -> None:
         """Close all connections. Streams that are being read raise `ClientClosed`."""
-        self._hub.close()
+        self._multiplexer.close()
         self._redis.close()
         if self._wakeups is not None:
             self._wakeups.close()
@@ -68,7 +69,9 @@ class Messages:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._records = RequestRecords(client._redis, client.settings)
-        self.batches = Batches(client._redis, client.settings, lambda: client.wakeups, client._hub)
+        self.batches = Batches(
+            client._redis, client.settings, lambda: client.wakeups, client._multiplexer
+        )
 
     def stream(self, *, timeout: float | None = None, **body: Any) -> MessageStream:
         """Enqueue a Messages request and follow its answer, as ``anthropic`` does.
@@ -85,7 +88,7 @@ class Messages:
         typed: bool = False,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
-        on_break: str = "continue",
+        on_interrupt: str = "continue",
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **body: Any,
@@ -94,8 +97,8 @@ class Messages:
 
         ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. ``priority``:
         0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
-        and fails with ``deadline_exceeded``, no tokens spent. ``on_break``: what is done when the
-        answer breaks off: ``continue`` behind what was received, ``restart``, or ``fail``.
+        and fails with ``deadline_exceeded``, no tokens spent. ``on_interrupt``: what
+        to do with an interrupted answer: ``continue`` it, ``restart`` it, or ``fail``.
         ``extra_headers`` (``anthropic-*`` only: betas, another API version) and ``extra_body``
         as in the SDK.
 
@@ -106,14 +109,14 @@ class Messages:
             typed=typed,
             priority=priority,
             deadline_s=deadline,
-            on_break=on_break,
+            on_interrupt=on_interrupt,
             headers=extra_headers or {},
         )
         body |= extra_body or {}
         body.pop("stream", None)  # every request is streamed; the SDK's flag says nothing here
         encoded = encode_body(check_body(body))
         id, model = new_id(), str(body["model"])
-        with translated(self._client.settings):
+        with redis_errors_translated(self._client.settings):
             self._records.submit(id, model, encoded, options)
             try:
                 self._client.wakeups.stream(id, model, priority)
@@ -125,7 +128,7 @@ class Messages:
 
     def request(self, id: str) -> StreamRequest:
         """The handle of a request that was enqueued before. Raises `NotFound`."""
-        with translated(self._client.settings):
+        with redis_errors_translated(self._client.settings):
             self._records.read(id)
         return self.handle(id)
 
@@ -147,4 +150,6 @@ class Messages:
 
     def handle(self, id: str) -> StreamRequest:
         """A handle, whether or not there is such a request."""
-        return StreamRequest(id, self._client._redis, self._client.settings, self._client._hub)
+        return StreamRequest(
+            id, self._client._redis, self._client.settings, self._client._multiplexer
+        )

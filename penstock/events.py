@@ -14,7 +14,7 @@ import orjson
 #: The request has been recorded and waits for a worker. Always the first event (epoch 0, n 1).
 QUEUED: Final = "penstock.queued"
 #: A worker went on after a break. ``mode``: ``continue`` or ``restart``; ``attempt``; ``reason``.
-RESUME: Final = "penstock.resume"
+ATTEMPT: Final = "penstock.attempt"
 #: Discard what came after ``offset`` characters of block ``index``, and all later blocks.
 REWIND: Final = "penstock.rewind"
 #: In place of events that the log no longer has, or that were not asked for. ``text``: the visible
@@ -29,8 +29,8 @@ PROGRESS: Final = "penstock.progress"
 PAUSED: Final = "penstock.paused"
 #: A paused batch job goes on. ``by``: who asked for it.
 RESUMED: Final = "penstock.resumed"
-#: A batch job needs somebody's attention, and goes on. ``alarm``: ``type`` and ``message``.
-ALARM: Final = "penstock.alarm"
+#: A batch job needs somebody's attention, and goes on. ``alert``: ``type`` and ``message``.
+ALERT: Final = "penstock.alert"
 #: Always the last event, exactly once. ``state``: ``done``, ``failed`` or ``canceled``.
 END: Final = "penstock.end"
 

@@ -49,14 +49,14 @@ class RecordKeys:
     def meta(self) -> str:
         """Hash, sliding. The record: ``state``, ``epoch``, ``n`` (number of the last event),
         ``cancel`` (who asked), ``model``, ``worker``, times in ms since 1970, usage, error; for
-        requests also ``attempts``, ``spent`` (usage of earlier attempts), ``refusals`` (the API
-        said "not now"), ``deaths`` (workers lost), ``woken`` (by the reaper), ``due_ms``
-        (not to be called before), ``on_break``, ``priority``, ``deadline_ms``, ``typed``,
+        requests also ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (the API
+        said "not now"), ``worker_losses`` (workers lost), ``woken`` (by the reaper), ``due_ms``
+        (not to be called before), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
         ``headers``, ``base`` (number of the first event that the log still has, if not 1).
         For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
-        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``, ``held``
-        (``canary``: nothing else is sent before it has its results), ``paused`` and ``alarm``
-        (JSON: ``type``, ``message``, ``at_ms``).
+        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        ``waiting_for_canary`` (nothing else is sent before the canary has its results), ``paused``
+        and ``alert`` (JSON: ``type``, ``message``, ``at_ms``).
         Written by the producer before the wake-up is sent, then by whoever holds the lease;
         ``cancel`` by anyone. Read by everybody."""
         return self._key("meta")
@@ -110,8 +110,8 @@ class JobKeys(RecordKeys):
 
     @property
     def shards(self) -> str:
-        """Hash, sliding. Shard number → JSON of `penstock.shards.Shard`. Written by the producer
-        when the job is made, then by the step that holds the shard; read by everybody."""
+        """Hash, sliding. Shard number → JSON of `penstock.batches.shard.Shard`. Written by the
+        producer when the job is made, then by the step that holds the shard; read by everybody."""
         return self._key("shards")
 
     @property
@@ -186,21 +186,21 @@ class Keys:
         wake-up for the worker that holds it. Published by who cancels, subscribed to by workers."""
         return f"{self.prefix}:control"
 
-    def gate(self, model: str) -> str:
+    def rate_limit(self, model: str) -> str:
         """Hash, EX 1 h, sliding. What is known of the API's rate limit for a model: ``tokens``,
         ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
-        the gate's scripts for all workers."""
-        return f"{self.prefix}:gate:{{{model}}}"
+        the rate limiter's scripts for all workers."""
+        return f"{self.prefix}:rate-limit:{{{model}}}"
 
-    def gate_calls(self, model: str) -> str:
+    def rate_limit_calls(self, model: str) -> str:
         """Sorted set, EX 1 h, sliding. Calls that the API has not answered yet → when they count as
-        lost, in ms. Written by the gate's scripts."""
-        return f"{self.gate(model)}:calls"
+        lost, in ms. Written by the rate limiter's scripts."""
+        return f"{self.rate_limit(model)}:calls"
 
-    def gate_slots(self, model: str) -> str:
+    def rate_limit_turns(self, model: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that wait for the rate limit → when their turn is,
-        in ms. Written by the gate's scripts."""
-        return f"{self.gate(model)}:slots"
+        in ms. Written by the rate limiter's scripts."""
+        return f"{self.rate_limit(model)}:turns"
 
     @property
     def jobs(self) -> str:
@@ -223,26 +223,26 @@ class Keys:
         return f"{self.prefix}:live-shards"
 
     @property
-    def slots(self) -> str:
+    def active_batches(self) -> str:
         """Hash, EX 25 h, sliding. ``<job>/<shard>`` of every batch that is active at the API (or
         may be) → ``<requests> <ms after which it counts no more>``. Written by the create and poll
         steps, so that the deployment stays within the API's limits."""
-        return f"{self.prefix}:slots"
+        return f"{self.prefix}:active-batches"
 
-    def tag(self, requests: int) -> str:
+    def size_lock(self, requests: int) -> str:
         """Hash, EX 26 h, sliding. The create calls with so many requests whose fate is not known:
         ``open:<job>/<shard>`` → nonce of the one that is out; no other call of this size is made
         meanwhile, so that a batch in the API's list can be told by its size.
         ``lost:<job>/<shard>`` → time in ms of the newest batch from before one that was given up,
         whose own batch may still appear, and when it cannot any more. Written and read by the
         create step."""
-        return f"{self.prefix}:tag:{requests}"
+        return f"{self.prefix}:size-lock:{requests}"
 
-    def bound(self, batch_id: str) -> str:
+    def batch_owner(self, batch_id: str) -> str:
         """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to, or is guessed to (the
         shard's record tells). Written by the create step, read when a batch is looked for, so that
         none is taken for another's."""
-        return f"{self.prefix}:batch:{batch_id}"
+        return f"{self.prefix}:batch-owner:{batch_id}"
 
     @property
     def history(self) -> str:

@@ -1,16 +1,39 @@
 """What a producer or a reader has to know. Workers add their own settings in ``config/``."""
 
-from typing import Annotated, Any, Self
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
+from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
-from penstock.shards import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 
 Seconds = Annotated[int, Field(gt=0)]
+
+#: Former names of settings, of clients and workers alike. Ignoring one in the environment would
+#: silently run with the default, so a process that finds one refuses to start.
+RENAMED: Final = {
+    "PENSTOCK_ATTEMPTS_LIMIT": "PENSTOCK_MAX_ATTEMPTS",
+    "PENSTOCK_BREAKER_SHARE": "PENSTOCK_CIRCUIT_BREAKER_RATIO",
+    "PENSTOCK_CREATE_QUARANTINE_S": "PENSTOCK_LOST_CREATE_WAIT_S",
+    "PENSTOCK_DEATHS_LIMIT": "PENSTOCK_MAX_WORKER_LOSSES",
+    "PENSTOCK_IDLE_TIMEOUT_S": "PENSTOCK_STREAM_IDLE_TIMEOUT_S",
+    "PENSTOCK_LIST_LAG_S": "PENSTOCK_LIST_CONSISTENCY_S",
+    "PENSTOCK_POLL_MAX_S": "PENSTOCK_POLL_INTERVAL_MAX_S",
+    "PENSTOCK_POLL_MIN_S": "PENSTOCK_POLL_INTERVAL_MIN_S",
+    "PENSTOCK_POLL_SHARE": "PENSTOCK_POLL_INTERVAL_RATIO",
+    "PENSTOCK_REAPER_WAIT_S": "PENSTOCK_WAKEUP_RETRY_S",
+    "PENSTOCK_REFUSALS_LIMIT": "PENSTOCK_MAX_API_RETRIES",
+    "PENSTOCK_REFUSAL_MAX_WAIT_S": "PENSTOCK_API_RETRY_MAX_WAIT_S",
+    "PENSTOCK_RESULTS_ALARM_DAYS": "PENSTOCK_RESULTS_ALERT_DAYS",
+    "PENSTOCK_ROUNDS_LIMIT": "PENSTOCK_MAX_RETRY_ROUNDS",
+    "PENSTOCK_TOTAL_TIMEOUT_S": "PENSTOCK_STREAM_TOTAL_TIMEOUT_S",
+    "PENSTOCK_WORKSPACE_EXCLUSIVE": "PENSTOCK_DEDICATED_WORKSPACE",
+}
 
 
 class ClientSettings(BaseSettings):
@@ -112,6 +135,7 @@ class ClientSettings(BaseSettings):
         for name in overrides:
             if name not in cls.model_fields:
                 raise ConfigurationError(f"{name}: there is no such setting")
+        _refuse_former_names(os.environ)
         try:
             return cls(**overrides)
         except ValidationError as error:
@@ -123,6 +147,14 @@ def variable_of(settings: type[BaseSettings], field: str) -> str:
     info = settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return alias if isinstance(alias, str) else f"PENSTOCK_{field}".upper()
+
+
+def _refuse_former_names(environment: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` for variables that were renamed, naming the new ones."""
+    found = (name.upper() for name, value in environment.items() if value)
+    former = sorted(name for name in found if name in RENAMED)
+    if former:
+        raise ConfigurationError("; ".join(f"{name} is now {RENAMED[name]}" for name in former))
 
 
 def _one_line(settings: type[BaseSettings], error: ValidationError) -> str:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 
 #: Settings that make a worker quick to try again, so that tests need not wait.
 QUICK: Mapping[str, str] = {
-    "PENSTOCK_POLL_MIN_S": "0.2",
-    "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+    "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
+    "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
     "PENSTOCK_LEASE_MS": "2000",
 }
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import orjson
 
-from penstock.chunks import ChunkMissing, ChunkStore, ChunkWriter, Packer
-from penstock.shards import Counts, Shard, wire_id
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import wire_id
+from penstock.spool.chunks import ChunkMissing, ChunkStore, ChunkWriter, Packer
 
 NONCE = "abcdefghij12"
 
@@ -86,21 +87,21 @@ def collected(
     named: Sequence[Named],
     order: Iterable[int],
     *,
-    again: Iterable[int] = (),
+    retried: Iterable[int] = (),
     result: Callable[[str], dict[str, Any]] = succeeded,
     at_ms: int = 1,
     limit: int = 512,
 ) -> Shard:
-    """The shard with its results, stored in this ``order`` of its requests; those in ``again`` are
-    not among them."""
+    """The shard with its results, stored in this ``order`` of its requests, without those in
+    ``retried``."""
     writer = _writer(store, f"results-{shard.number}-1", limit)
-    others = frozenset(again)
+    others = frozenset(retried)
     lines = [index for index in order if index not in others]
     for index in lines:
         raw = {"custom_id": wire_id(NONCE, index), "result": result(named[index][1])}
         writer.line(orjson.dumps(raw))
     writer.close()
-    return shard.but(
+    return shard.evolve(
         state="collected",
         batch_id=f"msgbatch_{shard.number}",
         collected_ms=at_ms,
@@ -108,7 +109,7 @@ def collected(
         result_chunks=writer.chunks,
         result_lines=len(lines),
         counts=Counts(succeeded=len(lines)),
-        again=len(others),
+        retried=len(others),
         usage={"claude-haiku-4-5": {"input_tokens": 3 * len(lines)}} if lines else {},
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.embedded import EmbeddedRedis
 from penstock.keys import PERMANENT
+from penstock.local.embedded_redis import EmbeddedRedis
 
 pytest_plugins = ["penstock.testing"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from penstock.stack import SIMULATOR_KEY
+from penstock.local.stack import SIMULATOR_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("redis", "worker-streams", "worker-batches", "flower", "simulator")

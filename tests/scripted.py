@@ -5,7 +5,7 @@ from typing import Any
 from penstock import events
 from penstock.client import Client
 from penstock.ids import new_id
-from penstock.stream import MessageStream, StreamRequest
+from penstock.streams.stream import MessageStream, StreamRequest
 
 #: Seconds after which a test's reader gives up; no test waits for it to pass.
 PATIENCE_S = 20.0

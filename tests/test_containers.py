@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from config.settings import WorkerSettings
+from penstock.local.stack import flower_command, worker_command
 from penstock.settings import variable_of
-from penstock.stack import flower_command, worker_command
 from tests.container_files import (
     ROOT,
     SERVICES,

@@ -12,11 +12,11 @@ from redis.exceptions import NoPermissionError
 
 from config.settings import WorkerSettings
 from penstock.client import Client
-from penstock.connection import connect
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import RedisUnavailable
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.settings import ClientSettings, variable_of
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from penstock.store.connection import connect
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 BODY: dict[str, Any] = {
@@ -49,7 +49,7 @@ def workers(server: EmbeddedRedis, penstock_simulator: SimulatorProcess) -> Iter
         "PENSTOCK_REDIS_URL": url(server, "worker"),
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         "ANTHROPIC_BASE_URL": penstock_simulator.url,
-        "PENSTOCK_POLL_MIN_S": "0.2",
+        "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
         "C_FORCE_ROOT": "1",
     }
     started = [WorkerProcess(queue, env=env) for queue in ("streams", "batches")]

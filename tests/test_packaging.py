@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import penstock
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("config", "tasks", "workers")
@@ -181,7 +181,9 @@ def test_the_wheel_carries_the_application_as_data(names: list[str], folder: str
 
 def test_the_wheel_holds_the_scripts_the_type_marker_and_the_licence(names: list[str]) -> None:
     """What is not Python is easily forgotten."""
-    scripts = {f"penstock/lua/{path.name}" for path in (ROOT / "penstock/lua").glob("*.lua")}
+    scripts = {
+        f"penstock/store/lua/{path.name}" for path in (ROOT / "penstock/store/lua").glob("*.lua")
+    }
     assert len(scripts) > 3
     assert {*scripts, "penstock/py.typed"} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
@@ -248,7 +250,7 @@ def test_workers_find_our_config_although_somebody_elses_is_installed(
     installed: Environment, foreign_config: Path, tmp_path: Path, extra: dict[str, str]
 ) -> None:
     """The environment that the command line gives to a worker decides."""
-    ask = "from penstock.stack import python_path; print(python_path()['PYTHONPATH'])"
+    ask = "from penstock.local.stack import python_path; print(python_path()['PYTHONPATH'])"
     path = installed.prints(ask, cwd=tmp_path)
     where = "import workers.app, config, penstock; print(config.__file__, penstock.__file__)"
     env = {**extra, "PYTHONPATH": path}

@@ -5,17 +5,17 @@ from celery import Celery
 from config.broker import celery_config
 from config.settings import WorkerSettings
 from penstock.errors import ConfigurationError
-from workers import boot, guard
+from workers import kombu_patch, startup
 
 try:
     settings = WorkerSettings.load()
 except ConfigurationError as error:
-    raise boot.StartRefused(str(error)) from None
+    raise startup.StartRefused(str(error)) from None
 
-app = Celery("penstock", include=["tasks.stream", "tasks.batch", "tasks.reaping"])
+app = Celery("penstock", include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"])
 app.config_from_object(celery_config(settings))
-guard.install()
-boot.install(settings)
+kombu_patch.install()
+startup.install(settings)
 
 # Now, not at the first task: the `celery` command has the current folder on the path only while
 # it imports this module.

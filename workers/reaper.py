@@ -16,10 +16,10 @@ import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
-from penstock.connection import Connection
-from penstock.names import STREAMS_QUEUE, lists_of
-from penstock.scripts import script
-from penstock.shards import Shard
+from penstock.batches.shard import Shard
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
+from penstock.store.connection import Connection
+from penstock.store.scripts import script
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Reaper:
         verdict, *record = await script("reap_shard").run(
             self._redis,
             [*names, self._settings.keys.live_shards],
-            [shard, int(self._settings.reaper_wait_s * 1000)],
+            [shard, int(self._settings.wakeup_retry_s * 1000)],
         )
         if verdict == b"wake":
             found = Shard.parse(record[0])
@@ -144,7 +144,7 @@ class Reaper:
         verdict = await script("reap").run(
             self._redis,
             [keys.meta, keys.lease, shared.live],
-            [int(self._settings.reaper_wait_s * 1000), int(may_hold)],
+            [int(self._settings.wakeup_retry_s * 1000), int(may_hold)],
         )
         if verdict == b"wake":
             logger.warning("request %s has no worker; waking one", id)
@@ -155,7 +155,7 @@ class Reaper:
     async def _next_messages(self) -> list[str]:
         """The id of the message that will be taken next, for each step of priority."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name in lists_of(STREAMS_QUEUE, self._settings.key_prefix):
+            for name in queue_keys(STREAMS_QUEUE, self._settings.key_prefix):
                 pipe.lindex(name, -1)
             heads: list[Any] = await pipe.execute()
         return [_id_of(head) for head in heads]

@@ -1,6 +1,6 @@
 """How commands find the batch job that they are told to look at."""
 
-from penstock.batch import Batch
+from penstock.batches.view import Batch
 from penstock.cli.failure import Failure
 from penstock.client import Client
 

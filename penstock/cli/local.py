@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
+from penstock.cli.commands.programs import need
 from penstock.cli.failure import Failure
-from penstock.cli.run import need
-from penstock.embedded import EmbeddedRedis
 from penstock.errors import LocalProcessError
-from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
-from penstock.processes import LocalProcess
-from penstock.stack import SIMULATOR_KEY, FlowerProcess, SimulatorProcess, WorkerProcess
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import LocalProcess
+from penstock.local.stack import SIMULATOR_KEY, FlowerProcess, SimulatorProcess, WorkerProcess
+from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 
 #: How long a part may take to end: a worker would like to wait for its running streams, but what
 #: they write to is about to end too.

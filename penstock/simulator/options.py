@@ -20,7 +20,7 @@ class Options:
     batch_seconds: float = _option(2.0, "Seconds from a batch's creation to its end.")
     active_batches: int = _option(0, "Maximum batches in progress; 0: no limit.")
     queued_requests: int = _option(0, "Maximum requests in batches in progress; 0: no limit.")
-    list_lag_s: float = _option(0.0, "Seconds from a batch's creation until it is listed.")
+    list_consistency_s: float = _option(0.0, "Seconds from a batch's creation until it is listed.")
     batch_answer_bytes: int = _option(0, "Bytes of text in a batch's answers; 0: prompt decides.")
     prerender: int = _option(0, "1: render results before a batch ends; 0: while they are read.")
     quick_create: int = _option(0, "1: find a batch's requests without parsing the JSON.")

@@ -11,13 +11,13 @@ from typing import Any
 import redis
 
 from penstock.client import Client
-from penstock.embedded import EmbeddedRedis
-from penstock.events import END, QUEUED, RESUME, REWIND, Event
-from penstock.message import MessageBuilder
-from penstock.processes import free_port
+from penstock.events import ATTEMPT, END, QUEUED, REWIND, Event
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
-from penstock.stream import StreamRequest
+from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 
 PREFILL = "claude-haiku-4-5"  #: goes on with a partial assistant message
@@ -160,7 +160,7 @@ def text_of(blocks: Iterable[dict[str, Any]]) -> str:
 
 def resumes(events: Iterable[Event]) -> list[tuple[str, str]]:
     """Mode and reason of every attempt behind the first."""
-    return [(e.data["mode"], e.data["reason"]) for e in events if e.type == RESUME]
+    return [(e.data["mode"], e.data["reason"]) for e in events if e.type == ATTEMPT]
 
 
 def rewinds(events: Iterable[Event]) -> list[tuple[int, int]]:

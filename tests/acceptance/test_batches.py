@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from penstock import Client, NotEnded, NotFound, State
+from penstock.batches.shard import Counts
 from penstock.events import END, PAUSED, PROGRESS, QUEUED, RESUMED
-from penstock.shards import Counts
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
 

@@ -7,7 +7,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from penstock.cli import cli
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 
 
 def doctor(env: Mapping[str, str]) -> Result:

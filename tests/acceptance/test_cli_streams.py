@@ -155,7 +155,7 @@ def test_cancel_of_what_has_ended_says_so(
 
 def test_a_stream_without_a_worker_says_what_it_waits_for(penstock_environment: object) -> None:
     """Its first event is there at once; the rest would come from a worker."""
-    from penstock.embedded import EmbeddedRedis
+    from penstock.local.embedded_redis import EmbeddedRedis
 
     with EmbeddedRedis() as empty:
         env = {**os.environ, "PENSTOCK_REDIS_URL": empty.url}

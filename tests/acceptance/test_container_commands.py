@@ -21,11 +21,11 @@ import pytest
 import redis
 
 from penstock.client import Client
-from penstock.connection import connect
-from penstock.embedded import server_binary
-from penstock.processes import LocalProcess, free_port
+from penstock.local.embedded_redis import server_binary
+from penstock.local.processes import LocalProcess, free_port
+from penstock.local.stack import answers
 from penstock.settings import ClientSettings
-from penstock.stack import answers
+from penstock.store.connection import connect
 from tests.container_files import (
     OURS,
     ROOT,
@@ -158,7 +158,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_the_services_run_from_the_image_alone(stack: Stack) -> None:
     """All four packages come from what the image holds, none from the checkout."""
-    packages = "penstock, config, workers, tasks.stream"
+    packages = "penstock, config, workers, tasks.streams.task"
     code = f"import workers.app, {packages}; print(*(each.__file__ for each in ({packages})))"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.showcase import ANSWER
-from penstock.names import BATCH_STEPS, STREAM
-from penstock.stack import SimulatorProcess
+from penstock.cli.commands.showcase import ANSWER
+from penstock.local.stack import SimulatorProcess
+from penstock.queue.names import BATCH_STEPS, STREAM
 
 #: The installed command, beside the interpreter that runs the tests.
 PENSTOCK = Path(sys.executable).with_name("penstock")

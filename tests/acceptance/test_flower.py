@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled
+from penstock.local.stack import FlowerProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import FlowerProcess, WorkerProcess
 from penstock.testing import wait_until
 
 Body = Callable[..., dict[str, Any]]

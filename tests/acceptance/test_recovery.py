@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
-from penstock.events import END, RESUME, Event
-from penstock.names import STREAMS_QUEUE, lists_of
-from penstock.records import now_ms
+from penstock.clock import now_ms
+from penstock.events import ATTEMPT, END, Event
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.simulator.control import Control
-from penstock.stream import StreamRequest
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (
     PREFILL,
@@ -54,16 +54,16 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 def stage() -> Iterator[Stage]:
     """A worker that carries many streams, and one that carries two, each with its own queue."""
     settings = {
-        "PENSTOCK_IDLE_TIMEOUT_S": "1",
-        "PENSTOCK_ATTEMPTS_LIMIT": "3",
+        "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1",
+        "PENSTOCK_MAX_ATTEMPTS": "3",
         "PENSTOCK_LEASE_MS": "1500",
-        "PENSTOCK_REAPER_WAIT_S": "0.5",
-        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
+        "PENSTOCK_WAKEUP_RETRY_S": "0.5",
+        "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
     }
     with Stage(**settings) as stage:
         stage.launch()
         stage.launch(
-            database=NARROW, PENSTOCK_STREAMS_CONCURRENCY="2", PENSTOCK_IDLE_TIMEOUT_S="60"
+            database=NARROW, PENSTOCK_STREAMS_CONCURRENCY="2", PENSTOCK_STREAM_IDLE_TIMEOUT_S="60"
         )
         stage.ready()
         yield stage
@@ -126,16 +126,16 @@ def test_every_break_is_gone_on_with_to_the_exact_text(
         assert events[-1].data["attempts"] == 2, fault
 
 
-@pytest.mark.parametrize("on_break", ["continue", "restart", "fail"])
+@pytest.mark.parametrize("on_interrupt", ["continue", "restart", "fail"])
 def test_what_breaks_behind_the_stop_reason_is_complete(
-    client: Client, stage: Stage, control: Control, on_break: str
+    client: Client, stage: Stage, control: Control, on_interrupt: str
 ) -> None:
     faults = ["eof_after=stop", "disconnect_after=stop", "error_after=stop", "stall_after=stop"]
     bodies = [
         asked(f"Over {i}. [[sim deltas=6 rate=0]]", f"[[sim {fault}]]", tools=[TOOL])
         for i, fault in enumerate(faults)
     ]
-    requests = [client.messages.enqueue(on_break=on_break, **body) for body in bodies]
+    requests = [client.messages.enqueue(on_interrupt=on_interrupt, **body) for body in bodies]
     for body, request in zip(bodies, requests, strict=True):
         events = told(request)
         assert content(events) == stage.truth(body)
@@ -172,7 +172,7 @@ def test_a_continuation_may_write_what_the_limit_leaves(
 
 
 def before_the_break(events: list[Event]) -> list[Event]:
-    place = next(i for i, event in enumerate(events) if event.type == RESUME)
+    place = next(i for i, event in enumerate(events) if event.type == ATTEMPT)
     return events[:place]
 
 
@@ -223,7 +223,7 @@ def test_half_a_thought_is_taken_back_and_thought_anew(
 
 def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage: Stage) -> None:
     body = asked("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
-    request = client.messages.enqueue(on_break="restart", **body)
+    request = client.messages.enqueue(on_interrupt="restart", **body)
     events = told(request)
     assert content(events) == stage.truth(body)
     assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
@@ -243,7 +243,7 @@ def test_fail_ends_with_the_error_and_keeps_what_was_received(
     client: Client, stage: Stage, control: Control, fault: str, kind: str
 ) -> None:
     body = asked("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
-    request = client.messages.enqueue(on_break="fail", **body)
+    request = client.messages.enqueue(on_interrupt="fail", **body)
     with pytest.raises(RequestFailed) as failed:
         request.result(timeout=20)
     assert failed.value.error["type"] == kind
@@ -383,7 +383,7 @@ def test_a_request_whose_wake_up_was_lost_is_woken_again(
 ) -> None:
     request = narrow.messages.enqueue(**asked("Lost. [[sim rate=0]]"))
     database = redis_of(stage, NARROW)
-    assert database.delete(*lists_of(STREAMS_QUEUE, "penstock")) == 1
+    assert database.delete(*queue_keys(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
     # The reaper would look in ten seconds; for it, they have passed.
     database.zadd("penstock:live", {request.id: 0})

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock import Client
-from penstock.embedded import EmbeddedRedis
-from penstock.shards import Counts
+from penstock.batches.shard import Counts
+from penstock.local.embedded_redis import EmbeddedRedis
 
 Body = Callable[..., dict[str, Any]]
 

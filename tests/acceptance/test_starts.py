@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from penstock.embedded import EmbeddedRedis
-from penstock.stack import python_path, worker_command
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import python_path, worker_command
 
 
 def start(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_a_wrong_redis_password_is_named() -> None:
     [
         ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
-        ("PENSTOCK_POLL_SHARE", "7", "less than or equal to 1"),
+        ("PENSTOCK_POLL_INTERVAL_RATIO", "7", "less than or equal to 1"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com", "match pattern"),
         ("PENSTOCK_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
     ],

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from penstock import Client, RequestCanceled, RequestFailed, State
-from penstock.embedded import EmbeddedRedis
 from penstock.events import END, QUEUED
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
-from penstock.stack import SimulatorProcess, WorkerProcess
 from penstock.testing import wait_until
 
 Body = Callable[..., dict[str, Any]]
@@ -129,7 +129,7 @@ def test_an_answer_that_breaks_off_is_never_taken_for_whole(
     penstock_client: Client, body: Body, directive: str, kind: str
 ) -> None:
     request = body(f"[[sim deltas=9 rate=100 {directive}]]")
-    stream = penstock_client.messages.stream(**request, on_break="fail", timeout=20)
+    stream = penstock_client.messages.stream(**request, on_interrupt="fail", timeout=20)
     with pytest.raises(RequestFailed) as failed:
         stream.until_done()
     assert failed.value.error["type"] == kind

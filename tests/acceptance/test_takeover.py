@@ -10,8 +10,8 @@ import pytest
 
 from penstock import Client
 from penstock.events import END, Event
-from penstock.stack import WorkerProcess
-from penstock.stream import StreamRequest
+from penstock.local.stack import WorkerProcess
+from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (
     PREFILL,
@@ -31,9 +31,9 @@ MODELS = [PREFILL, USER_TURN]
 def stage() -> Iterator[Stage]:
     settings = {
         "PENSTOCK_LEASE_MS": "1500",
-        "PENSTOCK_REAPER_WAIT_S": "0.5",
-        "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
-        "PENSTOCK_DEATHS_LIMIT": "5",
+        "PENSTOCK_WAKEUP_RETRY_S": "0.5",
+        "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
+        "PENSTOCK_MAX_WORKER_LOSSES": "5",
     }
     with Stage(**settings) as stage:
         yield stage
@@ -112,15 +112,15 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
         assert content(events) == stage.truth(body)
         assert request.text() == text_of(content(events))
         assert [reason for _, reason in resumes(events)] == ["takeover"] * was_hit
-        assert request.record().fields.get("deaths") == ("1" if was_hit else None)
+        assert request.record().fields.get("worker_losses") == ("1" if was_hit else None)
 
 
-@pytest.mark.parametrize("on_break", ["continue", "fail"])
+@pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
 def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
-    client: Client, stage: Stage, on_break: str
+    client: Client, stage: Stage, on_interrupt: str
 ) -> None:
     body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
-    request = client.messages.enqueue(on_break=on_break, **body)
+    request = client.messages.enqueue(on_interrupt=on_interrupt, **body)
     follower = Follower(request)
     wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
     stage.worker_of(request).kill()
@@ -140,7 +140,7 @@ def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: 
     for body, (request, follower) in zip(bodies, running, strict=True):
         assert content(follower.all()) == stage.truth(body)
         # Nobody had to find a dead lease.
-        assert not {"deaths", "woken"} & request.record().fields.keys()
+        assert not {"worker_losses", "woken"} & request.record().fields.keys()
     assert any(resumes(follower.events) for _, follower in running)
 
 
@@ -163,7 +163,7 @@ def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
 
 def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> None:
     request, follower = started(client, stage, long("Killer."))
-    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "deaths", 4)
+    stage.connection.hset(f"penstock:{{{request.id}}}:meta", "worker_losses", 4)
     stage.worker_of(request).kill()
     end = follower.all()[-1].data
     assert (end["state"], end["error"]["type"]) == ("failed", "worker_lost")

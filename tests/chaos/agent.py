@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from penstock.names import lists_of
+from penstock.queue.names import queue_keys
 from tests.chaos.world import LEASE_S, World, complaints, pause, resume
 
 
@@ -19,7 +19,7 @@ class Agent:
         self._lose = lose
         self._rng = rng
         self._every_s = every_s
-        self._queues = lists_of(world.queue, "penstock")
+        self._queues = queue_keys(world.queue, "penstock")
         self.done: Counter[str] = Counter()
         self.complaints: list[str] = []
         self._stopped = False

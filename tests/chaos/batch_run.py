@@ -22,7 +22,7 @@ from penstock.simulator.control import Control
 from tests.chaos.agent import Agent
 from tests.chaos.batch_jobs import JobPlan, job_plan, judge_job, judge_payment
 from tests.chaos.command import keep_logs, options_of, say, verdict
-from tests.chaos.readers import AWAY
+from tests.chaos.readers import UNAVAILABLE
 from tests.chaos.world import BatchWorld
 
 #: Create calls that lose their answer, some before and some after the batch was made.
@@ -220,7 +220,7 @@ class Run:
                 return await asyncio.to_thread(act)
             except NotEnded:
                 raise
-            except (PenstockError, *AWAY):
+            except (PenstockError, *UNAVAILABLE):
                 await asyncio.sleep(0.3)
 
     async def _replace_the_dead(self) -> None:

@@ -36,7 +36,7 @@ class Plan:
 
     number: int
     body: dict[str, Any]
-    on_break: str
+    on_interrupt: str
     faults: tuple[str, ...]  #: kind and place, for the tally
     cancel_after_s: float | None
     doubled: bool  #: its wake-up is sent a second time
@@ -56,11 +56,11 @@ def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
         shape += f" overlap={overlap}"
     prompt = f"Stream {number} of {rng.randrange(10**9)}: tell me about water. [[sim {shape}]]"
     told = " ".join(f"[[sim {text}]]" for text, _ in faults)
-    on_break = rng.choice(("continue",) * 8 + ("restart", "fail"))
+    on_interrupt = rng.choice(("continue",) * 8 + ("restart", "fail"))
     return Plan(
         number,
         _body(rng, prompt, told, kinds),
-        on_break,
+        on_interrupt,
         tuple(label for _, label in faults),
         rng.uniform(0, 2) if rng.random() < 0.03 else None,
         rng.random() < 0.1,

@@ -21,15 +21,15 @@ import httpx2
 import redis
 from celery.signals import task_postrun, task_prerun
 
-from penstock.names import BATCH_STEPS
-from penstock.scripts import script
+from penstock.queue.names import BATCH_STEPS
+from penstock.store.scripts import script
 
 #: In an environment that has it, this module is active.
 TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"
 
 _SCRIPTS = {
     script(path.stem).sha: path.stem
-    for path in (Path(__file__).parents[2] / "penstock" / "lua").glob("*.lua")
+    for path in (Path(__file__).parents[2] / "penstock" / "store" / "lua").glob("*.lua")
 }
 
 

@@ -16,7 +16,7 @@ from penstock.keys import RequestKeys
 from tests.chaos.ear import REFILL, Ear, Queue
 
 #: Redis may be killed and loading: whoever asks it asks again.
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 SILENCE_S = 3.0
 
 
@@ -76,7 +76,7 @@ class Reader:
                     await self._live(queue)
             except Away:
                 self.resumes += 1
-            except AWAY:
+            except UNAVAILABLE:
                 await asyncio.sleep(0.1)
             finally:
                 self.ear.unlisten(self.keys.events, queue)

@@ -15,15 +15,15 @@ from random import Random
 from typing import Any
 
 from penstock.client import Client
-from penstock.connection import Connection, connect_async
 from penstock.errors import PenstockError
 from penstock.keys import Keys, RequestKeys
+from penstock.store.connection import Connection, connect_async
 from tests.chaos import plans
 from tests.chaos.agent import Agent
 from tests.chaos.command import keep_logs, options_of, say, verdict
 from tests.chaos.ear import Ear
 from tests.chaos.plans import Plan
-from tests.chaos.readers import AWAY, Habits, Reader
+from tests.chaos.readers import UNAVAILABLE, Habits, Reader
 from tests.chaos.verdicts import Ended, judge
 from tests.chaos.world import World
 
@@ -138,9 +138,9 @@ class Run:
         while True:
             try:
                 request = await asyncio.to_thread(
-                    self._client.messages.enqueue, on_break=asked.on_break, **asked.body
+                    self._client.messages.enqueue, on_interrupt=asked.on_interrupt, **asked.body
                 )
-            except (PenstockError, *AWAY):
+            except (PenstockError, *UNAVAILABLE):
                 self.tally.counts["enqueues refused, tried again"] += 1
                 await asyncio.sleep(0.3)
             else:
@@ -188,7 +188,7 @@ class Run:
         while True:
             try:
                 await asyncio.to_thread(act, *args)
-            except (PenstockError, *AWAY):
+            except (PenstockError, *UNAVAILABLE):
                 await asyncio.sleep(0.3)
             else:
                 return
@@ -209,7 +209,7 @@ class Run:
                 log = await self._connection.xrange(keys.log)
                 text = await self._connection.get(keys.text)
                 meta = await self._connection.hgetall(keys.meta)
-            except AWAY:
+            except UNAVAILABLE:
                 await asyncio.sleep(0.2)
             else:
                 return Ended(

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from penstock.events import END, QUEUED, RESUME, REWIND
-from penstock.message import MessageBuilder
+from penstock.events import ATTEMPT, END, QUEUED, REWIND
+from penstock.streams.message_builder import MessageBuilder
 from tests.chaos.plans import Plan
 from tests.chaos.readers import Reader
 
@@ -41,7 +41,7 @@ def judge(
         _judge_reader(each, ended.log, found)
     datas = [event["data"] for event in events]
     for data in datas:
-        if data["type"] == RESUME:
+        if data["type"] == ATTEMPT:
             found.counts[f"resume {data['mode']}"] += 1
             found.counts["takeovers of a lost worker's or handed-over stream"] += (
                 data["reason"] == "takeover"
@@ -50,8 +50,8 @@ def judge(
                 found.counts[f"break {data['reason']}"] += 1
         found.counts["rewinds"] += data["type"] == REWIND
     found.counts["events"] += len(events)
-    found.counts["refusals"] += int(ended.meta.get("refusals", 0))
-    found.counts["workers lost over a stream"] += int(ended.meta.get("deaths", 0))
+    found.counts["api_retries"] += int(ended.meta.get("api_retries", 0))
+    found.counts["workers lost over a stream"] += int(ended.meta.get("worker_losses", 0))
     found.counts["wake-ups by the reaper"] += int(ended.meta.get("woken", 0))
     return found
 
@@ -86,7 +86,7 @@ def _judge_content(
     if ended.text != text:
         found.faults.append(f"the text key differs: {difference(ended.text, text)}")
     canceled = state == "canceled" and plan.cancel_after_s is not None
-    if canceled or (state == "failed" and plan.on_break == "fail"):
+    if canceled or (state == "failed" and plan.on_interrupt == "fail"):
         _judge_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from penstock.embedded import EmbeddedRedis
-from penstock.names import BATCHES_QUEUE, STREAMS_QUEUE
-from penstock.processes import free_port
-from penstock.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
+from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 from tests.chaos import points
 
 LEASE_S = 1.5
@@ -61,12 +61,12 @@ class World:
             # Few enough that some requests have to wait in the queue.
             "PENSTOCK_STREAMS_CONCURRENCY": "6",
             "PENSTOCK_LEASE_MS": str(int(LEASE_S * 1000)),
-            "PENSTOCK_IDLE_TIMEOUT_S": "1.5",
-            "PENSTOCK_REAPER_WAIT_S": "2",
-            "PENSTOCK_REFUSAL_MAX_WAIT_S": "0.5",
-            "PENSTOCK_DEATHS_LIMIT": "1000",
-            "PENSTOCK_ATTEMPTS_LIMIT": "1000",
-            "PENSTOCK_REFUSALS_LIMIT": "1000",
+            "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1.5",
+            "PENSTOCK_WAKEUP_RETRY_S": "2",
+            "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
+            "PENSTOCK_MAX_WORKER_LOSSES": "1000",
+            "PENSTOCK_MAX_ATTEMPTS": "1000",
+            "PENSTOCK_MAX_API_RETRIES": "1000",
             "C_FORCE_ROOT": "1",
         }
 
@@ -130,11 +130,11 @@ class BatchWorld(World):
         """Times as short as the simulator's."""
         return {
             **super().environment,
-            "PENSTOCK_POLL_MIN_S": "0.2",
-            "PENSTOCK_REAPER_WAIT_S": "1",
+            "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
+            "PENSTOCK_WAKEUP_RETRY_S": "1",
             "PENSTOCK_UPLOAD_TIMEOUT_S": "3",
-            "PENSTOCK_CREATE_QUARANTINE_S": "2",
-            "PENSTOCK_LIST_LAG_S": "0.5",
+            "PENSTOCK_LOST_CREATE_WAIT_S": "2",
+            "PENSTOCK_LIST_CONSISTENCY_S": "0.5",
             "PENSTOCK_BATCHES_CONCURRENCY": "12",
             points.TICKETS: str(self.tickets),
             points.POINTS: str(self.points),

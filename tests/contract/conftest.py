@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.embedded import EmbeddedRedis
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
-from tests.contract.creating import Creating
-from tests.contract.held import Held
 from tests.contract.jobs import Desk, params
+from tests.contract.penstock.store.held import Held
+from tests.contract.tasks.batches.creating import Creating
 
 
 @pytest.fixture(scope="session")

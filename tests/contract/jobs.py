@@ -8,19 +8,19 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.chunks import ChunkWriter, lines_of
-from penstock.connection import connect
-from penstock.embedded import EmbeddedRedis
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.keys import JobKeys
-from penstock.records import now_ms
-from penstock.scripts import script
-from penstock.shards import WIRE_ID, Counts, Shard
+from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
-from penstock.spool import open_spool
-from penstock.submission import CLOSE, HEAD, MIDDLE, OPEN, TAIL
-from tasks.shard import ClaimedShard
-from tasks.step import Step
+from penstock.spool.chunks import ChunkWriter, lines_of
+from penstock.spool.stores import open_spool
+from penstock.store.connection import connect
+from penstock.store.scripts import script
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.step_result import Step
 
 MODEL = "claude-haiku-4-5"
 
@@ -73,13 +73,13 @@ class Desk:
             writer.close()
         envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
         size = len(HEAD) + len(TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
-        weight = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
+        size_by_model = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
         return Shard(
             number=number,
             requests=len(lines),
             size=size,
             model=requests[0]["model"],
-            weight={requests[0]["model"]: weight},
+            size_by_model={requests[0]["model"]: size_by_model},
             spool=str(number),
             request_chunks=bodies.chunks,
             id_chunks=ids.chunks,
@@ -100,7 +100,7 @@ class Desk:
 
     def change(self, id: str, number: int = 0, **changes: Any) -> Shard:
         """Change a shard's record behind everybody's back."""
-        shard = self.shard(id, number).but(**changes)
+        shard = self.shard(id, number).evolve(**changes)
         self.write(id, shard)
         return shard
 

@@ -51,7 +51,7 @@ async def list_all(exchange: Exchange, state: BatchState) -> None:
         limit=int(limit),
         after_id=after_id,
         before_id=before_id,
-        lag_s=state.options.list_lag_s,
+        lag_s=state.options.list_consistency_s,
     )
     if page is None:
         raise not_found(f"Message Batch {after_id or before_id} not found.")

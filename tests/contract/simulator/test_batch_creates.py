@@ -130,17 +130,17 @@ def test_a_truncated_create_body_creates_no_batch(control: Control, chunked: boo
     assert (listed(control), control.batches()) == ([], [])
 
 
-def test_list_lag_s_delays_the_list_alone(control: Control) -> None:
+def test_list_consistency_s_delays_the_list_alone(control: Control) -> None:
     """The new batch can be retrieved by its id and used as a cursor."""
     old = create(control).json()["id"]
-    control.configure(list_lag_s=3600)
+    control.configure(list_consistency_s=3600)
     new = create(control).json()["id"]
     assert listed(control) == []
     assert get(control, f"/{new}").json()["id"] == new
     assert listed(control, before_id=new) == []
-    control.configure(list_lag_s=0)
+    control.configure(list_consistency_s=0)
     assert listed(control) == [new, old]
-    control.configure(list_lag_s=0.2)
+    control.configure(list_consistency_s=0.2)
     newest = create(control).json()["id"]
     wait_until(lambda: listed(control) == [newest, new, old])
 

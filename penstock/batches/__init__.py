@@ -1,0 +1,1 @@
+"""Batch jobs, as a client sees them."""

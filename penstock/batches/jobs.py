@@ -1,0 +1,185 @@
+"""Records of batch jobs, as producers and readers see them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from penstock import events
+from penstock.batches.results import Results
+from penstock.batches.shard import Counts, Shard
+from penstock.errors import InvalidRequest, NotFound
+from penstock.events import Event
+from penstock.keys import JobKeys
+from penstock.settings import ClientSettings
+from penstock.spool.chunks import ChunkStore
+from penstock.spool.stores import open_spool
+from penstock.states import State
+from penstock.store.connection import Connection
+from penstock.store.record import Record, checked_id, state_found
+from penstock.store.scripts import script
+
+#: Events behind which every shard may be another one: the last one, and what tells of a log that
+#: was lost.
+_WHOLE: Final = (events.END, events.REWIND, events.SNAPSHOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch job's record and its shards, as they were at one moment."""
+
+    record: Record
+    shards: tuple[Shard, ...]
+    money: dict[str, int] = field(default_factory=dict)  #: its cap, as `JobKeys.money` tells
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record.id
+
+    @property
+    def state(self) -> State:
+        """Where the job stands."""
+        return self.record.state
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of all shards together. Of a shard that is not collected nothing is known:
+        the API tells no counts before, and some of its lines may be tried again."""
+        known = (
+            shard.counts if shard.state == "collected" else Counts(processing=shard.requests)
+            for shard in self.shards
+        )
+        return sum(known, Counts())
+
+
+class JobRecords:
+    """Batch jobs in Redis, for producers and readers."""
+
+    def __init__(self, connection: Connection, settings: ClientSettings) -> None:
+        self._redis = connection
+        self._settings = settings
+
+    def read(self, id: str) -> Job:
+        """The job. Raises `NotFound`."""
+        keys = self._settings.keys.job(checked_id(id))
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.meta)
+            pipe.hgetall(keys.money)
+            pipe.hgetall(keys.shards)
+            raw, money, shards = pipe.execute()
+        record = Record.parse(id, raw)
+        parsed = sorted((Shard.parse(shard) for shard in shards.values()), key=lambda s: s.number)
+        return Job(record, tuple(parsed), _amounts(money))
+
+    def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
+        """Those of these jobs that are still there."""
+        for id in ids:
+            with suppress(NotFound):
+                yield self.read(id)
+
+    def record(self, id: str) -> Record:
+        """The job's record alone. Raises `NotFound`."""
+        return Record.parse(id, self._redis.hgetall(self._settings.keys.job(checked_id(id)).meta))
+
+    def shard(self, id: str, number: int) -> Shard:
+        """One shard of a job. Raises `NotFound`."""
+        raw = self._redis.hget(self._settings.keys.job(checked_id(id)).shards, number)
+        if raw is None:
+            raise NotFound(f"{id} has no shard {number}, or the job has expired")
+        return Shard.parse(raw)
+
+    def after(self, job: Job, event: Event) -> Job:
+        """The job behind one more of its events. Raises `NotFound`.
+
+        Only the event's shard can have changed, or been divided; a job of ten thousand shards is
+        not read as a whole for each event. The record is that of this moment and may be ahead of
+        the event. Where it says that the job has ended, so have all its shards: no further event
+        will be waited for.
+        """
+        number = event.data.get("shard")
+        if event.type in _WHOLE or not isinstance(number, int | None):
+            return self.read(job.id)
+        keys = self._settings.keys.job(job.id)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.meta)
+            pipe.hgetall(keys.money)
+            if number is not None:
+                following = number + int(job.record.fields.get("shards", 0))
+                pipe.hmget(keys.shards, number, following)
+            raw, money, *found = pipe.execute()
+        record = Record.parse(job.id, raw)
+        if record.state.ended:
+            return self.read(job.id)
+        fresh = [Shard.parse(shard) for shard in (found[0] if found else ()) if shard]
+        shards = {shard.number: shard for shard in (*job.shards, *fresh)}
+        return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))
+
+    def results(self, record: Record) -> Results:
+        """The result lines of a job."""
+        return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
+
+    def history(self) -> list[dict[str, Any]]:
+        """How long the deployment's last batches took: ``model``, ``requests``, ``ms``."""
+        found = self._redis.lrange(self._settings.keys.history, 0, -1)
+        return [orjson.loads(each) for each in found]
+
+    def ids(self) -> list[str]:
+        """The ids of the jobs that still have a record, newest first."""
+        known = [id.decode() for id in self._redis.zrange(self._settings.keys.jobs, 0, -1)]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for id in known:
+                pipe.exists(self._settings.keys.job(id).meta)
+            alive = pipe.execute()
+        gone = [id for id, exists in zip(known, alive, strict=True) if not exists]
+        if gone:
+            self._redis.zrem(self._settings.keys.jobs, *gone)
+        found = [id for id, exists in zip(known, alive, strict=True) if exists]
+        # Their scores are the times when the producers were ready; ids make a cursor possible.
+        return sorted(found, reverse=True)
+
+    def discard(self, id: str) -> None:
+        """Remove a job that has ended, with all it holds."""
+        job = self.read(id)
+        keys, shared = self._settings.keys.job(id), self._settings.keys
+        store = self._store(job.record, keys)
+        store.clear(name for shard in job.shards for name in shard.chunk_names)
+        self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
+        self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
+        self._redis.zrem(shared.jobs, id)
+
+    def cancel(self, id: str, who: str) -> State:
+        """Ask for a job to be canceled; returns the state it had. Raises `NotFound`."""
+        return self._rouse(id, "cancel", who)
+
+    def resume(self, id: str, who: str, cap: int | None = None) -> State:
+        """Let a paused job go on; returns the state it had. ``cap``: its new money cap, in
+        millionths of a dollar. Raises `NotFound`, or `InvalidRequest` if it has none to change."""
+        money = self._settings.keys.job(checked_id(id)).money
+        if cap is not None:
+            self.record(id)
+            # Only where there is one: what a job without a cap has spent was never counted.
+            if not self._redis.hexists(money, "cap"):
+                raise InvalidRequest("the job was submitted without one", field="max_cost_usd")
+            self._redis.hset(money, "cap", cap)
+        return self._rouse(id, "resume", who, {"type": events.RESUMED, "by": who})
+
+    def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
+        url = record.fields.get("spool", "")
+        return open_spool(url, self._redis, keys, self._settings.batch_ttl_s)
+
+    def _rouse(self, id: str, what: str, who: str, event: dict[str, Any] | None = None) -> State:
+        keys = self._settings.keys.job(checked_id(id))
+        names = [keys.meta, keys.shards, keys.claims, self._settings.keys.live_shards]
+        state, _ = script("job_wake")(
+            self._redis,
+            [*names, keys.log, keys.events],
+            [what, who, orjson.dumps(event) if event else ""],
+        )
+        return state_found(id, state)
+
+
+def _amounts(raw: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(amount) for name, amount in raw.items()}

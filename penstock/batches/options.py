@@ -1,0 +1,59 @@
+"""What a producer may ask for beside the requests of a batch job; checked when it is made."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from penstock.api_limits import MAX_BATCH_REQUESTS
+from penstock.errors import InvalidRequest
+from penstock.validation import check_betas, check_headers
+
+#: A canary tells quickly whether the requests are right; it is no way to send many.
+MAX_CANARY: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What a producer may ask for. Raises `InvalidRequest` naming the option."""
+
+    betas: Sequence[str] = ()  #: beta headers of every request
+    headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
+    max_cost_usd: float | None = None  #: the job is paused before it can cost more
+    canary: int = 0  #: so many requests are sent live first; the rest waits for them
+    shard_requests: int | None = None  #: requests in one batch, in place of the setting
+
+    def __post_init__(self) -> None:
+        check_betas(self.betas)
+        check_headers(self.headers)
+        cost, canary, shard = self.max_cost_usd, self.canary, self.shard_requests
+        if cost is not None and not (_is_number(cost) and 0 < cost < math.inf):
+            raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")
+        if not _is_whole(canary) or not 0 <= canary <= MAX_CANARY:
+            raise InvalidRequest(f"must be 0 (none) to {MAX_CANARY}", field="canary")
+        if shard is not None and not (_is_whole(shard) and 1 <= shard <= MAX_BATCH_REQUESTS):
+            raise InvalidRequest(f"must be 1 to {MAX_BATCH_REQUESTS}", field="shard_requests")
+
+    @property
+    def all_betas(self) -> tuple[str, ...]:
+        """The betas, and those in an ``anthropic-beta`` header: a batch has one such header."""
+        named = [value for name, value in self.headers.items() if _is_beta(name)]
+        listed = [beta.strip() for value in named for beta in value.split(",")]
+        return check_betas([*self.betas, *filter(None, listed)])
+
+    @property
+    def other_headers(self) -> dict[str, str]:
+        """The headers but ``anthropic-beta``."""
+        return {name: value for name, value in self.headers.items() if not _is_beta(name)}
+
+
+def _is_beta(name: str) -> bool:
+    return name.lower() == "anthropic-beta"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

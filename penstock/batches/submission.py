@@ -1,0 +1,283 @@
+"""Submission of a batch job: requests are checked, divided into shards and stored as they come.
+
+Nothing is enqueued before the last request has passed; a producer that fails or dies half-way
+leaves no job, and its chunks expire. A job of a million requests never lies in memory.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+import redis
+
+from penstock import events
+from penstock.batches.custom_ids import CustomIds
+from penstock.batches.options import JobOptions
+from penstock.batches.planner import Betas, Planned, Planner
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.clock import now_ms
+from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
+from penstock.keys import JobKeys
+from penstock.settings import ClientSettings
+from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
+from penstock.spool.stores import open_spool
+from penstock.spool.writer import BackgroundWriter
+from penstock.store.connection import Connection
+from penstock.store.record import LOST_AFTER_MS
+from penstock.store.scripts import script
+from penstock.validation import check_line, encode_body
+
+logger = logging.getLogger(__name__)
+
+#: Seconds a chunk lives while the producer is still writing; afterwards the job's TTL counts.
+SPOOLING_TTL_S: Final = 3_600
+
+
+_ENVELOPE: Final = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
+
+#: Bytes of unfinished chunks that the open shards may hold together. Beyond them the largest is
+#: stored as it is, so that a job with many sets of betas takes no more memory than one with none.
+_HELD_BYTES: Final = 8 * 1024 * 1024
+
+
+class Submission:
+    """One job on its way into Redis: `spool`, then `enqueue`."""
+
+    def __init__(
+        self, id: str, connection: Connection, settings: ClientSettings, options: JobOptions
+    ) -> None:
+        self.id = id
+        self.keys: JobKeys = settings.keys.job(id)
+        self._redis = connection
+        self._settings = settings
+        self._options = options
+        self._betas = options.all_betas
+        self._chunks = open_spool(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
+        self._planner = Planner(
+            requests=options.shard_requests or settings.shard_requests,
+            bytes=settings.shard_bytes,
+            empty=len(HEAD) + len(TAIL),
+            offset=random.getrandbits(32),
+            canary=options.canary,
+        )
+        self._used = CustomIds()
+        self._open: dict[int, _OpenShard] = {}
+        self._held = 0
+        self._canary_betas: Betas = ()
+        self._shards: list[Shard] = []
+        self._names: list[str] = []
+        self._may_be_there = False
+
+    def spool(self, requests: Iterable[Any]) -> None:
+        """Check and store the requests. Raises `InvalidRequest` naming the line; nothing is kept
+        then."""
+        writer = BackgroundWriter(self._chunks, SPOOLING_TTL_S)
+        try:
+            count = 0
+            for request in requests:
+                count += 1
+                self._take(writer, count, request)
+            self._check_count(count)
+            for number in list(self._open):
+                self._close(writer, number)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        self._shards.sort(key=lambda shard: shard.number)
+        self._names = list(writer.chunks)
+
+    def enqueue(self, announce: Callable[[Shard], None]) -> None:
+        """Record the spooled job and announce its shards.
+
+        If that fails the job is taken back, so that nobody finds half a job, or submits it again
+        while the first one runs. Only where a worker has begun with it meanwhile it goes on: its
+        requests may be at the API already, and what was not announced the reaper announces.
+        """
+        try:
+            self._record()
+            for shard in self._shards[: 1 if self._options.canary else None]:
+                announce(shard)
+        except BaseException as error:
+            if self._take_back(error) or not isinstance(error, Exception):
+                raise
+            logger.warning("job %s: not all of it was announced, it goes on: %s", self.id, error)
+
+    def _take(self, writer: BackgroundWriter, line: int, request: Any) -> None:
+        try:
+            custom_id, params, betas = check_line(request)
+            if before := self._used.use(custom_id, line):
+                raise _used_in(before, custom_id)
+            if betas or line <= self._options.canary:
+                betas = self._all_betas(line, betas)
+            else:
+                betas = self._betas
+            encoded = _encoded(params)
+        except InvalidRequest as error:
+            raise error.at_line(line) from None
+        planned, closed = self._planner.place(len(encoded) + _ENVELOPE, betas)
+        if closed is not None:
+            self._close(writer, closed.number)
+        shard = self._open.get(planned.number)
+        if shard is None:
+            shard = self._open[planned.number] = _OpenShard(planned, line - 1, params["model"])
+        self._held += shard.take(line - 1, custom_id, params, encoded)
+        if len(shard.requests) >= CHUNK_BYTES:
+            self._store(writer, shard)
+        elif self._held > _HELD_BYTES:
+            self._store(writer, max(self._open.values(), key=lambda each: len(each.requests)))
+
+    def _all_betas(self, line: int, betas: Betas) -> Betas:
+        """The betas of a request and of the job."""
+        betas = tuple(sorted({*self._betas, *betas})) if betas else self._betas
+        if line <= self._options.canary:
+            if line == 1:
+                self._canary_betas = betas
+            elif betas != self._canary_betas:
+                problem = "must be those of line 1, since both belong to the canary"
+                raise InvalidRequest(problem, field="betas")
+        return betas
+
+    def _check_count(self, count: int) -> None:
+        if not count:
+            raise InvalidRequest("at least one request is required", field="requests")
+        if count <= self._options.canary:
+            problem = f"must be less than the number of requests ({count})"
+            raise InvalidRequest(problem, field="canary")
+
+    def _store(self, writer: BackgroundWriter, shard: "_OpenShard", *, last: bool = False) -> None:
+        """Hand over what a shard holds; of its ids only when they are worth a chunk, or at last."""
+        self._held -= len(shard.requests)
+        if shard.requests:
+            writer.put(f"requests-{shard.number}", shard.requests)
+            shard.requests = bytearray()
+        if last or len(shard.ids) >= CHUNK_BYTES:
+            writer.put(f"ids-{shard.number}", shard.ids)
+            shard.ids = bytearray()
+
+    def _close(self, writer: BackgroundWriter, number: int) -> None:
+        shard = self._open.pop(number)
+        self._store(writer, shard, last=True)
+        self._shards.append(shard.as_record(writer.chunks))
+
+    def _record(self) -> None:
+        """Record the job and log its first event."""
+        keys, settings, shards = self.keys, self._settings, self._shards
+        if not self._chunks.keep(self._names, settings.batch_ttl_s):
+            raise ChunkMissing("requests that were stored are missing: was this process suspended?")
+        seconds, _ = self._redis.time()
+        look_ms = seconds * 1000 + LOST_AFTER_MS
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.shards, mapping={str(s.number): s.encode() for s in shards})
+            pipe.expire(keys.shards, settings.batch_ttl_s)
+            if self._options.max_cost_usd is not None:
+                pipe.hset(keys.money, "cap", round(self._options.max_cost_usd * 1_000_000))
+                pipe.expire(keys.money, settings.batch_ttl_s)
+            pipe.eval(script("submit").text, 3, *self._submit_args())
+            pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})
+            pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
+            self._may_be_there = True
+            pipe.execute()
+
+    def _submit_args(self) -> Iterator[Any]:
+        count, requests = len(self._shards), sum(shard.requests for shard in self._shards)
+        queued = {"type": events.QUEUED, "id": self.id, "requests": requests, "shards": count}
+        meta = {
+            "kind": "batch",
+            "model": self._shards[0].model,
+            "created_ms": now_ms(),
+            "shards": count,
+            "left": count,
+            "requests": requests,
+            "spool": self._settings.spool_url,
+            "headers": orjson.dumps(self._options.other_headers),
+        }
+        if self._options.canary:
+            meta["waiting_for_canary"] = "canary"
+        yield from (self.keys.meta, self.keys.log, self.keys.events)
+        yield from (self._settings.batch_ttl_s, events.encode(0, 1, queued), "", "")
+        for name, value in meta.items():
+            yield from (name, value)
+
+    def _take_back(self, error: BaseException) -> bool:
+        """Whether the job is as if it had never been. Raises `RedisUnavailable` if nobody knows."""
+        keys, shared = self.keys, self._settings.keys
+        names = [keys.meta, keys.log, keys.shards, keys.claims, keys.money]
+        try:
+            gone = script("job_withdraw")(
+                self._redis, [*names, shared.live_shards, shared.jobs], []
+            )
+            if gone:
+                with suppress(SpoolUnavailable):  # the reaper will see to it
+                    self._chunks.clear(self._names)
+        except redis.RedisError:
+            if not self._may_be_there:
+                return True
+            raise RedisUnavailable(
+                f"Redis went away while job {self.id} was recorded ({error}). It may be there: "
+                f"look with 'penstock batch status {self.id}' before submitting it again"
+            ) from error
+        return bool(gone)
+
+
+def _used_in(line: int, custom_id: str) -> InvalidRequest:
+    return InvalidRequest(f"{custom_id!r} was used in line {line} already", field="custom_id")
+
+
+def _encoded(params: dict[str, Any]) -> bytes:
+    try:
+        return encode_body(params)
+    except InvalidRequest as error:
+        raise error.inside("params") from None
+
+
+class _OpenShard:
+    """A shard that requests are still added to, and what is not stored of it yet."""
+
+    __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "size_by_model")
+
+    def __init__(self, plan: Planned, first: int, model: str) -> None:
+        self.plan = plan
+        self.number = plan.number
+        self.first = self.last = first
+        self.model = model
+        self.size_by_model: dict[str, list[int]] = {}
+        self.requests = bytearray()  #: lines of params
+        self.ids = bytearray()  #: lines of position and custom_id
+
+    def take(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
+        """Add a request; returns the bytes that are held for it."""
+        requests, model = self.requests, params["model"]
+        requests += line
+        requests += b"\n"
+        self.ids += f"{position} {custom_id}\n".encode()
+        self.last = position
+        size_by_model = self.size_by_model.get(model)
+        if size_by_model is None:
+            size_by_model = self.size_by_model[model] = [0, 0]
+        size_by_model[0] += len(line)
+        size_by_model[1] += params["max_tokens"]
+        return len(line) + 1
+
+    def as_record(self, chunks: Mapping[str, int]) -> Shard:
+        """The shard, once all of it is handed over. ``chunks``: how many each name has."""
+        number, plan = self.number, self.plan
+        return Shard(
+            number=number,
+            requests=plan.requests,
+            size=plan.size,
+            first=self.first,
+            last=self.last,
+            model=self.model,
+            betas=plan.betas,
+            live=plan.live,
+            size_by_model=self.size_by_model,
+            spool=str(number),
+            request_chunks=chunks[f"requests-{number}"],
+            id_chunks=chunks[f"ids-{number}"],
+            counts=Counts(processing=plan.requests),
+        )

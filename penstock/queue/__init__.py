@@ -1,0 +1,1 @@
+"""Celery messages: the names of tasks and queues, and the wake-ups that producers send."""

@@ -1,0 +1,1 @@
+"""Compressed chunks of request and result lines, in Redis or in files."""

@@ -1,0 +1,1 @@
+"""One live request, as a client sees it."""

@@ -1,0 +1,121 @@
+"""Records of requests: what a producer writes before the wake-up, and what anyone may read.
+
+The functions that build arguments and read answers are pure; `RequestRecords` is the thin
+synchronous shell round them that clients use. Workers use the same scripts from asyncio.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from penstock import events
+from penstock.clock import now_ms
+from penstock.errors import InvalidRequest
+from penstock.settings import ClientSettings
+from penstock.states import State
+from penstock.store.connection import Connection
+from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
+from penstock.store.scripts import script
+from penstock.validation import check_headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What a producer may ask for beside the Messages body."""
+
+    typed: bool = False  #: publish the bare text as well
+    priority: int = DEFAULT_PRIORITY  #: 0 is taken first, 9 last
+    deadline_s: float | None = None  #: seconds after which it is not worth starting any more
+    on_interrupt: str = "continue"  #: continue · restart · fail
+    headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.priority, int) or not 0 <= self.priority <= 9:
+            raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
+        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
+            raise InvalidRequest("must be a number of seconds above 0", field="deadline")
+        if self.on_interrupt not in ("continue", "restart", "fail"):
+            raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_interrupt")
+        check_headers(self.headers)
+
+    def fields(self) -> dict[str, str | int]:
+        """Their fields of the record."""
+        fields: dict[str, str | int] = {
+            "priority": self.priority,
+            "on_interrupt": self.on_interrupt,
+        }
+        if self.typed:
+            fields["typed"] = 1
+        if self.headers:
+            fields["headers"] = orjson.dumps(dict(self.headers)).decode()
+        if self.deadline_s is not None:
+            fields["deadline_ms"] = now_ms() + int(self.deadline_s * 1000)
+        return fields
+
+
+class RequestRecords:
+    """Requests in Redis, for producers and readers."""
+
+    def __init__(self, connection: Connection, settings: ClientSettings) -> None:
+        self._redis = connection
+        self._settings = settings
+
+    def submit(self, id: str, model: str, body: bytes, options: "RequestOptions") -> None:
+        """Record a request (``body``: JSON) and log its first event.
+
+        Raises `InvalidRequest` if the id is in use, `redis.RedisError` if Redis fails.
+        """
+        keys = self._settings.keys.request(id)
+        queued = {"type": events.QUEUED, "id": id, "model": model}
+        meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
+        meta |= options.fields()
+        fresh = script("submit")(
+            self._redis,
+            [keys.meta, keys.log, keys.events, keys.request, self._settings.keys.live],
+            [
+                self._settings.request_ttl_s,
+                events.encode(0, 1, queued),
+                body,
+                LOST_AFTER_MS,
+                *(item for pair in meta.items() for item in pair),
+            ],
+        )
+        if not fresh:
+            raise InvalidRequest(f"{id} is in use", field="id")
+
+    def discard(self, id: str) -> None:
+        """Remove a request that could not be announced."""
+        keys = self._settings.keys.request(id)
+        self._redis.delete(keys.meta, keys.log, keys.request)
+        self._redis.zrem(self._settings.keys.live, id)
+
+    def read(self, id: str) -> Record:
+        """The record. Raises `NotFound`."""
+        keys = self._settings.keys.request(checked_id(id))
+        return Record.parse(id, self._redis.hgetall(keys.meta))
+
+    def snapshot(self, id: str) -> tuple[Record, str]:
+        """The record and the visible answer of the same moment. Raises `NotFound`."""
+        keys = self._settings.keys.request(checked_id(id))
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.meta)
+            pipe.get(keys.text)
+            raw, text = pipe.execute()
+        return Record.parse(id, raw), (text or b"").decode()
+
+    def cancel(self, id: str, who: str) -> State:
+        """Ask for a request to be canceled; returns the state it had. Raises `NotFound`.
+
+        One that no worker holds ends at once; what was received before is kept.
+        """
+        keys = self._settings.keys.request(checked_id(id))
+        end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
+        names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
+        state = script("cancel")(
+            self._redis,
+            [*names, keys.lease, self._settings.keys.live, keys.text, keys.request],
+            [who, orjson.dumps(end), self._settings.retention_s],
+        )
+        return state_found(id, state)

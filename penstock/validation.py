@@ -1,0 +1,221 @@
+"""Checks on a Messages body before anything is enqueued.
+
+Only what the API is certain to refuse is refused here, by the name of the field: a mistake is
+reported where it was made, not minutes later by a worker. Everything else passes unchanged,
+so that a parameter that is new to the API works at once.
+
+A body is looked over with a few plain tests first; they pass what is certainly right in a fifth of
+the time that pydantic takes. Whatever they do not pass, pydantic looks at, so that
+one model decides what is wrong and phrases it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from penstock.capabilities import MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
+from penstock.errors import InvalidRequest
+
+#: Limits of the API: one Messages request, and the messages in it.
+MAX_REQUEST_BYTES: Final = 32_000_000
+MAX_MESSAGES: Final = 100_000
+
+#: What the API accepts as ``custom_id`` of a batch request.
+CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+#: The name of a beta; several stand in one header, so it holds neither space nor comma.
+_BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
+
+#: The headers that a producer may send along with a call. Keys are not among them: who may call
+#: the API is decided by the workers, and no key is stored in Redis.
+_PASSED_ON: Final = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
+
+_LINE_FIELDS: Final = {"custom_id", "params", "betas"}
+_ROLES: Final = ("user", "assistant", "system")
+_MODEL_CHARACTERS: Final = 256
+
+#: How pydantic names the two branches of ``content`` and ``system`` in an error's path.
+_BRANCHES: Final = ("str", "list[_Block]")
+
+
+class _Block(BaseModel):
+    # from_attributes: the SDK's own blocks, as in `messages=[…, {"content": message.content}]`
+    model_config = ConfigDict(extra="allow", from_attributes=True)
+    type: StrictStr
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    role: Literal["user", "assistant", "system"]
+    content: StrictStr | list[_Block]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    model: Annotated[StrictStr, Field(min_length=1, max_length=_MODEL_CHARACTERS)]
+    max_tokens: Annotated[StrictInt, Field(ge=1)]
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    system: StrictStr | list[_Block] | None = None
+
+
+def check_body(body: Any, *, in_batch: bool = False) -> dict[str, Any]:
+    """Return ``body`` unchanged, or raise `InvalidRequest` naming the field."""
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"must be an object, not {type(body).__name__}")
+    if not _is_plain(body) and (problem := _problem(body)) is not None:
+        raise problem
+    limit = MAX_OUTPUT_TOKENS_IN_A_BATCH if in_batch else 0
+    limit = max(limit, capability(body["model"]).max_output_tokens)
+    if body["max_tokens"] > limit:
+        raise InvalidRequest(
+            f"{body['max_tokens']} is more than {body['model']} can write ({limit})",
+            field="max_tokens",
+        )
+    if body.get("stream") and in_batch:
+        raise InvalidRequest("a request in a batch cannot be streamed", field="stream")
+    return body
+
+
+def encode_body(body: dict[str, Any]) -> bytes:
+    """The body as JSON. Raises `InvalidRequest` if it is too large or holds what JSON cannot."""
+    try:
+        encoded = orjson.dumps(body, default=_plain)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise InvalidRequest(f"cannot be written as JSON: {error}") from None
+    if len(encoded) > MAX_REQUEST_BYTES:
+        raise InvalidRequest(
+            f"{len(encoded):,} bytes is more than the API's limit of {MAX_REQUEST_BYTES:,}"
+        )
+    return encoded
+
+
+def check_custom_id(custom_id: Any) -> str:
+    """Return ``custom_id``, or raise `InvalidRequest`."""
+    if not isinstance(custom_id, str):
+        raise InvalidRequest("a string is required", field="custom_id")
+    if not CUSTOM_ID.fullmatch(custom_id):
+        raise InvalidRequest(
+            f"{custom_id[:80]!r} must be 1 to 64 letters, digits, '_' or '-'", field="custom_id"
+        )
+    return custom_id
+
+
+def check_betas(betas: Any) -> tuple[str, ...]:
+    """The names of betas, sorted, each once, or `InvalidRequest`."""
+    if isinstance(betas, str) or not isinstance(betas, Sequence):
+        raise InvalidRequest("must be a list of names", field="betas")
+    for beta in betas:
+        if not isinstance(beta, str) or not _BETA.fullmatch(beta):
+            raise InvalidRequest(f"{str(beta)[:80]!r} is not the name of a beta", field="betas")
+    return tuple(sorted(set(betas)))
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise `InvalidRequest` for a header that is not passed on to the API."""
+    for name, value in headers.items():
+        if not _PASSED_ON.fullmatch(name):
+            raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
+
+
+def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """The custom_id, params and betas of one batch request, or `InvalidRequest` naming the field.
+
+    ``betas`` is ours, beside what the API knows: names for the beta header of its batch.
+    """
+    if _is_plain_line(request):
+        return request["custom_id"], request["params"], ()
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"must be an object, not {type(request).__name__}")
+    custom_id = check_custom_id(request.get("custom_id"))
+    if not request.keys() <= _LINE_FIELDS:
+        unknown = min(map(str, request.keys() - _LINE_FIELDS))
+        raise InvalidRequest("is not a field of a batch request", field=unknown)
+    betas = check_betas(request["betas"]) if "betas" in request else ()
+    try:
+        return custom_id, check_body(request.get("params"), in_batch=True), betas
+    except InvalidRequest as error:
+        raise error.inside("params") from None
+
+
+def _is_plain_line(request: Any) -> bool:
+    """Whether the checks of a line have nothing to say, of a line without betas."""
+    if type(request) is not dict or len(request) != 2:
+        return False
+    custom_id, params = request.get("custom_id"), request.get("params")
+    return (
+        type(custom_id) is str
+        and CUSTOM_ID.fullmatch(custom_id) is not None
+        and type(params) is dict
+        and _is_plain(params)
+        and params["max_tokens"] <= MAX_OUTPUT_TOKENS_IN_A_BATCH
+        and not params.get("stream")
+    )
+
+
+def _is_plain(body: dict[str, Any]) -> bool:
+    """Whether `_Body` has nothing to say. Exact types only: the rest is for pydantic."""
+    model, max_tokens, messages = body.get("model"), body.get("max_tokens"), body.get("messages")
+    system = body.get("system")
+    return (
+        type(model) is str
+        and 0 < len(model) <= _MODEL_CHARACTERS
+        and type(max_tokens) is int
+        and max_tokens >= 1
+        and type(messages) is list
+        and 0 < len(messages) <= MAX_MESSAGES
+        and _are_plain_messages(messages)
+        and (system is None or type(system) is str or _are_plain_blocks(system))
+    )
+
+
+def _are_plain_messages(messages: list[Any]) -> bool:
+    for message in messages:
+        if type(message) is not dict or message.get("role") not in _ROLES:
+            return False
+        content = message.get("content")
+        if type(content) is not str and not _are_plain_blocks(content):
+            return False
+    return True
+
+
+def _are_plain_blocks(content: Any) -> bool:
+    return type(content) is list and all(
+        type(block) is dict and type(block.get("type")) is str for block in content
+    )
+
+
+def _problem(body: Any) -> InvalidRequest | None:
+    """What pydantic has to say about a body."""
+    try:
+        _Body.model_validate(body)
+    except ValidationError as error:
+        return _named(error)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Objects of the SDK (pydantic models) as the plain data they stand for."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _named(error: ValidationError) -> InvalidRequest:
+    # Of the branches of a union the deepest complaint belongs to the one that was meant.
+    worst = max(error.errors(), key=lambda item: len(item["loc"]))
+    path = [str(part) for part in worst["loc"]]
+    if path[-1] in _BRANCHES:
+        return InvalidRequest(
+            "must be a string or a list of content blocks", field=".".join(path[:-1])
+        )
+    field = ".".join(part for part in path if part not in _BRANCHES)
+    if worst["type"] == "missing":
+        return InvalidRequest("is required", field=field)
+    if worst["type"] in ("model_type", "model_attributes_type"):
+        return InvalidRequest("must be an object", field=field)
+    return InvalidRequest(worst["msg"][:1].lower() + worst["msg"][1:], field=field)

@@ -1,0 +1,67 @@
+"""The shard of the next round: requests that are sent again, copied from their spool."""
+
+from collections.abc import Iterator
+
+import orjson
+
+from penstock.batches.shard import Counts, Shard
+from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
+
+_ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # the comma before the next
+
+
+def next_round(
+    store: ChunkStore, parent: Shard, chosen: bytes | bytearray, *, number: int, spool: str
+) -> Shard:
+    """Store the requests of ``parent`` whose byte in ``chosen`` is 2 as a shard of their own.
+
+    Raises `penstock.spool.chunks.ChunkMissing` if they are not in the spool any more.
+    """
+    requests = ChunkWriter(store, f"requests-{spool}")
+    ids = ChunkWriter(store, f"ids-{spool}")
+    positions: list[int] = []
+    size_by_model: dict[str, list[int]] = {}
+    count, size, model = 0, len(HEAD) + len(TAIL) - 1, ""
+    lines = zip(_requests(store, parent), _ids(store, parent), chosen, strict=True)
+    for request, id_line, mark in lines:
+        if mark != 2:
+            continue
+        requests.line(request)
+        ids.line(id_line)
+        count += 1
+        size += len(request) + _ENVELOPE
+        position = int(id_line.partition(b" ")[0])
+        positions = [positions[0], position] if positions else [position, position]
+        params = orjson.loads(request)
+        model = model or params["model"]
+        heavy = size_by_model.setdefault(params["model"], [0, 0])
+        heavy[0] += len(request)
+        heavy[1] += params["max_tokens"]
+    requests.close()
+    ids.close()
+    return Shard(
+        number=number,
+        requests=count,
+        size=size,
+        first=positions[0],
+        last=positions[1],
+        model=model,
+        betas=parent.betas,
+        round=parent.round + 1,
+        size_by_model=size_by_model,
+        spool=spool,
+        request_chunks=requests.chunks,
+        id_chunks=ids.chunks,
+        counts=Counts(processing=count),
+    )
+
+
+def _requests(store: ChunkStore, shard: Shard) -> Iterator[bytes]:
+    for chunk in store.read(f"requests-{shard.spool}", shard.request_chunks):
+        yield from lines_of(chunk)
+
+
+def _ids(store: ChunkStore, shard: Shard) -> Iterator[bytes]:
+    for chunk in store.read(f"ids-{shard.spool}", shard.id_chunks):
+        yield from lines_of(chunk)

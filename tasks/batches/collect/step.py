@@ -1,0 +1,257 @@
+"""The collect step: the results of a batch, verified and stored, complete or not at all.
+
+They are stored under a name of this claim while they come, and one write of the record makes them
+the shard's: a collector that dies, or is fenced off, leaves nothing that counts. Requests that are
+tried again become a shard of the next round by the same write.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import anthropic
+import httpx2
+import orjson
+import redis
+
+from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
+from penstock.clock import now_ms
+from penstock.jitter import jitter
+from penstock.spool.storing import StoringThread
+from tasks.api.batch_calls import downloaded_results, retrieve_batch
+from tasks.api.retry import wait_s
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.collect.classifier import Sorter
+from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
+from tasks.batches.collect.staging import Draft, RequestsMissing
+from tasks.batches.collect.tally import ResultTally
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import of_earlier, rejected
+from tasks.batches.limits.prices import settlement
+from tasks.batches.poll import not_found
+from tasks.batches.result_lines import Outcome, blocks
+from tasks.batches.step_result import Step
+from tasks.batches.unavailable import collect_without
+
+#: Downloads that do not match the requests before somebody is asked.
+REFETCHES: Final = 20
+#: Downloads of a batch that has lines too many, or only lines of another, before that is believed.
+REFETCHES_OF_OTHERS: Final = 2
+
+#: The API keeps results for 29 days from a batch's creation.
+RESULTS_LIVE_MS: Final = 29 * 86_400_000
+
+#: How long batches took: entries that are kept, and seconds they live.
+_HISTORY: Final = 200
+_HISTORY_S: Final = 90 * 86_400
+
+
+class _Unusable(Exception):
+    """The download does not match the requests."""
+
+
+class _Foreign(Exception):
+    """The results belong to another create call."""
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__(nonce)
+        self.nonce = nonce  #: of that call, if it is one of ours
+
+
+class CollectStep:
+    """Collects the results of a shard whose batch has ended."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
+
+    def run(self, work: ClaimedShard) -> Step:
+        """Download, verify and store; or tell when to try again."""
+        if work.shard.state != "ended":
+            return _collected(work.shard)
+        try:
+            return self._collect(work, resend=not work.cancel)
+        except RequestsMissing as error:
+            work.alert("requests_missing", f"what failed cannot be sent again: {error}")
+            return self._collect(work, resend=False)
+        except anthropic.NotFoundError:
+            return self._none_there(work)
+
+    def _collect(self, work: ClaimedShard, *, resend: bool) -> Step:
+        shard = work.shard
+        try:
+            with Draft(work) as draft:
+                tally = ResultTally(shard.nonce, shard.requests)
+                self._download(work, draft, tally, resend=resend)
+                _verify(tally, shard.refetches)
+                if tally.retried:
+                    draft.copy(shard, tally.seen)
+                return self._commit(work, draft, tally)
+        except _Unusable as error:
+            return self._refetch(work, str(error))
+        except _Foreign as error:
+            if error.nonce in shard.abandoned_nonces:
+                return _take_earlier(work, error.nonce)
+            return self._reject(work)
+
+    def _download(
+        self, work: ClaimedShard, draft: Draft, tally: ResultTally, *, resend: bool
+    ) -> None:
+        """Store the lines that are final, enter all of them into the account."""
+        shard, limit = work.shard, self._settings.max_retry_rounds
+
+        def judged(outcome: Outcome) -> RetryDecision:
+            return judge(outcome, round=shard.round, max_retry_rounds=limit, resend=resend)
+
+        sorter = Sorter(tally, judged)
+        checked = time.monotonic()
+        with (
+            downloaded_results(self._api, work) as pieces,
+            StoringThread(draft.store, draft.results) as storing,
+        ):
+            for block in blocks(_whole(pieces)):
+                storing.put(sorter.take(block))
+                if tally.foreign:
+                    raise _Foreign(tally.stranger.partition("-")[0])
+                if time.monotonic() - checked > self._settings.lease_ms / 3000:
+                    work.check()  # somebody else may be at it meanwhile
+                    checked = time.monotonic()
+            draft.chunks = storing.finish()
+
+    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
+        shard, usage = work.shard, tally.tokens()
+        if tally.superfluous:
+            work.alert("results_superfluous", f"{shard.batch_id}: {tally}; left out")
+        changed = shard.evolve(
+            state="collected",
+            confirmed=True,
+            failures=0,
+            results=draft.results if draft.chunks else "",
+            result_chunks=draft.chunks,
+            result_lines=shard.requests - tally.retried,
+            collected_ms=now_ms(),
+            counts=tally.counts(),
+            retried=tally.retried,
+            usage=usage,
+            errors=dict(tally.errors),
+        )
+        pause = self._pause(work, tally)
+        meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
+        draft.commit()
+        work.advance(
+            "collect",
+            changed,
+            also=draft.children,
+            left=-1 + len(draft.children),
+            spent=settlement(usage, live=shard.live),
+            **meta,
+        )
+        draft.committed(shard)
+        self._remember(work)
+        wake = () if pause else tuple(child.number for child in draft.children)
+        return Step(summary=_collected(changed).summary, pause=pause, wake=wake)
+
+    def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
+        """Why nothing more is to be sent, if there is a reason and anything to send."""
+        if work.cancel or work.paused:
+            return None
+        reason = reason_to_pause(
+            tally.pause,
+            tally.errors,
+            tally.samples,
+            work.shard,
+            self._settings.circuit_breaker_ratio,
+        )
+        if reason is None:
+            return None
+        to_send = tally.retried or any(each.state == "planned" for each in work.all_shards())
+        if not to_send:
+            return None
+        return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
+
+    def _remember(self, work: ClaimedShard) -> None:
+        """Note how long the batch took, for the estimates of later ones."""
+        shard, key = work.shard, self._settings.keys.history
+        took_ms = max(shard.ended_ms - shard.created_ms, 0)
+        entry = {"model": shard.model, "requests": shard.requests, "ms": took_ms}
+        with work.redis.pipeline(transaction=True) as pipe:
+            pipe.lpush(key, orjson.dumps(entry))
+            pipe.ltrim(key, 0, _HISTORY - 1)
+            pipe.expire(key, _HISTORY_S)
+            pipe.hdel(self._settings.keys.active_batches, work.member)
+            with contextlib.suppress(redis.RedisError):  # the results are safe
+                pipe.execute()
+
+    def _refetch(self, work: ClaimedShard, what: str) -> Step:
+        """Download again later; ask somebody if that has been of no use for long."""
+        shard, settings = work.shard, self._settings
+        count = shard.refetches + 1
+        words = f"results of {shard.batch_id}: {what}"
+        if count > REFETCHES:
+            work.write(shard.evolve(refetches=0))
+            if not work.cancel:
+                pause = {"type": "results_incomplete", "message": words}
+                return Step(pause=pause, park=True, reason=words)
+            work.alert("results_incomplete", words)
+        else:
+            work.write(shard.evolve(refetches=count))
+        wait = wait_s(
+            count,
+            None,
+            settings.api_retry_max_wait_s,
+            jitter(),
+        )
+        return Step(countdown_s=wait, reason=words)
+
+    def _reject(self, work: ClaimedShard) -> Step:
+        """The batch is not ours, whoever named it: look for ours again."""
+        shard = work.shard
+        if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
+            return self._refetch(work, "every line is of another batch")
+        size_locks.disown(work, rejected(shard))
+        return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
+
+    def _none_there(self, work: ClaimedShard) -> Step:
+        """The API has no results of the batch: why?"""
+        shard = work.shard
+        try:
+            batch = retrieve_batch(self._api, work)
+        except anthropic.NotFoundError as error:
+            return not_found(work, self._api, error)
+        if batch.processing_status != "ended":
+            work.write(shard.evolve(state="in_progress"))
+            return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")
+        if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
+            message = f"the API has removed the results of {shard.batch_id}"
+            return collect_without(work, "results_expired", message, fatal=True)
+        return self._refetch(work, "not available yet")
+
+
+def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
+    """The batch is of an earlier call of this shard, which was given up too soon: its results are
+    paid for, and are as good."""
+    # What the later call has made, or will make, is the late twin now.
+    size_locks.lose(work)
+    work.write(of_earlier(work.shard, nonce))
+    return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
+
+
+def _verify(tally: ResultTally, refetches: int) -> None:
+    """Raises `_Unusable` if another download may have what this one lacks, or lack what it has."""
+    if tally.missing or (tally.superfluous and refetches < REFETCHES_OF_OTHERS):
+        raise _Unusable(str(tally))
+
+
+def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The download. Raises `_Unusable` where it breaks off."""
+    try:
+        yield from pieces
+    except httpx2.HTTPError as error:
+        raise _Unusable(f"the download broke off: {type(error).__name__}") from error
+
+
+def _collected(shard: Shard) -> Step:
+    counts = orjson.loads(orjson.dumps(shard.counts))
+    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "counts": counts})

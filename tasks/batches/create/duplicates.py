@@ -1,0 +1,69 @@
+"""Batches that nobody waits for: late twins of calls that were given up, and strangers."""
+
+import contextlib
+import logging
+
+import anthropic
+import httpx2
+
+from penstock.batches.shard import Shard
+from tasks.api.batches import BatchesApi, ListedBatch, Listing
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import CLOCK_SLACK_MS
+
+logger = logging.getLogger(__name__)
+
+
+def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
+    """See to the batches of the list that belong to no shard. Raises `Fenced`.
+
+    A late twin of a shard that was sent again is paid for twice: an alert, and in a workspace of
+    our own it is canceled. One whose shard was not sent again is left to that shard's next step.
+    """
+    keys = work.settings.keys
+    # Before the owners: a call is noted as out until its batch has its owner.
+    found = size_locks.tags_of(work.redis, keys, (batch.requests for batch in listing.batches))
+    owners = (
+        work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if found else []
+    )
+    for batch, owner in zip(listing.batches, owners, strict=True):
+        tag = found[batch.requests]
+        if owner or tag.open:
+            continue
+        lost = [
+            m for m, since in tag.abandoned.items() if batch.created_ms >= since - CLOCK_SLACK_MS
+        ]
+        if lost:
+            if all(_sent_again(work, member) for member in lost):
+                _twin(work, api, batch, lost)
+        elif work.settings.dedicated_workspace and batch.created_ms >= _begun_ms(work):
+            work.alert(
+                "unknown_batch",
+                f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
+                "this deployment has made it",
+            )
+
+
+def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]) -> None:
+    exclusive = work.settings.dedicated_workspace
+    if exclusive and batch.status == "in_progress":
+        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):
+            api.cancel(batch.id)
+    certainty = "is" if exclusive else "may be"
+    work.alert(
+        "duplicate_batch",
+        f"{batch.id} {certainty} the batch of a create call that was given up: "
+        f"{', '.join(lost)} was sent again",
+    )
+
+
+def _sent_again(work: ClaimedShard, member: str) -> bool:
+    job, _, number = member.partition("/")
+    raw = work.redis.hget(work.settings.keys.job(job).shards, number)
+    return raw is None or bool(Shard.parse(raw).batch_id)
+
+
+def _begun_ms(work: ClaimedShard) -> int:
+    [created_ms] = work.read_job("created_ms")
+    return int(created_ms or 0)

@@ -1,0 +1,75 @@
+"""Searching for the batch of a create call whose answer never came."""
+
+import anthropic
+
+from config.settings import WorkerSettings
+from tasks.api.batches import BatchesApi
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.create import size_locks
+from tasks.batches.create.reconcile import (
+    CLOCK_SLACK_MS,
+    Bind,
+    Elsewhere,
+    GiveUp,
+    Look,
+    Rules,
+    Wait,
+    decide,
+    likely,
+)
+from tasks.batches.create.sender import take
+from tasks.batches.limits import active_batches
+from tasks.batches.step_result import Step
+
+
+class Searcher:
+    """Looks at the API's list, and does what `tasks.batches.create.reconcile` decides."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
+
+    def run(self, work: ClaimedShard, api: BatchesApi) -> Step | None:
+        """Look once. None: the fate of the call is known, and the record says it."""
+        decision = decide(work.shard, self._look(work, api), self._rules())
+        match decision:
+            case Bind(batches):
+                if any(take(work, batch, confirmed=False) for batch in batches):
+                    return None
+                return Step(countdown_s=1.0, reason="another shard was faster; looking again")
+            case Wait(shard, seconds, reason):
+                work.write(shard)
+                return Step(countdown_s=seconds, reason=reason)
+            case GiveUp(shard):
+                # The tag first: should we die in between, this is decided once more.
+                size_locks.lose(work)
+                work.write(shard, spent=0)
+                active_batches.give_back(work)
+                return None
+            case Elsewhere():
+                return elsewhere()
+
+    def _look(self, work: ClaimedShard, api: BatchesApi) -> Look:
+        listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
+        # Owners after the list: whatever it shows of ours has been bound since, or is still open.
+        fitting = likely(work.shard, listing.batches)
+        owners = size_locks.owners_of(work, fitting)
+        return Look(listing.workspace, listing.batches, owners, work.now_ms())
+
+    def _rules(self) -> Rules:
+        settings = self._settings
+        return Rules(
+            timeout_ms=int(settings.upload_timeout_s * 1000),
+            quarantine_ms=int(settings.lost_create_wait_s * 1000),
+            lag_ms=int(settings.list_consistency_s * 1000),
+        )
+
+
+def elsewhere() -> Step:
+    """The workers' key is of another account than the shard's call was made for."""
+    why = {
+        "type": "other_account",
+        "message": "a create call was made for another organization or workspace than the "
+        "workers' key belongs to now; whether it made a batch can only be seen there",
+    }
+    return Step(pause=why, park=True, reason="the list is of another account than the call")

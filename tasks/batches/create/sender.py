@@ -1,0 +1,175 @@
+"""Sending one shard as a batch: what is made sure of before, the call, and what its answer means.
+
+Before the call the record says how its batch could be told (the intent); before its last bytes go
+out it says that they do, and Redis has that on disk. Whatever happens then, whoever comes next
+knows whether there can be a batch.
+"""
+
+import secrets
+from typing import Final
+
+import anthropic
+import httpx2
+
+from config.settings import WorkerSettings
+from penstock.jitter import spread
+from penstock.spool.chunks import ChunkMissing
+from tasks.api.batches import BatchesApi, ListedBatch, Listing
+from tasks.api.client import ApiProblem, problem_of
+from tasks.batches.claim import ClaimedShard, Fenced
+from tasks.batches.create import duplicates, size_locks
+from tasks.batches.create.body import BodyMismatch, Upload
+from tasks.batches.create.reconcile import (
+    CLOCK_SLACK_MS,
+    DEFINITE,
+    FIRST_LOOK_S,
+    bound,
+    free_of,
+    intended,
+    likely,
+    unsent,
+)
+from tasks.batches.limits import active_batches, cost_cap
+from tasks.batches.step_result import Step
+
+#: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
+#: for money, for a call of the same size that is out.
+_SLOT_S: Final = 20.0
+MONEY_S: Final = 30.0
+_TAG_S: Final = 4.0
+
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class Sender:
+    """Makes planned shards batches at the API."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
+
+    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+        """Send the shard, or say why it has to wait."""
+        waiting = self._enter(work)
+        if waiting is not None:
+            return waiting
+        try:
+            nonce = new_nonce()
+            if not size_locks.take(work, nonce):
+                step_aside(work)
+                return _wait(_TAG_S, "a create call of the same size is out")
+            listing = self._listing(work, api)
+        except Exception:
+            step_aside(work)
+            raise
+        duplicates.look(work, api, listing)
+        if work.shard.abandoned_nonces and self._adopt(work, listing):
+            return made(work)
+        work.write(intended(work.shard, nonce, listing.workspace, listing.batches))
+        return self._post(work, api)
+
+    def _enter(self, work: ClaimedShard) -> Step | None:
+        """Take what the shard needs before it is sent."""
+        work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        if not active_batches.take(work):
+            seconds = work.longer_s(_SLOT_S)
+            return _wait(seconds, "waiting for a slot: enough batches are active")
+        verdict = cost_cap.reserve(work)
+        if verdict == "ok":
+            return None
+        step_aside(work)
+        if verdict == "wait":
+            seconds = work.longer_s(MONEY_S)
+            return _wait(seconds, "waiting until the cost of other shards is settled")
+        assert isinstance(verdict, dict)
+        return Step(pause=verdict, park=True, reason=verdict["message"])
+
+    def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
+        if not work.shard.abandoned_nonces:
+            return api.newest()
+        return api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
+
+    def _adopt(self, work: ClaimedShard, listing: Listing) -> bool:
+        """Take the batch of an earlier call that appeared after it was given up."""
+        if listing.workspace != work.shard.workspace:
+            return False
+        fitting = likely(work.shard, listing.batches)
+        free = free_of(fitting, size_locks.owners_of(work, fitting))
+        return any(take(work, batch, confirmed=False) for batch in free)
+
+    def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
+        def guard() -> None:
+            work.write(work.shard.evolve(sent_ms=work.now_ms()), durable=True)
+
+        shard = work.shard
+        upload = Upload(shard, work.store(), guard)
+        try:
+            batch = api.create(upload, shard.size)
+        except Exception as error:  # whatever it was: the call has a fate, and the record must say
+            return self._failed(work, upload, error)
+        if batch.requests != shard.requests:
+            return self._unknown(work, "the answer to the create call is about another batch")
+        take(work, batch, confirmed=True)
+        return made(work)
+
+    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> Step:
+        """The call brought no batch id: was there certainly no batch made?"""
+        if isinstance(upload.error, Fenced):
+            raise upload.error
+        problem = _problem(error)
+        if upload.complete and problem.status not in DEFINITE:
+            return self._unknown(work, str(problem))
+        work.write(unsent(work.shard))
+        step_aside(work)
+        if isinstance(upload.error, ChunkMissing | BodyMismatch):
+            return requests_missing(upload.error)
+        raise upload.error or error
+
+    def _unknown(self, work: ClaimedShard, why: str) -> Step:
+        work.write(work.shard.evolve(over_ms=work.now_ms()))
+        wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
+        return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
+
+
+def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
+    """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
+    # First: should we die in between, the next one finds the batch marked as ours.
+    if not size_locks.bind(work, batch, confirmed=confirmed):
+        return False
+    work.advance("create", bound(work.shard, batch, confirmed=confirmed))
+    size_locks.give_back(work)
+    return True
+
+
+def new_nonce() -> str:
+    """The beginning of the custom_ids of one call."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(12))
+
+
+def made(work: ClaimedShard) -> Step:
+    """The shard is a batch, or needs none."""
+    shard = work.shard
+    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
+
+
+def requests_missing(error: Exception) -> Step:
+    """What is to be sent is not there any more."""
+    why = {"type": "requests_missing", "message": str(error)}
+    return Step(pause=why, park=True, reason="the stored requests are not complete")
+
+
+def step_aside(work: ClaimedShard) -> None:
+    """Give back what only a shard that is being sent may hold."""
+    work.write(spent=0)
+    active_batches.give_back(work)
+    size_locks.give_back(work)
+
+
+def _wait(seconds: float, reason: str) -> Step:
+    return Step(countdown_s=spread(seconds, by=0.25), reason=reason)
+
+
+def _problem(error: Exception) -> ApiProblem:
+    if isinstance(error, anthropic.APIError | httpx2.HTTPError):
+        return problem_of(error)
+    return ApiProblem(type="unexpected_response", message=f"{type(error).__name__}: {error}")

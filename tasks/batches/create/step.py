@@ -1,0 +1,84 @@
+"""The create step: a planned shard becomes a batch at the API, once.
+
+It can die and be run again anywhere. A shard whose call may have made a batch is never sent again
+before it is certain that there is none.
+"""
+
+from typing import Final
+
+import anthropic
+
+from config.settings import WorkerSettings
+from penstock.batches.shard import Counts
+from penstock.spool.chunks import ChunkMissing
+from tasks.api.batch_calls import job_headers
+from tasks.api.batches import BatchesApi
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.create.canary import Canary
+from tasks.batches.create.lost_call import Searcher
+from tasks.batches.create.reconcile import unsent
+from tasks.batches.create.sender import Sender, made, requests_missing, step_aside
+from tasks.batches.step_result import Step
+
+#: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
+_HELD_S: Final = 300.0
+
+
+class CreateStep:
+    """Makes a shard a batch."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._api = api
+        self._sender = Sender(settings, api)
+        self._searcher = Searcher(settings, api)
+        self._canary = Canary()
+
+    def run(self, work: ClaimedShard) -> Step:
+        """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
+        if work.shard.state == "sending":
+            step = self._find(work)
+            if step is not None:
+                return step
+        return self._plan(work) if work.shard.state == "planned" else made(work)
+
+    def _find(self, work: ClaimedShard) -> Step | None:
+        """A call was begun, and its answer is not known."""
+        if work.shard.sent_ms:
+            return self._searcher.run(work, self._calls(work))
+        # Its last bytes never went out, nor can they now: we have the claim.
+        work.write(unsent(work.shard))
+        return None
+
+    def _plan(self, work: ClaimedShard) -> Step:
+        if work.cancel:
+            return self._cancel(work)
+        if work.paused:
+            step_aside(work)
+            return Step(park=True, reason=f"the job is paused: {work.paused.get('type')}")
+        if work.shard.live:
+            try:
+                return self._canary.run(work, self._calls(work))
+            except ChunkMissing as error:
+                return requests_missing(error)
+        [waiting_for_canary] = work.read_job("waiting_for_canary")
+        if waiting_for_canary:
+            return Step(countdown_s=_HELD_S, reason="waiting for the first requests, sent live")
+        return self._sender.run(work, self._calls(work))
+
+    def _cancel(self, work: ClaimedShard) -> Step:
+        """The job is canceled, and the shard was never sent."""
+        shard = work.shard
+        if shard.live_results:
+            return self._canary.cancel(work)
+        canceled = shard.evolve(
+            state="collected",
+            uniform_result={"type": "canceled"},
+            counts=Counts(canceled=shard.requests),
+            collected_ms=work.now_ms(),
+        )
+        step_aside(work)
+        work.advance("create", canceled, left=-1)
+        return made(work)
+
+    def _calls(self, work: ClaimedShard) -> BatchesApi:
+        return BatchesApi(self._api, job_headers(work), work.shard.betas)

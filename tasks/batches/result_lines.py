@@ -1,0 +1,134 @@
+"""Lines of a batch's results: cut out of the download, read, and brought into one form; pure.
+
+Parsing a line as JSON takes longer than downloading it. All that is wanted of a succeeded line are
+its wire id, model and usage, and the API writes every line alike; so these are cut out, and a line
+that differs in any way from the form expected is parsed. Inside a JSON string a quote is always
+escaped, so the bytes that are looked for cannot be part of an answer's text.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from penstock.spool.chunks import CHUNK_BYTES
+
+#: Every stored line begins with this, the wire id, and `ID_END`.
+ID_START: Final = b'{"custom_id":"'
+ID_END: Final = b'",'
+
+#: Tokens that are paid for, as the API names them in ``usage``.
+TOKENS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
+#: The same in ``usage.cache_creation``: how long what was written to the cache is kept.
+LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the API ended one request."""
+
+    kind: str  #: succeeded · errored · canceled · expired, or one that is new
+    error_type: str = ""
+    message: str = ""
+    error_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLine:
+    """One line of the results."""
+
+    custom_id: str
+    outcome: Outcome
+    stored: bytes  #: the line in the form in which it is stored
+    model: str = ""
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+def blocks(pieces: Iterable[bytes], size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The download in blocks of whole lines, of about ``size`` bytes each. The last may lack its
+    line end. Only ``\\n`` ends a line: JSON may contain what else counts as one elsewhere."""
+    held: list[bytes] = []
+    length, wanted = 0, size
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length < wanted:
+            continue
+        joined = b"".join(held)
+        end = joined.rfind(b"\n") + 1
+        if end:
+            yield joined[:end]
+        held = [joined[end:]]
+        length = len(held[0])
+        wanted = length + size if length > size else size
+    if length:
+        yield b"".join(held)
+
+
+def read_line(line: bytes) -> ResultLine | None:
+    """A line as JSON. None: it is no result, or was cut."""
+    try:
+        fields = _parsed(line)
+        custom_id, result = fields["custom_id"], fields["result"]
+        if not isinstance(custom_id, str):
+            return None
+        outcome, model, tokens = _outcome(result), "", {}
+        if outcome.kind == "succeeded":
+            message = result["message"]
+            model = str(message.get("model", ""))
+            tokens = tokens_in([message.get("usage")])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return ResultLine(custom_id, outcome, _stored(line, custom_id, fields), model, tokens)
+
+
+def tokens_in(usages: Iterable[Any]) -> dict[str, int]:
+    """What was used in all, by the API's names. What is no number is not counted."""
+    known = [usage for usage in usages if type(usage) is dict]
+    tokens = {name: _sum(known, name) for name in TOKENS}
+    kept = [each for usage in known if type(each := usage.get("cache_creation")) is dict]
+    return tokens | {name: total for name in LIFETIMES if (total := _sum(kept, name))}
+
+
+def _sum(usages: list[dict[str, Any]], name: str) -> int:
+    return sum([count for usage in usages if type(count := usage.get(name)) is int])
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)  # takes lone surrogates, which an answer may contain
+
+
+def _outcome(result: Any) -> Outcome:
+    kind = result["type"]
+    if kind != "errored":
+        return Outcome(str(kind))
+    # The error lies in an envelope, whose own type is always "error".
+    error = result["error"].get("error") or {}
+    details = error.get("details") or {}
+    return Outcome(
+        str(kind),
+        str(error.get("type") or ""),
+        str(error.get("message") or ""),
+        str(details.get("error_code") or ""),
+    )
+
+
+def _stored(line: bytes, custom_id: str, fields: dict[str, Any]) -> bytes:
+    line = line.strip()
+    head = b'%s%s%s"result":' % (ID_START, custom_id.encode("ascii", "replace"), ID_END)
+    if line.startswith(head):
+        return line
+    # Written anew by the standard library: it keeps large integers as they are.
+    fields = json.loads(line)
+    ordered = {"custom_id": fields.pop("custom_id"), "result": fields.pop("result"), **fields}
+    return json.dumps(ordered, separators=(",", ":")).encode()

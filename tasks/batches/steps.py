@@ -1,0 +1,90 @@
+"""The steps of one shard, create → poll → collect → finish, and what to do when the API says no.
+
+Each step can run twice without harm: it looks at the record first and does only what is missing.
+Money is spent in the create step alone. No refusal ends a job: it is asked again later, or the job
+is paused for one clear reason until somebody resumes it.
+"""
+
+import contextlib
+
+import anthropic
+import httpx2
+import redis
+
+from config.settings import WorkerSettings
+from penstock.clock import now_ms
+from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
+from penstock.jitter import jitter
+from penstock.queue import names
+from tasks.api.client import ApiProblem, UnexpectedResponse, lacks_credentials, problem_of
+from tasks.api.retry import wait_s
+from tasks.batches.claim import ClaimedShard
+from tasks.batches.collect.step import CollectStep
+from tasks.batches.create.step import CreateStep
+from tasks.batches.finish import FinishStep
+from tasks.batches.poll import PollStep
+from tasks.batches.step_result import Step
+
+_DAY_MS = 86_400_000
+
+_NO_KEY = ApiProblem(type="authentication_error", message="the workers have no key for the API")
+
+
+class BatchSteps:
+    """The steps, with the API they call."""
+
+    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+        self._settings = settings
+        self._api = api
+        self._steps = {
+            names.BATCH_CREATE: CreateStep(settings, api).run,
+            names.BATCH_POLL: PollStep(settings, api).run,
+            names.BATCH_COLLECT: CollectStep(settings, api).run,
+            names.BATCH_FINISH: FinishStep(settings).run,
+        }
+
+    def run(self, name: str, work: ClaimedShard) -> Step:
+        """Run the step called ``name``, or go on with the one that the record calls for."""
+        if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
+            return Step(back=True, reason=f"{name} is not due: the shard is {work.shard.state}")
+        try:
+            step = self._steps[name](work)
+            if step.park:
+                self._warn(work)
+            return step
+        except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
+            return self._refused(work, problem_of(error))
+        except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
+            with contextlib.suppress(redis.RedisError):
+                work.alert("spool_unavailable", str(error))
+            raise  # it is tried again in a while
+        except TypeError:
+            if not lacks_credentials(self._api):
+                raise
+            return self._refused(work, _NO_KEY)
+
+    def _refused(self, work: ClaimedShard, problem: ApiProblem) -> Step:
+        """When to run the step again, or why the job has to wait for somebody."""
+        shard = work.shard.evolve(failures=work.shard.failures + 1)
+        work.write(shard)
+        self._warn(work)
+        if not problem.retryable and not work.cancel:  # nobody resumes a job that is canceled
+            return Step(pause=problem.as_error(), park=True, reason=str(problem))
+        wait = wait_s(
+            shard.failures,
+            problem.retry_after,
+            self._settings.api_retry_max_wait_s,
+            jitter(),
+        )
+        return Step(countdown_s=wait, reason=str(problem))
+
+    def _warn(self, work: ClaimedShard) -> None:
+        """Raise an alert if results wait for somebody who does not come."""
+        shard = work.shard
+        age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
+        if age_days > self._settings.results_alert_days:
+            work.alert(
+                "results_expire",
+                f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
+                "the API removes them after 29 days",
+            )

@@ -1,0 +1,122 @@
+"""The tasks of a batch job's shards: ``penstock.batch.create``, ``poll``, ``collect``, ``finish``.
+
+A producer sends them as one chain. A step that has to wait goes back to the queue by countdown,
+keeping its place in the chain, so no worker is held while a batch runs for hours.
+"""
+
+from functools import cache
+from typing import Any
+
+from celery import Task
+from celery.utils.log import get_task_logger
+
+from penstock.batches.shard import Shard
+from penstock.queue import names
+from penstock.queue.wakeups import send_shard
+from penstock.store.connection import Connection, connect
+from tasks.api.client import sync_client
+from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
+from tasks.batches.step_result import Step
+from tasks.batches.steps import BatchSteps
+from tasks.retry import retry_later
+from workers.app import app, settings
+from workers.identity import process_name
+
+logger = get_task_logger(__name__)
+
+#: Seconds until a step that failed in a way that nobody foresaw is tried again.
+_UNFORESEEN_S = 60.0
+
+
+def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
+    """Run the step that ``task`` is named after."""
+    try:
+        with ClaimedShard.claim(
+            _connection(), settings, job=job, shard=shard, worker=process_name()
+        ) as work:
+            step = _step(task, work)
+            wait_s = 0.0
+            if not step.ended:
+                wait_s = work.release(
+                    countdown_s=step.countdown_s or 0.0,
+                    park=step.park,
+                    done=step.done,
+                    pause=step.pause,
+                )
+    except Settling as error:
+        raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
+    except (NotClaimed, Fenced) as error:
+        # Another chain is at it, or the job has ended: this one has nothing more to do.
+        return _last(
+            task, {"state": "skipped", "reason": str(error) or "claimed by another worker"}
+        )
+    for number in (*step.wake, *((shard,) if step.back else ())):
+        _wake(job, number)
+    if step.back or wait_s < 0:
+        state = "paused" if wait_s < 0 else "elsewhere"
+        return _last(task, {"state": state, "reason": step.reason})
+    if step.countdown_s is None and not step.park:
+        return step.summary
+    raise retry_later(task, reason=step.reason, countdown_s=wait_s)
+
+
+def _last(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
+    """End the chain here; Flower shows the summary."""
+    task.request.chain = None
+    return {"kind": "batch", **summary}
+
+
+def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
+    try:
+        return _steps().run(task.name, work)
+    except Fenced:
+        raise
+    except Exception as error:
+        # Nothing is lost: the record stands, and what it calls for is done again.
+        logger.exception("job %s shard %s: %s failed", work.job, work.shard.number, task.name)
+        reason = f"{task.name} failed: {type(error).__name__}"
+        return Step(countdown_s=_UNFORESEEN_S, reason=reason)
+
+
+def _wake(job: str, shard: int) -> None:
+    keys = settings.keys.job(job)
+    # It may be waiting for its time, and would leave a message alone that comes before.
+    _connection().hdel(keys.claims, f"{shard}:due")
+    raw = _connection().hget(keys.shards, shard)
+    if raw is not None:
+        found = Shard.parse(raw)
+        send_shard(app, job, shard, found.model, found.step)
+
+
+@app.task(name=names.BATCH_CREATE, bind=True, max_retries=None)
+def create(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
+    """Make a shard a batch at the API."""
+    return _run(task, job, shard)
+
+
+@app.task(name=names.BATCH_POLL, bind=True, max_retries=None)
+def poll(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
+    """Look whether the shard's batch has ended; come back later if not."""
+    return _run(task, job, shard)
+
+
+@app.task(name=names.BATCH_COLLECT, bind=True, max_retries=None)
+def collect(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
+    """Store the results of the shard's batch."""
+    return _run(task, job, shard)
+
+
+@app.task(name=names.BATCH_FINISH, bind=True, max_retries=None)
+def finish(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
+    """End the job once its last shard is collected."""
+    return _run(task, job, shard)
+
+
+@cache
+def _connection() -> Connection:
+    return connect(settings)
+
+
+@cache
+def _steps() -> BatchSteps:
+    return BatchSteps(settings, sync_client(settings))

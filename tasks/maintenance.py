@@ -1,0 +1,27 @@
+"""Every worker has a reaper; of all that run, one at a time does the work."""
+
+import functools
+from typing import Any
+
+from celery.signals import worker_ready
+
+from penstock.queue.wakeups import send_shard, send_stream
+from penstock.spool.stores import remove_orphans
+from penstock.store.connection import connect, connect_async
+from workers.app import app, settings
+from workers.identity import process_name
+from workers.loop import streams_loop
+from workers.reaper import Reaper
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    reaper = Reaper(
+        settings,
+        connect_async(settings),
+        process_name(),
+        functools.partial(send_stream, app),
+        functools.partial(send_shard, app),
+        functools.partial(remove_orphans, connect(settings), settings.keys),
+    )
+    streams_loop.submit(reaper.run())

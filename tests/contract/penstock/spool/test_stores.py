@@ -1,0 +1,264 @@
+"""Chunks of a job in Redis and in files: stored, read, kept, and removed when nobody needs them."""
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from config.settings import WorkerSettings
+from penstock.client import Client
+from penstock.clock import now_ms
+from penstock.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    MissingDependency,
+    SpoolUnavailable,
+)
+from penstock.ids import new_id
+from penstock.keys import JobKeys, Keys
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.spool.chunks import ChunkMissing, ChunkStore
+from penstock.spool.stores import open_spool, remove_orphans
+from penstock.store.connection import connect_async
+from penstock.testing import wait_until
+from workers.reaper import Reaper
+
+SHARED = Keys("spool")
+MODEL = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
+        for key in connection.scan_iter("spool:*"):
+            connection.delete(key)
+
+
+@pytest.fixture
+def keys() -> JobKeys:
+    return SHARED.job(new_id())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "a spool"
+
+
+@pytest.fixture(params=["redis", "file", "memory"])
+def url(request: pytest.FixtureRequest, folder: Path) -> str:
+    return {"redis": "", "file": f"file://{folder}", "memory": "memory://spool"}[request.param]
+
+
+@pytest.fixture
+def store(connection: Any, keys: JobKeys, url: str) -> Iterator[ChunkStore]:
+    store = open_spool(url, connection, keys, 100)
+    yield store
+    store.clear(["requests-0", "requests-1", "ids-0"])
+
+
+def requests(count: int) -> list[dict[str, Any]]:
+    return [{"custom_id": f"id-{number}", "params": MODEL} for number in range(count)]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def make_due(connection: Any) -> None:
+    """The deadline of every spool has passed."""
+    for member in connection.zrange(SHARED.spools, 0, -1):
+        connection.zadd(SHARED.spools, {member: 1})
+
+
+# -- every store ------------------------------------------------------------------------------
+
+
+def test_chunks_come_back_in_order_from_any_place(store: ChunkStore) -> None:
+    chunks = [b"%d" % index * 99 for index in range(11)]
+    for index, chunk in enumerate(chunks):
+        store.add("requests-0", index, chunk)
+    store.add("requests-1", 0, b"another")
+    assert list(store.read("requests-0", 11)) == chunks
+    assert list(store.read("requests-0", 11, first=7)) == chunks[7:]
+    assert list(store.read("requests-0", 3)) == chunks[:3]
+    assert list(store.read("requests-0", 0)) == []
+
+
+def test_a_chunk_that_is_missing_is_told_after_those_before_it(store: ChunkStore) -> None:
+    for index in range(2):
+        store.add("requests-0", index, b"x")
+    reading = store.read("requests-0", 3)
+    with pytest.raises(ChunkMissing, match="requests-0: chunk 2 of 3 is missing"):
+        list(reading)
+    with pytest.raises(ChunkMissing, match="nothing: chunk 0 of 1"):
+        list(store.read("nothing", 1))
+
+
+def test_what_is_removed_is_gone_and_the_rest_is_there(store: ChunkStore) -> None:
+    for name in ("requests-0", "ids-0"):
+        store.add(name, 0, b"x")
+    store.remove(["requests-0", "never-written"])
+    with pytest.raises(ChunkMissing):
+        list(store.read("requests-0", 1))
+    assert list(store.read("ids-0", 1)) == [b"x"]
+    store.remove([])
+
+
+def test_a_job_is_submitted_to_any_spool(
+    penstock_redis: EmbeddedRedis, connection: Any, url: str
+) -> None:
+    with Client(penstock_redis.url, key_prefix="spool", spool_url=url) as client:
+        job = client.messages.batches.create(requests=requests(5))
+        record = connection.hgetall(SHARED.job(job.id).meta)
+        assert record[b"spool"].decode() == url
+        store = open_spool(url, connection, SHARED.job(job.id), 100)
+        assert len(list(store.read("requests-0", job.shards[0].request_chunks))) == 1
+        store.clear(["requests-0", "ids-0"])
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_files_lie_by_job_and_name(connection: Any, keys: JobKeys, folder: Path) -> None:
+    store = open_spool(f"file://{folder}/", connection, keys, 100)
+    store.add("requests-0", 0, b"x")
+    store.add("requests-0", 1, b"y")
+    assert files(folder) == [f"{keys.id}/requests-0/{index:06d}" for index in range(2)]
+    assert connection.keys("spool:{*") == []
+
+
+def test_a_job_that_is_cleared_leaves_no_file(connection: Any, keys: JobKeys, folder: Path) -> None:
+    store = open_spool(f"file://{folder}", connection, keys, 100)
+    store.add("requests-0", 0, b"x")
+    store.add("results-0-1", 0, b"of a collector that lost its claim")
+    assert connection.zcard(SHARED.spools) == 1
+    store.clear(["requests-0"])
+    assert list(folder.iterdir()) == []
+    assert connection.zcard(SHARED.spools) == 0
+    store.clear(["requests-0"])
+
+
+def test_a_bad_request_leaves_no_file(
+    penstock_redis: EmbeddedRedis, connection: Any, folder: Path
+) -> None:
+    with Client(penstock_redis.url, key_prefix="spool", spool_url=f"file://{folder}") as client:
+        with pytest.raises(InvalidRequest, match="line 4"):
+            client.messages.batches.create(requests=[*requests(3), 5], shard_requests=1)
+        assert list(folder.glob("*")) == []
+        assert connection.zcard(SHARED.spools) == 0
+
+
+def test_files_of_a_producer_that_died_are_removed_when_their_time_is_over(
+    connection: Any, keys: JobKeys, folder: Path
+) -> None:
+    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
+    assert 90_000 < deadline - now_ms() <= 100_000
+    remove_orphans(connection, SHARED)
+    assert len(files(folder)) == 1
+    make_due(connection)
+    remove_orphans(connection, SHARED)
+    assert list(folder.iterdir()) == []
+    assert connection.zcard(SHARED.spools) == 0
+
+
+def test_files_of_a_job_are_left_alone_as_long_as_it_has_a_record(
+    connection: Any, keys: JobKeys, folder: Path
+) -> None:
+    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    connection.hset(keys.meta, "state", "running")
+    connection.expire(keys.meta, 5_000)
+    make_due(connection)
+    remove_orphans(connection, SHARED)
+    assert len(files(folder)) == 1
+    (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
+    assert 4_900_000 < deadline - now_ms() <= 5_000_000
+    connection.delete(keys.meta)  # as if it had expired
+    make_due(connection)
+    remove_orphans(connection, SHARED)
+    assert files(folder) == []
+
+
+def test_keeping_chunks_moves_the_deadline(connection: Any, keys: JobKeys, folder: Path) -> None:
+    store = open_spool(f"file://{folder}", connection, keys, 100)
+    store.add("requests-0", 0, b"x")
+    assert store.keep(["requests-0"], 9_000)
+    (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
+    assert 8_900_000 < deadline - now_ms() <= 9_000_000
+
+
+def test_the_reaper_removes_orphans_now_and_then(
+    penstock_redis: EmbeddedRedis, connection: Any, keys: JobKeys, folder: Path
+) -> None:
+    settings = WorkerSettings.load(redis_url=penstock_redis.url, key_prefix="spool")
+    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    make_due(connection)
+
+    async def reap() -> None:
+        tidy = partial(remove_orphans, connection, SHARED)
+        shared = connect_async(settings)
+        reaper = Reaper(settings, shared, "w", print, print, tidy)
+        task = asyncio.ensure_future(reaper.run())
+        await asyncio.to_thread(wait_until, lambda: not files(folder))
+        task.cancel()
+        await asyncio.wait([task])
+        await shared.aclose()
+
+    asyncio.run(reap())
+    assert connection.zcard(SHARED.spools) == 0
+
+
+def test_files_that_cannot_be_removed_are_tried_again_later(connection: Any, keys: JobKeys) -> None:
+    connection.zadd(SHARED.spools, {f"{keys.id} nonsense://x": 1})
+    remove_orphans(connection, SHARED)
+    ((member, deadline),) = connection.zrange(SHARED.spools, 0, -1, withscores=True)
+    assert member == f"{keys.id} nonsense://x".encode()
+    assert deadline > now_ms()
+
+
+# -- what cannot be used ----------------------------------------------------------------------
+
+
+def test_an_unknown_protocol_is_a_configuration_error(connection: Any, keys: JobKeys) -> None:
+    with pytest.raises(ConfigurationError, match="PENSTOCK_SPOOL_URL: nonsense://x: "):
+        open_spool("nonsense://x", connection, keys, 100)
+
+
+def test_a_protocol_whose_package_is_missing_says_which(
+    connection: Any, keys: JobKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.registry import known_implementations
+
+    what = {"class": "no_such_package.FileSystem", "err": "Install no_such_package to go there"}
+    monkeypatch.setitem(known_implementations, "elsewhere", what)
+    with pytest.raises(MissingDependency) as caught:
+        open_spool("elsewhere://x", connection, keys, 100)
+    assert str(caught.value) == (
+        "what fsspec needs for elsewhere:// is not installed. Install no_such_package to go there"
+    )
+
+
+def test_without_fsspec_the_extra_is_named(
+    connection: Any, keys: JobKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'penstock\[spool\]'"):
+        open_spool("file:///x", connection, keys, 100)
+
+
+def test_a_place_that_cannot_be_written_is_reported_with_its_url(
+    penstock_redis: EmbeddedRedis, connection: Any, tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path}/file"
+    (tmp_path / "file").write_text("in the way")
+    with (
+        Client(penstock_redis.url, key_prefix="spool", spool_url=url) as client,
+        pytest.raises(SpoolUnavailable, match="the spool file://"),
+    ):
+        client.messages.batches.create(requests=requests(3))
+    assert connection.zcard(SHARED.jobs) == 0

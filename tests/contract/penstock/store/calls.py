@@ -1,0 +1,174 @@
+"""The scripts of a streamed request, called as clients and workers call them.
+
+Each function has the defaults of a request ``w`` works on with its first claim.
+"""
+
+from typing import Any
+
+import redis
+
+from penstock import events
+from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.store.scripts import script
+from tasks.streams.outbox import Outbox
+
+PREFIX = "contract"
+
+#: The end event of a request that nobody holds when it is canceled.
+CANCELED = b'{"type":"penstock.end","state":"canceled"}'
+
+RETENTION_S = 50
+
+
+def live(keys: RequestKeys) -> str:
+    """The live set that a request belongs to."""
+    return Keys(keys.prefix).live
+
+
+def run(keys: RequestKeys) -> str:
+    """Where the Redis process that was seen last is noted."""
+    return Keys(keys.prefix).run
+
+
+def submit(
+    connection: Any, keys: RequestKeys, *, ttl: int = 100, body: str = "{}", look_ms: int = 10_000
+) -> Any:
+    return script("submit")(
+        connection,
+        [keys.meta, keys.log, keys.events, keys.request, live(keys)],
+        [ttl, '{"e":0,"n":1,"data":{}}', body, look_ms, "model", "m", "kind", "stream"],
+    )
+
+
+def claim(connection: Any, keys: RequestKeys, worker: str = "w", lease_ms: int = 60_000) -> Any:
+    names = [keys.meta, keys.lease, live(keys), run(keys)]
+    return script("claim")(connection, names, [worker, lease_ms])
+
+
+def renew(
+    connection: Any,
+    keys: RequestKeys,
+    epoch: int = 1,
+    worker: str = "w",
+    *,
+    lease_ms: int = 60_000,
+    ttl: int = 100,
+) -> Any:
+    names = [keys.meta, keys.lease, keys.events, live(keys), keys.log, keys.text, keys.request]
+    return script("renew")(connection, names, [worker, epoch, lease_ms, ttl])
+
+
+def release(
+    connection: Any,
+    keys: RequestKeys,
+    epoch: int = 1,
+    worker: str = "w",
+    *,
+    due_ms: int = 0,
+    patience_ms: int = 10_000,
+) -> Any:
+    names = [keys.meta, keys.lease, live(keys)]
+    return script("release")(connection, names, [worker, epoch, due_ms, patience_ms])
+
+
+def cancel(connection: Any, keys: RequestKeys, who: str = "me") -> Any:
+    control = Keys(keys.prefix).control
+    names = [keys.meta, keys.log, keys.events, control, keys.lease, live(keys)]
+    names += [keys.text, keys.request]
+    return script("cancel")(connection, names, [who, CANCELED, RETENTION_S])
+
+
+def write(
+    connection: Any,
+    keys: RequestKeys,
+    first: int,
+    count: int = 1,
+    *,
+    epoch: int = 1,
+    worker: str = "w",
+    ttl: int | str = 100,
+    text: str = "",
+    fresh: bool = False,
+    final: str = "",
+    keep: int | str = "",
+    typed: bool = False,
+    **meta: Any,
+) -> Any:
+    # The order of the keys is a matter between script and outbox.
+    names = outbox(keys, typed=typed)._names
+    lines = [line(epoch, first + i, text) for i in range(count)]
+    fields = [item for pair in meta.items() for item in pair]
+    args = [worker, epoch, first, ttl, text, "1" if fresh else "", final, keep, count]
+    return script("write")(connection, names, [*args, *lines, *fields])
+
+
+def line(epoch: int, n: int, text: str = "") -> bytes:
+    """The event that `write` writes."""
+    return events.encode(epoch, n, {"type": "x", "text": text})
+
+
+def outbox(keys: RequestKeys, **options: Any) -> Outbox:
+    """The outbox of whoever claimed the request."""
+    defaults = {"worker": "w", "epoch": 1, "n": 1, "ttl_s": 500, "retention_s": RETENTION_S}
+    return Outbox(Keys(keys.prefix), keys.id, **{**defaults, **options})
+
+
+def flush(connection: Any, box: Outbox) -> Any:
+    """Make the outbox's next call and give it the answer."""
+    call = box.take()
+    assert call is not None
+    reply = script("write")(connection, call.keys, call.args)
+    box.settle(reply)
+    return reply
+
+
+def whole(connection: Any, keys: RequestKeys) -> list[Any]:
+    """All that Redis holds of the request, to see that nothing was changed."""
+    return [
+        connection.hgetall(keys.meta),
+        connection.xrange(keys.log),
+        connection.get(keys.request),
+        connection.get(keys.text),
+        connection.get(keys.lease),
+        connection.zscore(live(keys), keys.id),
+        [connection.ttl(k) for k in (keys.meta, keys.log, keys.request)],
+    ]
+
+
+def clock(connection: Any) -> int:
+    """Redis's clock, in ms."""
+    seconds, micro = connection.time()
+    return int(seconds) * 1000 + int(micro) // 1000
+
+
+class Ear:
+    """Hears what is published of a request, on its own channels and on that of the workers."""
+
+    def __init__(self, server: EmbeddedRedis, keys: RequestKeys) -> None:
+        connection: Any = redis.Redis.from_url(server.url)
+        self._connection = connection
+        self._marker = keys.events
+        self._channel = connection.pubsub(ignore_subscribe_messages=False)
+        channels = (keys.events, keys.typed, Keys(keys.prefix).control)
+        self._channel.subscribe(*channels)
+        for _ in channels:
+            assert self._message()["type"] == "subscribe"
+
+    def _message(self) -> Any:
+        message = self._channel.get_message(timeout=20)
+        assert message is not None
+        return message
+
+    def heard(self) -> list[tuple[str, bytes]]:
+        """Channel and message of everything up to now: what was published before our own message
+        comes before it."""
+        self._connection.publish(self._marker, b"marker")
+        found = []
+        while (message := self._message())["data"] != b"marker":
+            found.append((message["channel"].decode().rpartition(":")[2], message["data"]))
+        return found
+
+    def close(self) -> None:
+        self._channel.close()
+        self._connection.close()

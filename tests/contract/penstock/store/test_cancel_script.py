@@ -1,0 +1,161 @@
+"""cancel against what its header promises: at once where nobody is at it, else by a wake-up."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from penstock import events
+from penstock.ids import new_id
+from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.store.scripts import script
+from tests.contract.penstock.store.calls import (
+    CANCELED,
+    PREFIX,
+    RETENTION_S,
+    Ear,
+    cancel,
+    claim,
+    clock,
+    live,
+    release,
+    renew,
+    submit,
+    whole,
+    write,
+)
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def keys(connection: Any) -> RequestKeys:
+    """The keys of a request that is queued."""
+    keys = Keys(PREFIX).request(new_id())
+    assert submit(connection, keys) == 1
+    return keys
+
+
+@pytest.fixture
+def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
+    ear = Ear(penstock_redis, keys)
+    yield ear
+    ear.close()
+
+
+def log(connection: Any, keys: RequestKeys) -> list[events.Event]:
+    return [events.decode(fields[b"d"]) for _, fields in connection.xrange(keys.log)]
+
+
+def test_a_queued_request_ends_at_once(connection: Any, keys: RequestKeys, ear: Ear) -> None:
+    before = clock(connection)
+    assert cancel(connection, keys, "alice") == b"queued"
+    after = clock(connection)
+    meta = connection.hgetall(keys.meta)
+    assert (meta[b"state"], meta[b"n"], meta[b"cancel"]) == (b"canceled", b"2", b"alice")
+    assert before <= int(meta[b"ended_ms"]) <= after
+    end = events.wrap(0, 2, CANCELED)
+    assert connection.xrange(keys.log)[1:] == [(b"0-2", {b"d": end})]
+    assert ear.heard() == [("events", end)]  # and nothing for workers to do
+    assert connection.zscore(live(keys), keys.id) is None
+    assert claim(connection, keys) == [b"ended", b"canceled"]
+
+
+def test_what_was_received_before_is_kept_and_the_end_has_the_next_number(
+    connection: Any, keys: RequestKeys
+) -> None:
+    """It was given back to the queue in the middle of its answer."""
+    claim(connection, keys)
+    write(connection, keys, 2, 3, text="half")
+    release(connection, keys, due_ms=30_000)
+    assert cancel(connection, keys) == b"queued"
+    assert [event.n for event in log(connection, keys)] == [1, 2, 3, 4, 5]
+    assert log(connection, keys)[-1].cursor == events.Cursor(1, 5)
+    assert log(connection, keys)[-1].type == events.END
+    assert connection.get(keys.text) == b"half"
+
+
+def test_all_that_is_left_of_a_canceled_request_expires_together(
+    connection: Any, keys: RequestKeys
+) -> None:
+    """The prompt as well: nobody will need it any more."""
+    claim(connection, keys)
+    write(connection, keys, 2, text="half")
+    release(connection, keys)
+    cancel(connection, keys)
+    names = (keys.meta, keys.log, keys.text, keys.request)
+    assert [0 < connection.ttl(name) <= RETENTION_S for name in names] == [True] * 4
+
+
+def test_a_running_request_is_left_to_its_worker_who_is_woken(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    claim(connection, keys)
+    before = whole(connection, keys)
+    assert cancel(connection, keys, "alice") == b"running"
+    before[0][b"cancel"] = b"alice"
+    assert whole(connection, keys) == before
+    assert ear.heard() == [("control", keys.id.encode())]
+    assert renew(connection, keys) == [b"ok", b"alice", 1]
+
+
+def test_a_request_whose_worker_died_is_left_to_the_next_one(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    claim(connection, keys)
+    connection.delete(keys.lease)
+    assert cancel(connection, keys, "alice") == b"running"
+    assert ear.heard() == [("control", keys.id.encode())]
+    assert claim(connection, keys, "w2")[3] == b"alice"
+
+
+def test_a_queued_request_that_somebody_still_holds_is_not_ended_behind_his_back(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    """Redis lost the claim, and kept the lease of an earlier one."""
+    connection.set(keys.lease, "w:1", px=60_000)
+    assert cancel(connection, keys) == b"queued"
+    assert connection.hget(keys.meta, "state") == b"queued"
+    assert ear.heard() == [("control", keys.id.encode())]
+
+
+def test_the_first_wish_to_cancel_counts(connection: Any, keys: RequestKeys, ear: Ear) -> None:
+    claim(connection, keys)
+    assert cancel(connection, keys, "alice") == b"running"
+    assert cancel(connection, keys, "bob") == b"running"
+    assert connection.hget(keys.meta, "cancel") == b"alice"
+    assert len(ear.heard()) == 2  # each wakes: the first wake-up may have been lost
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled"])
+def test_what_has_ended_is_not_marked_as_canceled(
+    connection: Any, keys: RequestKeys, ear: Ear, state: str
+) -> None:
+    connection.hset(keys.meta, "state", state)
+    before = whole(connection, keys)
+    assert cancel(connection, keys) == state.encode()
+    assert whole(connection, keys) == before
+    assert ear.heard() == []
+
+
+def test_a_request_is_ended_once_however_often_it_is_canceled(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    assert [cancel(connection, keys) for _ in range(3)] == [b"queued", b"canceled", b"canceled"]
+    assert len(ear.heard()) == 1
+
+
+def test_without_an_end_event_only_the_wish_is_noted(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    """What is done with jobs: their steps see to the end."""
+    names = [keys.meta, keys.log, keys.events, Keys(PREFIX).control]
+    assert script("cancel")(connection, names, ["alice", "", ""]) == b"queued"
+    assert connection.hmget(keys.meta, "state", "cancel") == [b"queued", b"alice"]
+    assert ear.heard() == [("control", keys.id.encode())]

@@ -1,0 +1,323 @@
+"""submit, claim, renew and release against what their headers promise."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from penstock.ids import new_id
+from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.store.scripts import script
+from tests.contract.penstock.store.calls import (
+    PREFIX,
+    Ear,
+    cancel,
+    claim,
+    clock,
+    live,
+    release,
+    renew,
+    submit,
+    whole,
+    write,
+)
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def keys(connection: Any) -> RequestKeys:
+    """The keys of a fresh request that was submitted."""
+    keys = Keys(PREFIX).request(new_id())
+    assert submit(connection, keys) == 1
+    return keys
+
+
+@pytest.fixture
+def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
+    ear = Ear(penstock_redis, keys)
+    yield ear
+    ear.close()
+
+
+# -- submit -----------------------------------------------------------------------------------
+
+
+def test_a_submitted_request_is_whole_and_every_key_has_a_lifetime(
+    connection: Any, keys: RequestKeys
+) -> None:
+    meta, log, body, text, lease, _, ttls = whole(connection, keys)
+    assert meta == {
+        b"state": b"queued",
+        b"epoch": b"0",
+        b"n": b"1",
+        b"model": b"m",
+        b"kind": b"stream",
+    }
+    assert log == [(b"0-1", {b"d": b'{"e":0,"n":1,"data":{}}'})]
+    assert (body, text, lease) == (b"{}", None, None)
+    assert all(0 < ttl <= 100 for ttl in ttls)
+
+
+def test_submitting_twice_changes_nothing_and_publishes_nothing(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    claim(connection, keys)
+    before = whole(connection, keys)
+    assert submit(connection, keys, body='{"other":1}', look_ms=1) == 0
+    assert ear.heard() == []
+    assert whole(connection, keys) == before
+
+
+def test_the_first_event_is_published_to_who_subscribed_before(
+    penstock_redis: EmbeddedRedis, connection: Any
+) -> None:
+    keys = Keys(PREFIX).request(new_id())
+    ear = Ear(penstock_redis, keys)
+    submit(connection, keys)
+    assert ear.heard() == [("events", b'{"e":0,"n":1,"data":{}}')]
+    ear.close()
+
+
+def test_a_record_without_a_body_has_no_body_key_and_is_not_for_the_reaper(connection: Any) -> None:
+    keys = Keys(PREFIX).request(new_id())
+    names = [keys.meta, keys.log, keys.events]
+    script("submit")(connection, names, [50, "{}", "", "", "a", "b"])
+    assert connection.hget(keys.meta, "a") == b"b"
+    assert not connection.exists(keys.request)
+    assert connection.zscore(live(keys), keys.id) is None
+
+
+# -- claim ------------------------------------------------------------------------------------
+
+
+def test_a_claim_raises_the_epoch_takes_the_lease_and_notes_when(
+    connection: Any, keys: RequestKeys
+) -> None:
+    before = clock(connection)
+    assert claim(connection, keys, "w1") == [b"claimed", 1, 1, b"", 0]
+    after = clock(connection)
+    assert connection.get(keys.lease) == b"w1:1"
+    assert 0 < connection.pttl(keys.lease) <= 60_000
+    meta = connection.hgetall(keys.meta)
+    assert (meta[b"state"], meta[b"epoch"], meta[b"worker"]) == (b"running", b"1", b"w1")
+    assert before <= int(meta[b"started_ms"]) <= after  # by Redis's clock
+
+
+def test_what_is_leased_cannot_be_claimed_not_even_by_its_holder(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys, "w1")
+    before = whole(connection, keys)
+    for worker in ("w1", "w2"):
+        assert claim(connection, keys, worker) == [b"leased", b"w1:1"]
+    assert whole(connection, keys) == before
+
+
+def test_a_dead_lease_is_taken_over_with_a_higher_epoch(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys, "w1")
+    connection.hset(keys.meta, mapping={"n": 57, "started_ms": 12345})
+    connection.delete(keys.lease)  # as if it had run out
+    cancel(connection, keys, "somebody")
+    assert claim(connection, keys, "w2") == [b"claimed", 2, 57, b"somebody", 1]
+    assert connection.get(keys.lease) == b"w2:2"
+    assert connection.hmget(keys.meta, "worker", "started_ms") == [b"w2", b"12345"]
+
+
+def test_only_claims_that_ended_without_a_word_count_as_deaths(
+    connection: Any, keys: RequestKeys
+) -> None:
+    worker_losses = []
+    for epoch, gives_back in enumerate((True, False, True, False, False), start=1):
+        worker_losses.append(claim(connection, keys, f"w{epoch}")[4])
+        if gives_back:
+            release(connection, keys, epoch, f"w{epoch}")
+        else:
+            connection.delete(keys.lease)
+    assert worker_losses == [0, 0, 1, 1, 2]
+    assert claim(connection, keys)[1:] == [6, 1, b"", 3]
+    assert connection.hget(keys.meta, "worker_losses") == b"3"
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled"])
+def test_what_has_ended_is_not_claimed_nor_reaped_any_more(
+    connection: Any, keys: RequestKeys, state: str
+) -> None:
+    connection.hset(keys.meta, "state", state)
+    before = whole(connection, keys)
+    assert claim(connection, keys) == [b"ended", state.encode()]
+    before[5] = None  # its place in the live set
+    assert whole(connection, keys) == before
+
+
+def test_no_script_makes_a_record_that_is_not_there(connection: Any) -> None:
+    keys = Keys(PREFIX).request(new_id())
+    connection.zadd(live(keys), {keys.id: 1})  # left behind by one that expired
+    assert claim(connection, keys) == [b"gone"]
+    assert connection.zscore(live(keys), keys.id) is None
+    assert renew(connection, keys)[:2] == [b"ok", b""]  # the next write is told that it is gone
+    assert write(connection, keys, 2) == [b"gone"]
+    assert release(connection, keys) == 0
+    assert cancel(connection, keys) == b""
+    assert not list(connection.scan_iter(f"*{keys.id}*"))
+    assert connection.zscore(live(keys), keys.id) is None
+
+
+def test_a_script_runs_also_where_redis_has_forgotten_it(
+    connection: Any, keys: RequestKeys
+) -> None:
+    connection.script_flush()
+    assert claim(connection, keys)[0] == b"claimed"
+    assert connection.script_exists(script("claim").sha) == [True]
+
+
+# -- renew ------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_renewed_and_the_heartbeat_tells_the_last_number(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    claim(connection, keys)
+    connection.hset(keys.meta, "n", 58)
+    connection.pexpire(keys.lease, 2_000)
+    assert renew(connection, keys)[:2] == [b"ok", b""]
+    ((channel, beat),) = ear.heard()
+    assert channel == "events"
+    assert orjson.loads(beat) == {"e": 1, "n": 58, "data": {"type": "penstock.heartbeat"}}
+    assert connection.pttl(keys.lease) > 50_000
+    assert connection.xlen(keys.log) == 1  # heartbeats are not logged
+
+
+def test_a_lease_that_ran_out_is_won_back_while_nobody_else_has_it(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    connection.delete(keys.lease)
+    assert renew(connection, keys)[:2] == [b"ok", b""]
+    assert connection.get(keys.lease) == b"w:1"
+
+
+def test_renewing_tells_of_a_wish_to_cancel(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys)
+    cancel(connection, keys, "alice")
+    assert renew(connection, keys)[:2] == [b"ok", b"alice"]
+
+
+def test_every_lifetime_is_renewed_once_half_of_it_is_gone(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    write(connection, keys, 2, text="a", ttl=1_000)
+    names = (keys.meta, keys.log, keys.text, keys.request)
+    renew(connection, keys, ttl=1_500)  # more than half is left
+    assert all(0 < connection.ttl(name) <= 1_000 for name in names)
+    renew(connection, keys, ttl=3_000)
+    assert all(2_900 < connection.ttl(name) <= 3_000 for name in names)
+
+
+def test_renewing_makes_no_key_that_is_not_there(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys)
+    connection.delete(keys.request)
+    renew(connection, keys, ttl=3_000)
+    assert not connection.exists(keys.request, keys.text)
+
+
+@pytest.mark.parametrize("state", ["queued", "done", "failed", "canceled"])
+def test_a_lease_is_not_renewed_when_the_work_is_over(
+    connection: Any, keys: RequestKeys, ear: Ear, state: str
+) -> None:
+    claim(connection, keys)
+    connection.delete(keys.lease)
+    connection.hset(keys.meta, "state", state)
+    before = whole(connection, keys)
+    assert renew(connection, keys, ttl=3_000) == [b"fenced"]
+    assert whole(connection, keys) == before
+    assert ear.heard() == []
+
+
+def test_renewing_leaves_a_claim_that_redis_lost_to_the_next_write(
+    connection: Any, keys: RequestKeys, ear: Ear
+) -> None:
+    """Its worker is neither stopped nor given what the record does not know of."""
+    before = whole(connection, keys)
+    assert renew(connection, keys, epoch=1)[:2] == [b"ok", b""]
+    assert whole(connection, keys) == before
+    assert ear.heard() == []
+
+
+def test_a_zombie_neither_renews_nor_releases_what_somebody_else_claimed(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys, "w1")
+    connection.delete(keys.lease)
+    claim(connection, keys, "w2")
+    before = whole(connection, keys)
+    assert renew(connection, keys, 1, "w1", ttl=3_000) == [b"fenced"]
+    assert release(connection, keys, 1, "w1") == 0
+    assert whole(connection, keys) == before
+
+
+def test_a_worker_with_the_epoch_of_another_neither_renews_nor_releases(
+    connection: Any, keys: RequestKeys
+) -> None:
+    """Redis lost the first claim, and the second one got the same number."""
+    claim(connection, keys, "w1")
+    before = whole(connection, keys)
+    assert renew(connection, keys, 1, "w2", ttl=3_000) == [b"fenced"]
+    assert release(connection, keys, 1, "w2") == 0
+    assert whole(connection, keys) == before
+
+
+# -- release ----------------------------------------------------------------------------------
+
+
+def test_a_released_request_is_queued_again_and_free(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys, "w1")
+    assert release(connection, keys, 1, "w1") == 1
+    assert connection.hget(keys.meta, "state") == b"queued"
+    assert not connection.exists(keys.lease)
+    assert claim(connection, keys, "w2")[:2] == [b"claimed", 2]
+
+
+def test_a_released_request_says_when_it_is_due_until_it_is_claimed(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    before = clock(connection)
+    release(connection, keys, due_ms=30_000)
+    after = clock(connection)
+    assert before + 30_000 <= int(connection.hget(keys.meta, "due_ms")) <= after + 30_000
+    claim(connection, keys)
+    assert not connection.hexists(keys.meta, "due_ms")
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "canceled"])
+def test_releasing_leaves_an_ended_state_alone(
+    connection: Any, keys: RequestKeys, state: str
+) -> None:
+    claim(connection, keys)
+    connection.hset(keys.meta, "state", state)
+    connection.zrem(live(keys), keys.id)
+    assert release(connection, keys, due_ms=30_000) == 1
+    assert connection.hmget(keys.meta, "state", "due_ms") == [state.encode(), None]
+    assert connection.zscore(live(keys), keys.id) is None
+
+
+def test_a_release_whose_answer_was_lost_can_be_sent_again(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    assert release(connection, keys) == 1
+    before = whole(connection, keys)
+    assert release(connection, keys) == 1
+    assert whole(connection, keys) == before
+    claim(connection, keys, "w2")
+    assert release(connection, keys) == 0
+    assert connection.get(keys.lease) == b"w2:2"

@@ -1,0 +1,149 @@
+"""What a producer may ask for beside the Messages body, as it arrives in Redis."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from celery import Celery
+
+from penstock.client import Client
+from penstock.errors import InvalidRequest
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.queue.names import STREAMS_QUEUE, queue_keys
+from penstock.queue.wakeups import transport_options
+from penstock.states import State
+
+BODY: dict[str, Any] = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "hello"}],
+}
+
+
+@pytest.fixture(params=["penstock", "options"])
+def client(request: pytest.FixtureRequest, penstock_redis: EmbeddedRedis) -> Iterator[Client]:
+    """A client of an empty database, under the default prefix and under another."""
+    url = penstock_redis.url.removesuffix("/0") + "/6"
+    with Client(url, key_prefix=request.param) as client:
+        client._redis.flushdb()
+        yield client
+        client._redis.flushdb()
+
+
+def lengths(client: Client) -> list[int]:
+    """How many messages lie in the queue's lists, first to last."""
+    lists = queue_keys(STREAMS_QUEUE, client.settings.key_prefix)
+    return [int(client._redis.llen(name)) for name in lists]
+
+
+def stored(client: Client, id: str) -> Any:
+    return orjson.loads(client._redis.get(client.settings.keys.request(id).request))
+
+
+@pytest.mark.parametrize(
+    ("priority", "place"),
+    [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2), (9, 3)],
+)
+def test_a_message_lies_in_the_list_of_its_priority(
+    client: Client, priority: int, place: int
+) -> None:
+    handle = client.messages.enqueue(**BODY, priority=priority)
+    assert lengths(client) == [int(i == place) for i in range(4)]
+    assert handle.record().fields["priority"] == str(priority)
+
+
+def test_without_a_priority_there_is_room_above_and_below(client: Client) -> None:
+    client.messages.enqueue(**BODY)
+    assert lengths(client) == [0, 1, 0, 0]
+
+
+def test_what_has_priority_is_taken_first(client: Client) -> None:
+    ids = {p: client.messages.enqueue(**BODY, priority=p).id for p in (9, 3, 6, 0, 4)}
+    settings = client.settings
+    app = Celery(broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app.conf.broker_transport_options = transport_options(settings)
+    taken = []
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(STREAMS_QUEUE)
+        for _ in ids:
+            message = queue.get(timeout=20)
+            taken.append(message.headers["id"])
+            message.ack()
+        queue.close()
+    assert taken == [ids[p] for p in (0, 3, 4, 6, 9)]
+    assert lengths(client) == [0, 0, 0, 0]
+
+
+def test_what_was_asked_for_lies_in_the_record_and_not_in_the_body(client: Client) -> None:
+    headers = {"anthropic-beta": "context-1m"}
+    handle = client.messages.enqueue(
+        **BODY, priority=7, deadline=60, on_interrupt="restart", extra_headers=headers, typed=True
+    )
+    fields = handle.record().fields
+    assert (fields["priority"], fields["on_interrupt"], fields["typed"]) == ("7", "restart", "1")
+    assert orjson.loads(fields["headers"]) == headers
+    assert int(fields["deadline_ms"]) >= int(fields["created_ms"]) + 59_000
+    assert stored(client, handle.id) == BODY
+
+
+def test_extra_fields_of_the_body_are_sent_on_and_win_as_in_the_sdk(client: Client) -> None:
+    extra = {"brand_new": {"x": 1}, "max_tokens": 7}
+    handle = client.messages.enqueue(**BODY, extra_body=extra)
+    assert stored(client, handle.id) == {**BODY, **extra}
+    assert extra == {"brand_new": {"x": 1}, "max_tokens": 7}
+
+
+def test_the_model_may_come_in_the_extra_body(client: Client) -> None:
+    handle = client.messages.enqueue(**BODY, extra_body={"model": "claude-opus-4-5"})
+    assert handle.record().fields["model"] == "claude-opus-4-5"
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [({"model": ""}, "model"), ({"max_tokens": "9"}, "max_tokens"), ({"messages": []}, "messages")],
+)
+def test_the_extra_body_is_checked_like_the_body(
+    client: Client, extra: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.messages.enqueue(**BODY, extra_body=extra)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("call", ["enqueue", "stream"])
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"priority": 10}, "priority"),
+        ({"deadline": 0}, "deadline"),
+        ({"deadline": float("inf")}, "deadline"),
+        ({"on_interrupt": "retry"}, "on_interrupt"),
+        ({"extra_headers": {"x-api-key": "k"}}, "extra_headers.x-api-key"),
+        ({"extra_headers": {"anthropic-beta": "a\nb"}}, "extra_headers.anthropic-beta"),
+    ],
+)
+def test_what_cannot_be_had_leaves_no_trace(
+    client: Client, call: str, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        getattr(client.messages, call)(**BODY, **options)
+    assert caught.value.field == field
+    assert list(client._redis.scan_iter()) == []
+
+
+def test_a_queued_request_is_canceled_at_once_and_its_readers_are_told(client: Client) -> None:
+    """Its message stays in the queue; whoever takes it finds that it has ended."""
+    handle = client.messages.enqueue(**BODY)
+    assert handle.cancel("alice") is State.QUEUED
+    assert handle.state is State.CANCELED
+    queued, end = handle.events(timeout=20)
+    assert (queued.n, end.n) == (1, 2)
+    assert end.data == {
+        "type": "penstock.end",
+        "state": "canceled",
+        "stop_reason": None,
+        "by": "alice",
+    }
+    assert client._redis.zcard(client.settings.keys.live) == 0
+    assert handle.cancel("bob") is State.CANCELED

@@ -1,0 +1,225 @@
+"""The canary over a real Redis and the simulator: live calls first, the bulk behind them."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx2
+import orjson
+import pytest
+
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Shard
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.simulator.control import Control
+from penstock.simulator.process import simulator
+from tasks.batches.claim import Fenced
+from tests.contract.jobs import params
+from tests.contract.tasks.batches.creating import Creating, Killed
+
+MESSAGES = "/v1/messages"
+
+
+@pytest.fixture(scope="module")
+def quick_simulator() -> Iterator[Control]:
+    with simulator(batch_seconds=3600, rate=0, deltas=3) as control:
+        yield control
+
+
+@pytest.fixture
+def creating(penstock_redis: EmbeddedRedis, quick_simulator: Control) -> Iterator[Creating]:
+    quick_simulator.reset()
+    creating = Creating(penstock_redis, quick_simulator)
+    yield creating
+    creating.close()
+
+
+def submit(creating: Creating, *texts: str) -> str:
+    """A job whose first shard is a canary."""
+    id = creating.submit([params(text) for text in texts], [params("bulk")], waiting_for_canary="1")
+    creating.desk.change(id, live=True)
+    return id
+
+
+def results(creating: Creating, id: str) -> dict[int, Any]:
+    """Index → result, of a canary that is collected."""
+    shard = creating.shard(id)
+    lines = creating.desk.lines(id, shard.results, shard.result_chunks)
+    assert len(lines) == shard.result_lines
+    assert all(line.startswith(b'{"custom_id":"%s-' % shard.nonce.encode()) for line in lines)
+    parsed = [orjson.loads(line) for line in lines]
+    found = {int(each["custom_id"][13:]): each["result"] for each in parsed}
+    assert len(found) == len(lines)
+    return found
+
+
+def calls(creating: Creating) -> int:
+    return sum(each["path"] == MESSAGES for each in creating.control.requests())
+
+
+def test_the_first_requests_are_live_calls_and_the_bulk_is_woken(creating: Creating) -> None:
+    id = submit(creating, *"abcdef")
+    assert (creating.step(id, 1).countdown_s or 0) > 60
+    step = creating.step(id)
+    shard = creating.shard(id)
+    assert step.wake == (1,)
+    assert step.countdown_s is None
+    assert (shard.state, shard.counts.succeeded, shard.counts.total) == ("collected", 6, 6)
+    found = results(creating, id)
+    assert {index: result["type"] for index, result in found.items()} == dict.fromkeys(
+        range(6), "succeeded"
+    )
+    assert all(result["message"]["type"] == "message" for result in found.values())
+    used = [result["message"]["usage"]["output_tokens"] for result in found.values()]
+    assert sum(tokens["output_tokens"] for tokens in shard.usage.values()) == sum(used)
+    assert (creating.meta(id, "left"), creating.meta(id, "waiting_for_canary")) == ("1", "")
+    assert creating.control.batches() == []
+    creating.step(id, 1)
+    assert len(creating.control.batches()) == 1
+    paid = creating.control.paid()
+    assert [paid[name]["live"] for name in creating.hashes([params(t) for t in "abcdef"])] == [
+        1
+    ] * 6
+
+
+def test_a_refused_request_pauses_the_job_once_and_is_a_result(creating: Creating) -> None:
+    id = submit(creating, *"abcdefgh")
+    creating.control.fault(status=400, message="a bad word", path=MESSAGES, times=4)
+    step = creating.step(id)
+    assert step.park
+    paused = orjson.loads(creating.meta(id, "paused"))
+    assert (paused["type"], paused["message"]) == ("canary_failed", "a bad word")
+    assert creating.shard(id).state == "planned"
+    assert calls(creating) == 4  # those that were out
+    assert creating.control.batches() == []
+    assert creating.step(id, 1).park
+
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    creating.control.fault(status=413, path=MESSAGES, times=1)
+    assert creating.step(id).wake == (1,)
+    shard = creating.shard(id)
+    assert (shard.counts.errored, shard.counts.succeeded) == (5, 3)
+    assert sum(shard.errors.values()) == 5
+    assert calls(creating) == 8
+    errors = [r["error"]["error"] for r in results(creating, id).values() if "error" in r]
+    assert "a bad word" in {error["message"] for error in errors}
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, ""), (403, ""), (400, "Your credit balance is too low.")]
+)
+def test_a_refusal_about_the_account_is_asked_again_when_the_job_is_resumed(
+    creating: Creating, status: int, message: str
+) -> None:
+    id = submit(creating, "a", "b")
+    creating.control.fault(status=status, message=message, path=MESSAGES, times=2)
+    step = creating.dispatch(id)
+    assert step.park
+    assert orjson.loads(creating.meta(id, "paused"))["type"] != "canary_failed"
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    creating.dispatch(id)
+    assert creating.shard(id).counts.succeeded == 2
+
+
+def test_a_refusal_for_the_moment_waits_and_repeats_only_what_has_no_answer(
+    creating: Creating,
+) -> None:
+    id = submit(creating, "a", "b", "c")
+    creating.control.fault(status=529, path=MESSAGES, times=1)
+    step = creating.dispatch(id)
+    assert step.countdown_s
+    assert creating.shard(id).state == "planned"
+    creating.dispatch(id)
+    assert creating.shard(id).counts.succeeded == 3
+    assert calls(creating) == 4
+    assert all(each == {"batch": 0, "live": 1} for each in creating.control.paid().values())
+
+
+def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creating) -> None:
+    id = submit(creating, "a", "b", "c", "d")
+    told = threading.Event()
+    answered = orjson.loads(b'{"type":"message","role":"assistant","model":"m","content":[]}')
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if orjson.loads(request.read())["messages"][0]["content"] == "b":
+            told.set()
+            return httpx2.Response(200, html="<html>Log in</html>")
+        assert told.wait(30)
+        return httpx2.Response(200, json=answered)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+        step = creating.dispatch(id, api=api)
+    assert "unexpected_response" in step.reason
+    assert creating.shard(id).counts.succeeded == 3
+
+
+def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
+    id = submit(creating, "a")
+    creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
+    assert creating.dispatch(id).park
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "requests_missing"
+    assert calls(creating) == 0
+
+
+def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating) -> None:
+    id = submit(creating, *"abcdefgh")
+    answers = iter(range(100))
+
+    def die() -> None:
+        if next(answers) == 5:
+            raise Killed
+
+    with creating.hooked("response", die) as api, pytest.raises(Killed):
+        creating.step(id, api=api)
+    shard: Shard = creating.shard(id)
+    assert (shard.state, shard.results) == ("planned", "")
+    assert 0 < shard.result_lines < 8
+    creating.step(id)
+    assert len(results(creating, id)) == 8
+    repeated = calls(creating) - 8
+    assert 1 <= repeated <= 4
+
+
+def test_a_canary_that_another_worker_took_over_stores_nothing_more(creating: Creating) -> None:
+    id = submit(creating, "a", "b")
+    with (
+        creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
+        pytest.raises(Fenced),
+    ):
+        creating.step(id, api=api)
+    assert creating.shard(id).result_lines == 0
+    creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
+    creating.step(id)
+    assert len(results(creating, id)) == 2
+
+
+def test_a_canceled_canary_keeps_what_was_answered(creating: Creating) -> None:
+    id = submit(creating, *"abcdef")
+    creating.control.fault(status=529, path=MESSAGES, times=1)
+    creating.dispatch(id)
+    answered = creating.shard(id).counts.succeeded
+    creating.cancel(id)
+    creating.dispatch(id)
+    shard = creating.shard(id)
+    assert (shard.state, shard.counts.succeeded) == ("collected", answered)
+    assert shard.counts.canceled == 6 - answered
+    assert len(results(creating, id)) == 6
+    untouched = submit(creating, "a")
+    creating.cancel(untouched)
+    creating.dispatch(untouched)
+    assert creating.shard(untouched).uniform_result == {"type": "canceled"}
+
+
+def test_a_canary_is_paid_from_the_cap_at_the_live_price(creating: Creating) -> None:
+    id = submit(creating, "a")
+    creating.cap(id, 10**6)
+    creating.step(id)
+    money = creating.desk.connection.hgetall(creating.desk.keys(id).money)
+    assert money.keys() == {b"cap", b"spent"}
+    assert int(money[b"spent"]) > 0
+    other = submit(creating, "a")
+    creating.cap(other, 1)
+    assert creating.step(other).park
+    assert orjson.loads(creating.meta(other, "paused"))["type"] == "cost_limit"

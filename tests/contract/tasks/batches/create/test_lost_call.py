@@ -1,0 +1,475 @@
+"""Create calls whose answer is lost: the batch is found, or there is none; never are there two."""
+
+from typing import Any
+
+import anthropic
+import httpx2
+import orjson
+import pytest
+import redis
+
+from penstock.batches.jobs import JobRecords
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.testing import wait_until
+from tasks.batches.claim import Fenced
+from tasks.batches.create import reconcile, size_locks
+from tasks.batches.poll import PollStep
+from tasks.batches.step_result import Step
+from tests.contract.jobs import api_at, params
+from tests.contract.tasks.batches.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
+
+
+def only_batch(creating: Creating) -> Any:
+    [batch] = creating.control.batches()
+    return batch
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"commit_then_drop": True},
+        {"commit_then_drop": True, "reset": True},
+        {"commit_then_status": 500},
+        {"commit_then_status": 529},
+    ],
+)
+def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[str, Any]) -> None:
+    id = creating.submit([params()])
+    creating.lose(**fault)
+    step = creating.step(id)
+    assert 0 < (step.countdown_s or 0) <= 5
+    assert creating.shard(id).over_ms >= creating.shard(id).sent_ms > 0
+    assert creating.size_lock(1)
+    assert creating.step(id).countdown_s is None
+    batch, shard = only_batch(creating), creating.shard(id)
+    assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], False)
+    assert batch["first_custom_id"] == f"{shard.nonce}-000000"
+    assert creating.owner(batch["id"]) == f"{id}/0"
+    assert not creating.size_lock(1)
+
+
+def test_a_batch_that_the_list_shows_late_is_found(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.control.configure(list_consistency_s=1000)
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    assert creating.step(id).countdown_s
+    creating.control.configure(list_consistency_s=0)
+    assert creating.step(id).countdown_s is None
+    assert creating.shard(id).batch_id == only_batch(creating)["id"]
+
+
+def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    nonce = creating.shard(id).nonce
+    creating.age(id, QUARANTINE_MS - 60_000)
+    assert creating.step(id).countdown_s
+    assert creating.shard(id).missed_ms == 0
+    creating.give_up(id)
+    assert creating.control.batches() == []
+    assert creating.step(id).countdown_s is None
+    shard = creating.shard(id)
+    assert shard.batch_id == only_batch(creating)["id"]
+    assert shard.abandoned_nonces == (nonce,)
+    assert shard.nonce != nonce
+    assert list(creating.size_lock(1)) == [f"lost:{id}/0".encode()]
+
+
+def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.die("request", id)
+    shard = creating.shard(id)
+    assert (shard.state, shard.sent_ms) == ("sending", 0)
+    assert creating.step(id).countdown_s is None
+    assert creating.shard(id).batch_id == only_batch(creating)["id"]
+    assert creating.shard(id).abandoned_nonces == ()
+
+
+def test_a_worker_that_died_before_it_saw_the_answer_made_a_batch(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.die("response", id)
+    shard = creating.shard(id)
+    assert (shard.state, shard.over_ms) == ("sending", 0)
+    assert shard.sent_ms
+    assert creating.step(id).countdown_s is None
+    assert creating.shard(id).batch_id == only_batch(creating)["id"]
+
+
+def test_a_worker_that_died_between_the_two_notes_of_a_batch_left_it_marked(
+    creating: Creating,
+) -> None:
+    id = creating.submit([params()])
+    creating.step(id)
+    shard = creating.shard(id)
+    # What Redis holds when the record was not written.
+    creating.desk.change(id, state="sending", batch_id="", confirmed=False)
+    creating.step(id)
+    assert creating.shard(id).batch_id == shard.batch_id
+    assert len(creating.control.batches()) == 1
+
+
+def test_a_zombie_never_completes_its_body(creating: Creating) -> None:
+    id = creating.submit([params()])
+    with (
+        creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
+        pytest.raises(Fenced),
+    ):
+        creating.step(id, api=api)
+    assert creating.control.batches() == []
+    assert (creating.shard(id).state, creating.shard(id).sent_ms) == ("sending", 0)
+
+
+def test_a_zombie_that_had_sent_all_leaves_its_batch_to_the_next(creating: Creating) -> None:
+    id = creating.submit([params()])
+    with (
+        creating.hooked("response", lambda: creating.desk.take_over(id)) as api,
+        pytest.raises(Fenced),
+    ):
+        creating.step(id, api=api)
+    creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
+    assert creating.step(id).countdown_s is None
+    assert creating.shard(id).batch_id == only_batch(creating)["id"]
+
+
+def test_without_redis_no_body_is_completed(creating: Creating) -> None:
+    with EmbeddedRedis() as server:
+        own = Creating(server, creating.control)
+        id = own.submit([params()])
+        with own.hooked("request", server.kill) as api, pytest.raises(redis.RedisError):
+            own.step(id, api=api)
+        assert own.control.batches() == []
+        with EmbeddedRedis(port=server.port, folder=server.folder):
+            own.settle(id)
+            own.step(id)
+            assert own.shard(id).batch_id == only_batch(own)["id"]
+            own.close()
+
+
+def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) -> None:
+    with EmbeddedRedis() as server:
+        own = Creating(server, creating.control)
+        own.desk.connection.config_set("appendfsync", "everysec")
+        id = own.submit([params()])
+        with own.hooked("response", server.kill) as api, pytest.raises(redis.RedisError):
+            own.step(id, api=api)
+        with EmbeddedRedis(port=server.port, folder=server.folder):
+            assert own.shard(id).sent_ms
+            own.settle(id)
+            assert own.step(id).countdown_s is None
+            assert own.shard(id).batch_id == only_batch(own)["id"]
+            own.close()
+
+
+def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
+    creating: Creating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = creating.submit([params()])
+    monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
+    creating.desk.connection.config_set("appendfsync", "no")
+    with pytest.raises(redis.TimeoutError):
+        creating.step(id)
+    assert creating.control.batches() == []
+    assert (creating.shard(id).state, creating.shard(id).sent_ms) == ("planned", 0)
+    creating.assert_holds_nothing(id)
+
+
+def test_a_list_that_does_not_turn_its_pages_is_not_read_for_ever(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    batch = {
+        "id": "msgbatch_1",
+        "created_at": "2099-01-01T00:00:00Z",
+        "request_counts": {"processing": 7},
+        "processing_status": "in_progress",
+    }
+    page = httpx2.Response(200, json={"data": [batch], "has_more": True})
+    asked = iter(range(10))
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        next(asked)
+        return page
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+        assert "no end" in creating.dispatch(id, api=api).reason
+    assert creating.shard(id).state == "sending"
+
+
+def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    creating.age(id, 10 * QUARANTINE_MS)
+    with api_at(creating.control, key="another") as api:
+        assert creating.step(id, api=api).park
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_account"
+    assert creating.shard(id).state == "sending"
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    assert creating.step(id).countdown_s is None
+    assert creating.shard(id).batch_id == only_batch(creating)["id"]
+
+
+def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    line: Any = {"custom_id": "theirs", "params": params("theirs")}
+    foreign = creating.api.messages.batches.create(requests=[line])
+    assert creating.step(id).countdown_s is None
+    assert (creating.shard(id).batch_id, creating.shard(id).confirmed) == (foreign.id, False)
+
+    # Its results say that it is not ours.
+    def collect(work: Any) -> Step:
+        size_locks.let_go(work, work.shard.batch_id)
+        work.write(reconcile.rejected(work.shard))
+        return Step(back=True)
+
+    creating.desk.step(collect, id)
+    assert creating.owner(foreign.id) == ""
+    assert creating.step(id).countdown_s
+    creating.give_up(id)
+    assert creating.step(id).countdown_s is None
+    shard = creating.shard(id)
+    assert shard.batch_id != foreign.id
+    assert (shard.rejected, len(creating.control.batches())) == ((foreign.id,), 2)
+
+
+def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) -> None:
+    id = creating.submit([params("a")], [params("b")])
+    creating.lose(drop_before_commit=True)
+    creating.step(id, 0)
+    step = creating.step(id, 1)
+    assert "same size" in step.reason
+    assert 1 < (step.countdown_s or 0) < 10
+    creating.assert_holds_nothing(id, 1)
+    creating.give_up(id)
+    creating.step(id, 0)
+    creating.step(id, 1)
+    assert creating.shard(id, 1).confirmed
+    assert len(creating.control.batches()) == 2
+
+
+def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
+    creating: Creating,
+) -> None:
+    id, other = creating.submit([params("a")]), creating.submit([params("b")])
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    creating.age(id, 3_500_000)
+    assert creating.step(other).countdown_s
+    creating.age(id, 200_000)
+    assert creating.step(other).countdown_s is None
+    assert creating.shard(other).confirmed
+    assert list(creating.size_lock(1)) == [f"open:{id}/0".encode()]
+    assert creating.step(id).countdown_s is None
+    assert {creating.owner(batch["id"]) for batch in creating.control.batches()} == {
+        f"{id}/0",
+        f"{other}/0",
+    }
+
+
+def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> None:
+    id = creating.submit([params()])
+    lost_with_twin(creating, id)
+    creating.step(id)
+    keys = creating.desk.settings.keys
+    [(name, value)] = creating.size_lock(1).items()
+    since, until = map(int, value.split())
+    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
+        since
+    ]
+    creating.desk.connection.hset(keys.size_lock(1), name, f"{since} {until - 27 * 3_600_000}")
+    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned
+
+
+@pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
+def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
+    creating: Creating, state: str | None
+) -> None:
+    id, other = creating.submit([params()]), creating.submit([params()])
+    with creating.desk.claimed(other) as work:
+        assert size_locks.take(work, "n" * 12)
+    if state is None:
+        creating.desk.connection.delete(creating.desk.keys(other).shards)
+    else:
+        creating.desk.change(other, state=state)
+    assert creating.step(id).countdown_s is None
+    assert creating.size_lock(1) == {}
+
+
+def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: Creating) -> None:
+    """Two calls of one size: the one without a batch took that of the other."""
+    first, second = creating.submit([params("a")]), creating.submit([params("b")])
+    creating.lose(drop_before_commit=True)
+    creating.step(first)
+    creating.desk.connection.delete(
+        creating.desk.settings.keys.size_lock(1)
+    )  # as if it had expired
+    creating.lose(commit_then_drop=True)
+    creating.step(second)
+    creating.step(first)
+    batch = only_batch(creating)
+    assert creating.shard(first).batch_id == batch["id"]
+    creating.age(second, 10 * QUARANTINE_MS)
+    for _ in range(3):
+        assert creating.step(second).countdown_s
+        creating.age(second, QUARANTINE_MS)
+    with creating.desk.claimed(first) as work:
+        size_locks.let_go(work, batch["id"])
+        work.write(reconcile.rejected(work.shard))
+        work.release()
+    assert creating.step(second).countdown_s is None
+    assert creating.shard(second).batch_id == batch["id"]
+
+
+def test_the_api_is_believed_against_anothers_guess(creating: Creating) -> None:
+    """The list shows a batch to another shard before its own create call is answered."""
+    first, second = creating.submit([params("a")]), creating.submit([params("b")])
+    creating.lose(drop_before_commit=True)
+    creating.step(first)
+    creating.desk.connection.delete(creating.desk.settings.keys.size_lock(1))
+    with creating.hooked("response", lambda: creating.step(first)) as api:
+        creating.step(second, api=api)
+    batch = only_batch(creating)
+    assert creating.shard(first).batch_id == creating.shard(second).batch_id == batch["id"]
+    assert (creating.shard(first).confirmed, creating.shard(second).confirmed) == (False, True)
+    assert creating.owner(batch["id"]) == f"{second}/0"
+
+
+def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) -> None:
+    found, none = creating.submit([params()]), creating.submit([params(), params()])
+    creating.lose(commit_then_drop=True)
+    creating.step(found)
+    creating.lose(drop_before_commit=True)
+    creating.step(none)
+    for id in (found, none):
+        creating.cancel(id)
+    creating.step(found)
+    assert creating.shard(found).state == "in_progress"  # the poll step cancels it at the API
+    assert creating.step(none).countdown_s
+    assert creating.due_in_ms(none) > 1_000  # it does not look in circles
+    creating.give_up(none)
+    creating.step(none)
+    assert creating.shard(none).uniform_result == {"type": "canceled"}
+    assert creating.meta(none, "left") == "0"
+    assert len(creating.control.batches()) == 1
+    creating.assert_holds_nothing(none)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_found_batch_is_canceled_at_the_api_only_where_it_must_be_ours(
+    creating: Creating, exclusive: bool
+) -> None:
+    creating.restart(dedicated_workspace=exclusive)
+    id = creating.submit([params()])
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    creating.step(id)
+    creating.cancel(id)
+    creating.desk.step(PollStep(creating.desk.settings, creating.api).run, id)
+    assert bool(only_batch(creating)["canceled"]) is exclusive
+
+
+def test_a_cancel_of_a_call_that_never_went_out_is_immediate(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.die("request", id)
+    creating.cancel(id)
+    creating.step(id)
+    assert creating.shard(id).uniform_result == {"type": "canceled"}
+    creating.assert_holds_nothing(id)
+    assert creating.control.batches() == []
+
+
+def lost_with_twin(creating: Creating, id: str) -> None:
+    """A call is given up whose batch the API makes all the same, much later."""
+    creating.lose(drop_before_commit=True, commit_after_s=0.5)
+    creating.step(id)
+    creating.give_up(id)
+
+
+def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> None:
+    id = creating.submit([params()])
+    lost_with_twin(creating, id)
+    creating.desk.connection.hset(creating.desk.keys(id).meta, "paused", b'{"type":"x"}')
+    assert creating.step(id).park
+    nonce = creating.shard(id).nonce
+    assert (creating.shard(id).state, creating.shard(id).abandoned_nonces) == ("planned", (nonce,))
+    wait_until(creating.control.batches)
+    creating.desk.connection.hdel(creating.desk.keys(id).meta, "paused")
+    assert creating.step(id).countdown_s is None
+    shard, batch = creating.shard(id), only_batch(creating)
+    assert (shard.batch_id, shard.confirmed, shard.nonce) == (batch["id"], False, nonce)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_late_twin_raises_an_alert_and_is_canceled_where_it_must_be_ours(
+    creating: Creating, exclusive: bool
+) -> None:
+    creating.restart(dedicated_workspace=exclusive)
+    id, next_id = creating.submit([params()]), creating.submit([params(), params()])
+    lost_with_twin(creating, id)
+    creating.step(id)
+    wait_until(lambda: len(creating.control.batches()) == 2)
+    assert creating.alert(id) is None
+    creating.step(next_id)
+    alert = creating.alert(next_id)
+    assert alert is not None
+    assert alert["type"] == "duplicate_batch"
+    assert f"{id}/0" in alert["message"]
+    kept = creating.shard(id).batch_id
+    canceled = {batch["id"] for batch in creating.control.batches() if batch["canceled"]}
+    twins = {batch["id"] for batch in creating.control.batches() if batch["requests"] == 1} - {kept}
+    assert canceled == (twins if exclusive else set())
+
+
+def test_a_batch_that_nobody_made_raises_an_alert_in_an_exclusive_workspace_only(
+    creating: Creating,
+) -> None:
+    line: Any = {"custom_id": "theirs", "params": params()}
+    before = creating.api.messages.batches.create(requests=[line])
+    id = creating.submit([params()], [params(), params()])
+    creating.step(id, 0)
+    theirs = creating.api.messages.batches.create(requests=[line])
+    creating.restart(dedicated_workspace=True)
+    creating.step(id, 1)
+    alert = creating.alert(id)
+    assert alert is not None
+    assert alert["type"] == "unknown_batch"
+    assert theirs.id in alert["message"]
+    assert before.id not in alert["message"]
+
+    creating.control.reset()
+    other = creating.submit([params()])
+    creating.restart(dedicated_workspace=False)
+    creating.api.messages.batches.create(requests=[line])
+    creating.step(other)
+    assert creating.alert(other) is None
+
+
+def test_our_own_batches_raise_no_alert(creating: Creating) -> None:
+    creating.restart(dedicated_workspace=True)
+    id = creating.submit(*([params()] * (n + 1) for n in range(4)))
+    creating.step(id, 0)
+    creating.lose(commit_then_drop=True)
+    creating.step(id, 1)  # out, and not yet found
+    creating.step(id, 2)
+    creating.step(id, 1)
+    creating.step(id, 3)
+    assert creating.alert(id) is None
+    assert not any(batch["canceled"] for batch in creating.control.batches())
+
+
+def test_a_dead_workers_call_is_given_up_only_behind_its_timeout(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    creating.desk.change(id, over_ms=0)
+    creating.age(id, TIMEOUT_MS + QUARANTINE_MS - 60_000)
+    assert creating.step(id).countdown_s
+    assert creating.shard(id).missed_ms == 0
+    creating.age(id, 61_000)
+    assert creating.step(id).countdown_s
+    assert creating.shard(id).missed_ms

@@ -1,0 +1,121 @@
+"""A batch job in a real Redis whose shards are collected by hand, with the workers' own claims."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import orjson
+
+from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
+from penstock.client import Client
+from penstock.spool.chunks import lines_of
+from penstock.states import State
+from tasks.batches.claim import ClaimedShard
+from tests.collected import Named, collected, spooled, succeeded
+
+MODEL = "claude-haiku-4-5"
+
+
+def requests(count: int, prefix: str = "line") -> list[dict[str, Any]]:
+    """Requests with the custom_ids ``<prefix>-0``, ``<prefix>-1`` …"""
+    params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    return [{"custom_id": f"{prefix}-{i}", "params": params} for i in range(count)]
+
+
+class HandMadeJob:
+    """A job of so many requests; ``client`` decides how many make a shard."""
+
+    def __init__(self, client: Client, count: int, **options: Any) -> None:
+        batches = client.messages.batches
+        self._client = client
+        self._settings = WorkerSettings.load(
+            redis_url=client.settings.redis_url.get_secret_value(),
+            key_prefix=client.settings.key_prefix,
+            spool_url=client.settings.spool_url,
+        )
+        self.id = batches.create(requests=requests(count), **options).id
+        self.keys = client.settings.keys.job(self.id)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """Its shards as they stand."""
+        return self._client.messages.batches.retrieve(self.id).shards
+
+    def claim(self, number: int) -> AbstractContextManager[ClaimedShard]:
+        """A shard, as a worker claims it."""
+        return ClaimedShard.claim(
+            self._client._redis, self._settings, job=self.id, shard=number, worker="w"
+        )
+
+    def named(self, shard: Shard, work: ClaimedShard) -> list[Named]:
+        """Positions and custom_ids of a shard's requests."""
+        found = []
+        for chunk in work.store().read(f"ids-{shard.spool}", shard.id_chunks):
+            for line in lines_of(chunk):
+                position, _, custom_id = line.decode().partition(" ")
+                found.append((int(position), custom_id))
+        return found
+
+    def begin(self, number: int) -> None:
+        """Make a shard a batch at the API."""
+        with self.claim(number) as work:
+            sent = work.shard.evolve(
+                state="in_progress", batch_id=f"msgbatch_{number}", created_ms=1_700_000_000_000
+            )
+            work.advance("create", sent)
+            work.release(countdown_s=1)
+
+    def collect(
+        self,
+        number: int,
+        *,
+        retried: Iterable[int] = (),
+        at_ms: int = 1,
+        result: Callable[[str], dict[str, Any]] = succeeded,
+        **changes: Any,
+    ) -> None:
+        """Collect a shard's results, last request first; those in ``retried`` get a new shard."""
+        retried = list(retried)
+        with self.claim(number) as work:
+            shard, store = work.shard, work.store()
+            named = self.named(shard, work)
+            order = reversed(range(len(named)))
+            done = collected(
+                store, shard, named, order, retried=retried, at_ms=at_ms, result=result
+            )
+            also = []
+            if retried:
+                [following] = work.read_job("shards")
+                child = number + int(following)
+                moved = [named[index] for index in retried]
+                spool = f"{child}-{work.epoch}"
+                also = [spooled(store, child, moved, spool=spool, round=shard.round + 1)]
+            left = 0 if retried else -1
+            work.advance("collect", done.evolve(**changes), also=also, left=left)
+            work.release(done=True)
+
+    def cancel(self, number: int) -> None:
+        """Give up a shard that was never sent."""
+        with self.claim(number) as work:
+            canceled = work.shard.evolve(state="collected", uniform_result={"type": "canceled"})
+            counts = orjson.loads(orjson.dumps(work.shard.counts))
+            gone = type(work.shard.counts)(canceled=counts["processing"])
+            work.advance("create", canceled.evolve(counts=gone), left=-1)
+            work.release(done=True)
+
+    def pause(self, number: int, kind: str = "billing_error", message: str = "no credit") -> None:
+        """Pause the job for a reason."""
+        with self.claim(number) as work:
+            work.release(park=True, pause={"type": kind, "message": message})
+
+    def alert(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
+        """Raise an alert."""
+        with self.claim(number) as work:
+            work.alert(kind, message)
+            work.release(countdown_s=1)
+
+    def end(self, state: State = State.DONE, **meta: Any) -> None:
+        """End the job."""
+        with self.claim(0) as work:
+            work.end(state, {"type": "penstock.end", "state": state}, **meta)

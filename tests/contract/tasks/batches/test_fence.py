@@ -1,0 +1,136 @@
+"""Two collectors at one shard, and a Redis that fails: nothing is lost, mixed or left behind."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.queue import names
+from penstock.simulator.control import Control
+from penstock.spool.chunks import ChunkMissing, RedisChunks
+from tasks.batches.claim import Fenced
+from tasks.batches.collect.staging import Draft
+from tests.contract.tasks.batches.batch_stage import BatchStage
+
+
+@pytest.fixture
+def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[BatchStage]:
+    stage = BatchStage(penstock_redis, penstock_control)
+    yield stage
+    stage.redis.flushdb()
+    stage.close()
+
+
+def test_of_two_collectors_only_the_later_counts(stage: BatchStage) -> None:
+    job = stage.sent("a", "b [[sim expired]]")
+    job.poll()
+    with job.claimed(worker="slow") as slow:
+        stage.redis.delete(job.keys.shard_lease(0))  # as if it had stood still for long
+        with job.claimed(worker="quick") as quick:
+            with pytest.raises(Fenced):
+                stage.steps.run(names.BATCH_COLLECT, slow)
+            assert job.chunks() == {"requests-0", "ids-0"}, "the fenced one cleans up"
+            stage.steps.run(names.BATCH_COLLECT, quick)
+    shard, child = job.shards()
+    assert shard.results == f"results-0-{quick.epoch}" != f"results-0-{slow.epoch}"
+    assert job.chunks() == {
+        *("ids-0", shard.results),
+        *(f"requests-{child.spool}", f"ids-{child.spool}"),
+    }
+    assert job.meta("left") == "1"
+    assert sorted(job.results()) == ["r-0"]
+
+
+def test_a_fenced_collector_notices_while_it_downloads(
+    penstock_redis: EmbeddedRedis, penstock_control: Control
+) -> None:
+    """Otherwise it would write a whole batch that nobody reads."""
+    stage = BatchStage(penstock_redis, penstock_control, lease_ms=500)
+    job = stage.sent("a", "b")
+    job.poll()
+    stored: list[str] = []
+    with job.claimed(worker="slow") as slow:
+        work: Any = slow
+        checks: list[bool] = []
+        check = slow.check
+
+        def counted() -> None:
+            checks.append(threading.current_thread() is threading.main_thread())
+            check()
+
+        work.check = counted
+        work._over.set()  # its own thread stands still
+        stage.redis.set(job.keys.shard_lease(0), "other:99")
+        stage.redis.hset(job.keys.claims, "0", "99 other")
+        stage.control.fault(chunk=200_000, slow_first=1.0, path="*/results")
+        with pytest.raises(Fenced):
+            stage.steps.run(names.BATCH_COLLECT, slow)
+        assert checks == [True]
+        stored = sorted(job.chunks())
+    assert stored == ["ids-0", "requests-0"]
+    stage.redis.flushdb()
+    stage.close()
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("gone"), ChunkMissing("gone")])
+def test_a_store_that_fails_midway_leaves_nothing_that_counts(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    job = stage.sent(*[f"{place} [[sim text={'x' * 70_000}]]" for place in range(12)])
+    job.poll()
+    add = RedisChunks.add
+
+    def failing(store: RedisChunks, name: str, index: int, chunk: bytes) -> None:
+        if index == 1:
+            raise error
+        add(store, name, index, chunk)
+
+    monkeypatch.setattr(RedisChunks, "add", failing)
+    with job.claimed() as work, pytest.raises(type(error)):
+        stage.steps.run(names.BATCH_COLLECT, work)
+    assert job.shard().state == "ended"
+    assert job.chunks() == {"requests-0", "ids-0"}
+    monkeypatch.undo()
+    job.collect()
+    assert len(job.results()) == 12
+    assert job.shard().result_chunks > 1
+
+
+def test_what_a_killed_collector_leaves_is_gone_soon(stage: BatchStage) -> None:
+    job = stage.sent("a")
+    job.poll()
+    with job.claimed() as work:
+        draft = Draft(work)
+        draft.store.add(draft.results, 0, b"chunk")
+        assert 0 < stage.redis.ttl(job.keys.chunks(draft.results)) <= 3_600
+    stage.redis.expire(job.keys.chunks("ids-0"), 5_000)
+    job.collect()
+    assert 900 < stage.redis.ttl(job.keys.chunks(job.shard().results)) <= 1_000
+
+
+def test_a_commit_whose_answer_is_lost_keeps_what_counts(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = stage.sent("a", "b [[sim expired]]")
+    job.poll()
+    with job.claimed() as work:
+        write: Any = work._write
+
+        def lost(args: list[Any]) -> Any:
+            write(args)
+            raise redis.TimeoutError("no answer")
+
+        monkeypatch.setattr(work, "_write", lost)
+        with pytest.raises(redis.TimeoutError):
+            stage.steps.run(names.BATCH_COLLECT, work)
+        monkeypatch.undo()
+    assert job.meta("left") == "1"
+    assert job.collect().countdown_s is None
+    assert sorted(job.results()) == ["r-0"]
+    job.send(1)
+    job.collect(1)
+    assert job.meta("left") == "1"
+    assert len(job.shards()) == 3

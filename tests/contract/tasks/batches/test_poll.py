@@ -1,0 +1,219 @@
+"""The poll step against a real simulator: patient, and never for nothing."""
+
+from collections.abc import Iterator
+
+import anthropic
+import httpx2
+import orjson
+import pytest
+
+from penstock.batches.jobs import JobRecords
+from penstock.batches.shard import Counts
+from penstock.clock import now_ms
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.queue import names
+from penstock.simulator.control import Control
+from tasks.api.batches import BatchesApi
+from tasks.batches.steps import BatchSteps
+from tests.contract.tasks.batches.batch_stage import BatchStage
+
+
+@pytest.fixture
+def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[BatchStage]:
+    penstock_control.configure(batch_seconds=600)
+    stage = BatchStage(penstock_redis, penstock_control)
+    yield stage
+    stage.redis.flushdb()
+    stage.close()
+
+
+def test_a_batch_under_way_is_looked_at_again(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    batch_id = job.shard().batch_id
+    job.put(job.shard().evolve(created_ms=now_ms() - 40 * 60_000, failures=3))
+    step = job.poll()
+    assert step.reason == f"{batch_id} is in_progress, 40 min old"
+    assert step.countdown_s is not None
+    assert 100 < step.countdown_s < 140
+    assert (job.shard().state, job.shard().polls, job.shard().failures) == ("in_progress", 1, 0)
+    assert stage.redis.hget(job.keys.claims, "0:due") is not None
+
+
+def test_an_ended_batch_gives_its_slot_back(stage: BatchStage) -> None:
+    job = stage.sent("a")
+    step = job.poll()
+    assert step.countdown_s is None
+    assert job.shard().state == "ended"
+    assert job.shard().ended_ms > 0
+    assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
+    assert job.events()[-1]["step"] == "poll"
+
+
+def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    stage.control.fault(status=529, times=0, path="/v1/messages/batches/*")
+    for count in range(1, 31):
+        step = job.poll()
+        assert step.countdown_s is not None
+        assert job.shard().failures == count
+    assert job.shard().state == "in_progress"
+    assert job.meta("paused") == ""
+    stage.control.clear_faults()
+    job.poll()
+    assert job.shard().failures == 0
+
+
+def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
+    with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
+        steps = BatchSteps(stage.settings, api)
+        with job.claimed() as work:
+            step = steps.run(names.BATCH_POLL, work)
+    assert "unexpected_response" in step.reason
+    assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
+
+
+def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
+    job.cancel()
+    for _ in range(3):
+        step = job.poll()
+        assert "canceling" in step.reason
+        assert step.countdown_s is not None
+        assert step.countdown_s < 10, "the age of the batch says nothing any more"
+    assert stage.control.stats()["batches_canceled"] == 1
+
+
+def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    job.bind(0, "msgbatch_gone")
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
+    step = job.poll()
+    assert step.park
+    assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
+    job.cancel()
+    # Nobody resumes it now, but to believe it at once could lose what is paid for.
+    for _ in range(9):
+        assert job.poll().countdown_s
+    job.poll()
+    assert job.shard().state == "collected"
+    assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
+    assert job.shard().uniform_result is not None
+    assert job.finish().ended
+    assert job.meta("state") == "done" or job.meta("state") == "canceled"
+
+
+def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    job.bind(0, "msgbatch_new")
+    job.cancel()
+    job.put(job.shard().evolve(not_found_count=20))
+    step = job.poll()
+    assert step.countdown_s
+    assert job.shard().state == "in_progress"
+    assert job.meta("paused") == ""
+
+
+def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
+    assert job.poll().park
+    job.cancel()
+    step = job.poll()
+    assert not step.park
+    assert step.countdown_s is not None
+    assert step.countdown_s > 0
+
+
+def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: BatchStage) -> None:
+    job = stage.submit("a", "b", shard_requests=1)
+    job.bind(0, "msgbatch_gone")
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace="of/another"))
+    assert job.poll().park
+    assert job.poll().park, "looked at once a day"
+    assert job.shard().not_found_count == 1
+    JobRecords(stage.redis, stage.settings).resume(job.id, "me")
+    for _ in range(9):
+        assert job.poll().countdown_s
+    step = job.poll()
+    assert (step.pause or {})["type"] == "other_account", "nothing is known there"
+
+    job.put(job.shard().evolve(workspace=BatchesApi(stage.api, {}).newest().workspace))
+    JobRecords(stage.redis, stage.settings).resume(job.id, "me")
+    job.poll()
+    shard = job.shard()
+    assert (shard.state, shard.counts, shard.errors) == (
+        "collected",
+        Counts(errored=1),
+        {"batch_not_found": 1},
+    )
+    assert job.meta("paused") == ""
+    assert orjson.loads(job.meta("error"))["type"] == "batch_not_found"
+
+
+def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    ours = job.shard().batch_id
+    job.bind(0, "msgbatch_deleted", confirmed=False)
+    workspace = BatchesApi(stage.api, {}).newest().workspace
+    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace=workspace))
+    step = job.poll()
+    assert step.countdown_s == stage.settings.list_consistency_s
+    shard = job.shard()
+    assert (shard.step, shard.batch_id, shard.rejected) == (names.BATCH_CREATE, "", ())
+    assert job.meta("paused") == ""
+    assert job.poll().back
+    assert job.step(names.BATCH_CREATE).countdown_s is None
+    assert job.shard().batch_id == ours
+
+
+def test_results_of_a_paused_job_raise_an_alert_before_they_expire(stage: BatchStage) -> None:
+    job, day_ms = stage.sent("a", ended=False), 86_400_000
+    stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
+    job.put(job.shard().evolve(created_ms=now_ms() - 10 * day_ms))
+    assert job.poll().park
+    assert job.meta("alert") == ""
+    paused, live = job.meta("paused"), stage.settings.keys.live_shards
+    in_ms = stage.redis.zscore(live, f"{job.id}/0") - now_ms()
+    assert day_ms - 60_000 < in_ms < day_ms + 60_000
+
+    job.put(job.shard().evolve(created_ms=now_ms() - 23 * day_ms))
+    assert job.poll().park
+    assert orjson.loads(job.meta("alert"))["type"] == "results_expire"
+    assert job.meta("paused") == paused, "since then"
+
+    job.put(job.shard().evolve(created_ms=now_ms() - 31 * day_ms))
+    assert job.poll().park
+    assert stage.redis.zscore(live, f"{job.id}/0") is None
+
+
+def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
+    """Where one of them names a workspace, the batch can be seen in that alone."""
+    job = stage.sent("a", headers={"anthropic-workspace-id": "wrkspc_1"})
+    job.collect()
+    asked = [each for each in stage.control.requests() if each["method"] == "GET"]
+    assert len(asked) == 2
+    assert {each["headers"]["anthropic-workspace-id"] for each in asked} == {"wrkspc_1"}
+
+
+def test_chunks_of_a_long_job_are_kept(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    keys = [job.keys.chunks(name) for name in ("requests-0", "ids-0")]
+    for key in keys:
+        stage.redis.expire(key, 5)
+    job.poll()
+    assert all(stage.redis.ttl(key) <= 5 for key in keys), "not yet due"
+    stage.redis.hset(job.keys.meta, "created_ms", now_ms() - 200_000)
+    job.poll()
+    assert all(stage.redis.ttl(key) > 900 for key in keys)
+    assert int(job.meta("kept_ms")) > 0
+
+
+def test_a_shard_that_is_further_on_is_left_as_it_is(stage: BatchStage) -> None:
+    job = stage.sent("a")
+    job.collect()
+    before = job.shard()
+    assert job.step(names.BATCH_POLL).countdown_s is None
+    assert job.shard() == before

@@ -1,0 +1,326 @@
+"""A Redis that forgets: restarted with an older copy of a request, and the outbox that mends it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from penstock import events
+from penstock.client import Client
+from penstock.events import Event
+from penstock.ids import new_id
+from penstock.keys import Keys, RequestKeys
+from penstock.local.embedded_redis import EmbeddedRedis
+from tasks.streams.outbox import Outbox
+from tests.contract.penstock.store.calls import (
+    PREFIX,
+    RETENTION_S,
+    Ear,
+    cancel,
+    claim,
+    flush,
+    live,
+    outbox,
+    renew,
+    submit,
+    whole,
+)
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def keys(connection: Any) -> RequestKeys:
+    """The keys of a request that was submitted, and not claimed yet."""
+    keys = Keys(PREFIX).request(new_id())
+    assert submit(connection, keys) == 1
+    return keys
+
+
+class Disk:
+    """What Redis has on its disk: all of a request as it is when this is made."""
+
+    def __init__(self, connection: Any, keys: RequestKeys) -> None:
+        self._connection, self._keys = connection, keys
+        names = (keys.meta, keys.log, keys.text, keys.request, keys.lease)
+        self._copies = {n: (connection.dump(n), connection.pttl(n)) for n in names}
+        self._score = connection.zscore(live(keys), keys.id)
+
+    def restart(self) -> None:
+        """Redis is started again, and knows no more than this."""
+        for name, (copy, ttl) in self._copies.items():
+            self._connection.delete(name)
+            if copy is not None:
+                self._connection.restore(name, ttl, copy)
+        self._connection.zadd(live(self._keys), {self._keys.id: self._score})
+
+
+def add(box: Outbox, *pieces: str) -> None:
+    """Take in texts that are not merged with each other."""
+    for index, piece in enumerate(pieces):
+        delta = {"type": "text_delta", "text": piece}
+        data = {"type": "content_block_delta", "index": index, "delta": delta}
+        box.add(orjson.dumps(data), data)
+
+
+def write(connection: Any, box: Outbox, *pieces: str) -> Any:
+    """Take in texts and write them, each in a call of its own; returns the last answer."""
+    for piece in pieces:
+        add(box, piece)
+        reply = flush(connection, box)
+    return reply
+
+
+def log(connection: Any, keys: RequestKeys) -> list[Event]:
+    """The log, after a look at its own numbers."""
+    found = []
+    for id, fields in connection.xrange(keys.log):
+        event = events.decode(fields[b"d"])
+        assert id.decode() == str(event.cursor)
+        found.append(event)
+    assert [event.n for event in found] == list(range(1, 1 + len(found)))
+    return found
+
+
+def test_a_lost_tail_is_written_again(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a", "b")
+    disk = Disk(connection, keys)
+    write(connection, box, "c", "d")
+    before = connection.xrange(keys.log)
+    disk.restart()
+    assert (connection.get(keys.text), connection.xlen(keys.log)) == (b"ab", 3)
+    assert write(connection, box, "e") == [b"gap", 3]
+    assert flush(connection, box) == [b"ok", 6, b""]
+    assert connection.xrange(keys.log)[:-1] == before  # the very same entries
+    assert len(log(connection, keys)) == 6
+    assert connection.get(keys.text) == b"abcde"
+    assert connection.hget(keys.meta, "n") == b"6"
+    assert write(connection, box, "f") == [b"ok", 7, b""]
+
+
+def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys)
+    box.note(attempts=1)
+    write(connection, box, "a", "b")
+    before = connection.xrange(keys.log)
+    disk.restart()
+    assert connection.hmget(keys.meta, "state", "epoch") == [b"queued", b"0"]
+    assert renew(connection, keys) == [b"ok", b"", 1]  # does not stop the worker
+    assert write(connection, box, "c") == [b"gap", 1]
+    assert flush(connection, box) == [b"ok", 4, b""]
+    assert connection.xrange(keys.log)[:-1] == before
+    assert connection.get(keys.text) == b"abc"
+    fields = connection.hmget(keys.meta, "state", "epoch", "worker", "attempts")
+    assert fields == [b"running", b"1", b"w", b"1"]
+    assert renew(connection, keys) == [b"ok", b"", 4]
+    assert connection.get(keys.lease) == b"w:1"
+    assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
+
+
+def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a", "b")
+    before = connection.xrange(keys.log)
+    assert not box.forgotten(renew(connection, keys)[2])
+    disk.restart()
+    assert box.forgotten(renew(connection, keys)[2])
+    assert flush(connection, box) == [b"ok", 3, b""]
+    assert connection.xrange(keys.log) == before
+    assert connection.get(keys.text) == b"ab"
+    assert connection.hmget(keys.meta, "state", "epoch", "worker") == [b"running", b"1", b"w"]
+    assert box.settled
+    assert not box.forgotten(renew(connection, keys)[2])
+
+
+def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys)
+    disk.restart()
+    assert write(connection, box, "a") == [b"ok", 2, b""]
+    assert connection.hmget(keys.meta, "state", "epoch") == [b"running", b"1"]
+
+
+def test_no_key_that_was_written_again_lives_for_ever(connection: Any, keys: RequestKeys) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys, ttl_s=5_000)
+    write(connection, box, "a", "b")
+    disk.restart()
+    write(connection, box, "c")
+    flush(connection, box)
+    names = (keys.meta, keys.log, keys.text, keys.request)
+    assert all(4_900 < connection.ttl(name) <= 5_000 for name in names)
+
+
+def test_text_that_was_taken_back_stays_taken_back(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "Hello")
+    disk = Disk(connection, keys)
+    write(connection, box, " wor")
+    box.rewind(0, 3, left="Hel")
+    write(connection, box, "p")
+    disk.restart()
+    write(connection, box, "!")
+    flush(connection, box)
+    assert connection.get(keys.text) == b"Help!"
+    kinds = [event.type for event in log(connection, keys)[1:]]
+    assert kinds == [*2 * ["content_block_delta"], events.REWIND, *2 * ["content_block_delta"]]
+
+
+def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a")
+    disk = Disk(connection, keys)
+    write(connection, box, "b")
+    box.end({"state": "done"}, ended_ms=5)
+    call = box.take()  # and no answer
+    disk.restart()
+    assert flush(connection, box) == [b"gap", 2]
+    assert box.take() is not call
+    assert flush(connection, box) == [b"ok", 4, b""]
+    assert box.settled
+    assert [event.type for event in log(connection, keys)].count(events.END) == 1
+    assert log(connection, keys)[-1].type == events.END
+    assert connection.hmget(keys.meta, "state", "ended_ms") == [b"done", b"5"]
+    assert 0 < connection.ttl(keys.text) <= RETENTION_S
+    assert connection.zscore(live(keys), keys.id) is None
+
+
+def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    disk = Disk(connection, keys)
+    write(connection, box, "a")
+    disk.restart()
+    add(box, "b")
+    box.take()
+    box.end({"state": "done"})
+    while not box.settled:
+        flush(connection, box)
+    assert not box.lost
+    kinds = [event.type for event in log(connection, keys)[1:]]
+    assert kinds == [*2 * ["content_block_delta"], events.END]
+    assert connection.hget(keys.meta, "state") == b"done"
+
+
+def test_a_claim_that_went_to_another_meanwhile_is_not_taken_back(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys, "w1")
+    first = outbox(keys, worker="w1")
+    write(connection, first, "a", "b")
+    disk.restart()
+    assert claim(connection, keys, "w2")[:2] == [b"claimed", 1]  # the same epoch again
+    second = outbox(keys, worker="w2")
+    write(connection, second, "x")
+    before = whole(connection, keys)
+    assert write(connection, first, "c") == [b"fenced", 1]
+    assert first.lost
+    assert renew(connection, keys, 1, "w1") == [b"fenced"]
+    assert whole(connection, keys) == before
+    assert connection.get(keys.text) == b"x"
+
+
+def test_what_was_canceled_while_its_claim_was_lost_has_one_end(
+    connection: Any, keys: RequestKeys
+) -> None:
+    disk = Disk(connection, keys)
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a")
+    disk.restart()
+    assert cancel(connection, keys) == b"queued"
+    before = whole(connection, keys)
+    assert write(connection, box, "b") == [b"fenced", 0]
+    assert box.lost
+    assert whole(connection, keys) == before
+    assert [event.type for event in log(connection, keys)].count(events.END) == 1
+
+
+def test_a_request_that_was_lost_altogether_is_gone(connection: Any, keys: RequestKeys) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a")
+    connection.delete(keys.meta, keys.log, keys.text, keys.request, keys.lease)
+    assert write(connection, box, "b") == [b"gone"]
+    assert "expired or was deleted" in box.lost
+    assert not list(connection.scan_iter(f"*{keys.id}*"))
+
+
+def test_a_trimmed_log_that_lost_its_tail_begins_where_it_says(
+    connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    box = outbox(keys, log_limit=8)
+    write(connection, box, *"abcdefgh")  # 2 to 9
+    disk = Disk(connection, keys)
+    write(connection, box, *"ijkl")
+    disk.restart()
+    write(connection, box, "m")
+    flush(connection, box)
+    base = int(connection.hget(keys.meta, "base"))
+    numbers = [events.decode(fields[b"d"]).n for _, fields in connection.xrange(keys.log)]
+    assert numbers == list(range(base, 15))
+    assert connection.get(keys.text) == b"abcdefghijklm"
+
+
+def test_what_is_written_again_is_published_again_for_those_who_missed_it(
+    penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    disk = Disk(connection, keys)
+    write(connection, box, "a")
+    disk.restart()
+    ear = Ear(penstock_redis, keys)
+    write(connection, box, "b")
+    flush(connection, box)
+    assert [events.decode(line).n for _, line in ear.heard()] == [2, 3]
+    ear.close()
+
+
+def test_a_reader_who_had_it_all_gets_nothing_twice(
+    penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
+) -> None:
+    claim(connection, keys)
+    box = outbox(keys)
+    write(connection, box, "a")
+    disk = Disk(connection, keys)
+    with Client(penstock_redis.url, key_prefix=PREFIX) as client:
+        following = client.messages.request(keys.id).events(timeout=20)
+        write(connection, box, "b", "c")
+        found = [next(following) for _ in range(4)]
+        disk.restart()
+        write(connection, box, "d")
+        flush(connection, box)
+        box.end({"state": "done"})
+        flush(connection, box)
+        found += following
+    assert [event.n for event in found] == [1, 2, 3, 4, 5, 6]
+    assert [event.data["delta"]["text"] for event in found[1:5]] == ["a", "b", "c", "d"]

@@ -1,0 +1,117 @@
+"""Checks on one line of a batch: its custom_id, its params, and nothing else."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.errors import InvalidRequest
+from penstock.validation import check_custom_id, check_line
+
+PARAMS = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "hello"}],
+}
+
+
+def line(**fields: Any) -> dict[str, Any]:
+    return {"custom_id": "a", "params": PARAMS, **fields}
+
+
+def params(**fields: Any) -> dict[str, Any]:
+    return line(params={**PARAMS, **fields})
+
+
+def test_a_good_line_is_taken_apart_and_unchanged() -> None:
+    custom_id, taken, betas = check_line(line())
+    assert (custom_id, taken, betas) == ("a", PARAMS, ())
+    assert taken is PARAMS
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ({"params": PARAMS}, "custom_id"),
+        ({}, "custom_id"),
+        (line(custom_id=None), "custom_id"),
+        (line(custom_id=5), "custom_id"),
+        (line(custom_id=["a"]), "custom_id"),
+        (line(custom_id=""), "custom_id"),
+        (line(custom_id="a" * 65), "custom_id"),
+        (line(custom_id="a b"), "custom_id"),
+        (line(custom_id="a.b"), "custom_id"),
+        (line(custom_id="é"), "custom_id"),
+        (line(custom_id="a\n"), "custom_id"),
+        (line(custom_id="\u0661"), "custom_id"),
+        ({"custom_id": "a"}, "params"),
+        (line(params=None), "params"),
+        (line(params=[PARAMS]), "params"),
+        (line(params={}), "params.model"),
+        (params(model=""), "params.model"),
+        (params(max_tokens=0), "params.max_tokens"),
+        (params(max_tokens=300_001), "params.max_tokens"),
+        (params(messages=[]), "params.messages"),
+        (params(messages=[{"role": "x", "content": "x"}]), "params.messages.0.role"),
+        (params(stream=True), "params.stream"),
+        (line(betas="one"), "betas"),
+        (line(betas=None), "betas"),
+        (line(betas=["a,b"]), "betas"),
+        (line(method="POST"), "method"),
+        (line(url="/v1/messages", body={}), "body"),  # the other vendor's format
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_line_is_refused_by_the_name_of_its_field(bad: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_line(bad)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("value", [None, "text", 5, [], ("a", PARAMS)])
+def test_a_line_that_is_no_object_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="must be an object, not "):
+        check_line(value)
+
+
+def test_unknown_fields_of_any_type_are_refused() -> None:
+    mixed: dict[Any, Any] = {**line(), 1: "x", "y": 2}
+    with pytest.raises(InvalidRequest, match="is not a field of a batch request"):
+        check_line(mixed)
+
+
+def test_betas_of_a_line_come_sorted_and_each_once() -> None:
+    assert check_line(line(betas=["b-2", "a.1", "b-2"]))[2] == ("a.1", "b-2")
+    assert check_line(line(betas=[]))[2] == ()
+
+
+def test_a_batch_may_write_more_than_a_live_call() -> None:
+    assert check_line(params(max_tokens=300_000))
+
+
+def test_a_flag_that_says_not_to_stream_is_harmless() -> None:
+    assert check_line(params(stream=False))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True))
+def test_every_well_formed_custom_id_is_taken(custom_id: str) -> None:
+    assert check_custom_id(custom_id) == custom_id
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text())
+def test_no_custom_id_passes_that_the_api_refuses(custom_id: str) -> None:
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+    if 1 <= len(custom_id) <= 64 and set(custom_id) <= allowed:
+        assert check_custom_id(custom_id) == custom_id
+    else:
+        with pytest.raises(InvalidRequest, match="1 to 64 letters"):
+            check_custom_id(custom_id)
+
+
+def test_a_very_long_custom_id_is_not_repeated_in_full() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_custom_id("x" * 100_000)
+    assert len(str(caught.value)) < 300

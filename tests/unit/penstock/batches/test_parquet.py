@@ -1,0 +1,83 @@
+"""Results as a Parquet file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet
+import pytest
+
+from penstock.batches import parquet
+from penstock.batches.parquet import COLUMNS, write_parquet
+from penstock.errors import MissingDependency
+from tests.collected import succeeded
+
+
+def line(custom_id: str, result: dict[str, Any]) -> bytes:
+    return orjson.dumps({"custom_id": custom_id, "result": result})
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
+
+
+def test_every_kind_of_line_is_a_row(tmp_path: Path) -> None:
+    error = {"type": "error", "error": {"type": "api_error", "message": "busy\u2028"}}
+    answer = succeeded("a")
+    answer["message"]["usage"]["cache_read_input_tokens"] = 7
+    answer["message"]["content"] += [
+        {"type": "tool_use", "input": {}},
+        {"type": "text", "text": "!"},
+    ]
+    results = [answer, {"type": "errored", "error": error}, {"type": "expired"}]
+    path = tmp_path / "x.parquet"
+    assert write_parquet((line(id, r) for id, r in zip("abc", results, strict=True)), path) == 3
+    first, second, third = read(path)
+    assert list(first) == list(COLUMNS)
+    assert first == {
+        "custom_id": "a",
+        "type": "succeeded",
+        "text": answer["message"]["content"][0]["text"] + "!",
+        "stop_reason": "end_turn",
+        "model": "claude-haiku-4-5",
+        "input_tokens": 3,
+        "output_tokens": 5,
+        "cache_creation_input_tokens": None,
+        "cache_read_input_tokens": 7,
+        "error_type": None,
+        "error_message": None,
+        "result": orjson.dumps(answer).decode(),
+    }
+    assert (second["type"], second["text"]) == ("errored", None)
+    assert (second["error_type"], second["error_message"]) == ("api_error", "busy\u2028")
+    assert (third["type"], third["result"]) == ("expired", '{"type":"expired"}')
+
+
+def test_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_ROWS", 4)
+    path = tmp_path / "x.parquet"
+    lines = [line(str(i), succeeded(str(i))) for i in range(10)]
+    assert write_parquet(iter(lines), path) == 10
+    file = pyarrow.parquet.ParquetFile(path)
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
+    monkeypatch.setattr(parquet, "_BYTES", 1)
+    assert write_parquet(iter(lines), path) == 10
+    assert pyarrow.parquet.ParquetFile(path).num_row_groups == 10
+    assert [row["custom_id"] for row in read(path)] == [str(i) for i in range(10)]
+
+
+def test_no_results_are_a_file_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    assert write_parquet(iter(()), path) == 0
+    assert read(path) == []
+
+
+def test_without_the_library_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'penstock\[parquet\]'"):
+        write_parquet(iter(()), tmp_path / "x.parquet")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,408 @@
+"""Follower: the reading algorithm without a Redis, asked and answered by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.errors import NotFound, RedisUnavailable
+from penstock.events import Cursor, Event
+from penstock.follow.plan import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
+from penstock.follow.subscription import Received
+from penstock.states import State
+
+
+@dataclass
+class World:
+    """A Redis and a clock that do what they are told."""
+
+    log: list[Event] = field(default_factory=list)
+    state: State | None = State.RUNNING
+    n: int | None = None  #: of the record, where it is not that of the log
+    text: str = ""
+    now: float = 0.0
+    away: bool = False
+    mails: list[Received] = field(default_factory=list)
+    happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
+    waits: list[float] = field(default_factory=list)
+
+    def write(self, kind: str = "x", epoch: int = 1) -> Event:
+        event = Event(epoch, len(self.log) + 1, {"type": kind, "epoch": epoch})
+        self.log.append(event)
+        if kind == events.END:
+            self.state = State.DONE
+        return event
+
+    def reading(self, found: list[Event], text: str = "") -> Reading:
+        n = self.n if self.n is not None else (self.log[-1].n if self.log else 0)
+        base = self.log[0].n if self.log else 1
+        return Reading(self.state, 0 if self.state is None else n, found, text, base)
+
+    def answer(self, step: Any) -> Any:
+        if isinstance(step, Wait):
+            self.waits.append(step.seconds)
+            if self.mails:
+                return self.mails.pop(0)
+            if self.happenings:
+                self.happenings.pop(0)()
+                return Received([], missed=True)
+            self.now += step.seconds
+            return Received([], missed=False)
+        if self.away:
+            return redis.ConnectionError("away")
+        if isinstance(step, Read):
+            behind = sorted(e for e in self.entries() if e[0] >= step.start)
+            return self.reading([event for _, event in behind[:PAGE]])
+        assert isinstance(step, Look)
+        return self.reading([e for _, e in sorted(self.entries())[-1:]], self.text)
+
+    def entries(self) -> list[tuple[Cursor, Event]]:
+        return [(event.cursor, event) for event in self.log]
+
+    def follow(self, **options: Any) -> list[Event]:
+        taken: list[Event] = []
+        plan = Follower("the-id", clock=lambda: self.now, **options).steps()
+        answer: Any = None
+        try:
+            while True:
+                throw = isinstance(answer, Exception)
+                step = plan.throw(answer) if throw else plan.send(answer)
+                if isinstance(step, list):
+                    taken += step
+                    answer = None
+                else:
+                    answer = self.answer(step)
+        except StopIteration:
+            return taken
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.write(events.QUEUED, epoch=0)
+    return world
+
+
+def numbers(found: list[Event]) -> list[int]:
+    return [event.n for event in found]
+
+
+def test_what_has_ended_is_read_without_waiting(world: World) -> None:
+    for _ in range(2 * PAGE):
+        world.write()
+    world.write(events.END)
+    assert world.follow() == world.log
+    assert world.waits == []
+
+
+def test_the_log_is_read_again_when_the_subscription_stands(world: World) -> None:
+    world.happenings = [lambda: world.write(), lambda: world.write(events.END)]
+    assert world.follow() == world.log
+
+
+def test_a_lost_last_message_costs_no_more_than_a_silence(world: World) -> None:
+    def end_unheard() -> None:
+        world.write(events.END)
+        world.mails = [Received([], missed=False)]  # what a reader gets that waited in vain
+
+    world.happenings = [end_unheard]
+    world.mails = [Received([], missed=False)]
+    assert numbers(world.follow()) == [1, 2]
+
+
+def test_another_epoch_is_only_believed_when_the_log_shows_it(world: World) -> None:
+    first = [world.write() for _ in range(3)]
+    second = world.write(epoch=2)
+    third = world.write(events.END, epoch=2)
+    log, world.log = world.log, world.log[:4]
+    world.state = State.RUNNING
+
+    def more() -> None:
+        world.log, world.state = log, State.DONE
+
+    world.happenings = [more]
+    world.mails = [Received([], missed=True), Received([third], missed=False)]
+    assert world.follow()[1:] == [*first, second, third]
+
+
+def test_events_that_redis_lost_are_not_missed_when_they_are_written_again(world: World) -> None:
+    log = [*world.log, *(world.write() for _ in range(5))]
+
+    def lose() -> None:
+        world.log = log[:3]
+
+    def rewrite() -> None:
+        world.log = list(log)
+        world.write(events.END)
+
+    world.happenings = [lose, rewrite]
+    assert numbers(world.follow()) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_what_was_written_in_place_of_lost_events_is_read_from_the_beginning(
+    world: World, epoch: int
+) -> None:
+    """By another claim, or even under the same epoch: Redis may have lost the claim as well."""
+    log = [*world.log, *(world.write() for _ in range(5))]
+
+    def lose() -> None:
+        world.log = log[:3]
+
+    def write_other() -> None:
+        for n in (4, 5, 6, 7):
+            world.log.append(Event(epoch, n, {"type": "other"}))
+        world.write(events.END, epoch)
+
+    world.happenings = [lose, write_other]
+    found = world.follow()
+    assert found[:6] == log
+    assert found[6] == Event(0, 0, {"type": events.REWIND, "index": 0, "offset": 0})
+    assert found[7:] == world.log
+
+
+def test_a_live_event_is_not_taken_over_a_doubtful_past(world: World) -> None:
+    """Between loss and rewriting an event may carry just the number that comes next."""
+    log = [*world.log, *(world.write() for _ in range(5))]
+    stranger = Event(1, 7, {"type": "other"})
+
+    def lose() -> None:
+        world.log = log[:3]
+
+    def write_other() -> None:
+        world.log += [Event(1, n, {"type": "other"}) for n in (4, 5, 6)] + [stranger]
+        world.mails = [Received([stranger], missed=False)]
+        world.happenings = [lambda: world.write(events.END)]
+
+    world.happenings = [lose, write_other]
+    assert world.follow()[6].type == events.REWIND
+
+
+def test_a_trimmed_log_gives_a_snapshot_in_place_of_what_is_gone(world: World) -> None:
+    for _ in range(9):
+        world.write()
+    world.write(events.END)
+    del world.log[:5]
+    world.text = "all of it"
+    found = world.follow(after=Cursor(1, 3))
+    assert found[0] == Event(1, 10, {"type": events.SNAPSHOT, "text": "all of it"})
+    assert numbers(found) == [10, 11]
+
+
+def test_a_cursor_right_before_the_first_event_kept_needs_no_snapshot(world: World) -> None:
+    for _ in range(9):
+        world.write()
+    world.write(events.END)
+    del world.log[:5]
+    assert numbers(world.follow(after=Cursor(1, 5))) == [6, 7, 8, 9, 10, 11]
+
+
+def test_a_reader_of_a_snapshot_gets_another_one_in_place_of_a_rewind(world: World) -> None:
+    for _ in range(3):
+        world.write()
+    world.text = "Hello wrold"
+
+    def rewind() -> None:
+        world.write(events.REWIND)
+        world.text = "Hello "
+
+    world.happenings = [rewind, lambda: world.write(events.END)]
+    found = world.follow(text_first=True)
+    assert [(event.type, event.data.get("text")) for event in found] == [
+        (events.SNAPSHOT, "Hello wrold"),
+        (events.SNAPSHOT, "Hello "),
+        (events.END, None),
+    ]
+
+
+def test_a_log_that_is_gone_while_the_record_stands_gives_a_snapshot(world: World) -> None:
+    world.log, world.n, world.state, world.text = [], 9, State.DONE, "so far"
+    assert world.follow() == [Event(0, 9, {"type": events.SNAPSHOT, "text": "so far"})]
+
+
+def test_a_new_request_needs_no_snapshot_to_begin_with_the_text(world: World) -> None:
+    world.happenings = [lambda: world.write(events.END)]
+    assert numbers(world.follow(text_first=True)) == [1, 2]
+
+
+def test_without_a_record_there_is_nothing_to_follow(world: World) -> None:
+    world.state = None
+    with pytest.raises(NotFound, match="the-id"):
+        world.follow()
+    assert world.waits == []
+
+
+def test_a_reader_may_wait_for_a_record_that_does_not_exist_yet(world: World) -> None:
+    world.state = None
+
+    def appear() -> None:
+        world.state = State.RUNNING
+        world.write(events.END)
+
+    world.happenings = [lambda: None, appear]
+    assert numbers(world.follow(wait_for=10.0)) == [1, 2]
+
+
+def test_a_reader_waits_no_longer_for_a_record_than_it_was_told(world: World) -> None:
+    world.state = None
+    with pytest.raises(NotFound):
+        world.follow(wait_for=10.0)
+    assert sum(world.waits) == pytest.approx(10.0)
+
+
+def test_a_record_that_was_there_is_not_waited_for(world: World) -> None:
+    def expire() -> None:
+        world.state = None
+
+    world.happenings = [expire]
+    with pytest.raises(NotFound):
+        world.follow(wait_for=1_000.0)
+
+
+def test_a_redis_that_is_away_at_the_start_is_said_at_once(world: World) -> None:
+    world.away = True
+    with pytest.raises(redis.ConnectionError):
+        world.follow()
+
+
+def test_a_redis_that_goes_away_is_waited_for(world: World) -> None:
+    def leave() -> None:
+        world.away = True
+
+    def come_back() -> None:
+        world.away = False
+        world.write()
+        world.write(events.END)
+
+    world.happenings = [leave, *[lambda: None] * 5, come_back]
+    assert numbers(world.follow()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(None, AWAY_S), (7.0, 7.0)])
+def test_a_redis_that_stays_away_is_given_up_with_the_place_to_go_on_from(
+    world: World, timeout: float | None, limit: float
+) -> None:
+    world.write()
+
+    def leave() -> None:
+        world.away = True
+
+    world.happenings = [leave]
+    with pytest.raises(RedisUnavailable, match=f"{limit:g} s .*after='1-2'"):
+        world.follow(timeout=timeout)
+    assert sum(world.waits) >= limit
+
+
+def test_each_event_renews_the_time_that_a_reader_waits(world: World) -> None:
+    def later() -> None:
+        world.now += 4.0
+        world.write()
+
+    world.happenings = [later, later, later]
+    with pytest.raises(TimeoutError, match=r"no event of the-id for 5\.0 s"):
+        world.follow(timeout=5.0)
+    assert world.now == pytest.approx(17.0)
+
+
+class Story:
+    """What a worker does and what a subscriber hears of it, as hypothesis draws it."""
+
+    def __init__(self, data: st.DataObject, *, lossy: bool) -> None:
+        self.world = World()
+        self.world.write(events.QUEUED, epoch=0)
+        self._draw = data.draw
+        self._lossy = lossy
+        self._left = self._draw(st.integers(1, 15))
+        self._epoch = 1
+        self._tag = 0
+        self._lost: list[Event] = []
+
+    def go_on(self) -> None:
+        """The next part of the story, up to the end of it."""
+        if self._left <= 0:
+            return
+        self._left -= 1
+        if self._lossy and self._left and self._draw(st.integers(0, 3)) == 0:
+            self._lose()
+            return
+        fresh = self._write_again()
+        self._epoch += self._draw(st.sampled_from([0, 0, 0, 1]))
+        fresh += [self._write() for _ in range(self._draw(st.integers(0, 4)))]
+        if not self._left:
+            fresh.append(self.world.write(events.END, self._epoch))
+        self._publish(fresh)
+
+    def _write(self) -> Event:
+        event = self.world.write(epoch=self._epoch)
+        self._tag += 1
+        event.data["tag"] = self._tag
+        return event
+
+    def _lose(self) -> None:
+        """Redis forgets the tail of its log, and maybe who had claimed it; connections are cut."""
+        kept = self._draw(st.integers(1, len(self.world.log)))
+        self.world.log, self._lost = self.world.log[:kept], self.world.log[kept:] + self._lost
+        if not self._lost or self._draw(st.booleans()):
+            self._lost, self._epoch = [], max(1, self.world.log[-1].epoch)
+        self.world.mails.append(Received([], missed=True))
+
+    def _write_again(self) -> list[Event]:
+        """Some or all of what was lost, unless somebody else goes on."""
+        count = self._draw(st.integers(0, len(self._lost)))
+        again, self._lost = self._lost[:count], self._lost[count:]
+        self.world.log += again
+        if self._lost:
+            self._epoch = max(self._epoch, self.world.log[-1].epoch) + 1
+            self._lost = []
+        return again
+
+    def _publish(self, fresh: list[Event]) -> None:
+        heard = [event for event in fresh if self._draw(st.booleans())]
+        heard += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
+        if self._draw(st.booleans()):
+            last = self.world.log[-1].n
+            heard.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
+        self.world.mails.append(Received(heard, missed=self._draw(st.booleans())))
+
+    def read(self) -> list[Event]:
+        """All that a reader takes."""
+        plan = Follower("x", clock=lambda: self.world.now).steps()
+        taken: list[Event] = []
+        answer: Any = None
+        try:
+            while True:
+                step = plan.send(answer)
+                answer = None
+                if isinstance(step, list):
+                    taken += step
+                    continue
+                if isinstance(step, Wait):
+                    self.go_on()
+                answer = self.world.answer(step)
+        except StopIteration:
+            return taken
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_every_event_comes_once_and_in_order_whatever_is_lost(data: st.DataObject) -> None:
+    """Messages lost, doubled, late or drowned in an overflow; takeovers; heartbeats."""
+    story = Story(data, lossy=False)
+    assert story.read() == story.world.log
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_reader_ends_with_what_the_log_says_even_when_redis_lost_its_tail(
+    data: st.DataObject,
+) -> None:
+    """Lost events may be written again, or others in their place, under the same epoch even."""
+    story = Story(data, lossy=True)
+    taken = story.read()
+    rewinds = [i for i, event in enumerate(taken) if event.type == events.REWIND]
+    assert taken[rewinds[-1] + 1 if rewinds else 0 :] == story.world.log

@@ -1,0 +1,109 @@
+"""Sequence: whatever is lost, doubled or reordered, each event is taken once and in order."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.events import Cursor, Event
+from penstock.follow.plan import Sequence, Verdict
+
+
+def event(n: int, epoch: int = 1, kind: str = "content_block_delta") -> Event:
+    return Event(epoch, n, {"type": kind})
+
+
+def heartbeat(n: int, epoch: int = 1) -> Event:
+    return event(n, epoch, events.HEARTBEAT)
+
+
+@pytest.mark.parametrize(
+    ("at", "came", "verdict"),
+    [
+        (0, event(1), Verdict.TAKE),
+        (0, event(2), Verdict.REFILL),
+        (5, event(6), Verdict.TAKE),
+        (5, event(5), Verdict.DROP),
+        (5, event(1), Verdict.DROP),
+        (5, event(7), Verdict.REFILL),
+        (5, event(6, kind=events.END), Verdict.TAKE),
+        (5, event(7, kind=events.END), Verdict.REFILL),
+        (5, event(6, epoch=2), Verdict.REFILL),  # the log shows what a new epoch began with
+        (5, event(5, epoch=2), Verdict.REFILL),
+        (5, event(6, epoch=0), Verdict.REFILL),
+        (1, event(2, epoch=2), Verdict.TAKE),  # before it there is only the producer's event
+        (5, heartbeat(5), Verdict.DROP),
+        (5, heartbeat(4), Verdict.DROP),
+        (5, heartbeat(6), Verdict.REFILL),
+        (0, heartbeat(0), Verdict.DROP),
+    ],
+)
+def test_the_verdict_on_an_event(at: int, came: Event, verdict: Verdict) -> None:
+    sequence = Sequence(Cursor(1, at))
+    assert sequence.judge(came) is verdict
+    assert sequence.cursor == Cursor(1, at)  # judging changes nothing
+
+
+def test_a_reader_without_a_cursor_begins_at_the_beginning() -> None:
+    assert Sequence().cursor == Cursor(0, 0)
+    assert Sequence().judge(event(1, epoch=0)) is Verdict.TAKE
+
+
+def test_a_taken_event_moves_the_reader_behind_it_and_into_its_epoch() -> None:
+    sequence = Sequence(Cursor(1, 5))
+    sequence.advance(event(6, epoch=3))
+    assert sequence.cursor == Cursor(3, 6)
+    assert sequence.judge(event(7, epoch=3)) is Verdict.TAKE
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
+    """A log (with takeovers), and what a subscriber hears of it: events that were published
+    late, twice or never, and heartbeats."""
+    steps = draw(st.lists(st.integers(0, 3).map(lambda i: int(i == 3)), min_size=1, max_size=25))
+    log, epoch = [], 0
+    for n, step in enumerate(steps, start=1):
+        epoch += step
+        log.append(event(n, epoch, events.END if n == len(steps) else "content_block_delta"))
+    heard: list[Event] = []
+    for entry in log:
+        heard += [entry] * draw(st.sampled_from([0, 1, 1, 1, 2]))
+        if draw(st.booleans()):
+            heard.append(heartbeat(draw(st.integers(max(entry.n - 2, 0), entry.n)), entry.epoch))
+        if draw(st.integers(0, 5)) == 0:
+            heard.append(log[draw(st.integers(0, entry.n - 1))])  # an old one once more
+    return log, heard
+
+
+def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]:
+    """What `follow` does, without Redis: at each event the log is as long as was published."""
+    sequence, taken = Sequence(after), []
+
+    def refill(upto: int) -> None:
+        for entry in log:
+            if entry.cursor > sequence.cursor and entry.n <= upto:
+                sequence.advance(entry)
+                taken.append(entry)
+
+    published = 0
+    for came in heard:
+        published = max(published, came.n)
+        verdict = sequence.judge(came)
+        if verdict is Verdict.REFILL:
+            refill(published)
+        elif verdict is Verdict.TAKE:
+            sequence.advance(came)
+            taken.append(came)
+    refill(len(log))  # silence: the record says that there is more
+    return taken
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(histories(), st.integers(0, 25))
+def test_every_event_is_taken_once_in_order_whatever_was_heard(
+    history: tuple[list[Event], list[Event]], start: int
+) -> None:
+    log, heard = history
+    start = min(start, len(log))
+    after = log[start - 1].cursor if start else Cursor()
+    assert followed(log, heard, after) == log[start:]

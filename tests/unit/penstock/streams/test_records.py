@@ -1,0 +1,101 @@
+"""What a producer may ask for beside the Messages body, and what of it is refused."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock.clock import now_ms
+from penstock.errors import InvalidRequest
+from penstock.store.record import DEFAULT_PRIORITY
+from penstock.streams.records import RequestOptions
+from tasks.streams.continuation import OnInterrupt
+
+
+def refusal(**options: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        RequestOptions(**options)
+    return caught.value
+
+
+def test_nothing_asked_for_is_what_most_want() -> None:
+    assert RequestOptions().fields() == {"priority": DEFAULT_PRIORITY, "on_interrupt": "continue"}
+
+
+@pytest.mark.parametrize("priority", range(10))
+def test_every_priority_from_0_to_9_is_noted(priority: int) -> None:
+    assert RequestOptions(priority=priority).fields()["priority"] == priority
+
+
+@pytest.mark.parametrize("priority", [-1, 10, 255, 3.5, "3", None])
+def test_other_priorities_are_refused(priority: Any) -> None:
+    assert refusal(priority=priority).field == "priority"
+
+
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
+def test_whatever_workers_can_do_after_a_break_can_be_asked_for(on_interrupt: OnInterrupt) -> None:
+    assert RequestOptions(on_interrupt=on_interrupt).fields()["on_interrupt"] == on_interrupt.value
+
+
+@pytest.mark.parametrize("on_interrupt", ["", "retry", "Continue", None])
+def test_what_workers_cannot_do_after_a_break_is_refused(on_interrupt: Any) -> None:
+    error = refusal(on_interrupt=on_interrupt)
+    assert error.field == "on_interrupt"
+    for known in OnInterrupt:
+        assert f"'{known}'" in str(error)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1, 2.5, 86_400])
+def test_a_deadline_is_noted_as_a_time(seconds: float) -> None:
+    before = now_ms()
+    deadline = RequestOptions(deadline_s=seconds).fields()["deadline_ms"]
+    assert isinstance(deadline, int)
+    assert before + int(seconds * 1000) <= deadline <= now_ms() + int(seconds * 1000)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -0.5, float("inf"), float("nan")])
+def test_a_deadline_that_is_none_is_refused(seconds: float) -> None:
+    assert refusal(deadline_s=seconds).field == "deadline"
+
+
+@pytest.mark.parametrize(
+    "name", ["anthropic-beta", "anthropic-version", "Anthropic-Beta", "ANTHROPIC-NEW-1"]
+)
+def test_headers_of_the_api_are_passed_on_as_they_are(name: str) -> None:
+    stored = RequestOptions(headers={name: "a,b"}).fields()["headers"]
+    assert orjson.loads(str(stored)) == {name: "a,b"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-api-key",
+        "X-Api-Key",
+        "authorization",
+        "cookie",
+        "host",
+        "x-anthropic-beta",
+        "anthropic",
+        "anthropic-",
+        "",
+        "anthropic-beta: x\r\nx-api-key",
+        "anthropic-beta ",
+    ],
+)
+def test_no_other_header_is_passed_on_and_its_value_is_not_repeated(name: str) -> None:
+    """It might be a key, and errors end up in logs."""
+    error = refusal(headers={"anthropic-beta": "a", name: "sk-secret"})
+    assert error.field == f"extra_headers.{name}"
+    assert "sk-secret" not in str(error)
+
+
+@pytest.mark.parametrize("value", [5, None, b"a", "a\r\nx-api-key: b", "a\nb", "é"])
+def test_a_header_that_could_not_be_sent_is_refused_where_it_is_given(value: Any) -> None:
+    error = refusal(headers={"anthropic-beta": value})
+    assert error.field == "extra_headers.anthropic-beta"
+    assert "\n" not in str(error)
+
+
+def test_bare_text_is_noted_only_where_it_was_asked_for() -> None:
+    assert RequestOptions(typed=True).fields()["typed"] == 1
+    assert "typed" not in RequestOptions().fields()

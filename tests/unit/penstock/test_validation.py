@@ -1,0 +1,250 @@
+"""Checks on a Messages body: what the API must refuse is refused here, by the name of its field."""
+
+import copy
+from typing import Any
+
+import orjson
+import pytest
+from anthropic.types import Message, MessageParam, TextBlock
+from anthropic.types.parsed_message import ParsedTextBlock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import validation
+from penstock.errors import InvalidRequest
+from penstock.validation import MAX_REQUEST_BYTES, check_body, encode_body
+
+Body = dict[str, Any]
+USER: MessageParam = {"role": "user", "content": "hello"}
+
+
+def body(**fields: Any) -> Body:
+    return {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": [USER], **fields}
+
+
+def without(field: str) -> Body:
+    return {name: value for name, value in body().items() if name != field}
+
+
+def refusal(value: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        encode_body(check_body(value))
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (without("model"), "model"),
+        (body(model=""), "model"),
+        (body(model=None), "model"),
+        (body(model=5), "model"),
+        (body(model=b"claude"), "model"),
+        (body(model="m" * 257), "model"),
+        (without("max_tokens"), "max_tokens"),
+        (body(max_tokens=0), "max_tokens"),
+        (body(max_tokens=-1), "max_tokens"),
+        (body(max_tokens=True), "max_tokens"),
+        (body(max_tokens="100"), "max_tokens"),
+        (body(max_tokens=100.0), "max_tokens"),
+        (body(max_tokens=None), "max_tokens"),
+        (body(max_tokens=64_001), "max_tokens"),
+        (body(max_tokens=10**40), "max_tokens"),
+        (body(model="claude-from-the-future", max_tokens=128_001), "max_tokens"),
+        (without("messages"), "messages"),
+        (body(messages=[]), "messages"),
+        (body(messages=None), "messages"),
+        (body(messages="hello"), "messages"),
+        (body(messages=USER), "messages"),
+        (body(messages=["hello"]), "messages.0"),
+        (body(messages=[USER, None]), "messages.1"),
+        (body(messages=[{"content": "x"}]), "messages.0.role"),
+        (body(messages=[USER, {"role": "tool", "content": "x"}]), "messages.1.role"),
+        (body(messages=[{"role": "User", "content": "x"}]), "messages.0.role"),
+        (body(messages=[{"role": None, "content": "x"}]), "messages.0.role"),
+        (body(messages=[{"role": "user"}]), "messages.0.content"),
+        (body(messages=[{"role": "user", "content": None}]), "messages.0.content"),
+        (body(messages=[{"role": "user", "content": 5}]), "messages.0.content"),
+        (body(messages=[{"role": "user", "content": {"type": "text"}}]), "messages.0.content"),
+        (body(messages=[{"role": "user", "content": ["x"]}]), "messages.0.content.0"),
+        (body(messages=[{"role": "user", "content": [{}]}]), "messages.0.content.0.type"),
+        (
+            body(messages=[{"role": "user", "content": [{"type": "text"}, {"type": 5}]}]),
+            "messages.0.content.1.type",
+        ),
+        (body(system=5), "system"),
+        (body(system=["x"]), "system.0"),
+        (body(system=[{"text": "x"}]), "system.0.type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(bad: Body, field: str) -> None:
+    error = refusal(bad)
+    assert error.field == field
+    assert str(error).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 5, [("model", "x")], b"{}"])
+def test_a_body_that_is_no_object_is_refused(value: Any) -> None:
+    assert str(refusal(value)) == f"must be an object, not {type(value).__name__}"
+
+
+@pytest.mark.parametrize("field", ["model", "max_tokens", "messages"])
+def test_a_missing_field_is_said_to_be_required(field: str) -> None:
+    assert str(refusal(without(field))) == f"{field}: is required"
+
+
+def test_too_many_max_tokens_tells_how_many_there_may_be() -> None:
+    error = refusal(body(max_tokens=70_000))
+    assert str(error) == "max_tokens: 70000 is more than claude-haiku-4-5 can write (64000)"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        body(messages=["hello"]),
+        body(messages=[{"role": "user", "content": ["x"]}]),
+        body(system=["x"]),
+    ],
+    ids=["message", "content", "system"],
+)
+def test_a_message_speaks_of_json_and_not_of_our_classes(bad: Body) -> None:
+    assert "_" not in refusal(bad).problem
+
+
+def test_a_secret_value_is_not_repeated_in_the_error() -> None:
+    secret = "hunter2-hunter2"
+    bad = [
+        body(messages=[{"role": "user", "content": [secret]}]),
+        body(messages=secret),
+        body(messages=[{"role": secret, "content": secret}]),
+    ]
+    assert not [error for error in map(refusal, bad) if secret in str(error)]
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        body(),
+        body(max_tokens=64_000),
+        body(max_tokens=1),
+        body(model="claude-from-the-future", max_tokens=128_000),
+        body(system="be brief"),
+        body(system=[{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]),
+        body(messages=[USER, {"role": "assistant", "content": "pre"}]),
+        body(messages=[{"role": "system", "content": "x"}, USER]),
+        body(messages=[{"role": "user", "content": []}]),
+        body(messages=[{"role": "user", "content": [{"type": "not_yet_known", "x": {"y": 1}}]}]),
+        body(messages=[{"role": "user", "content": "x", "new_in_a_message": True}]),
+        body(temperature=0.5, thinking={"type": "adaptive"}, brand_new={"a": [1, None, "ü\u2028"]}),
+        body(messages=[{"role": "user", "content": "str"}], list="str"),
+    ],
+)
+def test_what_the_api_may_take_passes_unchanged(good: Body) -> None:
+    before = copy.deepcopy(good)
+    assert check_body(good) is good
+    assert good == before
+    assert orjson.loads(encode_body(good)) == before
+
+
+def test_blocks_of_the_sdk_are_taken_as_the_sdk_takes_them() -> None:
+    answer = Message.construct(role="assistant", content=[TextBlock(type="text", text="hi")])
+    request = body(messages=[USER, {"role": "assistant", "content": answer.content}])
+    sent = orjson.loads(encode_body(check_body(request)))
+    assert sent["messages"][1] == {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "hi"}],
+    }
+
+
+def test_what_the_sdk_keeps_for_itself_is_not_sent() -> None:
+    block = ParsedTextBlock[Any](type="text", text="{}", parsed_output={"a": 1})
+    assert orjson.loads(encode_body({"block": block})) == {"block": {"type": "text", "text": "{}"}}
+
+
+def test_objects_of_the_sdk_are_written_as_plain_data_without_what_was_not_set() -> None:
+    block = TextBlock(type="text", text="ü")
+    assert orjson.loads(encode_body({"x": [block]})) == {"x": [{"type": "text", "text": "ü"}]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, b"bytes", 1j, lambda: None, 2**70, "\ud800", {1: "x"}, {("a",): 1}],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+    assert "cannot be written as JSON" in str(refusal(body(metadata={"x": value})))
+
+
+def test_what_contains_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    assert "cannot be written as JSON" in str(refusal(body(metadata=loop)))
+
+
+def test_messages_that_can_be_read_only_once_are_refused_and_not_lost() -> None:
+    error = refusal(body(messages=(message for message in [USER])))
+    assert "generator" in str(error) or error.field == "messages"
+
+
+def test_a_body_may_be_exactly_as_large_as_the_api_takes() -> None:
+    empty = len(encode_body(body(messages=[{"role": "user", "content": ""}])))
+    fits = body(messages=[{"role": "user", "content": "x" * (MAX_REQUEST_BYTES - empty)}])
+    assert len(encode_body(fits)) == MAX_REQUEST_BYTES == 32_000_000
+    fits["messages"][0]["content"] += "x"
+    assert str(refusal(fits)) == "32,000,001 bytes is more than the API's limit of 32,000,000"
+
+
+def test_the_size_is_that_of_the_bytes_and_not_of_the_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(validation, "MAX_REQUEST_BYTES", 200)
+    assert "bytes is more than" in str(refusal(body(system="日" * 50)))
+    assert encode_body(body(system="x" * 50))
+
+
+def test_no_more_messages_than_the_api_takes() -> None:
+    assert check_body(body(messages=[USER] * 100_000))
+    assert refusal(body(messages=[USER] * 100_001)).field == "messages"
+
+
+def test_a_flag_to_stream_is_nothing_to_refuse_outside_a_batch() -> None:
+    assert check_body(body(stream=True))
+
+
+def mutated(value: Any) -> st.SearchStrategy[Any]:
+    """``value`` with parts of it replaced by something else, or left as they are."""
+    other: st.SearchStrategy[Any] = st.sampled_from(
+        [None, 0, -1, 1.5, True, "", "x", "user", [], [{}], {}, {"type": "text"}, ("user",)]
+    )
+    inner: st.SearchStrategy[Any] = st.just(value)
+    if isinstance(value, dict):
+        inner = st.fixed_dictionaries({}, optional={k: mutated(v) for k, v in value.items()})
+    elif isinstance(value, list):
+        inner = st.tuples(*map(mutated, value)).map(list)
+    return st.one_of(inner, inner, inner, other)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    mutated(
+        {
+            "model": "claude-haiku-4-5",
+            "max_tokens": 5,
+            "messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
+            "system": [{"type": "text", "text": "x"}],
+        }
+    )
+)
+def test_the_quick_look_never_passes_what_pydantic_refuses(value: Any) -> None:
+    if isinstance(value, dict) and validation._is_plain(value):
+        assert validation._problem(value) is None
+
+
+def test_an_ordinary_body_needs_no_more_than_the_quick_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(validation, "_problem", lambda _: pytest.fail("pydantic was asked"))
+    block = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    assert check_body(body(system=[block], messages=[USER, {"role": "user", "content": [block]}]))

@@ -1,0 +1,283 @@
+"""Lines of results: cut out wherever a download is divided, and read in whatever form they have."""
+
+import itertools
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from penstock.batches.wire import wire_id
+from tasks.batches.collect.classifier import Sorter
+from tasks.batches.collect.retry_policy import RetryDecision, judge
+from tasks.batches.collect.tally import ResultTally
+from tasks.batches.result_lines import Outcome, blocks, read_line, tokens_in
+
+NONCE = "abcdefghij01"
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    ['"usage":{', "\u2028", "\u0085", "\r", '"}}}}', '\\"', "\x00"]
+)
+tokens = st.integers(0, 10**6) | st.none()
+usages = st.fixed_dictionaries(
+    {"input_tokens": tokens, "output_tokens": tokens},
+    optional={
+        "cache_creation_input_tokens": tokens,
+        "cache_read_input_tokens": tokens,
+        "cache_creation": st.none()
+        | st.fixed_dictionaries(
+            {}, optional={"ephemeral_5m_input_tokens": tokens, "ephemeral_1h_input_tokens": tokens}
+        ),
+        "service_tier": texts,
+        "surprise": st.dictionaries(texts, tokens, max_size=2),
+    },
+)
+shadows = st.fixed_dictionaries({"stop_sequence": st.none(), "usage": usages})
+said = st.fixed_dictionaries({"text": texts})
+contents = st.lists(said, max_size=2) | st.lists(
+    said | st.fixed_dictionaries({"input": shadows}), max_size=2
+)
+odd_messages = st.fixed_dictionaries(
+    {"content": st.lists(st.fixed_dictionaries({"text": texts}), max_size=2)},
+    optional={"id": texts, "model": st.sampled_from(["a", "b", "ü"]), "usage": usages},
+)
+
+
+@st.composite
+def usual_messages(draw: st.DrawFn) -> dict[str, Any]:
+    """A message in the order of the API, with surprises wherever there is room."""
+    named = {"id": draw(texts), "type": "message", "role": "assistant"}
+    model = {"model": draw(st.sampled_from(["a", "b", "ü", 'c"', "\\"]))}
+    head = {**named, **model} if draw(st.booleans()) else {**model, **named}
+    tail = {"stop_reason": "end_turn", "stop_sequence": None, "usage": draw(usages)}
+    message: dict[str, Any] = {**head, "content": draw(contents), **tail}
+    if draw(st.booleans()):
+        message["surprise"] = draw(texts | shadows)
+    return message
+
+
+usual_results = st.fixed_dictionaries(
+    {"type": st.just("succeeded"), "message": usual_messages()},
+    optional={"surprise": texts | shadows},
+)
+results = st.one_of(
+    st.fixed_dictionaries({"type": st.just("succeeded"), "message": odd_messages}),
+    usual_results,
+    st.fixed_dictionaries({"type": st.sampled_from(["expired", "canceled"])}),
+    st.builds(
+        lambda kind, words: {
+            "type": "errored",
+            "error": {"type": "error", "error": {"type": kind, "message": words}},
+        },
+        st.sampled_from(["overloaded_error", "invalid_request_error"]),
+        texts,
+    ),
+)
+ids = st.builds(wire_id, st.sampled_from([NONCE, NONCE, NONCE, "zzzzzzzzzzzz"]), st.integers(0, 9))
+
+
+@st.composite
+def written(draw: st.DrawFn) -> bytes:
+    """A line as some server may write it."""
+    fields: dict[str, Any] = {"custom_id": draw(ids), "result": draw(results)}
+    if draw(st.booleans()):
+        fields = {"result": fields["result"], "custom_id": fields["custom_id"]}
+    if draw(st.booleans()):
+        fields["surprise"] = draw(texts)
+    end = draw(st.sampled_from([b"", b"", b"\r", b" "]))
+    if draw(st.booleans()):
+        return json.dumps(fields, ensure_ascii=draw(st.booleans())).encode() + end
+    return orjson.dumps(fields) + end
+
+
+usual_lines = st.builds(
+    lambda index, result: orjson.dumps({"custom_id": wire_id(NONCE, index), "result": result}),
+    st.integers(0, 9),
+    usual_results,
+)
+any_lines = st.lists(usual_lines | usual_lines | written(), max_size=8)
+
+
+def usual_line(index: int, **surprise: Any) -> bytes:
+    """A succeeded line as the API writes it."""
+    usage = {"input_tokens": 3, "cache_creation": {"ephemeral_1h_input_tokens": 4}}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": '"usage":{'}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+    result = {"type": "succeeded", "message": message, **surprise}
+    return orjson.dumps({"custom_id": wire_id(NONCE, index), "result": result})
+
+
+#: Beside the message, and like the end of one.
+TWIN = {"stop_sequence": None, "usage": {"input_tokens": 5}}
+
+
+class OnlySlowly(Sorter):
+    """The same without the short way."""
+
+    def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
+        return [], block.split(b"\n")
+
+
+def sorted_by(
+    kind: type[Sorter], lines: list[bytes], size: int = 8
+) -> tuple[list[bytes], ResultTally]:
+    """What is stored of the lines, in blocks of so many, and the account of them."""
+    account = ResultTally(NONCE, 8)
+    sorter = kind(account, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
+    stored: list[bytes] = []
+    for first in range(0, len(lines), size):
+        kept = sorter.take(b"\n".join([*lines[first : first + size], b""]))
+        assert not kept or kept.endswith(b"\n")
+        stored += kept.split(b"\n")[:-1]
+    return stored, account
+
+
+@quick
+@example([usual_line(0, twin=TWIN)], b"", 1)
+@example([usual_line(0) + b"\r"], b"", 1)
+@example([usual_line(0), usual_line(1)[:-2]], b"", 8)
+@given(any_lines, st.sampled_from([b"", b"  ", b"{", b"null", b"7"]), st.sampled_from([1, 2, 8]))
+def test_the_short_way_decides_like_the_long_one(
+    lines: list[bytes], noise: bytes, size: int
+) -> None:
+    lines.insert(len(lines) // 2, noise)
+    stored, account = sorted_by(Sorter, lines, size)
+    expected, slow = sorted_by(OnlySlowly, lines, size)
+    for name in ("strangers", "doubles", "broken", "missing"):
+        assert getattr(account, name) == getattr(slow, name)
+    if account.doubles:
+        return  # either line of a request may have been kept
+    assert sorted(stored) == sorted(expected)
+    assert account.tokens() == slow.tokens()
+    for name in ("seen", "kinds", "errors", "retried", "samples"):
+        assert getattr(account, name) == getattr(slow, name)
+
+
+@quick
+@given(any_lines)
+def test_every_stored_line_begins_alike_and_says_what_it_said(lines: list[bytes]) -> None:
+    meant: dict[str, list[Any]] = {}
+    for line in lines:
+        fields = json.loads(line)
+        meant.setdefault(fields["custom_id"], []).append(fields)
+    for line in sorted_by(Sorter, lines)[0]:
+        assert line.startswith(b'{"custom_id":"%s-' % NONCE.encode())
+        assert line[33:35] == b'",'
+        assert line.endswith(b"}")
+        fields = json.loads(line)
+        assert fields in meant[fields["custom_id"]]
+
+
+@quick
+@given(usual_lines | written(), st.data())
+def test_a_line_that_was_cut_is_never_taken_for_whole(line: bytes, data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, len(line.rstrip()) - 1))
+    stored, account = sorted_by(Sorter, [line[:length]])
+    assert stored == []
+    assert account.broken == 1
+    assert account.missing == 8
+
+
+@quick
+@given(st.binary(max_size=60).filter(bool), st.lists(st.integers(0, 60)), st.integers(1, 20))
+def test_blocks_are_whole_lines_however_a_download_is_divided(
+    body: bytes, cuts: list[int], size: int
+) -> None:
+    places = [0, *sorted(cuts), len(body)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(places)]
+    made = list(blocks(pieces, size))
+    assert b"".join(made) == body
+    assert all(block.endswith(b"\n") for block in made[:-1])
+
+
+def test_a_line_longer_than_a_block_is_one_line() -> None:
+    line = b"x" * 1000 + b"\n"
+    assert list(blocks([line[at : at + 7] for at in range(0, 1001, 7)], 10)) == [line]
+    assert list(blocks([])) == []
+
+
+def test_large_numbers_and_lone_surrogates_survive_being_put_in_order() -> None:
+    custom_id = wire_id(NONCE, 1)
+    line = (
+        b'{"result": {"type":"succeeded","message":{"n":123456789012345678901234567890,'
+        b'"t":"\\ud83d"}}, "custom_id": "%s"}' % custom_id.encode()
+    )
+    found = read_line(line)
+    assert found is not None
+    assert found.stored.startswith(b'{"custom_id":"abcdefghij01-000001","result":')
+    assert json.loads(found.stored) == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"custom_id":"a"}',
+        b'{"custom_id":"a","result":null}',
+        b'{"custom_id":"a","result":{}}',
+        b'{"custom_id":7,"result":{"type":"expired"}}',
+        b'{"custom_id":"a","result":{"type":"succeeded"}}',
+        b'{"custom_id":"a","result":{"type":"succeeded","message":null}}',
+        b'{"custom_id":"a","result":{"type":"errored"}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_result_is_told_apart(line: bytes) -> None:
+    assert read_line(line) is None
+
+
+def test_the_error_lies_inside_of_the_envelope() -> None:
+    error = {"type": "rate_limit_error", "message": "m", "details": {"error_code": "c"}}
+    result = {"type": "errored", "error": {"type": "error", "error": error}}
+    found = read_line(orjson.dumps({"custom_id": "a", "result": result}))
+    assert found is not None
+    assert found.outcome == Outcome("errored", "rate_limit_error", "m", "c")
+
+
+def test_lifetimes_of_the_cache_are_counted_when_they_are_given() -> None:
+    plain = {"input_tokens": 1, "output_tokens": None, "cache_read_input_tokens": "many"}
+    cached = {
+        "input_tokens": 2,
+        "cache_creation_input_tokens": 7,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+    }
+    assert tokens_in([plain, None]) == {
+        "input_tokens": 1,
+        "output_tokens": 0,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+    }
+    assert tokens_in([plain, cached]) == {
+        "input_tokens": 3,
+        "output_tokens": 0,
+        "cache_creation_input_tokens": 7,
+        "cache_read_input_tokens": 0,
+        "ephemeral_5m_input_tokens": 3,
+        "ephemeral_1h_input_tokens": 4,
+    }
+
+
+def test_lines_of_the_usual_form_are_not_even_copied() -> None:
+    """It would go unnoticed otherwise if all of them took the long way."""
+    block = b"\n".join([*map(usual_line, range(8)), b""])
+    account = ResultTally(NONCE, 8)
+    assert Sorter(account, lambda _: RetryDecision(retry=True)).take(block) is block
+    assert account.missing == 0
+    assert account.counts().succeeded == 8
+    assert account.tokens()["m"]["input_tokens"] == 24
+    assert account.tokens()["m"]["ephemeral_1h_input_tokens"] == 32

@@ -1,0 +1,373 @@
+"""Attempts joined into one message: whatever breaks where, readers see the uncut answer.
+
+A scripted model stands in for the API: it is cut after any event, and goes on in the ways that
+models do: exactly, with a repetition, all over again, after thinking once more.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.streams.message_builder import MessageBuilder
+from tasks.api.message_stream import StreamInterrupted
+from tasks.streams.attempt import Attempt, ending
+from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
+from tasks.streams.partial_message import Answer
+from tasks.streams.usage import Usage
+
+Blocks = list[dict[str, Any]]
+Event = dict[str, Any]
+#: How much of the visible text a model that goes on writes again.
+MANNERS = ("exactly", "with overlap", "all over again")
+BODY = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@dataclass
+class Way:
+    """How one call of the API goes."""
+
+    cut: int | None = None  #: events before it breaks; None: it ends well
+    manner: str = "exactly"
+    thinks: bool = False  #: thinks once more before it goes on
+    piece: int = 3  #: characters in a delta
+    takeover: bool = False  #: another worker makes the next call
+
+
+@dataclass
+class Published:
+    """What readers have."""
+
+    events: list[Event] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
+    usage: Usage = field(default_factory=Usage)
+    modes: list[Mode] = field(default_factory=list)
+
+    def take(self, event: Event) -> None:
+        self.events.append(event)
+
+    def hand_over(self) -> None:
+        """Rebuild what a worker knows from the log and the record."""
+        self.answer, self.usage = Answer(), Usage(self.usage.total)
+        for event in self.events:
+            self.answer.apply(event)
+
+
+def pieces(text: str, size: int) -> list[str]:
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def delta(index: int, kind: str, name: str, piece: str) -> Event:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: piece}}
+
+
+def wire(blocks: Blocks, size: int) -> list[Event]:
+    """The API's events for these blocks."""
+    message = {"role": "assistant", "content": [], "usage": {"input_tokens": 10}}
+    found: list[Event] = [{"type": "message_start", "message": message}, {"type": "ping"}]
+    for index, block in enumerate(blocks):
+        found += _wire_block(index, block, size)
+    told = {"stop_reason": "end_turn"}
+    found.append({"type": "message_delta", "delta": told, "usage": {"output_tokens": 7}})
+    return [*found, {"type": "message_stop"}]
+
+
+def _wire_block(index: int, block: dict[str, Any], size: int) -> list[Event]:
+    kind = block["type"]
+    empty: dict[str, Any] = {**block}
+    if kind == "text":
+        empty["text"] = ""
+        deltas = [delta(index, "text_delta", "text", p) for p in pieces(block["text"], size)]
+    elif kind == "thinking":
+        empty |= {"thinking": "", "signature": ""}
+        thought = pieces(block["thinking"], size)
+        deltas = [delta(index, "thinking_delta", "thinking", piece) for piece in thought]
+        deltas.append(delta(index, "signature_delta", "signature", block["signature"]))
+    else:
+        empty["input"] = {}
+        raw = pieces(orjson.dumps(block["input"]).decode(), size)
+        deltas = [delta(index, "input_json_delta", "partial_json", piece) for piece in raw]
+    start = {"type": "content_block_start", "index": index, "content_block": empty}
+    return [start, *deltas, {"type": "content_block_stop", "index": index}]
+
+
+def text_of(blocks: Blocks) -> str:
+    return "".join(block["text"] for block in blocks if block["type"] == "text")
+
+
+def answer_to(planned: Plan, answer: Blocks, said: str, way: Way) -> Blocks:
+    """What the model says to this plan; ``said`` is the visible text that it is shown."""
+    if planned.mode in (Mode.START, Mode.RESTART):
+        return answer
+    left = len(said)
+    rest: Blocks = []
+    for block in answer:
+        if block["type"] == "text" and left >= 0:
+            kept, left = block["text"][left:], left - len(block["text"])
+            if kept and left < 0:
+                rest.append({**block, "text": kept})
+        elif left <= 0 and (left < 0 or _all_said(answer, block, said)):
+            rest.append(block)
+    again = {"exactly": 0, "with overlap": 24, "all over again": len(said)}[way.manner]
+    if planned.mode is Mode.PREFILL:
+        again = len(said) - len(said.rstrip())  # it is shown the text without its last blanks
+    repeated = said[len(said) - min(again, len(said)) :]
+    if repeated and rest and rest[0]["type"] == "text" and planned.joins is not None:
+        rest[0] = {**rest[0], "text": repeated + rest[0]["text"]}
+    elif repeated:
+        rest.insert(0, {"type": "text", "text": repeated})
+    thought = {"type": "thinking", "thinking": "Where was I?", "signature": "other"}
+    return [thought, *rest] if way.thinks and planned.mode is Mode.USER_TURN else rest
+
+
+def _all_said(answer: Blocks, block: dict[str, Any], said: str) -> bool:
+    """Whether ``block`` stands behind everything that was said."""
+    place = next(i for i, each in enumerate(answer) if each is block)
+    return bool(said) and text_of(answer[:place]) == said
+
+
+def call(
+    told: Published, answer: Blocks, way: Way, *, prefill: bool, on_interrupt: OnInterrupt
+) -> bool:
+    """One call of the API; whether the answer is complete."""
+    planned = plan(told.answer, BODY, on_interrupt, prefill=prefill)
+    told.modes.append(planned.mode)
+    told.usage.next_attempt()
+    said = told.answer.text
+    if planned.rewind:
+        index, offset = planned.rewind
+        rewind = {"type": events.REWIND, "index": index, "offset": offset}
+        told.take(rewind)
+        told.answer.apply(rewind)
+        said = told.answer.text
+    attempt = Attempt(planned, told.answer, told.usage)
+    for event in wire(answer_to(planned, answer, said, way), way.piece)[: way.cut]:
+        for line, data in attempt.take(orjson.dumps(event)):
+            assert orjson.loads(line) == data
+            told.take(data)
+    return told.answer.complete
+
+
+def coherent(told: list[Event]) -> None:
+    """The rules that every reader may rely on."""
+    assert [event["type"] for event in told].count("message_start") == 1
+    assert told[0]["type"] == "message_start"
+    open_block, blocks = None, 0
+    for event in told:
+        kind = event["type"]
+        if kind == "content_block_start":
+            assert (open_block, event["index"]) == (None, blocks)
+            open_block, blocks = blocks, blocks + 1
+        elif kind == "content_block_delta":
+            assert event["index"] == open_block
+        elif kind == "content_block_stop":
+            assert event["index"] == open_block
+            open_block = None
+        elif kind == events.REWIND:
+            assert event["index"] <= blocks
+            blocks = event["index"]
+            open_block = open_block if open_block is not None and open_block < blocks else None
+    assert open_block is None
+    assert told[-1]["type"] == "message_stop"
+
+
+between = st.sampled_from([" ", "\n", " \n", ", ", " 日本 "])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Blocks:
+    """Thoughts, then texts and tool calls, as models give them. No word comes twice, and no text
+    follows a text: nobody could tell whether the second goes on with the first."""
+    numbers = iter(draw(st.lists(st.integers(0, 10**6), min_size=24, max_size=24, unique=True)))
+    found: Blocks = []
+    if draw(st.booleans()):
+        found.append({"type": "thinking", "thinking": "Let me see.", "signature": "sig"})
+    for place, kind in enumerate(draw(st.lists(st.sampled_from("tu"), min_size=1, max_size=4))):
+        if kind == "u" or (found and found[-1]["type"] == "text"):
+            tool = {"id": f"t{place}", "name": "look", "input": {"q": 'a "b"', "n": place}}
+            found.append({"type": "tool_use", **tool})
+        else:
+            count = draw(st.integers(1, 6))
+            text = "".join(f"w{next(numbers)}{draw(between)}" for _ in range(count))
+            found.append({"type": "text", "text": text})
+    return found
+
+
+ways = st.lists(
+    st.builds(
+        Way,
+        cut=st.integers(0, 60),
+        manner=st.sampled_from(MANNERS),
+        thinks=st.booleans(),
+        piece=st.integers(1, 20),
+        takeover=st.booleans(),
+    ),
+    max_size=3,
+)
+
+
+def carried(answer: Blocks, happens: list[Way], last: Way, **how: Any) -> Published:
+    told = Published()
+    for way in [*happens, last]:
+        complete = call(told, answer, way, **how)
+        if way.takeover:
+            told.hand_over()
+        if complete:
+            break
+    assert told.answer.complete
+    for _, data in ending(told.answer):
+        told.take(data)
+    return told
+
+
+@settings(max_examples=400, deadline=None)
+@given(answers(), ways, st.sampled_from(MANNERS), st.booleans(), st.booleans())
+def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
+    answer: Blocks, happens: list[Way], manner: str, prefill: bool, thinks: bool
+) -> None:
+    last = Way(manner=manner, thinks=thinks)
+    told = carried(answer, happens, last, prefill=prefill, on_interrupt=OnInterrupt.CONTINUE)
+    coherent(told.events)
+    builder = MessageBuilder()
+    for event in told.events:
+        builder.apply(event)
+    assert builder.content == answer
+    assert told.answer.text == text_of(answer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(answers(), ways)
+def test_a_restart_discards_everything_and_is_the_uncut_message(
+    answer: Blocks, happens: list[Way]
+) -> None:
+    told = carried(answer, happens, Way(), prefill=True, on_interrupt=OnInterrupt.RESTART)
+    coherent(told.events)
+    builder = MessageBuilder()
+    for event in told.events:
+        builder.apply(event)
+    assert builder.content == answer
+    assert set(told.modes) <= {Mode.START, Mode.RESTART}
+
+
+@pytest.mark.parametrize("prefill", [True, False])
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
+    answer: Blocks = [
+        {"type": "thinking", "thinking": "Let me see.", "signature": "sig"},
+        {"type": "text", "text": "I look at the first gauge and at the second one. "},
+        {"type": "tool_use", "id": "t", "name": "open", "input": {"gate": 3}},
+        {"type": "text", "text": "It stands at 12 metres."},
+        {"type": "tool_use", "id": "u", "name": "open", "input": {"gate": 4}},
+    ]
+    whole = len(wire(answer, 5))
+    for cut in range(whole):
+        happens = [Way(cut=cut, piece=5)]
+        told = carried(
+            answer, happens, Way(manner=manner), prefill=prefill, on_interrupt=OnInterrupt.CONTINUE
+        )
+        coherent(told.events)
+        builder = MessageBuilder()
+        for event in told.events:
+            builder.apply(event)
+        assert builder.content == answer, f"cut after {cut} events"
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
+def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
+    on_interrupt: OnInterrupt, takeover: bool
+) -> None:
+    answer: Blocks = [
+        {"type": "text", "text": "I look at the gauge of the dam."},
+        {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
+    ]
+    cut = Way(cut=len(wire(answer, 3)) - 1, takeover=takeover)
+    told = carried(answer, [cut], Way(), prefill=True, on_interrupt=on_interrupt)
+    coherent(told.events)
+    assert told.modes == [Mode.START]
+    assert told.usage.total["output_tokens"] == 7
+
+
+@given(answers(), ways)
+def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> None:
+    told = carried(answer, happens, Way(), prefill=False, on_interrupt=OnInterrupt.CONTINUE)
+    begun = sum(1 for way in happens[: len(told.modes) - 1] if way.cut)
+    last = [event for event in told.events if event["type"] == "message_delta"][-1]
+    assert told.usage.total["input_tokens"] == 10 * (begun + 1)
+    if begun:
+        assert last["usage"] == told.usage.total
+
+
+def first_attempt() -> Attempt:
+    planned = plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True)
+    return Attempt(planned, Answer(), Usage())
+
+
+def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    odd = b'{ "type":"message_start",  "message":{"usage":{"input_tokens":1.0}}, "new":"field" }'
+    assert [line for line, _ in attempt.take(odd)] == [odd]
+
+
+def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
+    tool = {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}}
+    answer: Blocks = [{"type": "text", "text": "The gate is open."}, tool]
+    again = Way(thinks=True)
+    for cut in range(3, 8):  # inside the text, behind it, inside the tool call
+        told = carried(
+            answer, [Way(cut=cut, piece=9)], again, prefill=False, on_interrupt=OnInterrupt.CONTINUE
+        )
+        started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
+        assert "thinking" not in {block["type"] for block in started}
+
+
+def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
+    answer: Blocks = [
+        {"type": "text", "text": "I look at the gauge of the dam."},
+        {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
+    ]
+    told = carried(
+        answer,
+        [Way(cut=8, piece=60)],
+        Way(manner="with overlap"),
+        prefill=False,
+        on_interrupt=OnInterrupt.CONTINUE,
+    )
+    started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
+    assert [block["type"] for block in started if block["type"] == "text"] == ["text"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
+)
+def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    with pytest.raises(StreamInterrupted) as broken:
+        attempt.take(raw)
+    assert broken.value.transient
+
+
+@pytest.mark.parametrize(
+    ("kind", "transient"),
+    [
+        ("overloaded_error", True),
+        ("api_error", True),
+        ("rate_limit_error", True),
+        ("timeout_error", True),
+        ("invalid_request_error", False),
+        ("authentication_error", False),
+        ("billing_error", False),
+    ],
+)
+def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
+    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    event = {"type": "error", "error": {"type": kind, "message": "Words."}}
+    with pytest.raises(StreamInterrupted) as broken:
+        attempt.take(orjson.dumps(event))
+    assert broken.value.error == {"type": kind, "message": "Words."}
+    assert broken.value.transient is transient

@@ -1,0 +1,234 @@
+"""Outbox and write script together, with answers that get lost and a Redis that forgets: every
+text exactly once.
+
+`Log` is a model of ``write.lua`` in Python, by its contract; tests/contract has the real one.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.events import decode
+from tasks.streams.outbox import Call, Outbox
+from tests.unit.tasks.streams.outbox_calls import asked, outbox
+
+STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@dataclass
+class Log:
+    """What Redis holds of one request. Before it is claimed, it has one event of the producer's."""
+
+    epoch: int = 0
+    worker: str = ""
+    n: int = 1
+    state: str = "queued"
+    text: str = ""
+    lines: list[bytes] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def claim(self, worker: str) -> None:
+        self.epoch, self.worker, self.state = self.epoch + 1, worker, "running"
+
+    def write(self, call: Call) -> list[Any]:
+        wanted = asked(call)
+        mine, count = wanted.epoch, len(wanted.lines)
+        if self.epoch > mine or (self.epoch == mine and self.worker != wanted.worker):
+            return [b"fenced", self.epoch]
+        if count and wanted.first + count - 1 <= self.n:
+            return [b"ok", self.n, b""]
+        if self.state in ("done", "failed", "canceled"):
+            return [b"fenced", self.epoch]
+        if count and wanted.first != self.n + 1:
+            return [b"gap", self.n]
+        self.epoch, self.worker, self.state = mine, wanted.worker, wanted.final or "running"
+        self.lines += wanted.lines
+        self.meta.update(wanted.fields)
+        self.n += count
+        self.text = ("" if wanted.fresh else self.text) + wanted.text
+        return [b"ok", self.n, b""]
+
+
+class Redis:
+    """A log, and the copy of it that would survive a restart."""
+
+    def __init__(self) -> None:
+        self.log = Log()
+        self._disk = deepcopy(self.log)  # without the claim
+        self.log.claim("w")
+
+    def sync(self) -> None:
+        self._disk = deepcopy(self.log)
+
+    def restart(self) -> None:
+        self.log = deepcopy(self._disk)
+
+
+def delta(kind: str, name: str, index: int, piece: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: piece}}
+
+
+pieces = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+adds = st.one_of(
+    st.builds(delta, st.just("text_delta"), st.just("text"), st.integers(0, 1), pieces),
+    st.builds(delta, st.just("thinking_delta"), st.just("thinking"), st.just(0), pieces),
+    st.builds(delta, st.just("input_json_delta"), st.just("partial_json"), st.just(1), pieces),
+    st.builds(delta, st.just("signature_delta"), st.just("signature"), st.just(0), pieces),
+    st.just({"type": "content_block_stop", "index": 0}),
+)
+#: What happens to a call: it is written and answered, written and the answer lost, lost before.
+#: And what happens to Redis: it has written everything to disk, or has lost what it had not; and
+#: the lease is renewed, whose answer tells where the log ends.
+fates = st.sampled_from(["answered", "answered", "answer lost", "call lost"])
+mishaps = st.sampled_from(["synced", "restarted", "renewed"])
+noted = st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1)
+notes = noted.map(lambda fields: ("note", fields))
+rewinds = st.one_of(st.none(), st.text("ab", max_size=3)).map(lambda left: ("rewind", left))
+steps = st.lists(st.one_of(adds, adds, fates, fates, notes, rewinds), max_size=60)
+ends = ["restarted", "renewed", "call lost", "answer lost"]
+endings = st.lists(st.sampled_from(ends), max_size=4)
+mishap_steps = st.lists(st.one_of(adds, fates, fates, mishaps, notes, rewinds), max_size=80)
+
+
+class Stream:
+    """An outbox at work, and what should become of it."""
+
+    def __init__(self) -> None:
+        self.redis = Redis()
+        self.box = outbox(epoch=1, n=1)
+        self.added: list[dict[str, Any]] = []
+        self.text = ""
+        self.meta: dict[str, Any] = {}
+
+    def take(self, step: Any) -> None:
+        if isinstance(step, dict):
+            self.box.add(orjson.dumps(step), step)
+            self.added.append(step)
+            if step.get("delta", {}).get("type") == "text_delta":
+                self.text += step["delta"]["text"]
+        elif isinstance(step, str):
+            self.meet(step)
+        elif step[0] == "note":
+            self.box.note(**step[1])
+            self.meta.update(step[1])
+        else:
+            self.box.rewind(0, 0, left=step[1])
+            self.added.append({"type": events.REWIND, "index": 0, "offset": 0})
+            self.text = self.text if step[1] is None else step[1]
+
+    def meet(self, fate: str) -> None:
+        if fate == "synced":
+            self.redis.sync()
+        elif fate == "restarted":
+            self.redis.restart()
+        elif fate == "renewed":
+            if not self.box.ending:  # as the publisher does it
+                self.box.forgotten(self.redis.log.n)
+        else:
+            flush(self.box, self.redis.log, fate)
+
+    def finish(self, fates: Sequence[str] = ()) -> None:
+        self.box.end({"state": "done"}, ended_ms=1)
+        for fate in fates:
+            self.meet(fate)
+        while not self.box.settled:
+            flush(self.box, self.redis.log, "answer lost")
+            flush(self.box, self.redis.log, "answered")
+
+
+def flush(box: Outbox, log: Log, fate: str) -> None:
+    call = box.take()
+    if call is None:
+        return
+    if fate != "call lost":
+        reply = log.write(call)
+        if fate == "answered":
+            box.settle(reply)
+
+
+def folded(data: list[dict[str, Any]]) -> list[Any]:
+    """Events with all neighbours merged, so that it does not matter how they were cut."""
+    found: list[list[Any]] = []
+    for each in data:
+        kind = each.get("delta", {}).get("type", each["type"])
+        name = {"text_delta": "text", "thinking_delta": "thinking"}.get(kind, "partial_json")
+        place = [kind, each.get("index")]
+        piece = each.get("delta", {}).get(name)
+        if piece is not None and found and found[-1][:2] == place:
+            found[-1][2] += piece
+        else:
+            found.append([*place, piece if piece is not None else each])
+    return found
+
+
+def assert_whole(stream: Stream) -> None:
+    """Everything was written once and in order."""
+    log = stream.redis.log
+    written = [decode(line) for line in log.lines]
+    assert [event.n for event in written] == list(range(2, 2 + len(written)))
+    assert [event.type for event in written].index(events.END) == len(written) - 1
+    assert folded([event.data for event in written[:-1]]) == folded(stream.added)
+    assert log.text == stream.text
+    assert (log.state, log.epoch, stream.box.lost) == ("done", 1, "")
+
+
+@settings(STEPS, max_examples=400)
+@given(mishap_steps, endings, endings)
+def test_whatever_is_lost_everything_is_written_once_and_in_order(
+    happened: list[Any], before_end: list[str], behind_end: list[str]
+) -> None:
+    """Lost on the way or by Redis; but for fields that were written alone at the end of the log: if
+    Redis loses those, nobody is told."""
+    stream = Stream()
+    for step in [*happened, *before_end]:
+        stream.take(step)
+    stream.finish(behind_end)
+    assert_whole(stream)
+    if "restarted" not in [*happened, *before_end, *behind_end]:
+        assert stream.redis.log.meta == {**stream.meta, "ended_ms": 1}
+
+
+@STEPS
+@given(steps, steps)
+def test_after_a_takeover_nothing_of_the_first_writer_is_written(
+    before: list[Any], behind: list[Any]
+) -> None:
+    stream = Stream()
+    for step in before:
+        stream.take(step)
+    stream.redis.log.claim("another")
+    kept = deepcopy(stream.redis.log)
+    for step in behind:
+        stream.take(step)
+    stream.box.end({"state": "done"})
+    flush(stream.box, stream.redis.log, "answered")
+    assert stream.redis.log == kept
+    assert stream.box.settled
+    assert stream.box.lost
+
+
+@STEPS
+@given(steps, steps)
+def test_a_claim_that_redis_lost_and_gave_to_another_shuts_out_the_first(
+    before: list[Any], behind: list[Any]
+) -> None:
+    """Both have the same epoch; the worker's name tells them apart."""
+    stream = Stream()
+    for step in before:
+        stream.take(step)
+    stream.redis.restart()
+    stream.redis.log.claim("another")
+    kept = deepcopy(stream.redis.log)
+    assert kept.epoch == stream.box.epoch
+    for step in behind:
+        stream.take(step)
+    stream.box.end({"state": "done"})
+    flush(stream.box, stream.redis.log, "answered")
+    assert stream.redis.log == kept
+    assert stream.box.lost

@@ -1,0 +1,139 @@
+"""Joining a continued text to what was there: nothing lost, nothing doubled."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tasks.streams.overlap import MIN_OVERLAP, ExactSeam, OverlapSeam, PrefillSeam, is_telling
+
+#: No two words are the same, as in prose; what repeats itself has tests of its own.
+WORDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True)
+BETWEEN = st.sampled_from([" ", "\n", "  ", " — ", ", ", ". ", "日本 ", "\u2028"])
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    return "".join(f"w{word}{draw(BETWEEN)}" for word in draw(WORDS))
+
+
+@st.composite
+def cut_texts(draw: st.DrawFn) -> tuple[str, str]:
+    text = draw(texts())
+    place = draw(st.integers(0, len(text)))
+    return text[:place], text[place:]
+
+
+def pieces_of(text: str, sizes: Iterable[int]) -> list[str]:
+    pieces = []
+    for size in sizes:
+        pieces.append(text[:size])
+        text = text[size:]
+    return [*pieces, text]
+
+
+def mended(before: str, seam: ExactSeam, pieces: list[str]) -> str:
+    return before + "".join(seam.feed(piece) for piece in pieces) + seam.flush()
+
+
+sizes = st.lists(st.integers(0, 9), max_size=30)
+
+
+@given(cut_texts(), sizes)
+def test_without_anything_before_a_text_passes_as_it_is(
+    cut: tuple[str, str], lengths: list[int]
+) -> None:
+    text = "".join(cut)
+    assert mended("", ExactSeam(), pieces_of(text, lengths)) == text
+    assert mended("", OverlapSeam(""), pieces_of(text, lengths)) == text
+
+
+@given(cut_texts(), sizes, st.booleans())
+def test_white_space_that_was_trimmed_from_a_prefill_stands_once(
+    cut: tuple[str, str], lengths: list[int], again: bool
+) -> None:
+    before, rest = cut
+    trimmed = before[len(before.rstrip()) :]
+    written = trimmed + rest if again else rest
+    assume(again or not trimmed or not rest.startswith(trimmed[0]))
+    assert mended(before, PrefillSeam(trimmed), pieces_of(written, lengths)) == before + rest
+
+
+@given(cut_texts(), sizes)
+def test_a_continuation_that_fits_passes_as_it_is(cut: tuple[str, str], lengths: list[int]) -> None:
+    before, rest = cut
+    assume(is_telling(before))
+    assert mended(before, OverlapSeam(before), pieces_of(rest, lengths)) == before + rest
+
+
+@given(cut_texts(), sizes, st.integers(MIN_OVERLAP, 200))
+def test_a_repeated_ending_is_removed(
+    cut: tuple[str, str], lengths: list[int], overlap: int
+) -> None:
+    before, rest = cut
+    written = before[max(0, len(before) - overlap) :] + rest
+    assert mended(before, OverlapSeam(before), pieces_of(written, lengths)) == before + rest
+
+
+@given(cut_texts(), sizes)
+def test_an_answer_that_begins_all_over_again_is_not_doubled(
+    cut: tuple[str, str], lengths: list[int]
+) -> None:
+    before, rest = cut
+    assert mended(before, OverlapSeam(before), pieces_of(before + rest, lengths)) == before + rest
+
+
+@pytest.mark.parametrize(
+    "unit", ["-", "=", " ", "- ", "|--", "0, ", "x = 1;\n", "ha", "\t", "日本"]
+)
+def test_what_repeats_itself_by_right_is_not_taken_for_a_repetition(unit: str) -> None:
+    ruler = unit * 40
+    for cut in range(MIN_OVERLAP, len(ruler) - MIN_OVERLAP, len(unit)):
+        before, rest = f"A table:\n{ruler[:cut]}", f"{ruler[cut:]}\nand what follows."
+        assert mended(before, OverlapSeam(before), [rest]) == before + rest
+
+
+@pytest.mark.parametrize(
+    ("before", "telling"),
+    [
+        ("", False),
+        ("Ha", False),
+        ("The old sluice", False),
+        ("The old sluice" + " " * 9, False),
+        ("The old sluice was", True),
+        ("-" * 40, False),
+        ("ha" * 20, False),
+        ("日本の水門は川の水を止めるための門", True),
+    ],
+)
+def test_a_beginning_is_telling_if_no_text_repeats_it_by_chance(before: str, telling: bool) -> None:
+    assert is_telling(before) is telling
+
+
+@given(cut_texts(), sizes)
+def test_nothing_is_held_back_for_longer_than_it_could_be_a_repetition(
+    cut: tuple[str, str], lengths: list[int]
+) -> None:
+    before, rest = cut
+    seam, shown, fed = OverlapSeam(before), "", ""
+    for piece in pieces_of(rest, lengths):
+        fed += piece
+        shown += seam.feed(piece)
+        if fed and fed not in before:
+            assert len(shown) >= len(fed) - len(before)
+            assert seam.flush() == ""
+
+
+@given(st.text("ab", min_size=MIN_OVERLAP, max_size=60))
+def test_a_text_is_telling_unless_a_part_of_it_repeats_all_along(text: str) -> None:
+    periods = range(1, len(text) // 2 + 1)
+    assert is_telling(text) is not any(text.startswith(text[period:]) for period in periods)
+
+
+def test_long_texts_are_joined_at_once() -> None:
+    before = " ".join(f"w{number}" for number in range(100_000))
+    seam = OverlapSeam(before)
+    assert seam.feed(before[:-20]) == ""
+    assert seam.feed("something else") == before[:-20] + "something else"
+    assert not is_telling("-" * 500_000)

@@ -1,0 +1,172 @@
+"""What readers have been given, from the events alone."""
+
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import events
+from penstock.streams.message_builder import MessageBuilder
+from tasks.streams.partial_message import Answer
+
+START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
+
+
+def block(index: int, kind: str = "text", text: str = "") -> dict[str, Any]:
+    content = {"type": kind, "text": text} if kind == "text" else {"type": kind}
+    return {"type": "content_block_start", "index": index, "content_block": content}
+
+
+def piece(index: int, text: str) -> dict[str, Any]:
+    delta = {"type": "text_delta", "text": text}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def stop(index: int) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def rewind(index: int, offset: int = 0) -> dict[str, Any]:
+    return {"type": events.REWIND, "index": index, "offset": offset}
+
+
+def answer(*happened: dict[str, Any]) -> Answer:
+    found = Answer()
+    for event in happened:
+        found.apply(event)
+    return found
+
+
+def test_the_visible_text_is_that_of_all_text_blocks() -> None:
+    found = answer(
+        START,
+        block(0, text="In"),
+        piece(0, "flow"),
+        stop(0),
+        block(1, "tool_use"),
+        stop(1),
+        block(2),
+        piece(2, "."),
+    )
+    assert found.text == "Inflow."
+    assert found.text_sha256 == sha256(b"Inflow.").hexdigest()
+    assert [each.open for each in found.blocks] == [False, False, True]
+
+
+NAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
+UNNAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": None}}
+OVER: dict[str, Any] = {"type": "message_stop"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "complete"),
+    [
+        ([], False),
+        ([OVER], False),
+        ([UNNAMED], False),
+        ([UNNAMED, OVER], False),
+        ([NAMED], True),
+        ([NAMED, OVER], True),
+        ([NAMED, UNNAMED, OVER], True),
+    ],
+)
+def test_complete_means_a_stop_reason_behind_the_last_block(
+    ending: list[dict[str, Any]], complete: bool
+) -> None:
+    assert answer(START, block(0), stop(0), *ending).complete is complete
+
+
+@pytest.mark.parametrize("kind", ["text", "tool_use", "thinking"])
+def test_a_stop_reason_is_not_the_end_while_a_block_is_open(kind: str) -> None:
+    found = answer(START, block(0), stop(0), block(1, kind), NAMED)
+    assert not found.complete
+    found.apply(stop(1))
+    assert found.complete
+
+
+def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
+    told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
+    found = answer(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
+    assert (found.complete, found.stop_reason, found.started) == (False, None, True)
+
+
+def test_events_of_unknown_types_change_nothing() -> None:
+    found = answer(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
+    assert (found.text, found.blocks, found.started) == ("", [], True)
+
+
+def test_the_last_text_block_is_the_last_that_says_something() -> None:
+    found = answer(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
+    assert found.last_text_block() == 0
+    assert answer(START, block(0, "thinking")).last_text_block() is None
+
+
+texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@given(st.lists(texts, min_size=1, max_size=4), st.data())
+def test_a_rewind_leaves_what_readers_are_left_with(
+    blocks: list[list[str]], data: st.DataObject
+) -> None:
+    happened: list[dict[str, Any]] = [START]
+    for index, each in enumerate(blocks):
+        happened += [block(index), *(piece(index, text) for text in each), stop(index)]
+    index = data.draw(st.integers(0, len(blocks) - 1))
+    happened.append(rewind(index, data.draw(st.integers(0, len("".join(blocks[index]))))))
+    builder = MessageBuilder()
+    for event in happened:
+        builder.apply(event)
+    found = answer(*happened)
+    assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
+
+
+#: How a text goes on: with its own block, with a further one, with a tool call between.
+shapes = st.lists(st.sampled_from(["more", "block", "tool"]), max_size=12)
+
+
+@given(shapes, st.data())
+def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
+    shape: list[str], data: st.DataObject
+) -> None:
+    happened, index, number = [START, block(0), piece(0, "w0 ")], 0, 0
+    for step in shape:
+        number += 1
+        if step == "more":
+            happened.append(piece(index, f"w{number} "))
+            continue
+        happened.append(stop(index))
+        if step == "tool":
+            index += 1
+            happened += [block(index, "tool_use"), stop(index)]
+        index += 1
+        happened += [block(index), piece(index, f"w{number} ")]
+    whole = answer(*happened)
+    rest = happened[data.draw(st.integers(1, len(happened) - 1)) :]
+    found = Answer()
+    found.restore(whole.text, rest)
+    for event in rest:
+        found.apply(event)
+    assert found.text == whole.text
+    assert len(found.blocks) == len(whole.blocks)
+    assert found.last_text_block() == whole.last_text_block()
+    assert found.blocks[-1].open == whole.blocks[-1].open
+
+
+def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
+    rest = [rewind(0), block(0), piece(0, "anew")]
+    found = Answer()
+    found.restore("anew", rest)
+    for event in rest:
+        found.apply(event)
+    assert (found.text, len(found.blocks)) == ("anew", 1)
+
+
+def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
+    rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
+    found = Answer()
+    found.restore("the one b", rest)
+    for event in rest:
+        found.apply(event)
+    assert (found.text, len(found.blocks)) == ("the one b", 2)
