@@ -15,7 +15,7 @@ from penstock.simulator.faults.fault import Fault
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 TEXT = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
 
 #: Names in code: `deltas=N` is `deltas`, `fault(**keys)` is `fault`.
