@@ -159,6 +159,7 @@ def test_the_demo_names_its_redis_and_why_an_installed_one_is_not_used(
     old = tmp_path / "bin" / "redis-server"
     old.write_text("#!/bin/sh\necho Redis server v=7.0.15 sha=00000000:0\n")
     old.chmod(0o755)
+    monkeypatch.delenv("PENSTOCK_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
     with demo(tmp_path) as process:
         shown = read_until(process, "simulator ")
