@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
+from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import Connection
 from penstock.store.request_scripts import Reaped
 
@@ -71,7 +71,7 @@ class Reaper:
             try:
                 if await self._is_mine():
                     await self._tick()
-            except (redis.RedisError, OperationalError, OSError) as error:
+            except (*ANY_FAILURE, OperationalError) as error:
                 logger.warning("the reaper cannot reach Redis: %s", error)
             except Exception:
                 # Nobody would miss it before requests hang.

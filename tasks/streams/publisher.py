@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-
 from penstock.keys import Keys
 from penstock.store import request_scripts
+from penstock.store.availability import CONNECTION_LOST
 from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
 from tasks.streams.outbox import Call, Outbox
@@ -195,6 +194,6 @@ class Publisher:
             return []
         try:
             return await self._pipe.run(calls[0].script, calls)
-        except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+        except CONNECTION_LOST as error:
             logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
             return None
