@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from penstock.batches.notices import PauseReason
-from penstock.store.scripts import script
+from penstock.store.limit_scripts import reserve_cost
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits.prices import bound_usd
 
@@ -22,8 +22,12 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
             "type": PauseReason.PRICE_UNKNOWN,
             "message": f"the job has a money cap, and what {models} costs is not known",
         }
-    args = [work.shard.number, math.ceil(price * 1_000_000), work.settings.batch_ttl_s]
-    verdict = str(script("cost_reserve")(work.redis, [work.keys.money], args).decode())
+    verdict = reserve_cost(
+        work.keys,
+        shard=work.shard.number,
+        amount=math.ceil(price * 1_000_000),
+        ttl_s=work.settings.batch_ttl_s,
+    ).run(work.redis)
     if verdict != "over":
         return verdict
     return {
