@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from config.settings import WorkerSettings
-from penstock.batches.shard import Shard
+from penstock.batches.shard import ShardState
 from penstock.settings import RENAMED, variable_of
 from penstock.states import State
 
@@ -73,9 +73,13 @@ def diagram(heading: str) -> set[str]:
 def test_the_state_diagrams_have_all_states_and_no_others() -> None:
     assert diagram("A request") == set(State)
     assert diagram("A job") == {*State, "active", "paused"}
-    shard_states = diagram("A shard")
-    assert len(shard_states) == 5
-    assert all(Shard(number=0, state=state).step for state in shard_states)
+    assert diagram("A shard") == set(ShardState)
+
+
+def test_the_results_of_a_step_are_those_of_the_code() -> None:
+    listed = re.findall(r"^\| `([A-Z]\w+)` \|", text_of("docs/architecture.md"), re.MULTILINE)
+    code = text_of("tasks/batches/step_result.py")
+    assert sorted(listed) == sorted(re.findall(r"^class (\w+)", code, re.MULTILINE))
 
 
 def workflow() -> dict[str, Any]:
