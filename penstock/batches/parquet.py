@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import MissingDependency
 
 #: Column → its type in Arrow. ``result`` is the API's whole result object, as JSON.
@@ -91,8 +92,12 @@ def row_of(line: bytes) -> tuple[Any, ...]:
 
 def _raw(line: bytes, fields: dict[str, Any]) -> bytes:
     """The result object as it stands in the line."""
-    before = b'{"custom_id":"%s","result":' % fields["custom_id"].encode()
-    return line[len(before) : -1] if line.startswith(before) else orjson.dumps(fields["result"])
+    before = LINE_HEAD + fields["custom_id"].encode() + RESULT
+    return (
+        line[len(before) : -len(LINE_TAIL)]
+        if line.startswith(before)
+        else orjson.dumps(fields["result"])
+    )
 
 
 def _text(message: dict[str, Any]) -> str:

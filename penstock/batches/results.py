@@ -18,19 +18,13 @@ import orjson
 
 from penstock import events
 from penstock.batches.shard import Shard, ShardState
-from penstock.batches.wire import WIRE_ID
+from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack
 
 #: The orders in which results can be had: as shards were collected, or as requests were submitted.
 ORDERS: Final = ("completed", "submitted")
-
-#: How every stored line begins, up to its custom_id. The last six characters of that are the
-#: number of the request in its shard.
-_OPEN: Final = b'{"custom_id":"'
-_REST: Final = len(_OPEN) + WIRE_ID
-_INDEX: Final = _REST - 6
 
 #: Shards of so many chunks are sorted in memory (16 MB), larger ones by way of a file.
 _IN_MEMORY: Final = 32
@@ -105,7 +99,7 @@ class Results:
         rests = [b""] * shard.requests
         for chunk in self._chunks(shard.results, shard.result_chunks):
             for line in lines_of(chunk):
-                rests[int(line[_INDEX:_REST])] = line[_REST:]
+                rests[int(line[INDEX])] = line[ID_END:]
         for index in order:
             if rests[index]:
                 yield index, rests[index]
@@ -128,9 +122,9 @@ class Results:
             block = unpack(chunk)
             file.write(block)
             for line in block[:-1].split(b"\n"):
-                index = int(line[_INDEX:_REST])
-                starts[index] = at + _REST
-                sizes[index] = len(line) - _REST
+                index = int(line[INDEX])
+                starts[index] = at + ID_END
+                sizes[index] = len(line) - ID_END
                 at += len(line) + 1
         file.flush()
         return starts, sizes
@@ -139,7 +133,7 @@ class Results:
         heads = self._ids(shard).heads
         for chunk in self._chunks(shard.results, shard.result_chunks):
             for line in lines_of(chunk):
-                yield heads[int(line[_INDEX:_REST])] + line[_REST:]
+                yield heads[int(line[INDEX])] + line[ID_END:]
 
     def _instead(self, shard: Shard) -> Iterator[bytes]:
         tail = _tail(shard)
@@ -152,7 +146,7 @@ class Results:
             for line in lines_of(chunk):
                 position, _, custom_id = line.partition(b" ")
                 ids.positions.append(int(position))
-                ids.heads.append(_OPEN + custom_id)
+                ids.heads.append(LINE_HEAD + custom_id)
         return ids
 
     def _chunks(self, name: str, count: int) -> Iterator[bytes]:
@@ -230,4 +224,4 @@ def checked_order(order: str, *, wait: bool) -> str:
 
 def _tail(shard: Shard) -> bytes:
     """How every line of a shard goes on that has one and the same result for all."""
-    return b'","result":' + orjson.dumps(shard.uniform_result) + b"}"
+    return RESULT + orjson.dumps(shard.uniform_result) + LINE_TAIL

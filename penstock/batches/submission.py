@@ -18,7 +18,7 @@ from penstock.batches.custom_ids import CustomIds
 from penstock.batches.options import JobOptions
 from penstock.batches.planner import Betas, Planned, Planner
 from penstock.batches.shard import Counts, Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.keys import JobKeys
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds a chunk lives while the producer is still writing; afterwards the job's TTL counts.
 SPOOLING_TTL_S: Final = 3_600
-
-
-_ENVELOPE: Final = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
 
 #: Bytes of unfinished chunks that the open shards may hold together. Beyond them the largest is
 #: stored as it is, so that a job with many sets of betas takes no more memory than one with none.
@@ -61,7 +58,7 @@ class Submission:
         self._planner = Planner(
             requests=options.shard_requests or settings.shard_requests,
             bytes=settings.shard_bytes,
-            empty=len(HEAD) + len(TAIL),
+            empty=EMPTY_BODY_BYTES,
             offset=random.getrandbits(32),
             canary=options.canary,
         )
@@ -120,7 +117,7 @@ class Submission:
             encoded = _encoded(params)
         except InvalidRequest as error:
             raise error.at_line(line) from None
-        planned, closed = self._planner.place(len(encoded) + _ENVELOPE, betas)
+        planned, closed = self._planner.place(len(encoded) + REQUEST_BYTES, betas)
         if closed is not None:
             self._close(writer, closed.number)
         shard = self._open.get(planned.number)

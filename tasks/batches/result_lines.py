@@ -13,11 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, RESULT
 from penstock.spool.chunks import CHUNK_BYTES
-
-#: Every stored line begins with this, the wire id, and `ID_END`.
-ID_START: Final = b'{"custom_id":"'
-ID_END: Final = b'",'
 
 #: Tokens that are paid for, as the API names them in ``usage``.
 TOKENS: Final = (
@@ -125,7 +122,7 @@ def _outcome(result: Any) -> Outcome:
 
 def _stored(line: bytes, custom_id: str, fields: dict[str, Any]) -> bytes:
     line = line.strip()
-    head = b'%s%s%s"result":' % (ID_START, custom_id.encode("ascii", "replace"), ID_END)
+    head = LINE_HEAD + custom_id.encode("ascii", "replace") + RESULT
     if line.startswith(head):
         return line
     # Written anew by the standard library: it keeps large integers as they are.

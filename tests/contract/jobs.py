@@ -9,7 +9,7 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Counts, Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.keys import JobKeys
@@ -72,8 +72,7 @@ class Desk:
             ids.line(b"%d u%d" % (index, index))
         for writer in (bodies, ids):
             writer.close()
-        envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
-        size = len(HEAD) + len(TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
+        size = EMPTY_BODY_BYTES + len(lines) - 1 + sum(len(line) + REQUEST_BYTES for line in lines)
         size_by_model = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
         return Shard(
             number=number,

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, RESULT
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.collect.tally import ResultTally
-from tasks.batches.result_lines import ID_START, Outcome, read_line, tokens_in
+from tasks.batches.result_lines import Outcome, read_line, tokens_in
 
 #: How a succeeded line of the usual form begins: behind the nonce its index, then its model.
 _HEAD: Final = (
-    rb'([0-9]{6})","result":\{"type":"succeeded","message":\{'
+    rb"([0-9]{6})" + re.escape(RESULT) + rb'\{"type":"succeeded","message":\{'
     rb'(?:"id":"[^"\\]*","type":"message","role":"assistant",)?"model":"([^"\\]*)"'
 )
 #: What comes before its usage. Of several places the first is taken: one inside of an answer's
@@ -40,7 +41,7 @@ class Sorter:
     def __init__(self, tally: ResultTally, judge: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
         self._judge = judge
-        self._head = re.compile(re.escape(b"%s%s-" % (ID_START, tally.nonce.encode())) + _HEAD)
+        self._head = re.compile(re.escape(b"%s%s-" % (LINE_HEAD, tally.nonce.encode())) + _HEAD)
 
     def take(self, block: bytes) -> bytes:
         """Enter the lines of a block; returns those to store, each with its line end."""

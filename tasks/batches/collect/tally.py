@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from penstock.batches.shard import Counts
-from penstock.batches.wire import WIRE_ID
+from penstock.batches.wire import NONCE_CHARS, WIRE_ID
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.result_lines import Outcome
 
-_NONCE_END = 12
 _KINDS = ("succeeded", "errored", "canceled", "expired")
 
 
@@ -39,7 +38,7 @@ class ResultTally:
     def index_of(self, custom_id: str) -> int | None:
         """The index of the request with this wire id that has no line yet. None: the line is one
         too many; it is counted as that."""
-        digits = custom_id[_NONCE_END + 1 :]
+        digits = custom_id[NONCE_CHARS + 1 :]
         if (
             len(custom_id) != WIRE_ID
             or not custom_id.startswith(f"{self.nonce}-")

@@ -19,7 +19,7 @@ import orjson
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import ShardState
-from penstock.batches.wire import WIRE_ID, wire_id
+from penstock.batches.wire import INDEX, LINE_HEAD, LINE_TAIL, RESULT, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
@@ -27,7 +27,7 @@ from tasks.batches.claim import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import settlement
-from tasks.batches.result_lines import ID_START, read_line
+from tasks.batches.result_lines import read_line
 from tasks.batches.step_result import Step
 
 #: Live calls of a canary that are out at the same time.
@@ -135,9 +135,7 @@ def _go_on(work: ClaimedShard) -> set[int]:
         if shard.live_results:
             store.remove([shard.live_results])
     store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
-    end = len(ID_START) + WIRE_ID
-    digits = slice(end - 6, end)
-    return {int(line[digits]) for chunk in chunks for line in lines_of(chunk)}
+    return {int(line[INDEX]) for chunk in chunks for line in lines_of(chunk)}
 
 
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
@@ -173,7 +171,7 @@ def _store(work: ClaimedShard, index: int, result: bytes) -> None:
     """Store a result line, and count it. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()
-    line = read_line(b'{"custom_id":"%s","result":%s}' % (wire, result))
+    line = read_line(LINE_HEAD + wire + RESULT + result + LINE_TAIL)
     if line is None:
         raise UnexpectedResponse("the answer to a live call is no message")
     for chunk in pack([line.stored]):

@@ -13,6 +13,7 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
+from penstock.batches.wire import NONCE_CHARS
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
@@ -144,7 +145,7 @@ def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
 
 def new_nonce() -> str:
     """The beginning of the custom_ids of one call."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(12))
+    return "".join(secrets.choice(_LETTERS) for _ in range(NONCE_CHARS))
 
 
 def made(work: ClaimedShard) -> Step:

@@ -15,7 +15,7 @@ from penstock.batches.jobs import Job, JobRecords
 from penstock.batches.options import JobOptions
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.submission import Submission
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, wire_id
+from penstock.batches.wire import BODY_HEAD, BODY_TAIL, LINE_HEAD, LINE_TAIL, PARAMS, wire_id
 from penstock.client import Client
 from penstock.errors import InvalidRequest, RedisUnavailable
 from penstock.ids import new_id
@@ -115,10 +115,10 @@ def test_a_shard_knows_the_size_of_its_body_and_what_it_weighs(
     (shard,) = job.shards
     lines = stored(connection, job.id, "requests-0", shard.request_chunks)
     pieces = [
-        OPEN + wire_id("n" * 12, index).encode() + MIDDLE + line + CLOSE
+        LINE_HEAD + wire_id("n" * 12, index).encode() + PARAMS + line + LINE_TAIL
         for index, line in enumerate(lines)
     ]
-    body = HEAD + b",".join(pieces) + TAIL
+    body = BODY_HEAD + b",".join(pieces) + BODY_TAIL
     assert len(body) == shard.size
     assert [each["params"] for each in orjson.loads(body)["requests"]] == [
         each["params"] for each in asked
