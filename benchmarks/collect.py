@@ -29,7 +29,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
 from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
-from penstock.spool.chunks import ChunkWriter, RedisChunks
+from penstock.spool.chunks import ChunkWriter, RedisChunkStore
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard
@@ -73,7 +73,7 @@ class Job:
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)
         keys = settings.keys.job(self.id)
-        ids = ChunkWriter(RedisChunks(redis, keys, settings.batch_ttl_s), "ids-benchmark")
+        ids = ChunkWriter(RedisChunkStore(redis, keys, settings.batch_ttl_s), "ids-benchmark")
         for place in range(lines):
             ids.line(b"%d request-%d" % (place, place))
         ids.close()

@@ -15,7 +15,7 @@ NONCE = "abcdefghij12"
 Named = tuple[int, str]
 
 
-class MemoryChunks:
+class MemoryChunkStore:
     """A chunk store in memory; ``reads`` counts the chunks that were taken out."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class MemoryChunks:
             self.reads += 1
             yield found[index]
 
-    def keep(self, names: Iterable[str], seconds: int) -> bool:
+    def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
         """Nothing expires here."""
         return all(name in self.chunks for name in names)
 
@@ -45,7 +45,7 @@ class MemoryChunks:
         for name in names:
             self.chunks.pop(name, None)
 
-    def clear(self, names: Iterable[str]) -> None:
+    def remove_all(self, names: Iterable[str]) -> None:
         """Remove everything."""
         self.chunks.clear()
 

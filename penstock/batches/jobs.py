@@ -15,7 +15,7 @@ from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.states import State
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
@@ -147,7 +147,7 @@ class JobRecords:
         job = self.read(id)
         keys, shared = self._settings.keys.job(id), self._settings.keys
         store = self._store(job.record, keys)
-        store.clear(name for shard in job.shards for name in shard.chunk_names)
+        store.remove_all(name for shard in job.shards for name in shard.chunk_names)
         self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
         self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
         self._redis.zrem(shared.jobs, id)
@@ -170,7 +170,7 @@ class JobRecords:
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
         url = record.fields.get("spool", "")
-        return open_spool(url, self._redis, keys, self._settings.batch_ttl_s)
+        return open_chunk_store(url, self._redis, keys, self._settings.batch_ttl_s)
 
     def _rouse(
         self,

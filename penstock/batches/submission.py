@@ -24,7 +24,7 @@ from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.spool.writer import BackgroundWriter
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
@@ -54,7 +54,7 @@ class Submission:
         self._settings = settings
         self._options = options
         self._betas = options.all_betas
-        self._chunks = open_spool(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
+        self._chunks = open_chunk_store(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
         self._planner = Planner(
             requests=options.shard_requests or settings.shard_requests,
             bytes=settings.shard_bytes,
@@ -71,20 +71,17 @@ class Submission:
         self._may_be_there = False
 
     def spool(self, requests: Iterable[Any]) -> None:
-        """Check and store the requests. Raises `InvalidRequest` naming the line; nothing is kept
-        then."""
-        writer = BackgroundWriter(self._chunks, SPOOLING_TTL_S)
+        """Check and store the requests.
+
+        Raises `InvalidRequest` naming the line; nothing stays stored then.
+        """
+        writer = BackgroundWriter(self._chunks, refresh_ttl_s=SPOOLING_TTL_S)
         try:
-            count = 0
-            for request in requests:
-                count += 1
-                self._take(writer, count, request)
-            self._check_count(count)
-            for number in list(self._open):
-                self._close(writer, number)
-            writer.close()
+            with writer:
+                self._store_all(writer, requests)
         except BaseException:
-            writer.abort()
+            with suppress(redis.RedisError, SpoolUnavailable):  # the chunks expire anyway
+                self._chunks.remove_all(writer.chunks)
             raise
         self._shards.sort(key=lambda shard: shard.number)
         self._names = list(writer.chunks)
@@ -104,6 +101,15 @@ class Submission:
             if self._take_back(error) or not isinstance(error, Exception):
                 raise
             logger.warning("job %s: not all of it was announced, it goes on: %s", self.id, error)
+
+    def _store_all(self, writer: BackgroundWriter, requests: Iterable[Any]) -> None:
+        count = 0
+        for request in requests:
+            count += 1
+            self._take(writer, count, request)
+        self._check_count(count)
+        for number in list(self._open):
+            self._close(writer, number)
 
     def _take(self, writer: BackgroundWriter, line: int, request: Any) -> None:
         try:
@@ -150,9 +156,8 @@ class Submission:
     def _store(self, writer: BackgroundWriter, shard: "_OpenShard", *, last: bool = False) -> None:
         """Hand over what a shard holds; of its ids only when they are worth a chunk, or at last."""
         self._held -= len(shard.requests)
-        if shard.requests:
-            writer.put(f"requests-{shard.number}", shard.requests)
-            shard.requests = bytearray()
+        writer.put(f"requests-{shard.number}", shard.requests)
+        shard.requests = bytearray()
         if last or len(shard.ids) >= CHUNK_BYTES:
             writer.put(f"ids-{shard.number}", shard.ids)
             shard.ids = bytearray()
@@ -165,7 +170,7 @@ class Submission:
     def _record(self) -> None:
         """Record the job and log its first event."""
         keys, settings, shards = self.keys, self._settings, self._shards
-        if not self._chunks.keep(self._names, settings.batch_ttl_s):
+        if not self._chunks.refresh_ttl(self._names, settings.batch_ttl_s):
             raise ChunkMissing("requests that were stored are missing: was this process suspended?")
         seconds, _ = self._redis.time()
         look_ms = seconds * 1000 + LOST_AFTER_MS
@@ -209,7 +214,7 @@ class Submission:
             gone = job_scripts.withdraw(self.keys, self._settings.keys).run(self._redis)
             if gone:
                 with suppress(SpoolUnavailable):  # the reaper will see to it
-                    self._chunks.clear(self._names)
+                    self._chunks.remove_all(self._names)
         except redis.RedisError:
             if not self._may_be_there:
                 return True

@@ -14,7 +14,7 @@ from penstock import events
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
 from penstock.spool.chunks import ChunkStore
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
@@ -248,7 +248,7 @@ class ClaimedShard:
     def store(self) -> ChunkStore:
         """Where the job's chunks lie."""
         [url] = self.read_job("spool")
-        return open_spool(url, self.redis, self.keys, self.settings.batch_ttl_s)
+        return open_chunk_store(url, self.redis, self.keys, self.settings.batch_ttl_s)
 
     def _call(
         self,

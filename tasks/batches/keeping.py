@@ -15,5 +15,5 @@ def keep_chunks(work: ClaimedShard) -> None:
         return
     store = work.store()
     for shard in work.all_shards():
-        store.keep(shard.chunk_names, ttl_s)
+        store.refresh_ttl(shard.chunk_names, ttl_s)
     work.write(kept_ms=now_ms())

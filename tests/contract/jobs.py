@@ -16,7 +16,7 @@ from penstock.keys import JobKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.store import shard_scripts
 from penstock.store.connection import connect
 from penstock.store.shard_scripts import ShardClaimed
@@ -89,7 +89,7 @@ class Desk:
 
     def store(self, id: str) -> Any:
         """Where the job's chunks lie."""
-        return open_spool("", self.connection, self.keys(id), self.settings.batch_ttl_s)
+        return open_chunk_store("", self.connection, self.keys(id), self.settings.batch_ttl_s)
 
     def write(self, id: str, shard: Shard) -> None:
         """Put a shard's record, as if somebody had written it."""

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import ClaimedShard, Fenced
 from tasks.batches.collect.retry_shard import next_round
 
@@ -27,7 +27,7 @@ class Draft:
 
     def __init__(self, work: ClaimedShard) -> None:
         [url, shards] = work.read_job("spool", "shards")
-        self.store = open_spool(url, work.redis, work.keys, DRAFT_TTL_S)
+        self.store = open_chunk_store(url, work.redis, work.keys, DRAFT_TTL_S)
         self.results = f"results-{work.shard.number}-{work.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
@@ -70,7 +70,7 @@ class Draft:
         """
         names = [name for child in self.children for name in child.chunk_names]
         names += [self.results] if self.chunks else []
-        if not self.store.keep(names, self._ttl_s):
+        if not self.store.refresh_ttl(names, self._ttl_s):
             raise ChunkMissing(f"{self.results}: expired before it was complete")
         self._counts = True
 

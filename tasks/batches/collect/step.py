@@ -20,7 +20,7 @@ from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
-from penstock.spool.storing import StoringThread
+from penstock.spool.writer import BackgroundWriter
 from tasks.api.batch_calls import downloaded_results, retrieve_batch
 from tasks.api.retry import wait_s
 from tasks.batches.claim import ClaimedShard
@@ -110,16 +110,16 @@ class CollectStep:
         checked = time.monotonic()
         with (
             downloaded_results(self._api, work) as pieces,
-            StoringThread(draft.store, draft.results) as storing,
+            BackgroundWriter(draft.store) as writer,
         ):
             for block in blocks(_whole(pieces)):
-                storing.put(sorter.take(block))
+                writer.put(draft.results, sorter.take(block))
                 if tally.foreign:
                     raise _Foreign(tally.stranger.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.check()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
-            draft.chunks = storing.finish()
+        draft.chunks = writer.chunks[draft.results]
 
     def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
         shard, usage = work.shard, tally.tokens()

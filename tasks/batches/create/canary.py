@@ -134,7 +134,7 @@ def _go_on(work: ClaimedShard) -> set[int]:
         work.write(shard.evolve(live_results=name, nonce=shard.nonce or new_nonce()))
         if shard.live_results:
             store.remove([shard.live_results])
-    store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
+    store.refresh_ttl(work.shard.chunk_names, work.settings.batch_ttl_s)
     return {int(line[INDEX]) for chunk in chunks for line in lines_of(chunk)}
 
 

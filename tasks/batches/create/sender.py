@@ -72,7 +72,7 @@ class Sender:
 
     def _enter(self, work: ClaimedShard) -> Step | None:
         """Take what the shard needs before it is sent."""
-        work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        work.store().refresh_ttl(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.take(work):
             seconds = work.longer_s(_SLOT_S)
             return _wait(seconds, "waiting for a slot: enough batches are active")

@@ -76,7 +76,7 @@ def read(connection: Any, id: str) -> Job:
 
 
 def stored(connection: Any, id: str, name: str, count: int) -> list[bytes]:
-    store = chunks.RedisChunks(connection, SETTINGS.keys.job(id), 100)
+    store = chunks.RedisChunkStore(connection, SETTINGS.keys.job(id), 100)
     return [line for chunk in store.read(name, count) for line in chunks.lines_of(chunk)]
 
 
@@ -309,7 +309,7 @@ def test_a_producer_may_take_longer_than_its_chunks_live(
     connection: Any, client: Client, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission, "SPOOLING_TTL_S", 60)
-    monkeypatch.setattr(writer, "_RENEWALS", 600)
+    monkeypatch.setattr(writer, "_REFRESHES_PER_TTL", 600)
 
     def slow() -> Iterator[Any]:
         yield from many(10)

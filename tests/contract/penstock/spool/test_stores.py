@@ -22,7 +22,7 @@ from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.spool.chunks import ChunkMissing, ChunkStore
-from penstock.spool.stores import open_spool, remove_orphans
+from penstock.spool.stores import open_chunk_store, remove_orphans
 from penstock.store.connection import connect_async
 from penstock.testing import wait_until
 from workers.reaper import Reaper
@@ -56,9 +56,9 @@ def url(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture
 def store(connection: Any, keys: JobKeys, url: str) -> Iterator[ChunkStore]:
-    store = open_spool(url, connection, keys, 100)
+    store = open_chunk_store(url, connection, keys, 100)
     yield store
-    store.clear(["requests-0", "requests-1", "ids-0"])
+    store.remove_all(["requests-0", "requests-1", "ids-0"])
 
 
 def requests(count: int) -> list[dict[str, Any]]:
@@ -116,16 +116,16 @@ def test_a_job_is_submitted_to_any_spool(
         job = client.messages.batches.create(requests=requests(5))
         record = connection.hgetall(SHARED.job(job.id).meta)
         assert record[b"spool"].decode() == url
-        store = open_spool(url, connection, SHARED.job(job.id), 100)
+        store = open_chunk_store(url, connection, SHARED.job(job.id), 100)
         assert len(list(store.read("requests-0", job.shards[0].request_chunks))) == 1
-        store.clear(["requests-0", "ids-0"])
+        store.remove_all(["requests-0", "ids-0"])
 
 
 # -- files ------------------------------------------------------------------------------------
 
 
 def test_files_lie_by_job_and_name(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}/", connection, keys, 100)
+    store = open_chunk_store(f"file://{folder}/", connection, keys, 100)
     store.add("requests-0", 0, b"x")
     store.add("requests-0", 1, b"y")
     assert files(folder) == [f"{keys.id}/requests-0/{index:06d}" for index in range(2)]
@@ -133,14 +133,14 @@ def test_files_lie_by_job_and_name(connection: Any, keys: JobKeys, folder: Path)
 
 
 def test_a_job_that_is_cleared_leaves_no_file(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}", connection, keys, 100)
+    store = open_chunk_store(f"file://{folder}", connection, keys, 100)
     store.add("requests-0", 0, b"x")
     store.add("results-0-1", 0, b"of a collector that lost its claim")
     assert connection.zcard(SHARED.spools) == 1
-    store.clear(["requests-0"])
+    store.remove_all(["requests-0"])
     assert list(folder.iterdir()) == []
     assert connection.zcard(SHARED.spools) == 0
-    store.clear(["requests-0"])
+    store.remove_all(["requests-0"])
 
 
 def test_a_bad_request_leaves_no_file(
@@ -156,7 +156,7 @@ def test_a_bad_request_leaves_no_file(
 def test_files_of_a_producer_that_died_are_removed_when_their_time_is_over(
     connection: Any, keys: JobKeys, folder: Path
 ) -> None:
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 90_000 < deadline - now_ms() <= 100_000
     remove_orphans(connection, SHARED)
@@ -170,7 +170,7 @@ def test_files_of_a_producer_that_died_are_removed_when_their_time_is_over(
 def test_files_of_a_job_are_left_alone_as_long_as_it_has_a_record(
     connection: Any, keys: JobKeys, folder: Path
 ) -> None:
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     connection.hset(keys.meta, "state", "running")
     connection.expire(keys.meta, 5_000)
     make_due(connection)
@@ -185,9 +185,9 @@ def test_files_of_a_job_are_left_alone_as_long_as_it_has_a_record(
 
 
 def test_keeping_chunks_moves_the_deadline(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}", connection, keys, 100)
+    store = open_chunk_store(f"file://{folder}", connection, keys, 100)
     store.add("requests-0", 0, b"x")
-    assert store.keep(["requests-0"], 9_000)
+    assert store.refresh_ttl(["requests-0"], 9_000)
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 8_900_000 < deadline - now_ms() <= 9_000_000
 
@@ -196,7 +196,7 @@ def test_the_reaper_removes_orphans_now_and_then(
     penstock_redis: EmbeddedRedis, connection: Any, keys: JobKeys, folder: Path
 ) -> None:
     settings = WorkerSettings.load(redis_url=penstock_redis.url, key_prefix="spool")
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     make_due(connection)
 
     async def reap() -> None:
@@ -226,7 +226,7 @@ def test_files_that_cannot_be_removed_are_tried_again_later(connection: Any, key
 
 def test_an_unknown_protocol_is_a_configuration_error(connection: Any, keys: JobKeys) -> None:
     with pytest.raises(ConfigurationError, match="PENSTOCK_SPOOL_URL: nonsense://x: "):
-        open_spool("nonsense://x", connection, keys, 100)
+        open_chunk_store("nonsense://x", connection, keys, 100)
 
 
 def test_a_protocol_whose_package_is_missing_says_which(
@@ -237,7 +237,7 @@ def test_a_protocol_whose_package_is_missing_says_which(
     what = {"class": "no_such_package.FileSystem", "err": "Install no_such_package to go there"}
     monkeypatch.setitem(known_implementations, "elsewhere", what)
     with pytest.raises(MissingDependency) as caught:
-        open_spool("elsewhere://x", connection, keys, 100)
+        open_chunk_store("elsewhere://x", connection, keys, 100)
     assert str(caught.value) == (
         "what fsspec needs for elsewhere:// is not installed. Install no_such_package to go there"
     )
@@ -248,7 +248,7 @@ def test_without_fsspec_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
     with pytest.raises(MissingDependency, match=r"pip install 'penstock\[spool\]'"):
-        open_spool("file:///x", connection, keys, 100)
+        open_chunk_store("file:///x", connection, keys, 100)
 
 
 def test_a_place_that_cannot_be_written_is_reported_with_its_url(

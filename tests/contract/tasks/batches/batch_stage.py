@@ -19,7 +19,7 @@ from penstock.local.stack import SIMULATOR_KEY
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
@@ -106,7 +106,7 @@ class StagedJob:
 
     def lines(self, name: str, count: int) -> list[bytes]:
         """The lines of some chunks."""
-        store = open_spool(self.stage.settings.spool_url, self._redis, self.keys, 1_000)
+        store = open_chunk_store(self.stage.settings.spool_url, self._redis, self.keys, 1_000)
         return [line for chunk in store.read(name, count) for line in lines_of(chunk)]
 
     def results(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_lines_come_out_of_their_chunks_as_they_went_in(
 ) -> None:
     lines = [orjson.dumps(each) for each in objects]
     packer = Packer(size)
-    packed = [packer.add(line) for line in lines] + [packer.close()]
+    packed = [packer.add(line) for line in lines] + [packer.flush()]
     assert [line for chunk in packed if chunk for line in lines_of(chunk)] == lines
 
 

@@ -15,7 +15,7 @@ from penstock.batches.results import Arrivals, Place, Results, checked_order, he
 from penstock.batches.shard import Shard
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import END, PROGRESS, Event
-from tests.collected import MemoryChunks, Named, collected, spooled, succeeded
+from tests.collected import MemoryChunkStore, Named, collected, spooled, succeeded
 
 #: Shards of the first round in a made-up job; those that try again have their number plus this.
 SHARDS = 100
@@ -25,7 +25,7 @@ class MadeUp:
     """A job with interleaved shards, lines that were tried again, and shards without results."""
 
     def __init__(self, sizes: list[int], groups: int, seed: int) -> None:
-        self.store = MemoryChunks()
+        self.store = MemoryChunkStore()
         self.shards: list[Shard] = []
         self._dice = random.Random(seed)
         self.count = sum(sizes)
@@ -121,14 +121,14 @@ def test_a_reader_goes_on_where_another_one_stopped(job: MadeUp, after: int) -> 
 
 
 def test_the_line_is_the_apis_own_but_for_its_custom_id() -> None:
-    store, named = MemoryChunks(), [(0, "mine")]
+    store, named = MemoryChunkStore(), [(0, "mine")]
     shard = collected(store, spooled(store, 0, named), named, [0])
     [line] = Results("JOB", store).lines(shard)
     assert line == b'{"custom_id":"mine","result":' + orjson.dumps(succeeded("mine")) + b"}"
 
 
 def test_shards_that_were_taken_before_are_not_read_again() -> None:
-    store = MemoryChunks()
+    store = MemoryChunkStore()
     named = [[(10 * n + i, f"id-{n}-{i}") for i in range(10)] for n in range(3)]
     shards = [collected(store, spooled(store, n, named[n]), named[n], range(10)) for n in range(3)]
     place, found = Place(20), Results("JOB", store)
@@ -138,7 +138,7 @@ def test_shards_that_were_taken_before_are_not_read_again() -> None:
 
 
 def test_shards_are_opened_when_their_first_line_is_due() -> None:
-    store = MemoryChunks()
+    store = MemoryChunkStore()
     named = [[(10 * n + i, f"id-{n}-{i}") for i in range(10)] for n in range(3)]
     shards = [collected(store, spooled(store, n, named[n]), named[n], range(10)) for n in range(3)]
     for _ in islice(Results("JOB", store).submitted(shards), 9):
@@ -147,7 +147,7 @@ def test_shards_are_opened_when_their_first_line_is_due() -> None:
 
 
 def test_what_is_not_collected_has_no_lines() -> None:
-    store, named = MemoryChunks(), [(0, "a"), (1, "b")]
+    store, named = MemoryChunkStore(), [(0, "a"), (1, "b")]
     shard = spooled(store, 0, named)
     moved = collected(store, shard, named, [0, 1], retried=[0, 1])
     found = Results("JOB", store)
@@ -158,7 +158,7 @@ def test_what_is_not_collected_has_no_lines() -> None:
 
 @pytest.mark.parametrize("lost", ["ids-0", "results-0-1"])
 def test_results_that_have_expired_are_said_to_have(lost: str) -> None:
-    store, named = MemoryChunks(), [(0, "a"), (1, "b")]
+    store, named = MemoryChunkStore(), [(0, "a"), (1, "b")]
     shard = collected(store, spooled(store, 0, named), named, [1, 0])
     store.remove([lost])
     found = Results("JOB", store)
@@ -200,7 +200,7 @@ def test_what_cannot_be_asked_for_is_refused_by_its_name(
 
 def test_a_large_shard_does_not_lie_in_memory() -> None:
     """40 MB of results, read twice, in less than half of that."""
-    store, text = MemoryChunks(), "x" * 2_000
+    store, text = MemoryChunkStore(), "x" * 2_000
     named = [(i, f"id-{i}") for i in range(20_000)]
     shard = spooled(store, 0, named, limit=2**19)
     order = random.Random(1).sample(range(len(named)), len(named))
