@@ -107,6 +107,19 @@ def test_every_request_is_stored_in_order_with_its_position(
     assert announced(connection) == 3
 
 
+def test_a_shard_whose_last_request_fills_all_its_chunks_has_no_empty_chunk(
+    connection: Any, client: Client, small: None
+) -> None:
+    asked = [request(f"{number}-{'i' * 60}") for number in range(16)]
+    job = client.messages.batches.create(requests=asked, shard_requests=8)
+    for shard in job.shards:
+        _, pairs = contents(connection, job.id, shard)
+        assert [name for _, name in pairs] == [
+            asked[position]["custom_id"] for position, _ in pairs
+        ]
+        assert (shard.requests, len(pairs), shard.id_chunks) == (8, 8, 1)
+
+
 def test_a_shard_knows_the_size_of_its_body_and_what_it_weighs(
     connection: Any, client: Client
 ) -> None:
