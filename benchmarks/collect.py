@@ -20,7 +20,7 @@ from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
 from penstock import Client
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
 from penstock.clock import now_ms
@@ -68,7 +68,7 @@ class Job:
         self.id = new_id()
         self._settings = settings
         self._redis = redis
-        submission = Submission(self.id, redis, settings, JobOptions())
+        submission = Submission(self.id, redis, settings, SubmissionOptions())
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)

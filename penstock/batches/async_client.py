@@ -25,7 +25,7 @@ from penstock import events
 from penstock.batches.async_source import create_in_thread
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
-from penstock.batches.results import Arrivals, Place, checked_order
+from penstock.batches.results import CollectionOrder, LineOffset, checked_order
 from penstock.batches.view import Batch, BatchPage
 from penstock.events import Cursor, Event
 from penstock.follow.async_reader import AsyncReader
@@ -35,7 +35,7 @@ from penstock.store.record import checked_id
 from penstock.views import View
 
 #: Lines that are read in one go of a thread.
-_LINES = 1_000
+_LINES_AT_ONCE = 1_000
 
 
 class AsyncBatches:
@@ -118,7 +118,7 @@ class AsyncBatches:
                 async with aclosing(source) as found:
                     async for event in found:
                         cursor = event.cursor  # the record may be ahead of it
-                        job = await asyncio.to_thread(records.after, job, event)
+                        job = await asyncio.to_thread(records.updated, job, event)
                         tell(batch := Batch.of(job))
                         if deadline is not None or job.state.ended:
                             break  # with a deadline the time that is left has changed
@@ -152,7 +152,7 @@ class AsyncBatches:
         checked_order(order, wait=wait)
         async with aclosing(self._sources(id, order, after, timeout, wait=wait)) as sources:
             async for lines in sources:
-                while page := await asyncio.to_thread(_some, lines):
+                while page := await asyncio.to_thread(_next_lines, lines):
                     for line in page:
                         yield line
 
@@ -163,19 +163,25 @@ class AsyncBatches:
         if not wait:
             yield self._sync.result_lines(id, order=order, after=after)
             return
-        records, arrivals, place = self._sync._records, Arrivals(), Place(after)
+        records, collection_order, offset = (
+            self._sync._records,
+            CollectionOrder(),
+            LineOffset(after),
+        )
         with redis_errors_translated(self._settings):
             results = records.results(await asyncio.to_thread(records.record, id))
             async with aclosing(self.events(id, timeout=timeout)) as found:
                 async for event in found:
-                    number = arrivals.take(event)
+                    number = collection_order.shard_of(event)
                     if number is not None:
                         shard = await asyncio.to_thread(records.shard, id, number)
-                        yield results.lines(shard, after=place.skip(shard))
+                        yield results.lines(shard, after=offset.skip(shard))
                     if event.type == events.END:
                         break
-            for shard in arrivals.rest((await asyncio.to_thread(records.read, id)).shards):
-                yield results.lines(shard, after=place.skip(shard))
+            for shard in collection_order.without_event(
+                (await asyncio.to_thread(records.read, id)).shards
+            ):
+                yield results.lines(shard, after=offset.skip(shard))
 
 
 class AsyncListing:
@@ -223,5 +229,5 @@ class AsyncBatchPage:
             page = await page.get_next_page()
 
 
-def _some(lines: Iterator[bytes]) -> list[bytes]:
-    return [*islice(lines, _LINES)]
+def _next_lines(lines: Iterator[bytes]) -> list[bytes]:
+    return [*islice(lines, _LINES_AT_ONCE)]

@@ -16,7 +16,7 @@ _Job = TypeVar("_Job")
 PAGE: Final = 32
 
 
-class Abandoned(Exception):
+class SubmissionCanceled(Exception):
     """Whoever waited for the job has been canceled."""
 
 
@@ -47,7 +47,7 @@ class _Source:
     def __iter__(self) -> Iterator[Any]:
         for request in self._requests:
             if self._stopped.is_set():
-                raise Abandoned
+                raise SubmissionCanceled
             yield request
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.reading import BatchReading
 from penstock.batches.submission import Submission
 from penstock.batches.view import Batch
@@ -51,7 +51,7 @@ class Batches(BatchReading):
         Raises `InvalidRequest` naming the line and the field, or `RedisUnavailable`; nothing is
         kept and nothing enqueued then, unless the message says otherwise.
         """
-        options = JobOptions(
+        options = SubmissionOptions(
             betas=betas,
             headers=extra_headers or {},
             max_cost_usd=max_cost_usd,

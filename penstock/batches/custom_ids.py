@@ -26,16 +26,16 @@ class CustomIds:
         self._exact: dict[str, int] = {}
         self._hashed: _HashedIds | None = None
 
-    def use(self, custom_id: str, line: int) -> int:
+    def add(self, custom_id: str, line: int) -> int:
         """Note that ``line`` (counted from 1) uses an id. Returns the line that used it before, 0
         if none did; nothing is noted then."""
         if self._hashed is not None:
-            return self._hashed.use(custom_id, line)
+            return self._hashed.add(custom_id, line)
         before = self._exact.setdefault(custom_id, line)
         if len(self._exact) > _EXACT:
             self._hashed = _HashedIds()
             for known, its_line in self._exact.items():
-                self._hashed.use(known, its_line)
+                self._hashed.add(known, its_line)
             self._exact.clear()
         return before if before != line else 0
 
@@ -45,7 +45,7 @@ class _HashedIds:
         self._tables = [_table(_SMALLEST) for _ in range(_TABLES)]
         self._room = [_room(_SMALLEST)] * _TABLES
 
-    def use(self, custom_id: str, line: int) -> int:
+    def add(self, custom_id: str, line: int) -> int:
         code = hash(custom_id)
         index = code % _TABLES
         codes, lines = self._tables[index]

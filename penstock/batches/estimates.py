@@ -2,7 +2,7 @@
 
 Of what the API will do nobody can know more. So the rest of the job is played through many times,
 each batch taking as long as one drawn from the history: the middle of the outcomes and a bad one
-are the estimate. Whoever plays a hundred batches through sees that the slowest one decides.
+are the estimate. Whoever runs a hundred batches through sees that the slowest one decides.
 """
 
 import heapq
@@ -18,18 +18,18 @@ ACTIVE_BATCHES: Final = 90
 QUEUED_REQUESTS: Final = 200_000
 
 #: Batches of one model that must have ended before they alone are asked.
-_ENOUGH: Final = 5
+_MIN_SAMPLES: Final = 5
 #: A batch ends after a day, whatever has become of its requests.
-_LONGEST_MS: Final = 86_400_000
-#: Draws of all plays together; at least a few plays, and no more than are of use.
+_MAX_BATCH_MS: Final = 86_400_000
+#: Draws of all runs together; at least a few runs, and no more than are of use.
 _DRAWS: Final = 100_000
-_PLAYS: Final = (20, 200)
+_RUNS: Final = (20, 200)
 #: The bad outcome: nine of ten are better.
-_HIGH: Final = 0.9
+_HIGH_QUANTILE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class BatchDuration:
     """A batch that has ended."""
 
     model: str
@@ -50,8 +50,12 @@ class Estimate:
     high_s: float  #: nine times of ten less
 
 
-def remaining(
-    shards: Iterable[Shard], history: Sequence[Past], now_ms: int, *, width: int | None = None
+def estimate_remaining(
+    shards: Iterable[Shard],
+    history: Sequence[BatchDuration],
+    now_ms: int,
+    *,
+    width: int | None = None,
 ) -> Estimate | None:
     """The time until the last of ``shards`` has ended; None if no batch has ended before.
 
@@ -69,36 +73,38 @@ def remaining(
         largest = max(shard.requests for shard in left)
         width = max(1, min(ACTIVE_BATCHES, QUEUED_REQUESTS // max(largest, 1)))
     known = {model: _durations(history, model) for model in {shard.model for shard in left}}
-    begun = [_rest(known[s.model], now_ms - s.created_ms) for s in left if s.created_ms]
+    begun = [_remaining(known[s.model], now_ms - s.created_ms) for s in left if s.created_ms]
     planned = [known[shard.model] for shard in left if not shard.created_ms]
-    fewest, most = _PLAYS
-    dice = random.Random(0)  # noqa: S311 - the same job has the same estimate
-    plays = min(most, max(fewest, _DRAWS // len(left)))
-    outcomes = sorted(_play(begun, planned, width, dice) for _ in range(plays))
-    return Estimate(outcomes[plays // 2] / 1000, outcomes[int(plays * _HIGH)] / 1000)
+    fewest, most = _RUNS
+    rng = random.Random(0)  # noqa: S311 - the same job has the same estimate
+    runs = min(most, max(fewest, _DRAWS // len(left)))
+    outcomes = sorted(_simulate(begun, planned, width, rng) for _ in range(runs))
+    return Estimate(outcomes[runs // 2] / 1000, outcomes[int(runs * _HIGH_QUANTILE)] / 1000)
 
 
-def _durations(history: Sequence[Past], model: str) -> list[int]:
+def _durations(history: Sequence[BatchDuration], model: str) -> list[int]:
     """What batches of this model took; of any, where there are few of it."""
-    own = [past.ms for past in history if past.model == model]
-    return own if len(own) >= _ENOUGH else [past.ms for past in history]
+    own = [duration.ms for duration in history if duration.model == model]
+    return own if len(own) >= _MIN_SAMPLES else [duration.ms for duration in history]
 
 
-def _rest(durations: list[int], age_ms: int) -> list[int]:
+def _remaining(durations: list[int], age_ms: int) -> list[int]:
     """What a batch of this age may still take: what those took longer that were not done by then.
     One that is older than any of them may take as long again, up to the API's limit."""
     longer = [ms - age_ms for ms in durations if ms > age_ms]
-    return longer or [max(0, min(age_ms, _LONGEST_MS - age_ms))]
+    return longer or [max(0, min(age_ms, _MAX_BATCH_MS - age_ms))]
 
 
-def _play(begun: list[list[int]], planned: list[list[int]], width: int, dice: random.Random) -> int:
+def _simulate(
+    begun: list[list[int]], planned: list[list[int]], width: int, rng: random.Random
+) -> int:
     """One way in which it may go: milliseconds until the last batch has ended."""
-    busy = [dice.choice(durations) for durations in begun]
+    busy = [rng.choice(durations) for durations in begun]
     heapq.heapify(busy)
     end = max(busy, default=0)
     for durations in planned:
         start = heapq.heappop(busy) if len(busy) >= width else 0
-        done = start + dice.choice(durations)
+        done = start + rng.choice(durations)
         heapq.heappush(busy, done)
         end = max(end, done)
     return end

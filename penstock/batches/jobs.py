@@ -23,7 +23,7 @@ from penstock.store.record import Record, checked_id, state_found
 
 #: Events behind which every shard may be another one: the last one, and what tells of a log that
 #: was lost.
-_WHOLE: Final = (events.END, events.REWIND, events.SNAPSHOT)
+_FULL_READ: Final = (events.END, events.REWIND, events.SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class JobRecords:
             raise NotFound(f"{id} has no shard {number}, or the job has expired")
         return Shard.parse(raw)
 
-    def after(self, job: Job, event: Event) -> Job:
+    def updated(self, job: Job, event: Event) -> Job:
         """The job behind one more of its events. Raises `NotFound`.
 
         Only the event's shard can have changed, or been divided; a job of ten thousand shards is
@@ -102,7 +102,7 @@ class JobRecords:
         will be waited for.
         """
         number = event.data.get("shard")
-        if event.type in _WHOLE or not isinstance(number, int | None):
+        if event.type in _FULL_READ or not isinstance(number, int | None):
             return self.read(job.id)
         keys = self._settings.keys.job(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
@@ -154,7 +154,7 @@ class JobRecords:
 
     def cancel(self, id: str, who: str) -> State:
         """Ask for a job to be canceled; returns the state it had. Raises `NotFound`."""
-        return self._rouse(id, "cancel", who)
+        return self._wake(id, "cancel", who)
 
     def resume(self, id: str, who: str, cap: int | None = None) -> State:
         """Let a paused job go on; returns the state it had. ``cap``: its new money cap, in
@@ -166,13 +166,13 @@ class JobRecords:
             if not self._redis.hexists(money, "cap"):
                 raise InvalidRequest("the job was submitted without one", field="max_cost_usd")
             self._redis.hset(money, "cap", cap)
-        return self._rouse(id, "resume", who, {"type": events.RESUMED, "by": who})
+        return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
         url = record.fields.get("spool", "")
         return open_chunk_store(url, self._redis, keys, self._settings.batch_ttl_s)
 
-    def _rouse(
+    def _wake(
         self,
         id: str,
         what: Literal["cancel", "resume"],

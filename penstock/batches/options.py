@@ -14,7 +14,7 @@ MAX_CANARY: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
+class SubmissionOptions:
     """What a producer may ask for. Raises `InvalidRequest` naming the option."""
 
     betas: Sequence[str] = ()  #: beta headers of every request

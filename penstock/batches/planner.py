@@ -18,7 +18,7 @@ Betas = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Planned:
+class PlannedShard:
     """A shard that requests are still added to."""
 
     number: int
@@ -47,9 +47,9 @@ class Planner:
         self._offset = offset
         self._canary = canary
         self._opened = 0
-        self._open: dict[Betas, Planned] = {}
+        self._open: dict[Betas, PlannedShard] = {}
 
-    def place(self, size: int, betas: Betas) -> tuple[Planned, Planned | None]:
+    def place(self, size: int, betas: Betas) -> tuple[PlannedShard, PlannedShard | None]:
         """The shard for a request that adds ``size`` bytes to a body (the comma before it not
         counted), and the shard that is closed for it, if one is."""
         shard = self._open.get(betas)
@@ -61,16 +61,16 @@ class Planner:
         shard.requests += 1
         return shard, closed
 
-    def _too_large(self, shard: Planned, size: int) -> bool:
+    def _too_large(self, shard: PlannedShard, size: int) -> bool:
         # One request that is larger than a shard has one to itself. Live calls have no body.
         return not shard.live and shard.requests > 0 and shard.size + 1 + size > self._bytes
 
-    def _new(self, betas: Betas) -> Planned:
+    def _new(self, betas: Betas) -> PlannedShard:
         number = self._opened
         self._opened += 1
         live = number == 0 and self._canary > 0
         room = self._canary if live else self._size(number)
-        shard = self._open[betas] = Planned(number, betas, live, room, self._empty)
+        shard = self._open[betas] = PlannedShard(number, betas, live, room, self._empty)
         return shard
 
     def _size(self, number: int) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Iterator
 import orjson
 
 from penstock import events
-from penstock.batches.estimates import Estimate, Past, remaining
+from penstock.batches.estimates import BatchDuration, Estimate, estimate_remaining
 from penstock.batches.jobs import JobRecords
-from penstock.batches.results import Arrivals, Place, checked_order
-from penstock.batches.view import Batch, BatchPage, Span
+from penstock.batches.results import CollectionOrder, LineOffset, checked_order
+from penstock.batches.view import Batch, BatchPage, PageRange
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.events import Cursor, Event
@@ -57,7 +57,7 @@ class BatchReading:
             if each is not None:
                 checked_id(each)
         with redis_errors_translated(self._settings):
-            span = Span.of(self._records.ids(), limit, after_id, before_id)
+            span = PageRange.of(self._records.ids(), limit, after_id, before_id)
             data = [Batch.of(job) for job in self._records.read_all(span.ids)]
 
         def following() -> BatchPage:
@@ -102,7 +102,7 @@ class BatchReading:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 for event in self.events(id, after=cursor, timeout=left):
                     cursor = event.cursor  # the record may be ahead of it
-                    job = self._records.after(job, event)
+                    job = self._records.updated(job, event)
                     tell(batch := Batch.of(job))
                     if deadline is not None or job.state.ended:
                         break  # with a deadline the time that is left has changed
@@ -116,8 +116,8 @@ class BatchReading:
         if batch.state.ended or batch.paused or batch.waiting_for_canary:
             return None
         with redis_errors_translated(self._settings):
-            history = [Past.of(each) for each in self._records.history()]
-        return remaining(batch.shards, history, now_ms())
+            history = [BatchDuration.of(each) for each in self._records.history()]
+        return estimate_remaining(batch.shards, history, now_ms())
 
     def results(
         self,
@@ -155,7 +155,7 @@ class BatchReading:
         or its results have expired, `InvalidRequest`, or `TimeoutError`.
         """
         checked_order(order, wait=wait)
-        place = Place(after)
+        offset = LineOffset(after)
         with redis_errors_translated(self._settings):
             record = self._records.record(id)
             if not (record.state.ended or wait):
@@ -167,17 +167,17 @@ class BatchReading:
                 shards = self._records.read(id).shards
                 yield from self._records.results(record).submitted(shards, after=after)
             else:
-                yield from self._as_collected(id, place, timeout)
+                yield from self._as_collected(id, offset, timeout)
 
-    def _as_collected(self, id: str, place: Place, timeout: float | None) -> Iterator[bytes]:
+    def _as_collected(self, id: str, offset: LineOffset, timeout: float | None) -> Iterator[bytes]:
         results = self._records.results(self._records.record(id))
-        arrivals = Arrivals()
+        collection_order = CollectionOrder()
         for event in self.events(id, timeout=timeout):
-            number = arrivals.take(event)
+            number = collection_order.shard_of(event)
             if number is not None:
                 shard = self._records.shard(id, number)
-                yield from results.lines(shard, after=place.skip(shard))
+                yield from results.lines(shard, after=offset.skip(shard))
             if event.type == events.END:
                 break
-        for shard in arrivals.rest(self._records.read(id).shards):
-            yield from results.lines(shard, after=place.skip(shard))
+        for shard in collection_order.without_event(self._records.read(id).shards):
+            yield from results.lines(shard, after=offset.skip(shard))

@@ -49,9 +49,13 @@ class Results:
 
         Raises `NotFound` where chunks have expired.
         """
-        if after >= held(shard):
+        if after >= line_count(shard):
             return iter(())
-        lines = self._instead(shard) if shard.uniform_result is not None else self._spliced(shard)
+        lines = (
+            self._uniform_lines(shard)
+            if shard.uniform_result is not None
+            else self._stored_lines(shard)
+        )
         return islice(lines, after, None)
 
     def submitted(self, shards: Iterable[Shard], *, after: int = 0) -> Iterator[bytes]:
@@ -63,7 +67,7 @@ class Results:
         return islice(self._merged(shards), after, None)
 
     def _merged(self, shards: Iterable[Shard]) -> Iterator[bytes]:
-        collected = [shard for shard in shards if held(shard)]
+        collected = [shard for shard in shards if line_count(shard)]
         closed = deque(sorted(collected, key=lambda shard: shard.first))
         opened: list[tuple[int, int, bytes, Iterator[tuple[int, bytes]]]] = []
         while closed or opened:
@@ -129,13 +133,13 @@ class Results:
         file.flush()
         return starts, sizes
 
-    def _spliced(self, shard: Shard) -> Iterator[bytes]:
+    def _stored_lines(self, shard: Shard) -> Iterator[bytes]:
         heads = self._ids(shard).heads
         for chunk in self._chunks(shard.results, shard.result_chunks):
             for line in lines_of(chunk):
                 yield heads[int(line[INDEX])] + line[ID_END:]
 
-    def _instead(self, shard: Shard) -> Iterator[bytes]:
+    def _uniform_lines(self, shard: Shard) -> Iterator[bytes]:
         tail = _tail(shard)
         for head in self._ids(shard).heads:
             yield head + tail
@@ -159,14 +163,14 @@ class Results:
             ) from error
 
 
-def held(shard: Shard) -> int:
+def line_count(shard: Shard) -> int:
     """How many result lines there are of a shard."""
     if shard.state != ShardState.COLLECTED:
         return 0
     return shard.result_lines if shard.uniform_result is None else shard.requests
 
 
-class Arrivals:
+class CollectionOrder:
     """In which order shards were collected, by the job's events; pure.
 
     Their times will not do: they are read from the clocks of several machines, and whoever reads
@@ -176,7 +180,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
-    def take(self, event: Event) -> int | None:
+    def shard_of(self, event: Event) -> int | None:
         """The number of the shard that was collected with this event, if one was."""
         collected = (
             event.type == events.PROGRESS and event.data.get("state") == ShardState.COLLECTED
@@ -187,7 +191,7 @@ class Arrivals:
         self._seen.add(number)
         return number
 
-    def rest(self, shards: Collection[Shard]) -> list[Shard]:
+    def without_event(self, shards: Collection[Shard]) -> list[Shard]:
         """The collected shards that no event told of: of an older version, or the log was lost."""
         missing = [
             s for s in shards if s.number not in self._seen and s.state == ShardState.COLLECTED
@@ -195,7 +199,7 @@ class Arrivals:
         return sorted(missing, key=lambda shard: (shard.collected_ms, shard.number))
 
 
-class Place:
+class LineOffset:
     """Where a reader goes on: so many lines were taken before; pure."""
 
     def __init__(self, after: int) -> None:
@@ -205,7 +209,7 @@ class Place:
 
     def skip(self, shard: Shard) -> int:
         """How many lines of the next shard were taken before."""
-        skipped = min(self._after, held(shard))
+        skipped = min(self._after, line_count(shard))
         self._after -= skipped
         return skipped
 

@@ -15,8 +15,8 @@ import redis
 
 from penstock import events
 from penstock.batches.custom_ids import CustomIds
-from penstock.batches.options import JobOptions
-from penstock.batches.planner import Betas, Planned, Planner
+from penstock.batches.options import SubmissionOptions
+from penstock.batches.planner import Betas, PlannedShard, Planner
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
@@ -39,14 +39,14 @@ SPOOLING_TTL_S: Final = 3_600
 
 #: Bytes of unfinished chunks that the open shards may hold together. Beyond them the largest is
 #: stored as it is, so that a job with many sets of betas takes no more memory than one with none.
-_HELD_BYTES: Final = 8 * 1024 * 1024
+_MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
 
 
 class Submission:
     """One job on its way into Redis: `spool`, then `enqueue`."""
 
     def __init__(
-        self, id: str, connection: Connection, settings: ClientSettings, options: JobOptions
+        self, id: str, connection: Connection, settings: ClientSettings, options: SubmissionOptions
     ) -> None:
         self.id = id
         self.keys: JobKeys = settings.keys.job(id)
@@ -62,13 +62,13 @@ class Submission:
             offset=random.getrandbits(32),
             canary=options.canary,
         )
-        self._used = CustomIds()
+        self._custom_ids = CustomIds()
         self._open: dict[int, _OpenShard] = {}
-        self._held = 0
+        self._open_bytes = 0
         self._canary_betas: Betas = ()
         self._shards: list[Shard] = []
         self._names: list[str] = []
-        self._may_be_there = False
+        self._may_be_recorded = False
 
     def spool(self, requests: Iterable[Any]) -> None:
         """Check and store the requests.
@@ -98,7 +98,7 @@ class Submission:
             for shard in self._shards[: 1 if self._options.canary else None]:
                 announce(shard)
         except BaseException as error:
-            if self._take_back(error) or not isinstance(error, Exception):
+            if self._withdraw(error) or not isinstance(error, Exception):
                 raise
             logger.warning("job %s: not all of it was announced, it goes on: %s", self.id, error)
 
@@ -106,16 +106,16 @@ class Submission:
         count = 0
         for request in requests:
             count += 1
-            self._take(writer, count, request)
+            self._add(writer, count, request)
         self._check_count(count)
         for number in list(self._open):
             self._close(writer, number)
 
-    def _take(self, writer: BackgroundWriter, line: int, request: Any) -> None:
+    def _add(self, writer: BackgroundWriter, line: int, request: Any) -> None:
         try:
             custom_id, params, betas = check_line(request)
-            if before := self._used.use(custom_id, line):
-                raise _used_in(before, custom_id)
+            if before := self._custom_ids.add(custom_id, line):
+                raise _duplicate_id(before, custom_id)
             if betas or line <= self._options.canary:
                 betas = self._all_betas(line, betas)
             else:
@@ -129,10 +129,10 @@ class Submission:
         shard = self._open.get(planned.number)
         if shard is None:
             shard = self._open[planned.number] = _OpenShard(planned, line - 1, params["model"])
-        self._held += shard.take(line - 1, custom_id, params, encoded)
+        self._open_bytes += shard.add(line - 1, custom_id, params, encoded)
         if len(shard.requests) >= CHUNK_BYTES:
             self._store(writer, shard)
-        elif self._held > _HELD_BYTES:
+        elif self._open_bytes > _MAX_OPEN_BYTES:
             self._store(writer, max(self._open.values(), key=lambda each: len(each.requests)))
 
     def _all_betas(self, line: int, betas: Betas) -> Betas:
@@ -155,7 +155,7 @@ class Submission:
 
     def _store(self, writer: BackgroundWriter, shard: "_OpenShard", *, last: bool = False) -> None:
         """Hand over what a shard holds; of its ids only when they are worth a chunk, or at last."""
-        self._held -= len(shard.requests)
+        self._open_bytes -= len(shard.requests)
         writer.put(f"requests-{shard.number}", shard.requests)
         shard.requests = bytearray()
         if last or len(shard.ids) >= CHUNK_BYTES:
@@ -183,7 +183,7 @@ class Submission:
             self._submit().add_to(pipe)
             pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})
             pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
-            self._may_be_there = True
+            self._may_be_recorded = True
             pipe.execute()
 
     def _submit(self) -> ScriptCall[bool]:
@@ -208,7 +208,7 @@ class Submission:
             fields=meta,
         )
 
-    def _take_back(self, error: BaseException) -> bool:
+    def _withdraw(self, error: BaseException) -> bool:
         """Whether the job is as if it had never been. Raises `RedisUnavailable` if nobody knows."""
         try:
             gone = job_scripts.withdraw(self.keys, self._settings.keys).run(self._redis)
@@ -216,7 +216,7 @@ class Submission:
                 with suppress(SpoolUnavailable):  # the reaper will see to it
                     self._chunks.remove_all(self._names)
         except redis.RedisError:
-            if not self._may_be_there:
+            if not self._may_be_recorded:
                 return True
             raise RedisUnavailable(
                 f"Redis went away while job {self.id} was recorded ({error}). It may be there: "
@@ -225,7 +225,7 @@ class Submission:
         return gone
 
 
-def _used_in(line: int, custom_id: str) -> InvalidRequest:
+def _duplicate_id(line: int, custom_id: str) -> InvalidRequest:
     return InvalidRequest(f"{custom_id!r} was used in line {line} already", field="custom_id")
 
 
@@ -241,7 +241,7 @@ class _OpenShard:
 
     __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "size_by_model")
 
-    def __init__(self, plan: Planned, first: int, model: str) -> None:
+    def __init__(self, plan: PlannedShard, first: int, model: str) -> None:
         self.plan = plan
         self.number = plan.number
         self.first = self.last = first
@@ -250,7 +250,7 @@ class _OpenShard:
         self.requests = bytearray()  #: lines of params
         self.ids = bytearray()  #: lines of position and custom_id
 
-    def take(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
+    def add(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
         """Add a request; returns the bytes that are held for it."""
         requests, model = self.requests, params["model"]
         requests += line

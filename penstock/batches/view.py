@@ -165,7 +165,7 @@ class BatchPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class PageRange:
     """Which part of a list is wanted, and whether it goes on behind it."""
 
     ids: list[str]

@@ -12,7 +12,7 @@ import redis
 
 from penstock.batches import submission
 from penstock.batches.jobs import Job, JobRecords
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.submission import Submission
 from penstock.batches.wire import BODY_HEAD, BODY_TAIL, LINE_HEAD, LINE_TAIL, PARAMS, wire_id
@@ -169,7 +169,7 @@ def test_each_set_of_betas_has_shards_of_its_own(connection: Any, client: Client
 def test_many_sets_of_betas_take_no_more_memory_than_one(
     connection: Any, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "_HELD_BYTES", 2_000)
+    monkeypatch.setattr(submission, "_MAX_OPEN_BYTES", 2_000)
     asked = [{**request(f"id-{i}", "x" * 99), "betas": [f"beta-{i % 20}"]} for i in range(200)]
     job = client.messages.batches.create(requests=asked)
     assert [shard.requests for shard in job.shards] == [10] * 20
@@ -356,7 +356,7 @@ def test_a_job_whose_chunks_expired_meanwhile_is_not_submitted(
 
 
 def spooled(client: Client, connection: Any) -> Submission:
-    new = Submission(new_id(), connection, SETTINGS, JobOptions(shard_requests=1))
+    new = Submission(new_id(), connection, SETTINGS, SubmissionOptions(shard_requests=1))
     new.spool(many(3))
     return new
 

@@ -8,7 +8,7 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
 from penstock.batches.wire import wire_id
@@ -55,7 +55,7 @@ class BatchStage:
     def submit(self, *texts: str, **options: Any) -> "StagedJob":
         """Record a job with a request for each text."""
         id = new_id()
-        submission = Submission(id, self.redis, self.settings, JobOptions(**options))
+        submission = Submission(id, self.redis, self.settings, SubmissionOptions(**options))
         submission.spool(
             {"custom_id": f"r-{place}", "params": params(text, max_tokens=20_000)}
             for place, text in enumerate(texts)

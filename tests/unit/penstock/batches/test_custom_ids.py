@@ -27,14 +27,14 @@ ids = st.lists(st.text("abcdefgh", min_size=1, max_size=3), max_size=400)
 def test_the_line_that_used_an_id_first_is_told_of_every_later_one(custom_ids: list[str]) -> None:
     used, first = CustomIds(), dict[str, int]()
     for line, custom_id in enumerate(custom_ids, start=1):
-        assert used.use(custom_id, line) == first.get(custom_id, 0)
+        assert used.add(custom_id, line) == first.get(custom_id, 0)
         first.setdefault(custom_id, line)
 
 
 def test_nothing_is_forgotten_while_the_tables_grow() -> None:
     used = CustomIds()
-    assert not any(used.use(f"row-{line}", line) for line in range(1, 50_001))
-    assert all(used.use(f"row-{line}", 99_999) == line for line in range(1, 50_001))
+    assert not any(used.add(f"row-{line}", line) for line in range(1, 50_001))
+    assert all(used.add(f"row-{line}", 99_999) == line for line in range(1, 50_001))
 
 
 def test_ids_whose_places_collide_are_told_apart() -> None:
@@ -42,13 +42,13 @@ def test_ids_whose_places_collide_are_told_apart() -> None:
     used = CustomIds()
     same = [each for each in map(str, range(100_000)) if hash(each) % (64 * 8) == 7][:50]
     assert len(same) == 50
-    assert not any(used.use(each, line) for line, each in enumerate(same, start=1))
-    assert [used.use(each, 99) for each in same] == list(range(1, 51))
+    assert not any(used.add(each, line) for line, each in enumerate(same, start=1))
+    assert [used.add(each, 99) for each in same] == list(range(1, 51))
 
 
 def test_the_same_line_may_not_hide_an_id_that_is_used_twice() -> None:
     used = CustomIds()
-    assert [used.use("a", 1), used.use("b", 2), used.use("a", 3), used.use("a", 4)] == [0, 0, 1, 1]
+    assert [used.add("a", 1), used.add("b", 2), used.add("a", 3), used.add("a", 4)] == [0, 0, 1, 1]
 
 
 def test_a_million_ids_would_take_about_27_megabytes() -> None:
@@ -56,7 +56,7 @@ def test_a_million_ids_would_take_about_27_megabytes() -> None:
     try:
         used = CustomIds()
         for line in range(1, 50_001):
-            used.use(f"row-{line}", line)
+            used.add(f"row-{line}", line)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

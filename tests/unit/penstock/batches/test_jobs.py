@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
-from penstock.batches.options import MAX_CANARY, JobOptions
+from penstock.batches.options import MAX_CANARY, SubmissionOptions
 from penstock.batches.shard import Counts, Shard
 from penstock.errors import InvalidRequest
 from penstock.spool.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
@@ -95,18 +95,20 @@ def test_an_option_that_cannot_be_used_is_refused_by_its_name(
     option: str, value: Any, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        JobOptions(**{option: value})
+        SubmissionOptions(**{option: value})
     assert caught.value.field == field
     assert "secret" not in str(caught.value)
 
 
 def test_options_at_their_limits_are_taken() -> None:
-    assert JobOptions(max_cost_usd=0.01, canary=MAX_CANARY, shard_requests=MAX_BATCH_REQUESTS)
-    assert JobOptions(max_cost_usd=5, canary=0, shard_requests=1)
+    assert SubmissionOptions(
+        max_cost_usd=0.01, canary=MAX_CANARY, shard_requests=MAX_BATCH_REQUESTS
+    )
+    assert SubmissionOptions(max_cost_usd=5, canary=0, shard_requests=1)
 
 
 def test_betas_are_taken_out_of_the_headers_sorted_and_each_once() -> None:
-    options = JobOptions(
+    options = SubmissionOptions(
         betas=["b", "a", "b"], headers={"Anthropic-Beta": "c, a", "anthropic-version": "2023-06-01"}
     )
     assert options.all_betas == ("a", "b", "c")

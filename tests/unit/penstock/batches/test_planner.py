@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
-from penstock.batches.planner import SPREAD, Planned, Planner
+from penstock.batches.planner import SPREAD, PlannedShard, Planner
 
 EMPTY = 15
 NO_BETAS: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def test_every_shard_keeps_every_limit(
 @given(lines)
 def test_what_a_shard_is_said_to_hold_it_holds(requests: list[Line]) -> None:
     plan = planner(requests=7)
-    last: dict[int, Planned] = {}
+    last: dict[int, PlannedShard] = {}
     held: dict[int, list[int]] = {}
     for size, betas in requests:
         shard, _ = plan.place(size, betas)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.batches import results
-from penstock.batches.results import Arrivals, Place, Results, checked_order, held
+from penstock.batches.results import CollectionOrder, LineOffset, Results, checked_order, line_count
 from penstock.batches.shard import Shard
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import END, PROGRESS, Event
@@ -104,7 +104,9 @@ def test_every_request_has_one_line_in_the_order_of_submission(job: MadeUp, smal
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(made_up)
 def test_every_request_has_one_line_in_the_order_of_collection(job: MadeUp) -> None:
-    ids = [i for s in Arrivals().rest(job.shards) for i in ids_of(job.results.lines(s))]
+    ids = [
+        i for s in CollectionOrder().without_event(job.shards) for i in ids_of(job.results.lines(s))
+    ]
     assert len(ids) == job.count
     assert set(ids) == set(job.positions)
 
@@ -114,9 +116,9 @@ def test_every_request_has_one_line_in_the_order_of_collection(job: MadeUp) -> N
 def test_a_reader_goes_on_where_another_one_stopped(job: MadeUp, after: int) -> None:
     whole = list(job.results.submitted(job.shards))
     assert list(job.results.submitted(job.shards, after=after)) == whole[after:]
-    shards, place = Arrivals().rest(job.shards), Place(after)
+    shards, offset = CollectionOrder().without_event(job.shards), LineOffset(after)
     whole = [line for s in shards for line in job.results.lines(s)]
-    rest = [line for s in shards for line in job.results.lines(s, after=place.skip(s))]
+    rest = [line for s in shards for line in job.results.lines(s, after=offset.skip(s))]
     assert rest == whole[after:]
 
 
@@ -131,8 +133,8 @@ def test_shards_that_were_taken_before_are_not_read_again() -> None:
     store = MemoryChunkStore()
     named = [[(10 * n + i, f"id-{n}-{i}") for i in range(10)] for n in range(3)]
     shards = [collected(store, spooled(store, n, named[n]), named[n], range(10)) for n in range(3)]
-    place, found = Place(20), Results("JOB", store)
-    taken = [line for s in shards for line in found.lines(s, after=place.skip(s))]
+    offset, found = LineOffset(20), Results("JOB", store)
+    taken = [line for s in shards for line in found.lines(s, after=offset.skip(s))]
     assert len(taken) == 10
     assert store.reads == shards[2].id_chunks + shards[2].result_chunks
 
@@ -151,7 +153,7 @@ def test_what_is_not_collected_has_no_lines() -> None:
     shard = spooled(store, 0, named)
     moved = collected(store, shard, named, [0, 1], retried=[0, 1])
     found = Results("JOB", store)
-    assert held(shard) == held(moved) == 0
+    assert line_count(shard) == line_count(moved) == 0
     assert list(found.submitted([shard, moved])) == []
     assert [*found.lines(shard), *found.lines(moved)] == []
 
@@ -172,15 +174,19 @@ def progress(n: int, shard: int, state: str = "collected") -> Event:
 
 
 def test_shards_arrive_by_the_jobs_events_and_once() -> None:
-    arrivals = Arrivals()
+    collection_order = CollectionOrder()
     told = [progress(2, 1, "in_progress"), progress(3, 2), progress(4, 1), progress(5, 2)]
-    assert [arrivals.take(event) for event in told] == [None, 2, 1, None]
-    assert arrivals.take(Event(0, 6, {"type": END, "state": "done"})) is None
+    assert [collection_order.shard_of(event) for event in told] == [None, 2, 1, None]
+    assert collection_order.shard_of(Event(0, 6, {"type": END, "state": "done"})) is None
     shards = [
         Shard(number=n, state="collected", collected_ms=ms)
         for n, ms in ((5, 9), (4, 9), (3, 10), (2, 1), (1, 1))
     ]
-    assert [s.number for s in arrivals.rest([*shards, Shard(number=6)])] == [4, 5, 3]
+    assert [s.number for s in collection_order.without_event([*shards, Shard(number=6)])] == [
+        4,
+        5,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +201,7 @@ def test_what_cannot_be_asked_for_is_refused_by_its_name(
     order: str, wait: bool, after: int, words: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        checked_order(order, wait=wait) and Place(after)
+        checked_order(order, wait=wait) and LineOffset(after)
 
 
 def test_a_large_shard_does_not_lie_in_memory() -> None:
