@@ -225,7 +225,7 @@ def dying(after: int) -> Iterator[Any]:
             lambda: [*many(50), request("id-7")],
             {},
             InvalidRequest,
-            "^line 51: custom_id: 'id-7' was used in line 8 already$",
+            "^line 51: custom_id: 'id-7' was already used in line 8$",
         ),
         (lambda: [*many(50), {}], {}, InvalidRequest, "^line 51: custom_id: a string"),
         (lambda: [*many(50), 5], {}, InvalidRequest, "^line 51: must be an object, not int"),

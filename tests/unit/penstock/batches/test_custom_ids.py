@@ -16,7 +16,7 @@ def few_are_kept_as_they_are() -> Iterator[None]:
     """So that the tables come into play."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_EXACT", 10)
-        patch.setattr(module, "_SMALLEST", 8)
+        patch.setattr(module, "_INITIAL_PLACES", 8)
         yield
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
-from penstock.batches.planner import SPREAD, PlannedShard, Planner
+from penstock.batches.planner import MAX_SIZES, PlannedShard, Planner
 
 EMPTY = 15
 NO_BETAS: tuple[str, ...] = ()
@@ -88,9 +88,9 @@ def test_full_shards_differ_in_size_and_cost_no_more_than_one_in_twenty(
     most: int, offset: int
 ) -> None:
     plan = planner(requests=most, offset=offset)
-    spread = min(SPREAD, most // 20)
-    found = [plan._size(number) for number in range(spread)]
-    assert len(set(found)) == spread
+    count = min(MAX_SIZES, most // 20)
+    found = [plan._size(number) for number in range(count)]
+    assert len(set(found)) == count
     assert most - most / 20 < min(found) <= max(found) == most
 
 
@@ -117,7 +117,7 @@ def test_a_body_may_be_exactly_as_large_as_it_may() -> None:
 
 def test_no_setting_goes_beyond_the_api() -> None:
     plan = planner(requests=10**9, bytes=10**12)
-    assert max(plan._size(number) for number in range(SPREAD)) == MAX_BATCH_REQUESTS
+    assert max(plan._size(number) for number in range(MAX_SIZES)) == MAX_BATCH_REQUESTS
     large = MAX_BATCH_BYTES // 3
     assert len(divided(plan, [(large, NO_BETAS)] * 3)) == 2
 

@@ -97,7 +97,9 @@ def ids_of(lines: Iterator[bytes]) -> list[str]:
 @given(made_up, st.sampled_from([0, 1, 2, 100]))
 def test_every_request_has_one_line_in_the_order_of_submission(job: MadeUp, small: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "_IN_MEMORY", small)  # chunks; larger shards go by way of a file
+        patch.setattr(
+            results, "_MAX_CHUNKS_IN_MEMORY", small
+        )  # chunks; larger shards go by way of a file
         assert ids_of(job.results.submitted(job.shards)) == list(job.positions)
 
 
