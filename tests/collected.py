@@ -1,4 +1,4 @@
-"""Collected shards by hand, as the producer and the steps leave them, for tests of readers."""
+"""Shards that are collected by hand, as the steps leave them, for tests of readers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Named = tuple[int, str]
 
 
 class MemoryChunkStore:
-    """A chunk store in memory; ``reads`` counts the chunks that were taken out."""
+    """A chunk store in memory; ``reads`` counts the chunks that were read."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[bytes]] = {}
@@ -37,7 +37,7 @@ class MemoryChunkStore:
             yield found[index]
 
     def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
-        """Nothing expires here."""
+        """Return whether all names are there; nothing expires here."""
         return all(name in self.chunks for name in names)
 
     def remove(self, names: Iterable[str]) -> None:

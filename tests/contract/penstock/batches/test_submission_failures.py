@@ -156,7 +156,7 @@ def test_a_job_whose_chunks_expired_is_not_submitted(
     def suspended() -> Iterator[Any]:
         yield from many(20)
         for key in wait_for_chunks(connection):
-            connection.delete(key)  # as its lifetime would
+            connection.delete(key)  # as if they had expired
         yield from (request(f"late-{i}") for i in range(more))
 
     with pytest.raises(chunks.ChunkMissing):
@@ -189,7 +189,7 @@ def test_a_job_whose_wakeups_cannot_be_sent_is_withdrawn(connection: Any, produc
 def test_a_job_that_a_worker_has_claimed_is_not_withdrawn(
     connection: Any, producer: Client
 ) -> None:
-    """Its first shard may be paid for already; the reaper announces the others."""
+    """Its first shard may already be paid for; the reaper sends the other wake-ups."""
     new = spooled(connection)
 
     def announce(shard: Shard) -> None:
