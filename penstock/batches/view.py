@@ -17,7 +17,7 @@ _ACTIVE = (ShardState.SENDING, ShardState.IN_PROGRESS)
 class Notice:
     """Why a job is paused, or what the operator should check.
 
-    `penstock.batches.notices` has the known types with their meaning and their remedy, as strings:
+    `penstock.batches.notices` has the known types, each with its meaning and its remedy:
 
         if job.paused and (reason := PauseReason.of(job.paused.type)):
             print(job.paused.message, reason.remedy)
