@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import orjson
 import redis
@@ -323,3 +323,9 @@ class ClaimedShard:
                     self.check()
                 except Fenced:
                     return
+
+
+def job_headers(work: ClaimedShard) -> dict[str, str]:
+    """The headers that the producer wants sent to the API with every call about the job."""
+    [headers] = work.read_job("headers")
+    return cast(dict[str, str], orjson.loads(headers)) if headers else {}

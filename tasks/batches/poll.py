@@ -14,12 +14,11 @@ from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
-from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
 from tasks.api.batches import BatchesApi
-from tasks.api.client import problem_of
+from tasks.api.client import idle_timeout, problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.cadence import next_look_s
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claim import ClaimedShard, job_headers
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import elsewhere
 from tasks.batches.create.reconcile import sought
@@ -39,6 +38,7 @@ class PollStep:
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
         self._api = api
+        self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard) -> Step:
         """Look once; pass a wish to cancel on to the API."""
@@ -59,11 +59,12 @@ class PollStep:
         return self._again(shard, batch)
 
     def _look(self, work: ClaimedShard) -> MessageBatch:
-        batch = retrieve_batch(self._api, work)
+        api, id = BatchesApi(self._api, job_headers(work)), work.shard.batch_id
+        batch = api.retrieve(id, timeout=self._timeout)
         # One that was only found may be another program's.
         ours = work.shard.confirmed or self._settings.dedicated_workspace
         if work.cancel and ours and batch.processing_status == "in_progress":
-            return cancel_batch(self._api, work)
+            return api.cancel(id, timeout=self._timeout)
         return batch
 
     def _again(self, shard: Shard, batch: MessageBatch) -> Step:

@@ -21,9 +21,10 @@ from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.spool.storing import StoringThread
-from tasks.api.batch_calls import downloaded_results, retrieve_batch
+from tasks.api.batches import BatchesApi
+from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claim import ClaimedShard, job_headers
 from tasks.batches.collect.classifier import Sorter
 from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
 from tasks.batches.collect.staging import Draft, RequestsMissing
@@ -67,6 +68,7 @@ class CollectStep:
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
         self._api = api
+        self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard) -> Step:
         """Download, verify and store; or tell when to try again."""
@@ -109,7 +111,7 @@ class CollectStep:
         sorter = Sorter(tally, judged)
         checked = time.monotonic()
         with (
-            downloaded_results(self._api, work) as pieces,
+            self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
             StoringThread(draft.store, draft.results) as storing,
         ):
             for block in blocks(_whole(pieces)):
@@ -220,7 +222,7 @@ class CollectStep:
         """The API has no results of the batch: why?"""
         shard = work.shard
         try:
-            batch = retrieve_batch(self._api, work)
+            batch = self._calls(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
@@ -230,6 +232,9 @@ class CollectStep:
             message = f"the API has removed the results of {shard.batch_id}"
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
         return self._refetch(work, "not available yet")
+
+    def _calls(self, work: ClaimedShard) -> BatchesApi:
+        return BatchesApi(self._api, job_headers(work))
 
 
 def _take_earlier(work: ClaimedShard, nonce: str) -> Step:

@@ -9,6 +9,7 @@ import httpx2
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
+from tasks.api.client import UnexpectedResponse
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import CLOCK_SLACK_MS
@@ -49,7 +50,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
 def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]) -> None:
     exclusive = work.settings.dedicated_workspace
     if exclusive and batch.status == "in_progress":
-        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):
+        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError, UnexpectedResponse):
             api.cancel(batch.id)
     certainty = "is" if exclusive else "may be"
     work.alert(

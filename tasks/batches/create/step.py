@@ -11,9 +11,8 @@ import anthropic
 from config.settings import WorkerSettings
 from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batch_calls import job_headers
 from tasks.api.batches import BatchesApi
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claim import ClaimedShard, job_headers
 from tasks.batches.create.canary import Canary
 from tasks.batches.create.lost_call import Searcher
 from tasks.batches.create.reconcile import unsent
