@@ -12,7 +12,7 @@ from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits.prices import cost_of
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import JobEnded, ShardDone
 
 #: Shards whose chunks are given their lifetime at once.
 _AT_ONCE: Final = 200
@@ -24,19 +24,19 @@ class FinishStep:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> ShardDone | JobEnded:
         """End the job, or leave that to the shard that is collected last."""
         left = int(work.read_job("left")[0] or 0)
         if left > 0:
-            return Step(summary={"kind": "batch", "shards_left": left}, done=True)
+            return ShardDone({"kind": "batch", "shards_left": left})
         shards = work.all_shards()
         open_ = sum(shard.state != ShardState.COLLECTED for shard in shards)
         if open_:
-            return Step(summary={"kind": "batch", "shards_left": open_}, done=True)
+            return ShardDone({"kind": "batch", "shards_left": open_})
         self._retain(work, shards)
         return self._end(work, shards)
 
-    def _end(self, work: ClaimedShard, shards: list[Shard]) -> Step:
+    def _end(self, work: ClaimedShard, shards: list[Shard]) -> JobEnded:
         counts = sum((shard.counts for shard in shards), Counts())
         models = _by_model(shards)
         usage = dict(sum(models.values(), Counter()))
@@ -56,8 +56,9 @@ class FinishStep:
         if error:
             end["error"] = orjson.loads(error)
         work.end(state, end, usage=orjson.dumps(usage), cost=orjson.dumps(cost))
-        summary = {"kind": "batch", "state": str(state), "counts": end["counts"], "cost": cost}
-        return Step(summary=summary, ended=True)
+        return JobEnded(
+            {"kind": "batch", "state": str(state), "counts": end["counts"], "cost": cost}
+        )
 
     def _retain(self, work: ClaimedShard, shards: list[Shard]) -> None:
         """Keep the results for as long as the settings say; the requests are not needed now.

@@ -24,7 +24,7 @@ from tasks.batches.create.lost_call import elsewhere
 from tasks.batches.create.reconcile import sought
 from tasks.batches.keeping import keep_chunks
 from tasks.batches.limits import active_batches
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
 #: So often the API has to say that it does not know a batch, some minutes long, before its results
@@ -40,7 +40,7 @@ class PollStep:
         self._api = api
         self._timeout = idle_timeout(settings)
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> StepResult:
         """Look once; pass a wish to cancel on to the API."""
         if work.shard.state != ShardState.IN_PROGRESS:
             return _over(work.shard)
@@ -67,7 +67,7 @@ class PollStep:
             return api.cancel(id, timeout=self._timeout)
         return batch
 
-    def _again(self, shard: Shard, batch: MessageBatch) -> Step:
+    def _again(self, shard: Shard, batch: MessageBatch) -> RetryIn:
         age_s = max(now_ms() - shard.created_ms, 0) / 1000
         # What is being canceled ends soon, however old it is.
         asked = batch.cancel_initiated_at
@@ -80,11 +80,12 @@ class PollStep:
             longest_s=settings.poll_interval_max_s,
             jitter=jitter(),
         )
-        reason = f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old"
-        return Step(countdown_s=wait, reason=reason)
+        return RetryIn(wait, f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old")
 
 
-def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.NotFoundError) -> Step:
+def not_found(
+    work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.NotFoundError
+) -> StepResult:
     """What to do when the API does not know the batch (any more): ask somebody, and give its
     results up only when that one lets the job go on, or cancels it."""
     settings, shard = work.settings, work.shard
@@ -94,11 +95,11 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
     if not shard.confirmed:
         # It may have been another program's, which has deleted it; then ours is in the list.
         size_locks.disown(work, sought(shard))
-        return Step(countdown_s=settings.list_consistency_s, reason=f"{shard.batch_id} is gone")
+        return RetryIn(settings.list_consistency_s, f"{shard.batch_id} is gone")
     if not work.cancel and (work.paused or not shard.not_found_count):
         work.write(shard.evolve(not_found_count=1))
         why = {"type": PauseReason.BATCH_NOT_FOUND, "message": message}
-        return Step(pause=why, park=True, reason=f"the API does not know {shard.batch_id}")
+        return Parked(f"the API does not know {shard.batch_id}", pause=why)
     if shard.not_found_count < _NOT_FOUND:
         return _once_more(work, shard.evolve(not_found_count=shard.not_found_count + 1))
     if shard.workspace and BatchesApi(api, job_headers(work)).newest().workspace != shard.workspace:
@@ -106,15 +107,15 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
     return collect_without(work, Alert.BATCH_NOT_FOUND, message, fatal=not work.cancel)
 
 
-def _once_more(work: ClaimedShard, shard: Shard) -> Step:
+def _once_more(work: ClaimedShard, shard: Shard) -> RetryIn:
     work.write(shard.evolve(failures=shard.failures + 1))
     wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter())
-    return Step(countdown_s=wait, reason=f"the API does not know {shard.batch_id}")
+    return RetryIn(wait, f"the API does not know {shard.batch_id}")
 
 
-def _over(shard: Shard, wake: tuple[int, ...] = ()) -> Step:
+def _over(shard: Shard, wake: tuple[int, ...] = ()) -> Next:
     summary = {"kind": "batch", "batch_id": shard.batch_id, "polls": shard.polls}
-    return Step(summary=summary, wake=wake)
+    return Next(summary, wake=wake)
 
 
 def _age(seconds: float) -> str:

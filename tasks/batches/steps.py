@@ -24,7 +24,7 @@ from tasks.batches.collect.step import CollectStep
 from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
 
 _DAY_MS = 86_400_000
 
@@ -46,15 +46,15 @@ class BatchSteps:
             names.BATCH_FINISH: FinishStep(settings).run,
         }
 
-    def run(self, name: str, work: ClaimedShard) -> Step:
+    def run(self, name: str, work: ClaimedShard) -> StepResult:
         """Run the step called ``name``, or go on with the one that the record calls for."""
         if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
-            return Step(back=True, reason=f"{name} is not due: the shard is {work.shard.state}")
+            return Redirect(f"{name} is not due: the shard is {work.shard.state}")
         try:
-            step = self._steps[name](work)
-            if step.park:
+            result = self._steps[name](work)
+            if isinstance(result, Parked):
                 self._warn(work)
-            return step
+            return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
             return self._refused(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
@@ -66,20 +66,20 @@ class BatchSteps:
                 raise
             return self._refused(work, _NO_KEY)
 
-    def _refused(self, work: ClaimedShard, problem: ApiProblem) -> Step:
+    def _refused(self, work: ClaimedShard, problem: ApiProblem) -> StepResult:
         """When to run the step again, or why the job has to wait for somebody."""
         shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)
         self._warn(work)
         if not problem.retryable and not work.cancel:  # nobody resumes a job that is canceled
-            return Step(pause=problem.as_error(), park=True, reason=str(problem))
+            return Parked(str(problem), pause=problem.as_error())
         wait = wait_s(
             shard.failures,
             problem.retry_after,
             self._settings.api_retry_max_wait_s,
             jitter(),
         )
-        return Step(countdown_s=wait, reason=str(problem))
+        return RetryIn(wait, str(problem))
 
     def _warn(self, work: ClaimedShard) -> None:
         """Raise an alert if results wait for somebody who does not come."""

@@ -5,7 +5,7 @@ keeping its place in the chain, so no worker is held while a batch runs for hour
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, assert_never
 
 from celery import Task
 from celery.utils.log import get_task_logger
@@ -16,7 +16,15 @@ from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import (
+    JobEnded,
+    Next,
+    Parked,
+    Redirect,
+    RetryIn,
+    ShardDone,
+    StepResult,
+)
 from tasks.batches.steps import BatchSteps
 from tasks.retry import retry_later
 from workers.app import app, settings
@@ -34,39 +42,50 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         with ClaimedShard.claim(
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
-            step = _step(task, work)
-            wait_s = 0.0
-            if not step.ended:
-                wait_s = work.release(
-                    countdown_s=step.countdown_s or 0.0,
-                    park=step.park,
-                    done=step.done,
-                    pause=step.pause,
-                )
+            return _execute(task, work, _step(task, work))
     except Settling as error:
         raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
-        return _last(
-            task, {"state": "skipped", "reason": str(error) or "claimed by another worker"}
-        )
-    for number in (*step.wake, *((shard,) if step.back else ())):
-        _wake(job, number)
-    if step.back or wait_s < 0:
-        state = "paused" if wait_s < 0 else "elsewhere"
-        return _last(task, {"state": state, "reason": step.reason})
-    if step.countdown_s is None and not step.park:
-        return step.summary
-    raise retry_later(task, reason=step.reason, countdown_s=wait_s)
+        return _end_chain(task, "skipped", str(error) or "claimed by another worker")
 
 
-def _last(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
-    """End the chain here; Flower shows the summary."""
+def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
+    """Release the claim and do what the step's result calls for; returns the task's own result."""
+    match result:
+        case Next(summary, wake, pause):
+            work.release(pause=pause)
+            for number in wake:
+                _wake(work.job, number)
+            return summary
+        case RetryIn(seconds, reason):
+            wait_s = work.release(countdown_s=seconds)
+            raise retry_later(task, reason=reason, countdown_s=wait_s)
+        case Parked(reason, pause):
+            wait_s = work.release(park=True, pause=pause)
+            if wait_s >= 0:  # the job was resumed or canceled while the step ran
+                raise retry_later(task, reason=reason, countdown_s=wait_s)
+            return _end_chain(task, "paused", reason)
+        case Redirect(reason):
+            work.release()
+            _wake(work.job, work.shard.number)
+            return _end_chain(task, "elsewhere", reason)
+        case ShardDone(summary):
+            work.release(done=True)
+            return summary
+        case JobEnded(summary):
+            return summary
+        case _:
+            assert_never(result)
+
+
+def _end_chain(task: "Task[Any, Any]", state: str, reason: str) -> dict[str, Any]:
+    """End the chain with this task; Flower shows the summary that is returned."""
     task.request.chain = None
-    return {"kind": "batch", **summary}
+    return {"kind": "batch", "state": state, "reason": reason}
 
 
-def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
+def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     try:
         return _steps().run(task.name, work)
     except Fenced:
@@ -75,7 +94,7 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
         # Nothing is lost: the record stands, and what it calls for is done again.
         logger.exception("job %s shard %s: %s failed", work.job, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
-        return Step(countdown_s=_UNFORESEEN_S, reason=reason)
+        return RetryIn(_UNFORESEEN_S, reason)
 
 
 def _wake(job: str, shard: int) -> None:

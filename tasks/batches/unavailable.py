@@ -9,10 +9,10 @@ from penstock.batches.shard import Counts, ShardState
 from penstock.clock import now_ms
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits import active_batches
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next
 
 
-def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fatal: bool) -> Step:
+def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fatal: bool) -> Next:
     """Give every request of the shard this error in place of its result. ``fatal``: the job will
     have failed by it, once the rest of it has been done."""
     shard = work.shard
@@ -33,4 +33,4 @@ def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fata
         spent="all",  # nobody knows what it was
         **meta,
     )
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "error": error_type})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "error": error_type})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, assert_never
 
 import anthropic
 import orjson
@@ -21,7 +21,15 @@ from penstock.store import shard_scripts
 from penstock.store.connection import connect
 from penstock.store.shard_scripts import ShardClaimed
 from tasks.batches.claim import ClaimedShard
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import (
+    JobEnded,
+    Next,
+    Parked,
+    Redirect,
+    RetryIn,
+    ShardDone,
+    StepResult,
+)
 
 MODEL = "claude-haiku-4-5"
 
@@ -130,18 +138,15 @@ class Desk:
         ) as work:
             yield work
 
-    def step(self, run: Callable[[ClaimedShard], Step], id: str, number: int = 0) -> Step:
+    def step(
+        self, run: Callable[[ClaimedShard], StepResult], id: str, number: int = 0
+    ) -> StepResult:
         """Run a step and do with the claim what the task does."""
         self.connection.hdel(self.keys(id).claims, f"{number}:due")
         with self.claimed(id, number) as work:
-            step = run(work)
-            work.release(
-                countdown_s=step.countdown_s or 0.0,
-                park=step.park,
-                done=step.done,
-                pause=step.pause,
-            )
-        return step
+            result = run(work)
+            release_after(work, result)
+        return result
 
     def take_over(self, id: str, number: int = 0, worker: str = "other") -> None:
         """Let another worker claim the shard, as if the lease of the first had run out."""
@@ -155,6 +160,34 @@ class Desk:
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+
+
+def release_after(work: ClaimedShard, result: StepResult) -> None:
+    """Release a claim as the task does after a step."""
+    match result:
+        case Next(pause=pause):
+            work.release(pause=pause)
+        case RetryIn(seconds):
+            work.release(countdown_s=seconds)
+        case Parked(pause=pause):
+            work.release(park=True, pause=pause)
+        case Redirect():
+            work.release()
+        case ShardDone():
+            work.release(done=True)
+        case JobEnded():
+            pass
+        case _:
+            assert_never(result)
+
+
+Kind = TypeVar("Kind")
+
+
+def expect(kind: type[Kind], result: StepResult) -> Kind:
+    """The result of a step, which has to be of this kind."""
+    assert isinstance(result, kind), result
+    return result
 
 
 def api_at(control: Control, key: str = "simulated-key") -> anthropic.Anthropic:

@@ -34,7 +34,7 @@ from tasks.batches.create.reconcile import of_earlier, rejected
 from tasks.batches.limits.prices import settlement
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
 #: Downloads that do not match the requests before somebody is asked.
@@ -70,7 +70,7 @@ class CollectStep:
         self._api = api
         self._timeout = idle_timeout(settings)
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> StepResult:
         """Download, verify and store; or tell when to try again."""
         if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
@@ -82,7 +82,7 @@ class CollectStep:
         except anthropic.NotFoundError:
             return self._none_there(work)
 
-    def _collect(self, work: ClaimedShard, *, resend: bool) -> Step:
+    def _collect(self, work: ClaimedShard, *, resend: bool) -> StepResult:
         shard = work.shard
         try:
             with Draft(work) as draft:
@@ -123,7 +123,7 @@ class CollectStep:
                     checked = time.monotonic()
             draft.chunks = storing.finish()
 
-    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
+    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Next:
         shard, usage = work.shard, tally.tokens()
         if tally.superfluous:
             work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
@@ -154,7 +154,7 @@ class CollectStep:
         draft.committed(shard)
         self._remember(work)
         wake = () if pause else tuple(child.number for child in draft.children)
-        return Step(summary=_collected(changed).summary, pause=pause, wake=wake)
+        return Next(_collected(changed).summary, wake=wake, pause=pause)
 
     def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
         """Why nothing more is to be sent, if there is a reason and anything to send."""
@@ -189,7 +189,7 @@ class CollectStep:
             with contextlib.suppress(redis.RedisError):  # the results are safe
                 pipe.execute()
 
-    def _refetch(self, work: ClaimedShard, what: str) -> Step:
+    def _refetch(self, work: ClaimedShard, what: str) -> RetryIn | Parked:
         """Download again later; ask somebody if that has been of no use for long."""
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
@@ -198,7 +198,7 @@ class CollectStep:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
                 pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
-                return Step(pause=pause, park=True, reason=words)
+                return Parked(words, pause=pause)
             work.alert(Alert.RESULTS_INCOMPLETE, words)
         else:
             work.write(shard.evolve(refetches=count))
@@ -208,17 +208,17 @@ class CollectStep:
             settings.api_retry_max_wait_s,
             jitter(),
         )
-        return Step(countdown_s=wait, reason=words)
+        return RetryIn(wait, words)
 
-    def _reject(self, work: ClaimedShard) -> Step:
+    def _reject(self, work: ClaimedShard) -> StepResult:
         """The batch is not ours, whoever named it: look for ours again."""
         shard = work.shard
         if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
         size_locks.disown(work, rejected(shard))
-        return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
+        return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
-    def _none_there(self, work: ClaimedShard) -> Step:
+    def _none_there(self, work: ClaimedShard) -> StepResult:
         """The API has no results of the batch: why?"""
         shard = work.shard
         try:
@@ -227,7 +227,7 @@ class CollectStep:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
             work.write(shard.evolve(state=ShardState.IN_PROGRESS))
-            return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")
+            return Redirect(f"{shard.batch_id} is {batch.processing_status}")
         if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
             message = f"the API has removed the results of {shard.batch_id}"
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
@@ -237,13 +237,13 @@ class CollectStep:
         return BatchesApi(self._api, job_headers(work))
 
 
-def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
+def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
     """The batch is of an earlier call of this shard, which was given up too soon: its results are
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
     size_locks.lose(work)
     work.write(of_earlier(work.shard, nonce))
-    return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
+    return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
 
 
 def _verify(tally: ResultTally, refetches: int) -> None:
@@ -260,6 +260,6 @@ def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise _Unusable(f"the download broke off: {type(error).__name__}") from error
 
 
-def _collected(shard: Shard) -> Step:
+def _collected(shard: Shard) -> Next:
     counts = orjson.loads(orjson.dumps(shard.counts))
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "counts": counts})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "counts": counts})

@@ -28,7 +28,7 @@ from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import settlement
 from tasks.batches.result_lines import ID_START, read_line
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Live calls of a canary that are out at the same time.
 _AT_ONCE: Final = 4
@@ -42,13 +42,13 @@ _OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
 class Canary:
     """Makes the calls of a live shard."""
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
         verdict = cost_cap.reserve(work)
         if isinstance(verdict, dict):
-            return Step(pause=verdict, park=True, reason=verdict["message"])
+            return Parked(verdict["message"], pause=verdict)
         if verdict == "wait":
-            return Step(countdown_s=MONEY_S, reason="waiting until other costs are settled")
+            return RetryIn(MONEY_S, "waiting until other costs are settled")
         answered = _go_on(work)
         # Resumed though a request was refused: the others are not asked about again.
         forgiving = bool(work.shard.counts.errored)
@@ -57,10 +57,10 @@ class Canary:
             return self.cancel(work)
         if refused:
             why = {**refused[0].as_error(), "type": PauseReason.CANARY_FAILED}
-            return Step(pause=why, park=True, reason=f"the canary failed: {refused[0]}")
+            return Parked(f"the canary failed: {refused[0]}", pause=why)
         return self._finish(work)
 
-    def cancel(self, work: ClaimedShard) -> Step:
+    def cancel(self, work: ClaimedShard) -> Next:
         """End a canary of which some calls were made: the rest counts as canceled."""
         answered = _go_on(work)
         for index, _ in _requests(work, answered):
@@ -98,7 +98,7 @@ class Canary:
             raise errors[0]
         return refused
 
-    def _finish(self, work: ClaimedShard) -> Step:
+    def _finish(self, work: ClaimedShard) -> Next:
         """All calls are answered: the rest of the job may go."""
         shard = work.shard
         collected = shard.evolve(
@@ -117,7 +117,7 @@ class Canary:
         others = tuple(
             each.number for each in work.all_shards() if each.state == ShardState.PLANNED
         )
-        return Step(summary=made(work).summary, wake=others)
+        return Next(made(work).summary, wake=others)
 
 
 def _go_on(work: ClaimedShard) -> set[int]:

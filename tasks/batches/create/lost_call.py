@@ -20,7 +20,7 @@ from tasks.batches.create.reconcile import (
 )
 from tasks.batches.create.sender import take
 from tasks.batches.limits import active_batches
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 
 class Searcher:
@@ -30,17 +30,17 @@ class Searcher:
         self._settings = settings
         self._api = api
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step | None:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
         """Look once. None: the fate of the call is known, and the record says it."""
         decision = decide(work.shard, self._look(work, api), self._rules())
         match decision:
             case Bind(batches):
                 if any(take(work, batch, confirmed=False) for batch in batches):
                     return None
-                return Step(countdown_s=1.0, reason="another shard was faster; looking again")
+                return RetryIn(1.0, "another shard was faster; looking again")
             case Wait(shard, seconds, reason):
                 work.write(shard)
-                return Step(countdown_s=seconds, reason=reason)
+                return RetryIn(seconds, reason)
             case GiveUp(shard):
                 # The tag first: should we die in between, this is decided once more.
                 size_locks.lose(work)
@@ -66,11 +66,11 @@ class Searcher:
         )
 
 
-def elsewhere() -> Step:
+def elsewhere() -> Parked:
     """The workers' key is of another account than the shard's call was made for."""
     why = {
         "type": PauseReason.OTHER_ACCOUNT,
         "message": "a create call was made for another organization or workspace than the "
         "workers' key belongs to now; whether it made a batch can only be seen there",
     }
-    return Step(pause=why, park=True, reason="the list is of another account than the call")
+    return Parked("the list is of another account than the call", pause=why)

@@ -31,7 +31,7 @@ from tasks.batches.create.reconcile import (
     unsent,
 )
 from tasks.batches.limits import active_batches, cost_cap
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
 #: for money, for a call of the same size that is out.
@@ -49,7 +49,7 @@ class Sender:
         self._settings = settings
         self._api = api
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Send the shard, or say why it has to wait."""
         waiting = self._enter(work)
         if waiting is not None:
@@ -69,7 +69,7 @@ class Sender:
         work.write(intended(work.shard, nonce, listing.workspace, listing.batches))
         return self._post(work, api)
 
-    def _enter(self, work: ClaimedShard) -> Step | None:
+    def _enter(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Take what the shard needs before it is sent."""
         work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.take(work):
@@ -83,7 +83,7 @@ class Sender:
             seconds = work.longer_s(MONEY_S)
             return _wait(seconds, "waiting until the cost of other shards is settled")
         assert isinstance(verdict, dict)
-        return Step(pause=verdict, park=True, reason=verdict["message"])
+        return Parked(verdict["message"], pause=verdict)
 
     def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
         if not work.shard.abandoned_nonces:
@@ -98,7 +98,7 @@ class Sender:
         free = free_of(fitting, size_locks.owners_of(work, fitting))
         return any(take(work, batch, confirmed=False) for batch in free)
 
-    def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def _post(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         def guard() -> None:
             work.write(work.shard.evolve(sent_ms=work.now_ms()), durable=True)
 
@@ -113,7 +113,7 @@ class Sender:
         take(work, batch, confirmed=True)
         return made(work)
 
-    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> Step:
+    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> StepResult:
         """The call brought no batch id: was there certainly no batch made?"""
         if isinstance(upload.error, Fenced):
             raise upload.error
@@ -126,10 +126,10 @@ class Sender:
             return requests_missing(upload.error)
         raise upload.error or error
 
-    def _unknown(self, work: ClaimedShard, why: str) -> Step:
+    def _unknown(self, work: ClaimedShard, why: str) -> RetryIn:
         work.write(work.shard.evolve(over_ms=work.now_ms()))
         wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
-        return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
+        return RetryIn(wait_s, f"{why}; looking for the batch")
 
 
 def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
@@ -147,16 +147,16 @@ def new_nonce() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
-def made(work: ClaimedShard) -> Step:
+def made(work: ClaimedShard) -> Next:
     """The shard is a batch, or needs none."""
     shard = work.shard
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
 
 
-def requests_missing(error: Exception) -> Step:
+def requests_missing(error: Exception) -> Parked:
     """What is to be sent is not there any more."""
     why = {"type": PauseReason.REQUESTS_MISSING, "message": str(error)}
-    return Step(pause=why, park=True, reason="the stored requests are not complete")
+    return Parked("the stored requests are not complete", pause=why)
 
 
 def step_aside(work: ClaimedShard) -> None:
@@ -166,8 +166,8 @@ def step_aside(work: ClaimedShard) -> None:
     size_locks.give_back(work)
 
 
-def _wait(seconds: float, reason: str) -> Step:
-    return Step(countdown_s=spread(seconds, by=0.25), reason=reason)
+def _wait(seconds: float, reason: str) -> RetryIn:
+    return RetryIn(spread(seconds, by=0.25), reason)
 
 
 def _problem(error: Exception) -> ApiProblem:

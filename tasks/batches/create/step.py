@@ -17,7 +17,7 @@ from tasks.batches.create.canary import Canary
 from tasks.batches.create.lost_call import Searcher
 from tasks.batches.create.reconcile import unsent
 from tasks.batches.create.sender import Sender, made, requests_missing, step_aside
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
 _HELD_S: Final = 300.0
@@ -32,7 +32,7 @@ class CreateStep:
         self._searcher = Searcher(settings, api)
         self._canary = Canary()
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> StepResult:
         """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
         if work.shard.state == ShardState.SENDING:
             step = self._find(work)
@@ -40,7 +40,7 @@ class CreateStep:
                 return step
         return self._plan(work) if work.shard.state == ShardState.PLANNED else made(work)
 
-    def _find(self, work: ClaimedShard) -> Step | None:
+    def _find(self, work: ClaimedShard) -> StepResult | None:
         """A call was begun, and its answer is not known."""
         if work.shard.sent_ms:
             return self._searcher.run(work, self._calls(work))
@@ -48,12 +48,12 @@ class CreateStep:
         work.write(unsent(work.shard))
         return None
 
-    def _plan(self, work: ClaimedShard) -> Step:
+    def _plan(self, work: ClaimedShard) -> StepResult:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
             step_aside(work)
-            return Step(park=True, reason=f"the job is paused: {work.paused.get('type')}")
+            return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:
                 return self._canary.run(work, self._calls(work))
@@ -61,10 +61,10 @@ class CreateStep:
                 return requests_missing(error)
         [waiting_for_canary] = work.read_job("waiting_for_canary")
         if waiting_for_canary:
-            return Step(countdown_s=_HELD_S, reason="waiting for the first requests, sent live")
+            return RetryIn(_HELD_S, "waiting for the first requests, sent live")
         return self._sender.run(work, self._calls(work))
 
-    def _cancel(self, work: ClaimedShard) -> Step:
+    def _cancel(self, work: ClaimedShard) -> StepResult:
         """The job is canceled, and the shard was never sent."""
         shard = work.shard
         if shard.live_results:

@@ -24,9 +24,10 @@ from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import StepResult
 from tasks.batches.steps import BatchSteps
 from tests.contract.batch_api import params
+from tests.contract.jobs import release_after
 
 NONCE = "abcdefghij01"
 
@@ -178,29 +179,23 @@ class StagedJob:
         ) as work:
             yield work
 
-    def step(self, name: str, number: int = 0) -> Step:
+    def step(self, name: str, number: int = 0) -> StepResult:
         """Run a step as its task does."""
         with self.claimed(number) as work:
-            step = self.stage.steps.run(name, work)
-            if not step.ended:
-                work.release(
-                    countdown_s=step.countdown_s or 0.0,
-                    park=step.park,
-                    done=step.done,
-                    pause=step.pause,
-                )
-        return step
+            result = self.stage.steps.run(name, work)
+            release_after(work, result)
+        return result
 
-    def poll(self, number: int = 0) -> Step:
+    def poll(self, number: int = 0) -> StepResult:
         """The poll step."""
         return self.step(names.BATCH_POLL, number)
 
-    def collect(self, number: int = 0) -> Step:
+    def collect(self, number: int = 0) -> StepResult:
         """The poll step, which finds the batch ended, and the collect step."""
         if self.shard(number).state == "in_progress":
             self.poll(number)
         return self.step(names.BATCH_COLLECT, number)
 
-    def finish(self, number: int = 0) -> Step:
+    def finish(self, number: int = 0) -> StepResult:
         """The finish step."""
         return self.step(names.BATCH_FINISH, number)

@@ -16,9 +16,9 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batches.create.step import CreateStep
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import RetryIn, StepResult
 from tasks.batches.steps import BatchSteps
-from tests.contract.jobs import Desk, api_at
+from tests.contract.jobs import Desk, api_at, expect
 from tests.contract.penstock.store.calls import clock
 
 BATCHES = "/v1/messages/batches"
@@ -50,11 +50,13 @@ class Creating:
     def submit(self, *shards: list[dict[str, Any]], **meta: Any) -> str:
         return self.desk.submit(*shards, **meta)
 
-    def step(self, id: str, number: int = 0, *, api: anthropic.Anthropic | None = None) -> Step:
+    def step(
+        self, id: str, number: int = 0, *, api: anthropic.Anthropic | None = None
+    ) -> StepResult:
         """Run the create step."""
         return self.desk.step(CreateStep(self.desk.settings, api or self.api).run, id, number)
 
-    def dispatch(self, id: str, number: int = 0, *, api: Any = None) -> Step:
+    def dispatch(self, id: str, number: int = 0, *, api: Any = None) -> StepResult:
         """Run it as the task does, refusals and all."""
         steps = BatchSteps(self.desk.settings, api or self.api)
         return self.desk.step(lambda work: steps.run(names.BATCH_CREATE, work), id, number)
@@ -110,7 +112,7 @@ class Creating:
     def give_up(self, id: str, number: int = 0) -> None:
         """Let the quarantine pass, and the first of two looks."""
         self.age(id, TIMEOUT_MS + QUARANTINE_MS, number)
-        assert self.step(id, number).countdown_s
+        assert expect(RetryIn, self.step(id, number)).seconds
         assert self.shard(id, number).missed_ms
         self.age(id, LAG_MS, number)
 
