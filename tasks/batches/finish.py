@@ -10,7 +10,7 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import cost_of
 from tasks.batches.step_result import JobEnded, ShardDone
 
@@ -26,10 +26,10 @@ class FinishStep:
 
     def run(self, work: ClaimedShard) -> ShardDone | JobEnded:
         """End the job, or leave that to the shard that is collected last."""
-        left = int(work.read_job("left")[0] or 0)
+        left = work.job.shards_left()
         if left > 0:
             return ShardDone({"kind": "batch", "shards_left": left})
-        shards = work.all_shards()
+        shards = work.job.shards()
         open_ = sum(shard.state != ShardState.COLLECTED for shard in shards)
         if open_:
             return ShardDone({"kind": "batch", "shards_left": open_})
@@ -41,7 +41,7 @@ class FinishStep:
         models = _by_model(shards)
         usage = dict(sum(models.values(), Counter()))
         cost = cost_of((shard.usage, shard.live) for shard in shards)
-        [error] = work.read_job("error")
+        [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
         end: dict[str, Any] = {
             "type": events.END,
@@ -65,7 +65,7 @@ class FinishStep:
 
         Before the job ends: afterwards nobody would come back to do it.
         """
-        store = work.store()
+        store = work.job.store()
         for some in _parts(shards, _AT_ONCE):
             store.remove([f"requests-{shard.spool}" for shard in some])
             kept = [name for shard in some for name in (f"ids-{shard.spool}", shard.results)]

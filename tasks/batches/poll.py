@@ -18,7 +18,7 @@ from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout, problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.cadence import next_look_s
-from tasks.batches.claim import ClaimedShard, job_headers
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import elsewhere
 from tasks.batches.create.reconcile import sought
@@ -59,7 +59,7 @@ class PollStep:
         return self._again(shard, batch)
 
     def _look(self, work: ClaimedShard) -> MessageBatch:
-        api, id = BatchesApi(self._api, job_headers(work)), work.shard.batch_id
+        api, id = BatchesApi(self._api, work.job.headers()), work.shard.batch_id
         batch = api.retrieve(id, timeout=self._timeout)
         # One that was only found may be another program's.
         ours = work.shard.confirmed or self._settings.dedicated_workspace
@@ -102,7 +102,10 @@ def not_found(
         return Parked(f"the API does not know {shard.batch_id}", pause=why)
     if shard.not_found_count < _NOT_FOUND:
         return _once_more(work, shard.evolve(not_found_count=shard.not_found_count + 1))
-    if shard.workspace and BatchesApi(api, job_headers(work)).newest().workspace != shard.workspace:
+    if (
+        shard.workspace
+        and BatchesApi(api, work.job.headers()).newest().workspace != shard.workspace
+    ):
         return elsewhere()
     return collect_without(work, Alert.BATCH_NOT_FOUND, message, fatal=not work.cancel)
 

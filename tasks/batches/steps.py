@@ -19,7 +19,7 @@ from penstock.jitter import jitter
 from penstock.queue import names
 from tasks.api.client import ApiProblem, UnexpectedResponse, lacks_credentials, problem_of
 from tasks.api.retry import wait_s
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.step import CollectStep
 from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep

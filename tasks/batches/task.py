@@ -15,7 +15,8 @@ from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
+from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import (
     JobEnded,
     Next,
@@ -43,7 +44,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
             return _execute(task, work, _step(task, work))
-    except Settling as error:
+    except RestartGrace as error:
         raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain is at it, or the job has ended: this one has nothing more to do.
@@ -56,19 +57,19 @@ def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> 
         case Next(summary, wake, pause):
             work.release(pause=pause)
             for number in wake:
-                _wake(work.job, number)
+                _wake(work.job.id, number)
             return summary
         case RetryIn(seconds, reason):
             wait_s = work.release(countdown_s=seconds)
             raise retry_later(task, reason=reason, countdown_s=wait_s)
         case Parked(reason, pause):
-            wait_s = work.release(park=True, pause=pause)
-            if wait_s >= 0:  # the job was resumed or canceled while the step ran
-                raise retry_later(task, reason=reason, countdown_s=wait_s)
+            due_in_s = work.park(pause=pause)
+            if due_in_s is not None:  # the job was resumed or canceled while the step ran
+                raise retry_later(task, reason=reason, countdown_s=due_in_s)
             return _end_chain(task, "paused", reason)
         case Redirect(reason):
             work.release()
-            _wake(work.job, work.shard.number)
+            _wake(work.job.id, work.shard.number)
             return _end_chain(task, "elsewhere", reason)
         case ShardDone(summary):
             work.release(done=True)
@@ -92,7 +93,7 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
         raise
     except Exception as error:
         # Nothing is lost: the record stands, and what it calls for is done again.
-        logger.exception("job %s shard %s: %s failed", work.job, work.shard.number, task.name)
+        logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
         return RetryIn(_UNFORESEEN_S, reason)
 

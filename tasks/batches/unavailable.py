@@ -7,7 +7,7 @@ import orjson
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, ShardState
 from penstock.clock import now_ms
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next
 

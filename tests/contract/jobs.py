@@ -20,7 +20,7 @@ from penstock.spool.stores import open_spool
 from penstock.store import shard_scripts
 from penstock.store.connection import connect
 from penstock.store.shard_scripts import ShardClaimed
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import (
     JobEnded,
     Next,
@@ -170,7 +170,7 @@ def release_after(work: ClaimedShard, result: StepResult) -> None:
         case RetryIn(seconds):
             work.release(countdown_s=seconds)
         case Parked(pause=pause):
-            work.release(park=True, pause=pause)
+            work.park(pause=pause)
         case Redirect():
             work.release()
         case ShardDone():

@@ -24,7 +24,7 @@ from penstock.spool.storing import StoringThread
 from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
-from tasks.batches.claim import ClaimedShard, job_headers
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.classifier import Sorter
 from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
 from tasks.batches.collect.staging import Draft, RequestsMissing
@@ -119,7 +119,7 @@ class CollectStep:
                 if tally.foreign:
                     raise _Foreign(tally.stranger.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
-                    work.check()  # somebody else may be at it meanwhile
+                    work.lease.renew()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
             draft.chunks = storing.finish()
 
@@ -170,7 +170,7 @@ class CollectStep:
         if reason is None:
             return None
         to_send = tally.retried or any(
-            each.state == ShardState.PLANNED for each in work.all_shards()
+            each.state == ShardState.PLANNED for each in work.job.shards()
         )
         if not to_send:
             return None
@@ -234,7 +234,7 @@ class CollectStep:
         return self._refetch(work, "not available yet")
 
     def _calls(self, work: ClaimedShard) -> BatchesApi:
-        return BatchesApi(self._api, job_headers(work))
+        return BatchesApi(self._api, work.job.headers())
 
 
 def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:

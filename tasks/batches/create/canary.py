@@ -23,7 +23,7 @@ from penstock.batches.wire import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import settlement
@@ -105,7 +105,7 @@ class Canary:
             state=ShardState.COLLECTED,
             results=shard.live_results,
             live_results="",
-            collected_ms=work.now_ms(),
+            collected_ms=work.job.now_ms(),
         )
         work.advance(
             "create",
@@ -115,7 +115,7 @@ class Canary:
             waiting_for_canary="",
         )
         others = tuple(
-            each.number for each in work.all_shards() if each.state == ShardState.PLANNED
+            each.number for each in work.job.shards() if each.state == ShardState.PLANNED
         )
         return Next(made(work).summary, wake=others)
 
@@ -125,9 +125,9 @@ def _go_on(work: ClaimedShard) -> set[int]:
 
     Each claim has chunks of its own: those of one that was lost may still be written to.
     """
-    shard, store = work.shard, work.store()
+    shard, store = work.shard, work.job.store()
     chunks = list(store.read(shard.live_results, shard.result_chunks)) if shard.live_results else []
-    name = f"results-{shard.number}-{work.epoch}"
+    name = f"results-{shard.number}-{work.lease.epoch}"
     if shard.live_results != name:
         for index, chunk in enumerate(chunks):
             store.add(name, index, chunk)
@@ -143,7 +143,7 @@ def _go_on(work: ClaimedShard) -> set[int]:
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
     """Number and params of the requests that have no answer."""
     shard = work.shard
-    chunks = work.store().read(f"requests-{shard.spool}", shard.request_chunks)
+    chunks = work.job.store().read(f"requests-{shard.spool}", shard.request_chunks)
     lines = (line for chunk in chunks for line in lines_of(chunk))
     return ((index, line) for index, line in enumerate(lines) if index not in answered)
 
@@ -177,7 +177,7 @@ def _store(work: ClaimedShard, index: int, result: bytes) -> None:
     if line is None:
         raise UnexpectedResponse("the answer to a live call is no message")
     for chunk in pack([line.stored]):
-        work.store().add(shard.live_results, shard.result_chunks, chunk)
+        work.job.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts
     changed = {"processing": counts.processing - 1, kind: getattr(counts, kind) + 1}
     usage, errors = dict(shard.usage), Counter(shard.errors)

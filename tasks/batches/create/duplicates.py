@@ -10,7 +10,7 @@ from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import UnexpectedResponse
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import CLOCK_SLACK_MS
 
@@ -67,5 +67,5 @@ def _sent_again(work: ClaimedShard, member: str) -> bool:
 
 
 def _begun_ms(work: ClaimedShard) -> int:
-    [created_ms] = work.read_job("created_ms")
+    [created_ms] = work.job.fields("created_ms")
     return int(created_ms or 0)

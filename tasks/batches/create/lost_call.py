@@ -5,7 +5,7 @@ import anthropic
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
 from tasks.api.batches import BatchesApi
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
@@ -55,7 +55,7 @@ class Searcher:
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
         fitting = likely(work.shard, listing.batches)
         owners = size_locks.owners_of(work, fitting)
-        return Look(listing.workspace, listing.batches, owners, work.now_ms())
+        return Look(listing.workspace, listing.batches, owners, work.job.now_ms())
 
     def _rules(self) -> Rules:
         settings = self._settings

@@ -17,7 +17,8 @@ from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
-from tasks.batches.claim import ClaimedShard, Fenced
+from tasks.batches.claim import Fenced
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import duplicates, size_locks
 from tasks.batches.create.body import BodyMismatch, Upload
 from tasks.batches.create.reconcile import (
@@ -31,6 +32,7 @@ from tasks.batches.create.reconcile import (
     unsent,
 )
 from tasks.batches.limits import active_batches, cost_cap
+from tasks.batches.limits.waiting import scaled_wait_s
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
@@ -71,16 +73,16 @@ class Sender:
 
     def _enter(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Take what the shard needs before it is sent."""
-        work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.take(work):
-            seconds = work.longer_s(_SLOT_S)
+            seconds = scaled_wait_s(_SLOT_S, work.job.shards_left())
             return _wait(seconds, "waiting for a slot: enough batches are active")
         verdict = cost_cap.reserve(work)
         if verdict == "ok":
             return None
         step_aside(work)
         if verdict == "wait":
-            seconds = work.longer_s(MONEY_S)
+            seconds = scaled_wait_s(MONEY_S, work.job.shards_left())
             return _wait(seconds, "waiting until the cost of other shards is settled")
         assert isinstance(verdict, dict)
         return Parked(verdict["message"], pause=verdict)
@@ -100,10 +102,10 @@ class Sender:
 
     def _post(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         def guard() -> None:
-            work.write(work.shard.evolve(sent_ms=work.now_ms()), durable=True)
+            work.write(work.shard.evolve(sent_ms=work.job.now_ms()), durable=True)
 
         shard = work.shard
-        upload = Upload(shard, work.store(), guard)
+        upload = Upload(shard, work.job.store(), guard)
         try:
             batch = api.create(upload, shard.size)
         except Exception as error:  # whatever it was: the call has a fate, and the record must say
@@ -127,7 +129,7 @@ class Sender:
         raise upload.error or error
 
     def _unknown(self, work: ClaimedShard, why: str) -> RetryIn:
-        work.write(work.shard.evolve(over_ms=work.now_ms()))
+        work.write(work.shard.evolve(over_ms=work.job.now_ms()))
         wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
         return RetryIn(wait_s, f"{why}; looking for the batch")
 

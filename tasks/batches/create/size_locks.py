@@ -10,7 +10,7 @@ from penstock.keys import Keys
 from penstock.store.connection import Connection
 from penstock.store.limit_scripts import SizeLockHolder, acquire_size_lock
 from tasks.api.batches import ListedBatch
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.reconcile import Owner, held_by
 
 _TAG_TTL_S: Final = 26 * 3_600
@@ -46,7 +46,7 @@ def take(work: ClaimedShard, nonce: str) -> bool:
             return True
         found = _shard_of(work.redis, work.settings.keys, other.field.removeprefix("open:"))
         if found is not None and found.state in (ShardState.PLANNED, ShardState.SENDING):
-            if not found.sent_ms or work.now_ms() - found.sent_ms < _ALONE_MS:
+            if not found.sent_ms or work.job.now_ms() - found.sent_ms < _ALONE_MS:
                 return False
             _open(work, nonce)
             return True

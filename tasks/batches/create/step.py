@@ -12,7 +12,7 @@ from config.settings import WorkerSettings
 from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi
-from tasks.batches.claim import ClaimedShard, job_headers
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.canary import Canary
 from tasks.batches.create.lost_call import Searcher
 from tasks.batches.create.reconcile import unsent
@@ -59,7 +59,7 @@ class CreateStep:
                 return self._canary.run(work, self._calls(work))
             except ChunkMissing as error:
                 return requests_missing(error)
-        [waiting_for_canary] = work.read_job("waiting_for_canary")
+        [waiting_for_canary] = work.job.fields("waiting_for_canary")
         if waiting_for_canary:
             return RetryIn(_HELD_S, "waiting for the first requests, sent live")
         return self._sender.run(work, self._calls(work))
@@ -73,11 +73,11 @@ class CreateStep:
             state=ShardState.COLLECTED,
             uniform_result={"type": "canceled"},
             counts=Counts(canceled=shard.requests),
-            collected_ms=work.now_ms(),
+            collected_ms=work.job.now_ms(),
         )
         step_aside(work)
         work.advance("create", canceled, left=-1)
         return made(work)
 
     def _calls(self, work: ClaimedShard) -> BatchesApi:
-        return BatchesApi(self._api, job_headers(work), work.shard.betas)
+        return BatchesApi(self._api, work.job.headers(), work.shard.betas)

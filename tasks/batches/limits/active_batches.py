@@ -5,7 +5,7 @@ from typing import Final
 
 from penstock.batches.shard import ShardState
 from penstock.store.limit_scripts import acquire_active_batch
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 
 #: The API ends every batch within 24 hours; a slot that was not given back then counts no more.
 _LIFE_MS: Final = 25 * 3_600_000
@@ -30,7 +30,7 @@ def free(work: ClaimedShard) -> tuple[int, ...]:
     give_back(work)
     waiting = [
         shard.number
-        for shard in work.all_shards()
+        for shard in work.job.shards()
         if shard.state == ShardState.PLANNED and shard.number != work.shard.number
     ]
     # Any: of several that end together, each should wake another.

@@ -5,14 +5,14 @@ from typing import Any
 
 from penstock.batches.notices import PauseReason
 from penstock.store.limit_scripts import reserve_cost
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import bound_usd
 
 
 def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     """Reserve the shard's highest cost: ``ok``, ``wait`` (others have to be settled first) or why
     the job has to be paused. A job without a cap always may."""
-    cap = work.redis.hget(work.keys.money, "cap")
+    cap = work.redis.hget(work.job.keys.money, "cap")
     if cap is None:
         return "ok"
     price = bound_usd(work.shard.size_by_model, live=work.shard.live)
@@ -23,7 +23,7 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
             "message": f"the job has a money cap, and what {models} costs is not known",
         }
     verdict = reserve_cost(
-        work.keys,
+        work.job.keys,
         shard=work.shard.number,
         amount=math.ceil(price * 1_000_000),
         ttl_s=work.settings.batch_ttl_s,

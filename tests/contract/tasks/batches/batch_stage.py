@@ -23,7 +23,7 @@ from penstock.spool.stores import open_spool
 from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import StepResult
 from tasks.batches.steps import BatchSteps
 from tests.contract.batch_api import params

@@ -11,7 +11,7 @@ from penstock.batches.shard import Shard
 from penstock.client import Client
 from penstock.spool.chunks import lines_of
 from penstock.states import State
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tests.collected import Named, collected, spooled, succeeded
 
 MODEL = "claude-haiku-4-5"
@@ -51,7 +51,7 @@ class HandMadeJob:
     def named(self, shard: Shard, work: ClaimedShard) -> list[Named]:
         """Positions and custom_ids of a shard's requests."""
         found = []
-        for chunk in work.store().read(f"ids-{shard.spool}", shard.id_chunks):
+        for chunk in work.job.store().read(f"ids-{shard.spool}", shard.id_chunks):
             for line in lines_of(chunk):
                 position, _, custom_id = line.decode().partition(" ")
                 found.append((int(position), custom_id))
@@ -78,7 +78,7 @@ class HandMadeJob:
         """Collect a shard's results, last request first; those in ``retried`` get a new shard."""
         retried = list(retried)
         with self.claim(number) as work:
-            shard, store = work.shard, work.store()
+            shard, store = work.shard, work.job.store()
             named = self.named(shard, work)
             order = reversed(range(len(named)))
             done = collected(
@@ -86,10 +86,10 @@ class HandMadeJob:
             )
             also = []
             if retried:
-                [following] = work.read_job("shards")
+                [following] = work.job.fields("shards")
                 child = number + int(following)
                 moved = [named[index] for index in retried]
-                spool = f"{child}-{work.epoch}"
+                spool = f"{child}-{work.lease.epoch}"
                 also = [spooled(store, child, moved, spool=spool, round=shard.round + 1)]
             left = 0 if retried else -1
             work.advance("collect", done.evolve(**changes), also=also, left=left)
@@ -107,7 +107,7 @@ class HandMadeJob:
     def pause(self, number: int, kind: str = "billing_error", message: str = "no credit") -> None:
         """Pause the job for a reason."""
         with self.claim(number) as work:
-            work.release(park=True, pause={"type": kind, "message": message})
+            work.park(pause={"type": kind, "message": message})
 
     def alert(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
         """Raise an alert."""

@@ -12,7 +12,8 @@ from penstock.batches.shard import Counts, Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.claim import Fenced, NotClaimed
+from tasks.batches.claimed_shard import ClaimedShard
 from tests.contract.jobs import Desk, params
 from tests.contract.penstock.store.calls import clock
 
@@ -32,14 +33,14 @@ def id(desk: Desk) -> str:
 def test_a_claim_is_over_behind_its_block(desk: Desk, id: str) -> None:
     with desk.claimed(id, worker="w1") as work:
         lease = desk.connection.get(desk.keys(id).shard_lease(0))
-        assert lease == f"w1:{work.epoch}".encode()
+        assert lease == f"w1:{work.lease.epoch}".encode()
         with pytest.raises(NotClaimed, match="leased"), desk.claimed(id, worker="w2"):
             pytest.fail("two workers at one shard")
         work.write(work.shard.evolve(state="sending"))
         assert work.release() == 0
     with desk.claimed(id, worker="w2") as work:
         assert work.shard.state == "sending"
-        assert work.all_shards() == [work.shard]
+        assert work.job.shards() == [work.shard]
 
 
 def test_a_step_that_fails_comes_again_after_a_while(desk: Desk, id: str) -> None:
@@ -54,7 +55,7 @@ def test_a_zombie_neither_writes_nor_releases(desk: Desk, id: str) -> None:
     with desk.claimed(id, worker="w1") as work:
         desk.take_over(id)
         lease = desk.connection.get(desk.keys(id).shard_lease(0))
-        for call in (work.write, work.release, work.check):
+        for call in (work.write, work.release, work.lease.renew):
             with pytest.raises(Fenced):
                 call()
         with pytest.raises(Fenced):
@@ -78,7 +79,7 @@ def test_a_renewal_that_is_late_does_not_bring_back_a_lease(desk: Desk, id: str)
     with desk.claimed(id) as work:
         work.release()
         with pytest.raises(Fenced):
-            work.check()
+            work.lease.renew()
     assert not desk.connection.exists(desk.keys(id).shard_lease(0))
 
 
@@ -86,7 +87,7 @@ def test_a_step_that_was_not_told_of_a_cancel_is_run_again_at_once(desk: Desk, i
     with desk.claimed(id) as work:
         assert work.cancel == ""
         JobRecords(desk.connection, desk.settings).cancel(id, "alice")
-        work.check()  # as the renewals do meanwhile
+        work.lease.renew()  # as the renewals do meanwhile
         work.write(work.shard)
         assert work.release(countdown_s=300) == 0
     with desk.claimed(id) as work:
@@ -105,7 +106,7 @@ def test_a_step_that_asked_and_was_told_waits_as_it_says(desk: Desk, id: str) ->
 def test_a_pause_is_told_to_readers_and_to_the_next_step(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         assert work.paused is None
-        assert work.release(park=True, pause={"type": "billing_error", "message": "no"}) < 0
+        assert work.park(pause={"type": "billing_error", "message": "no"}) is None
     with desk.claimed(id) as work:
         assert work.paused is not None
         assert (work.paused["type"], work.paused["shard"]) == ("billing_error", 0)
@@ -154,13 +155,13 @@ def test_what_a_durable_write_said_survives_the_death_of_redis() -> None:
         id = desk.submit([params()])
         with desk.claimed(id) as work:
             work.write(work.shard.evolve(sent_ms=5), durable=True)
-            epoch = work.epoch
+            epoch = work.lease.epoch
             first.kill()
             with EmbeddedRedis(port=first.port, folder=first.folder):
                 assert desk.shard(id).sent_ms == 5
                 claim = desk.connection.hget(desk.keys(id).claims, "0")
                 assert claim == f"{epoch} w".encode()
-                work.check()
+                work.lease.renew()
         desk.close()
 
 
@@ -168,7 +169,7 @@ def test_a_write_that_does_not_reach_the_disk_in_time_is_an_error(
     desk: Desk, id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with desk.claimed(id) as work:
-        monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
+        monkeypatch.setattr("tasks.batches.claimed_shard._ON_DISK_MS", 1)
         desk.connection.config_set("appendfsync", "no")
         try:
             with pytest.raises(redis.TimeoutError):

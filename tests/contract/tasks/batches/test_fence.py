@@ -36,7 +36,7 @@ def test_of_two_collectors_only_the_later_counts(stage: BatchStage) -> None:
             assert job.chunks() == {"requests-0", "ids-0"}, "the fenced one cleans up"
             stage.steps.run(names.BATCH_COLLECT, quick)
     shard, child = job.shards()
-    assert shard.results == f"results-0-{quick.epoch}" != f"results-0-{slow.epoch}"
+    assert shard.results == f"results-0-{quick.lease.epoch}" != f"results-0-{slow.lease.epoch}"
     assert job.chunks() == {
         *("ids-0", shard.results),
         *(f"requests-{child.spool}", f"ids-{child.spool}"),
@@ -56,14 +56,14 @@ def test_a_fenced_collector_notices_while_it_downloads(
     with job.claimed(worker="slow") as slow:
         work: Any = slow
         checks: list[bool] = []
-        check = slow.check
+        check = slow.lease.renew
 
         def counted() -> None:
             checks.append(threading.current_thread() is threading.main_thread())
             check()
 
-        work.check = counted
-        work._over.set()  # its own thread stands still
+        work.lease.renew = counted
+        work.lease.stop_renewing()  # as if its own thread was frozen
         stage.redis.set(job.keys.shard_lease(0), "other:99")
         stage.redis.hset(job.keys.claims, "0", "99 other")
         stage.control.fault(chunk=200_000, slow_first=1.0, path="*/results")

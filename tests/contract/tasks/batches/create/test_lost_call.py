@@ -166,7 +166,7 @@ def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
     creating: Creating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = creating.submit([params()])
-    monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
+    monkeypatch.setattr("tasks.batches.claimed_shard._ON_DISK_MS", 1)
     creating.desk.connection.config_set("appendfsync", "no")
     with pytest.raises(redis.TimeoutError):
         creating.step(id)

@@ -12,7 +12,8 @@ import pytest
 from penstock.batches.jobs import JobRecords
 from penstock.clock import now_ms
 from penstock.store.connection import connect
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.claim import Fenced, NotClaimed
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.step import CreateStep
 from tasks.batches.limits import active_batches
 from tasks.batches.poll import PollStep
