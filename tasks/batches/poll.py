@@ -17,12 +17,10 @@ from penstock.jitter import jitter
 from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout, problem_of
 from tasks.api.retry import wait_s
-from tasks.batches.cadence import next_look_s
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import elsewhere
 from tasks.batches.create.reconcile import sought
-from tasks.batches.keeping import keep_chunks
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
@@ -30,6 +28,9 @@ from tasks.batches.unavailable import collect_without
 #: So often the API has to say that it does not know a batch, some minutes long, before its results
 #: are given up.
 _NOT_FOUND: Final = 10
+
+#: The chunks' TTLs are refreshed once this fraction (one tenth) of them has passed.
+_REFRESH_DIVISOR: Final = 10
 
 
 class PollStep:
@@ -55,7 +56,7 @@ class PollStep:
             work.advance("poll", shard.evolve(state=ShardState.ENDED, ended_ms=now_ms()))
             return _over(work.shard, wake=woken)
         work.write(shard)
-        keep_chunks(work)
+        refresh_chunk_ttls(work)
         return self._again(shard, batch)
 
     def _look(self, work: ClaimedShard) -> MessageBatch:
@@ -73,7 +74,7 @@ class PollStep:
         asked = batch.cancel_initiated_at
         since_s = age_s if asked is None else max(now_ms() / 1000 - asked.timestamp(), 0.0)
         settings = self._settings
-        wait = next_look_s(
+        wait = next_poll_s(
             since_s,
             share=settings.poll_interval_ratio,
             shortest_s=settings.poll_interval_min_s,
@@ -81,6 +82,31 @@ class PollStep:
             jitter=jitter(),
         )
         return RetryIn(wait, f"{shard.batch_id} is {batch.processing_status}, {_age(age_s)} old")
+
+
+def next_poll_s(
+    age_s: float, *, share: float, shortest_s: float, longest_s: float, jitter: float
+) -> float:
+    """Seconds until the next poll of a batch that is ``age_s`` old; pure.
+
+    A fixed share of its age, so that the end of any batch is noticed within that share of the time
+    the batch took, with few calls. ``jitter`` is random in [0, 1]: batches that were created
+    together do not stay in step.
+    """
+    wait = max(age_s, 0.0) * share * (0.9 + 0.2 * jitter)
+    return min(max(wait, shortest_s), longest_s)
+
+
+def refresh_chunk_ttls(work: ClaimedShard) -> None:
+    """Keep the chunks of a long job from expiring, if they have not been refreshed lately."""
+    ttl_s = work.settings.batch_ttl_s
+    created_ms, kept_ms = work.job.fields("created_ms", "kept_ms")
+    if now_ms() - int(kept_ms or created_ms or 0) < ttl_s * 1000 // _REFRESH_DIVISOR:
+        return
+    store = work.job.store()
+    for shard in work.job.shards():
+        store.keep(shard.chunk_names, ttl_s)
+    work.write(kept_ms=now_ms())
 
 
 def not_found(

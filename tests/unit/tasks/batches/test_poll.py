@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.batches.cadence import next_look_s
+from tasks.batches.poll import next_poll_s
 
 DEFAULTS = {"share": 0.05, "shortest_s": 5.0, "longest_s": 300.0}
 jitters = st.floats(0, 1)
@@ -15,7 +15,7 @@ jitters = st.floats(0, 1)
 def test_a_wait_keeps_to_its_bounds(
     age: float, share: float, shortest: float, longest: float, jitter: float
 ) -> None:
-    wait = next_look_s(age, share=share, shortest_s=shortest, longest_s=longest, jitter=jitter)
+    wait = next_poll_s(age, share=share, shortest_s=shortest, longest_s=longest, jitter=jitter)
     assert shortest <= wait <= longest
 
 
@@ -23,7 +23,7 @@ def test_a_wait_keeps_to_its_bounds(
 @given(st.floats(0, 1e5), st.floats(0, 1e5), jitters)
 def test_an_older_batch_is_never_looked_at_sooner(one: float, other: float, jitter: float) -> None:
     young, old = sorted((one, other))
-    waits = [next_look_s(age, **DEFAULTS, jitter=jitter) for age in (young, old)]
+    waits = [next_poll_s(age, **DEFAULTS, jitter=jitter) for age in (young, old)]
     assert waits[0] <= waits[1]
 
 
@@ -31,7 +31,7 @@ def looks(took_s: float, jitter: float) -> tuple[int, float]:
     """How often a batch is looked at until it is seen to have ended, and how late that is."""
     age, count = 0.0, 1
     while age < took_s:
-        age += next_look_s(age, **DEFAULTS, jitter=jitter)
+        age += next_poll_s(age, **DEFAULTS, jitter=jitter)
         count += 1
     return count, age - took_s
 
@@ -49,4 +49,4 @@ def test_looks_are_few_and_the_end_is_seen_soon(
 
 
 def test_batches_that_were_made_together_drift_apart() -> None:
-    assert next_look_s(1000, **DEFAULTS, jitter=0) < next_look_s(1000, **DEFAULTS, jitter=1)
+    assert next_poll_s(1000, **DEFAULTS, jitter=0) < next_poll_s(1000, **DEFAULTS, jitter=1)
