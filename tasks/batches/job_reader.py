@@ -6,6 +6,7 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
+from penstock.keys import Keys
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.store.connection import Connection
@@ -48,3 +49,10 @@ class JobReader:
         """The time by Redis's clock, so that the times different workers note are comparable."""
         seconds, microseconds = self.redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def find_shard(connection: Connection, keys: Keys, member: str) -> Shard | None:
+    """Read the shard of any job by its name ``<job>/<shard>``; None: it has expired."""
+    job, _, number = member.partition("/")
+    raw = connection.hget(keys.job(job).shards, number)
+    return None if raw is None else Shard.parse(raw)

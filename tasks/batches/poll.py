@@ -18,8 +18,7 @@ from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout, problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create import size_locks
-from tasks.batches.create.lost_call import elsewhere
+from tasks.batches.create.lost_call import elsewhere, search_again
 from tasks.batches.create.reconcile import sought
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
@@ -52,7 +51,7 @@ class PollStep:
         shard = work.shard.evolve(polls=work.shard.polls + 1, failures=0, not_found_count=0)
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
-            woken = active_batches.free(work)
+            woken = active_batches.release_and_wake(work)
             work.advance("poll", shard.evolve(state=ShardState.ENDED, ended_ms=now_ms()))
             return _over(work.shard, wake=woken)
         work.write(shard)
@@ -120,7 +119,7 @@ def not_found(
         return _once_more(work, shard)
     if not shard.confirmed:
         # It may have been another program's, which has deleted it; then ours is in the list.
-        size_locks.disown(work, sought(shard))
+        search_again(work, sought(shard))
         return RetryIn(settings.list_consistency_s, f"{shard.batch_id} is gone")
     if not work.cancel and (work.paused or not shard.not_found_count):
         work.write(shard.evolve(not_found_count=1))

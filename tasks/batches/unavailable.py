@@ -19,7 +19,7 @@ def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fata
     error = {"type": error_type, "message": message}
     meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
     work.alert(error_type, message)
-    active_batches.give_back(work)
+    active_batches.release(work)
     work.advance(
         "collect",
         shard.evolve(

@@ -30,6 +30,7 @@ from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_p
 from tasks.batches.collect.staging import Draft, RequestsMissing
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
+from tasks.batches.create.lost_call import search_again
 from tasks.batches.create.reconcile import of_earlier, rejected
 from tasks.batches.limits.prices import settlement
 from tasks.batches.poll import not_found
@@ -215,7 +216,7 @@ class CollectStep:
         shard = work.shard
         if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
-        size_locks.disown(work, rejected(shard))
+        search_again(work, rejected(shard))
         return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
     def _none_there(self, work: ClaimedShard) -> StepResult:
@@ -241,7 +242,7 @@ def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
     """The batch is of an earlier call of this shard, which was given up too soon: its results are
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
-    size_locks.lose(work)
+    size_locks.abandon(work)
     work.write(of_earlier(work.shard, nonce))
     return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
 

@@ -4,9 +4,10 @@ import anthropic
 
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
+from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create import size_locks
+from tasks.batches.create import batch_owners, size_locks
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
@@ -43,9 +44,9 @@ class Searcher:
                 return RetryIn(seconds, reason)
             case GiveUp(shard):
                 # The tag first: should we die in between, this is decided once more.
-                size_locks.lose(work)
+                size_locks.abandon(work)
                 work.write(shard, spent=0)
-                active_batches.give_back(work)
+                active_batches.release(work)
                 return None
             case Elsewhere():
                 return elsewhere()
@@ -54,7 +55,7 @@ class Searcher:
         listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
         fitting = likely(work.shard, listing.batches)
-        owners = size_locks.owners_of(work, fitting)
+        owners = batch_owners.owners_of(work, fitting)
         return Look(listing.workspace, listing.batches, owners, work.job.now_ms())
 
     def _rules(self) -> Rules:
@@ -64,6 +65,16 @@ class Searcher:
             quarantine_ms=int(settings.lost_create_wait_s * 1000),
             lag_ms=int(settings.list_consistency_s * 1000),
         )
+
+
+def search_again(work: ClaimedShard, changed: Shard) -> None:
+    """Look for the shard's batch again: the one it has is another's, or may be. ``changed`` is its
+    new record. Raises `Fenced`."""
+    # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
+    size_locks.reopen(work)
+    # Before the record: its owner may be a shard of ours that is looking for it now.
+    batch_owners.release(work, work.shard.batch_id)
+    work.write(changed)
 
 
 def elsewhere() -> Parked:

@@ -19,7 +19,7 @@ from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create import duplicates, size_locks
+from tasks.batches.create import batch_owners, duplicates, size_locks
 from tasks.batches.create.body import BodyMismatch, Upload
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
@@ -58,7 +58,7 @@ class Sender:
             return waiting
         try:
             nonce = new_nonce()
-            if not size_locks.take(work, nonce):
+            if not size_locks.acquire(work, nonce):
                 step_aside(work)
                 return _wait(_TAG_S, "a create call of the same size is out")
             listing = self._listing(work, api)
@@ -74,7 +74,7 @@ class Sender:
     def _enter(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Take what the shard needs before it is sent."""
         work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
-        if not active_batches.take(work):
+        if not active_batches.acquire(work):
             seconds = scaled_wait_s(_SLOT_S, work.job.shards_left())
             return _wait(seconds, "waiting for a slot: enough batches are active")
         verdict = cost_cap.reserve(work)
@@ -97,7 +97,7 @@ class Sender:
         if listing.workspace != work.shard.workspace:
             return False
         fitting = likely(work.shard, listing.batches)
-        free = free_of(fitting, size_locks.owners_of(work, fitting))
+        free = free_of(fitting, batch_owners.owners_of(work, fitting))
         return any(take(work, batch, confirmed=False) for batch in free)
 
     def _post(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
@@ -137,10 +137,10 @@ class Sender:
 def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
     # First: should we die in between, the next one finds the batch marked as ours.
-    if not size_locks.bind(work, batch, confirmed=confirmed):
+    if not batch_owners.claim(work, batch, confirmed=confirmed):
         return False
     work.advance("create", bound(work.shard, batch, confirmed=confirmed))
-    size_locks.give_back(work)
+    size_locks.release(work)
     return True
 
 
@@ -164,8 +164,8 @@ def requests_missing(error: Exception) -> Parked:
 def step_aside(work: ClaimedShard) -> None:
     """Give back what only a shard that is being sent may hold."""
     work.write(spent=0)
-    active_batches.give_back(work)
-    size_locks.give_back(work)
+    active_batches.release(work)
+    size_locks.release(work)
 
 
 def _wait(seconds: float, reason: str) -> RetryIn:

@@ -11,7 +11,7 @@ from tasks.batches.claimed_shard import ClaimedShard
 _LIFE_MS: Final = 25 * 3_600_000
 
 
-def take(work: ClaimedShard) -> bool:
+def acquire(work: ClaimedShard) -> bool:
     """Take a slot for the shard's batch. False: it has to wait for one."""
     settings, shard = work.settings, work.shard
     return acquire_active_batch(
@@ -24,10 +24,10 @@ def take(work: ClaimedShard) -> bool:
     ).run(work.redis)
 
 
-def free(work: ClaimedShard) -> tuple[int, ...]:
+def release_and_wake(work: ClaimedShard) -> tuple[int, ...]:
     """Give the shard's slot back; returns the shard of the job that should be woken for it, if one
     waits. To be called once the shard's batch has ended, or it will have none."""
-    give_back(work)
+    release(work)
     waiting = [
         shard.number
         for shard in work.job.shards()
@@ -37,6 +37,6 @@ def free(work: ClaimedShard) -> tuple[int, ...]:
     return (random.choice(waiting),) if waiting else ()  # noqa: S311 - guards nothing
 
 
-def give_back(work: ClaimedShard) -> None:
+def release(work: ClaimedShard) -> None:
     """Give the shard's slot back."""
     work.redis.hdel(work.settings.keys.active_batches, work.member)

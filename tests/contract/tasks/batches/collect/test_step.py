@@ -13,7 +13,7 @@ from penstock.clock import now_ms
 from penstock.errors import SpoolUnavailable
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
-from tasks.batches.create.size_locks import tags_of
+from tasks.batches.create.size_locks import locks_of
 from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn, ShardDone
 from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
@@ -288,7 +288,7 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     assert (shard.state, shard.batch_id, shard.rejected) == ("sending", "", (batch_id,))
     assert shard.step == "penstock.batch.create"
     assert stage.redis.get(stage.settings.keys.batch_owner(batch_id)) is None
-    assert tags_of(stage.redis, stage.settings.keys, [2])[2].open
+    assert locks_of(stage.redis, stage.settings.keys, [2])[2].open
     assert job.chunks() == {"requests-0", "ids-0"}
 
 
@@ -304,7 +304,7 @@ def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
     assert shard.abandoned_nonces == ("yyyyyyyyyyyy", NONCE)
     assert sorted(job.results()) == ["r-0", "r-1"]
     # The batch of the later call, should it appear, is known for a twin.
-    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
+    assert list(locks_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
 
 
 def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(

@@ -12,7 +12,7 @@ from penstock.batches.jobs import JobRecords
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tasks.batches.claim import Fenced
-from tasks.batches.create import reconcile, size_locks
+from tasks.batches.create import batch_owners, reconcile, size_locks
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tests.contract.jobs import api_at, expect, params
@@ -223,7 +223,7 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
 
     # Its results say that it is not ours.
     def collect(work: Any) -> StepResult:
-        size_locks.let_go(work, work.shard.batch_id)
+        batch_owners.release(work, work.shard.batch_id)
         work.write(reconcile.rejected(work.shard))
         return Redirect("not ours")
 
@@ -279,11 +279,11 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
     keys = creating.desk.settings.keys
     [(name, value)] = creating.size_lock(1).items()
     since, until = map(int, value.split())
-    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
+    assert list(size_locks.locks_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
         since
     ]
     creating.desk.connection.hset(keys.size_lock(1), name, f"{since} {until - 27 * 3_600_000}")
-    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned
+    assert not size_locks.locks_of(creating.desk.connection, keys, [1])[1].abandoned
 
 
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
@@ -292,7 +292,7 @@ def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
 ) -> None:
     id, other = creating.submit([params()]), creating.submit([params()])
     with creating.desk.claimed(other) as work:
-        assert size_locks.take(work, "n" * 12)
+        assert size_locks.acquire(work, "n" * 12)
     if state is None:
         creating.desk.connection.delete(creating.desk.keys(other).shards)
     else:
@@ -319,7 +319,7 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
         assert expect(RetryIn, creating.step(second)).seconds
         creating.age(second, QUARANTINE_MS)
     with creating.desk.claimed(first) as work:
-        size_locks.let_go(work, batch["id"])
+        batch_owners.release(work, batch["id"])
         work.write(reconcile.rejected(work.shard))
         work.release()
     assert isinstance(creating.step(second), Next)

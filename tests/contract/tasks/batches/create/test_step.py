@@ -26,7 +26,7 @@ TWO = ([params("a")], [params("b"), params("c")])
 
 def freed(creating: Creating, id: str) -> tuple[int, ...]:
     """The shards that are woken when shard 0 gives its slot back."""
-    step = creating.desk.step(lambda work: Next({}, wake=active_batches.free(work)), id)
+    step = creating.desk.step(lambda work: Next({}, wake=active_batches.release_and_wake(work)), id)
     return expect(Next, step).wake
 
 
