@@ -92,7 +92,7 @@ class BatchesApi:
         return _batch(batches.retrieve(id, extra_headers=self._headers, timeout=timeout))
 
     def cancel(self, id: str, *, timeout: httpx2.Timeout | None = None) -> MessageBatch:
-        """Begin to cancel a batch. Without ``timeout`` the client's own applies."""
+        """Start to cancel a batch. Without ``timeout``, that of the client applies."""
         batches = self._api.messages.batches
         limit = anthropic.NOT_GIVEN if timeout is None else timeout
         return _batch(batches.cancel(id, extra_headers=self._headers, timeout=limit))

@@ -94,13 +94,13 @@ class ClaimedShard:
         durable: bool = False,
         **meta: Any,
     ) -> None:
-        """Write the record (and new shards: ``also``), an event and fields of the job; the claim
-        is kept. Raises `Fenced`.
+        """Write the record, new shards (``also``), an event and fields of the job, all or nothing.
 
-        ``left`` is added to the shards that are left; ``spent`` settles the shard's reservation, in
-        millionths of a dollar (``all``: to the most that it could be). ``durable``: return when the
-        write is on Redis's disk, where Redis has one; raises `redis.TimeoutError` if that takes too
-        long.
+        ``left`` is added to the number of shards that are not collected. ``spent`` replaces the
+        shard's reservation by its actual cost, in millionths of a dollar (``all``: by what was
+        reserved). ``durable``: return once the write is on Redis's disk, where Redis has one.
+
+        The claim is kept. Raises `Fenced`, and `redis.TimeoutError` if the disk takes too long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
         call = self._call("hold", event=event, left=left, spent=spent, records=records, meta=meta)
@@ -108,7 +108,7 @@ class ClaimedShard:
         self.shard = changed or self.shard
 
     def advance(self, step: str, changed: Shard, **options: Any) -> None:
-        """Write the record and tell readers about it. Raises `Fenced`."""
+        """Write the record and publish the progress. Raises `Fenced`."""
         event = {
             "type": events.PROGRESS,
             "step": step,
@@ -147,12 +147,12 @@ class ClaimedShard:
         return None if wait_ms < 0 else wait_ms / 1000
 
     def end(self, final: State, event: dict[str, Any], **meta: Any) -> None:
-        """End the job: its last event, its state. Raises `Fenced`."""
+        """End the job: write its last event and its state. Raises `Fenced`."""
         self._accept(self._write(self._call("hold", event=event, final=final, meta=meta)))
         self.lease.drop()
 
     def alert(self, kind: str, message: str) -> None:
-        """Note in the job's record, once, that somebody has to look. Raises `Fenced`."""
+        """Raise an alert, unless the last one was of the same kind. Raises `Fenced`."""
         [before] = self.job.fields("alert")
         if before and orjson.loads(before)["type"] == kind:
             return
@@ -208,12 +208,12 @@ class ClaimedShard:
         return call.run(self.redis)
 
     def _write_durably(self, call: ScriptCall[_Reply]) -> _Reply:
-        # WAITAOF is about what its own connection wrote, so both go down the same one.
+        # WAITAOF covers only what its own connection wrote, so both are sent on the same one.
         with self.redis.pipeline(transaction=False) as pipe:
             call.add_to(pipe)
-            # Below the driver's own timeout, so that a server without a disk says so.
-            patience_ms = min(_ON_DISK_MS, int(self.settings.redis_timeout_s * 800))
-            pipe.execute_command("WAITAOF", 1, 0, patience_ms)
+            # Below the driver's own timeout, so that a slow disk is reported as such.
+            timeout_ms = min(_ON_DISK_MS, int(self.settings.redis_timeout_s * 800))
+            pipe.execute_command("WAITAOF", 1, 0, timeout_ms)
             written, on_disk = pipe.execute(raise_on_error=False)
         if isinstance(written, Exception):
             raise written
@@ -222,7 +222,7 @@ class ClaimedShard:
         if isinstance(on_disk, Exception):
             raise on_disk
         if not on_disk[0]:
-            raise redis.TimeoutError("Redis did not bring a write to disk in time")
+            raise redis.TimeoutError("Redis did not write to disk in time")
         return call.parse(written)
 
     def _accept(self, reply: _Reply) -> ShardWritten:

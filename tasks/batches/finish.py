@@ -1,4 +1,4 @@
-"""The finish step: the job ends when its last shard has been collected."""
+"""The finish step: ends the job when its last shard has been collected."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,8 @@ from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import cost_of
 from tasks.batches.step_result import JobEnded, ShardDone
 
-#: Shards whose chunks are given their lifetime at once.
-_AT_ONCE: Final = 200
+#: Shards whose chunks get their TTL in one call.
+_SHARDS_PER_CALL: Final = 200
 
 
 class FinishStep:
@@ -25,7 +25,7 @@ class FinishStep:
         self._settings = settings
 
     def run(self, work: ClaimedShard) -> ShardDone | JobEnded:
-        """End the job, or leave that to the shard that is collected last."""
+        """End the job if this shard was the last to be collected."""
         left = work.job.shards_left()
         if left > 0:
             return ShardDone({"kind": "batch", "shards_left": left})
@@ -61,12 +61,12 @@ class FinishStep:
         )
 
     def _retain(self, work: ClaimedShard, shards: list[Shard]) -> None:
-        """Keep the results for as long as the settings say; the requests are not needed now.
+        """Set the retention of the results and remove the requests.
 
-        Before the job ends: afterwards nobody would come back to do it.
+        Called before the job ends: after that, no step would repeat it.
         """
         store = work.job.store()
-        for some in _parts(shards, _AT_ONCE):
+        for some in _parts(shards, _SHARDS_PER_CALL):
             store.remove([f"requests-{shard.spool}" for shard in some])
             kept = [name for shard in some for name in (f"ids-{shard.spool}", shard.results)]
             store.keep([name for name in kept if name], self._settings.batch_retention_s)

@@ -1,7 +1,7 @@
-"""The poll step: has the shard's batch ended?
+"""The poll step: checks whether the shard's batch has ended.
 
-A batch at the API is paid for, so no trouble ends the looking: an answer that says "not now" is
-counted and asked for again, for ever, and only a batch that the API does not know stops it.
+A batch at the API is paid for, so polling never gives up: a call that fails is counted and retried
+without a limit. Only if the API does not know the batch is the job paused.
 """
 
 from typing import Final
@@ -24,8 +24,7 @@ from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
-#: So often the API has to say that it does not know a batch, some minutes long, before its results
-#: are given up.
+#: Polls, over some minutes, in which the API must not know a batch before its results are given up.
 _NOT_FOUND: Final = 10
 
 #: The chunks' TTLs are refreshed once this fraction (one tenth) of them has passed.
@@ -33,7 +32,7 @@ _REFRESH_DIVISOR: Final = 10
 
 
 class PollStep:
-    """Looks after a shard's batch until it has ended."""
+    """Polls a shard's batch until it has ended."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
@@ -41,37 +40,39 @@ class PollStep:
         self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard) -> StepResult:
-        """Look once; pass a wish to cancel on to the API."""
+        """Poll once; if the job is to be canceled, cancel the batch at the API."""
         if work.shard.state != ShardState.IN_PROGRESS:
-            return _over(work.shard)
+            return _ended(work.shard)
         try:
-            batch = self._look(work)
+            batch = self._poll(work)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         shard = work.shard.evolve(polls=work.shard.polls + 1, failures=0, not_found_count=0)
         if batch.processing_status == "ended":
-            # Before the record says so: a slot that nobody gives back blocks others for a day.
+            # Before the record says so: a slot that is never released blocks others for a day.
             woken = active_batches.release_and_wake(work)
             work.advance("poll", shard.evolve(state=ShardState.ENDED, ended_ms=now_ms()))
-            return _over(work.shard, wake=woken)
+            return _ended(work.shard, wake=woken)
         work.write(shard)
         refresh_chunk_ttls(work)
-        return self._again(shard, batch)
+        return self._poll_later(shard, batch)
 
-    def _look(self, work: ClaimedShard) -> MessageBatch:
+    def _poll(self, work: ClaimedShard) -> MessageBatch:
         api, id = BatchesApi(self._api, work.job.headers()), work.shard.batch_id
         batch = api.retrieve(id, timeout=self._timeout)
-        # One that was only found may be another program's.
+        # A batch that was found in the list may belong to another program.
         ours = work.shard.confirmed or self._settings.dedicated_workspace
         if work.cancel and ours and batch.processing_status == "in_progress":
             return api.cancel(id, timeout=self._timeout)
         return batch
 
-    def _again(self, shard: Shard, batch: MessageBatch) -> RetryIn:
+    def _poll_later(self, shard: Shard, batch: MessageBatch) -> RetryIn:
         age_s = max(now_ms() - shard.created_ms, 0) / 1000
-        # What is being canceled ends soon, however old it is.
-        asked = batch.cancel_initiated_at
-        since_s = age_s if asked is None else max(now_ms() / 1000 - asked.timestamp(), 0.0)
+        # A batch that is being canceled ends soon, however old it is.
+        canceled_at = batch.cancel_initiated_at
+        since_s = age_s
+        if canceled_at is not None:
+            since_s = max(now_ms() / 1000 - canceled_at.timestamp(), 0.0)
         settings = self._settings
         wait = next_poll_s(
             since_s,
@@ -111,22 +112,25 @@ def refresh_chunk_ttls(work: ClaimedShard) -> None:
 def not_found(
     work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.NotFoundError
 ) -> StepResult:
-    """What to do when the API does not know the batch (any more): ask somebody, and give its
-    results up only when that one lets the job go on, or cancels it."""
+    """Decide what to do about a batch that the API does not know, or no longer knows.
+
+    The job is paused. The results are given up only once the operator has resumed or canceled it.
+    """
     settings, shard = work.settings, work.shard
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
     if now_ms() - shard.created_ms < settings.list_consistency_s * 1000:
-        return _once_more(work, shard)
+        return _retry(work, shard)
     if not shard.confirmed:
-        # It may have been another program's, which has deleted it; then ours is in the list.
+        # Another program may have created and deleted it; then ours is still in the list.
         search_again(work, sought(shard))
-        return RetryIn(settings.list_consistency_s, f"{shard.batch_id} is gone")
+        reason = f"{shard.batch_id} does not exist; searching for the shard's batch"
+        return RetryIn(settings.list_consistency_s, reason)
     if not work.cancel and (work.paused or not shard.not_found_count):
         work.write(shard.evolve(not_found_count=1))
         why = {"type": PauseReason.BATCH_NOT_FOUND, "message": message}
         return Parked(f"the API does not know {shard.batch_id}", pause=why)
     if shard.not_found_count < _NOT_FOUND:
-        return _once_more(work, shard.evolve(not_found_count=shard.not_found_count + 1))
+        return _retry(work, shard.evolve(not_found_count=shard.not_found_count + 1))
     if (
         shard.workspace
         and BatchesApi(api, work.job.headers()).newest().workspace != shard.workspace
@@ -135,19 +139,19 @@ def not_found(
     return collect_without(work, Alert.BATCH_NOT_FOUND, message, fatal=not work.cancel)
 
 
-def _once_more(work: ClaimedShard, shard: Shard) -> RetryIn:
+def _retry(work: ClaimedShard, shard: Shard) -> RetryIn:
     work.write(shard.evolve(failures=shard.failures + 1))
     wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter())
     return RetryIn(wait, f"the API does not know {shard.batch_id}")
 
 
-def _over(shard: Shard, wake: tuple[int, ...] = ()) -> Next:
+def _ended(shard: Shard, wake: tuple[int, ...] = ()) -> Next:
     summary = {"kind": "batch", "batch_id": shard.batch_id, "polls": shard.polls}
     return Next(summary, wake=wake)
 
 
 def _age(seconds: float) -> str:
-    """An age in words short enough for a column of Flower."""
+    """An age, short enough for a column of Flower."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

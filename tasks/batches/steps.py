@@ -1,8 +1,8 @@
-"""The steps of one shard, create → poll → collect → finish, and what to do when the API says no.
+"""Runs the steps of a shard, create → poll → collect → finish, and handles errors of the API.
 
-Each step can run twice without harm: it looks at the record first and does only what is missing.
-Money is spent in the create step alone. No refusal ends a job: it is asked again later, or the job
-is paused for one clear reason until somebody resumes it.
+Each step can run twice without harm: it reads the record first and does only what is missing.
+Only the create step spends money. No error of the API ends a job: the call is retried later, or the
+job is paused for one clear reason until the operator resumes it.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class BatchSteps:
         }
 
     def run(self, name: str, work: ClaimedShard) -> StepResult:
-        """Run the step called ``name``, or go on with the one that the record calls for."""
+        """Run the step called ``name``, or redirect the shard to the step its record calls for."""
         if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
             return Redirect(f"{name} is not due: the shard is {work.shard.state}")
         try:
@@ -56,22 +56,22 @@ class BatchSteps:
                 self._warn(work)
             return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
-            return self._refused(work, problem_of(error))
+            return self._failed(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert(Alert.SPOOL_UNAVAILABLE, str(error))
-            raise  # it is tried again in a while
+            raise  # the task retries the step in a while
         except TypeError:
             if not lacks_credentials(self._api):
                 raise
-            return self._refused(work, _NO_KEY)
+            return self._failed(work, _NO_KEY)
 
-    def _refused(self, work: ClaimedShard, problem: ApiProblem) -> StepResult:
-        """When to run the step again, or why the job has to wait for somebody."""
+    def _failed(self, work: ClaimedShard, problem: ApiProblem) -> RetryIn | Parked:
+        """Retry the step later, or pause the job."""
         shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)
         self._warn(work)
-        if not problem.retryable and not work.cancel:  # nobody resumes a job that is canceled
+        if not problem.retryable and not work.cancel:  # a canceled job cannot be resumed
             return Parked(str(problem), pause=problem.as_error())
         wait = wait_s(
             shard.failures,
@@ -82,7 +82,7 @@ class BatchSteps:
         return RetryIn(wait, str(problem))
 
     def _warn(self, work: ClaimedShard) -> None:
-        """Raise an alert if results wait for somebody who does not come."""
+        """Raise an alert if results that are not collected may expire at the API."""
         shard = work.shard
         age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
         if age_days > self._settings.results_alert_days:

@@ -1,11 +1,11 @@
-"""The tasks of a batch job's shards: ``penstock.batch.create``, ``poll``, ``collect``, ``finish``.
+"""The tasks of a shard: ``penstock.batch.create``, ``poll``, ``collect`` and ``finish``.
 
-A producer sends them as one chain. A step that has to wait goes back to the queue by countdown,
-keeping its place in the chain, so no worker is held while a batch runs for hours.
+A producer sends them as one chain. A step that has to wait returns to the queue with a countdown
+and keeps its place in the chain, so a batch that runs for hours occupies no worker.
 """
 
 from functools import cache
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from celery import Task
 from celery.utils.log import get_task_logger
@@ -33,8 +33,8 @@ from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 
-#: Seconds until a step that failed in a way that nobody foresaw is tried again.
-_UNFORESEEN_S = 60.0
+#: Seconds until a step that failed with an unexpected error is retried.
+_UNEXPECTED_RETRY_S: Final = 60.0
 
 
 def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
@@ -47,12 +47,12 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     except RestartGrace as error:
         raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
-        # Another chain is at it, or the job has ended: this one has nothing more to do.
+        # Another chain has the shard, or the job has ended: nothing is left to do for this one.
         return _end_chain(task, "skipped", str(error) or "claimed by another worker")
 
 
 def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
-    """Release the claim and do what the step's result calls for; returns the task's own result."""
+    """Release the claim as the result of the step says; returns what the task returns."""
     match result:
         case Next(summary, wake, pause):
             work.release(pause=pause)
@@ -92,15 +92,15 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     except Fenced:
         raise
     except Exception as error:
-        # Nothing is lost: the record stands, and what it calls for is done again.
+        # Nothing is lost: the record is as before, and the step runs again.
         logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
-        return RetryIn(_UNFORESEEN_S, reason)
+        return RetryIn(_UNEXPECTED_RETRY_S, reason)
 
 
 def _wake(job: str, shard: int) -> None:
     keys = settings.keys.job(job)
-    # It may be waiting for its time, and would leave a message alone that comes before.
+    # A shard that is not due yet would ignore the message.
     _connection().hdel(keys.claims, f"{shard}:due")
     raw = _connection().hget(keys.shards, shard)
     if raw is not None:
@@ -110,13 +110,13 @@ def _wake(job: str, shard: int) -> None:
 
 @app.task(name=names.BATCH_CREATE, bind=True, max_retries=None)
 def create(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
-    """Make a shard a batch at the API."""
+    """Create the shard's batch at the API."""
     return _run(task, job, shard)
 
 
 @app.task(name=names.BATCH_POLL, bind=True, max_retries=None)
 def poll(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
-    """Look whether the shard's batch has ended; come back later if not."""
+    """Check whether the shard's batch has ended; run again later if not."""
     return _run(task, job, shard)
 
 

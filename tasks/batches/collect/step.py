@@ -32,7 +32,7 @@ from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import search_again
 from tasks.batches.create.reconcile import of_earlier, rejected
-from tasks.batches.limits.prices import settlement
+from tasks.batches.limits.prices import actual_cost
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
@@ -149,7 +149,7 @@ class CollectStep:
             changed,
             also=draft.children,
             left=-1 + len(draft.children),
-            spent=settlement(usage, live=shard.live),
+            spent=actual_cost(usage, live=shard.live),
             **meta,
         )
         draft.committed(shard)

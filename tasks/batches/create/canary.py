@@ -26,7 +26,7 @@ from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
-from tasks.batches.limits.prices import settlement
+from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import ID_START, read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
@@ -111,7 +111,7 @@ class Canary:
             "create",
             collected,
             left=-1,
-            spent=settlement(shard.usage, live=True),
+            spent=actual_cost(shard.usage, live=True),
             waiting_for_canary="",
         )
         others = tuple(

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from tasks.batches.limits.prices import (
     BATCH_DISCOUNT,
+    actual_cost,
     bound_usd,
     cost_of,
     live_price_usd,
     most_usd,
-    settlement,
 )
 
 MILLION = 1_000_000
@@ -83,7 +83,7 @@ def test_a_dated_id_costs_what_its_family_costs() -> None:
 def test_the_price_of_an_unknown_model_is_unknown(model: str) -> None:
     assert live_price_usd(model, {"input_tokens": 5}) is None
     assert cost_of([({model: {"input_tokens": 5}}, False)]) is None
-    assert settlement({model: {"input_tokens": 5}}, live=False) == "all"
+    assert actual_cost({model: {"input_tokens": 5}}, live=False) == "all"
     assert bound_usd({model: [5, 5]}, live=False) is None
     assert most_usd(model, 5, 5) is None
 
@@ -117,9 +117,9 @@ def test_a_batch_without_any_tokens_costs_nothing() -> None:
 
 def test_a_shard_is_settled_in_millionths_of_a_dollar_rounded_up() -> None:
     usage = {HAIKU: {"input_tokens": MILLION, "output_tokens": 1}}
-    assert settlement(usage, live=True) == 1_000_005
-    assert settlement(usage, live=False) == 500_003
-    assert settlement({}, live=False) == 0
+    assert actual_cost(usage, live=True) == 1_000_005
+    assert actual_cost(usage, live=False) == 500_003
+    assert actual_cost({}, live=False) == 0
 
 
 def test_the_bound_holds_for_all_models_of_a_shard() -> None:
