@@ -1,4 +1,4 @@
-"""Batch jobs for tests of the workers' side, recorded as a producer records them."""
+"""Batch jobs for tests of the workers, recorded as a producer records them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,18 +97,18 @@ class Desk:
         )
 
     def store(self, id: str) -> Any:
-        """Where the job's chunks lie."""
+        """Where the job's chunks are stored."""
         return open_spool("", self.connection, self.keys(id), self.settings.batch_ttl_s)
 
     def write(self, id: str, shard: Shard) -> None:
-        """Put a shard's record, as if somebody had written it."""
+        """Write a shard's record as a producer does."""
         keys = self.keys(id)
         self.connection.hset(keys.shards, str(shard.number), shard.encode())
         self.connection.expire(keys.shards, self.settings.batch_ttl_s)
         self.connection.zadd(self.settings.keys.live_shards, {f"{id}/{shard.number}": 1})
 
     def change(self, id: str, number: int = 0, **changes: Any) -> Shard:
-        """Change a shard's record behind everybody's back."""
+        """Change a shard's record without a claim."""
         shard = self.shard(id, number).evolve(**changes)
         self.write(id, shard)
         return shard
@@ -141,7 +141,7 @@ class Desk:
     def step(
         self, run: Callable[[ClaimedShard], StepResult], id: str, number: int = 0
     ) -> StepResult:
-        """Run a step and do with the claim what the task does."""
+        """Run a step and release the claim as its task does."""
         self.connection.hdel(self.keys(id).claims, f"{number}:due")
         with self.claimed(id, number) as work:
             result = run(work)
@@ -149,7 +149,7 @@ class Desk:
         return result
 
     def take_over(self, id: str, number: int = 0, worker: str = "other") -> None:
-        """Let another worker claim the shard, as if the lease of the first had run out."""
+        """Let another worker claim the shard, as if the lease of the first had expired."""
         keys = self.keys(id)
         self.connection.delete(keys.shard_lease(number))
         claim = shard_scripts.claim(
@@ -191,5 +191,5 @@ def expect(kind: type[Kind], result: StepResult) -> Kind:
 
 
 def api_at(control: Control, key: str = "simulated-key") -> anthropic.Anthropic:
-    """The SDK, as the workers have it, on the simulator."""
+    """The SDK as the workers use it, calling the simulator."""
     return anthropic.Anthropic(api_key=key, base_url=control.base_url, max_retries=0)

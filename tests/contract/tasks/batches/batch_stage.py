@@ -1,4 +1,4 @@
-"""A job whose batches are made by hand, and the real steps on it, without Celery."""
+"""Jobs whose batches a test creates, and the real steps on them, without Celery."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ class BatchStage:
         return StagedJob(self, id)
 
     def sent(self, *texts: str, ended: bool = True, **options: Any) -> "StagedJob":
-        """The same, with its shards made batches that have ended."""
+        """Record a job and create the batches of its shards, which have ended by default."""
         job = self.submit(*texts, **options)
         for shard in job.shards():
             job.send(shard.number, ended=ended)
@@ -81,7 +81,7 @@ class StagedJob:
         self.keys = stage.settings.keys.job(id)
         self._redis = stage.redis
 
-    # -- what there is ------------------------------------------------------------------------
+    # -- what is recorded ------------------------------------------------------------------------
 
     def meta(self, field: str) -> str:
         """A field of the record; empty where there is none."""
@@ -133,12 +133,12 @@ class StagedJob:
         entries = self._redis.xrange(self.keys.log)
         return [orjson.loads(fields[b"d"])["data"] for _, fields in entries]
 
-    # -- what is done -------------------------------------------------------------------------
+    # -- what a test does -------------------------------------------------------------------------
 
     def send(
         self, number: int = 0, *, nonce: str = NONCE, confirmed: bool = True, ended: bool = True
     ) -> str:
-        """Make a shard a batch, as the create step does; returns the batch's id."""
+        """Create the batch of a shard, as the create step does; returns the batch's id."""
         shard = self.shard(number)
         lines = self.lines(f"requests-{shard.spool}", shard.request_chunks)
         batch = self.stage.api.messages.batches.create(
@@ -153,7 +153,7 @@ class StagedJob:
         return batch.id
 
     def bind(self, number: int, batch_id: str, *, confirmed: bool = True) -> None:
-        """Say in the record that this batch is the shard's."""
+        """Record that this batch is the shard's."""
         sending = self.shard(number).evolve(nonce=NONCE, sent_ms=now_ms())
         self.put(
             sending.evolve(
@@ -172,7 +172,7 @@ class StagedJob:
 
     @contextmanager
     def claimed(self, number: int = 0, worker: str = "w") -> Iterator[ClaimedShard]:
-        """Claim a shard whenever it is due."""
+        """Claim a shard, whether it is due or not."""
         self._redis.hdel(self.keys.claims, f"{number}:due")
         with ClaimedShard.claim(
             self._redis, self.stage.settings, job=self.id, shard=number, worker=worker
@@ -180,7 +180,7 @@ class StagedJob:
             yield work
 
     def step(self, name: str, number: int = 0) -> StepResult:
-        """Run a step as its task does."""
+        """Run a step and release the claim as its task does."""
         with self.claimed(number) as work:
             result = self.stage.steps.run(name, work)
             release_after(work, result)

@@ -1,4 +1,4 @@
-"""A batch job in a real Redis whose shards are collected by hand, with the workers' own claims."""
+"""A batch job in a real Redis whose shards a test collects, with the workers' own claims."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ def requests(count: int, prefix: str = "line") -> list[dict[str, Any]]:
 
 
 class HandMadeJob:
-    """A job of so many requests; ``client`` decides how many make a shard."""
+    """A job of ``count`` requests; the settings of ``client`` decide how many make a shard."""
 
     def __init__(self, client: Client, count: int, **options: Any) -> None:
         batches = client.messages.batches
@@ -39,7 +39,7 @@ class HandMadeJob:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """Its shards as they stand."""
+        """Its shards as they are recorded."""
         return self._client.messages.batches.retrieve(self.id).shards
 
     def claim(self, number: int) -> AbstractContextManager[ClaimedShard]:
@@ -58,7 +58,7 @@ class HandMadeJob:
         return found
 
     def begin(self, number: int) -> None:
-        """Make a shard a batch at the API."""
+        """Record that a shard has a batch at the API."""
         with self.claim(number) as work:
             sent = work.shard.evolve(
                 state="in_progress", batch_id=f"msgbatch_{number}", created_ms=1_700_000_000_000
@@ -75,7 +75,7 @@ class HandMadeJob:
         result: Callable[[str], dict[str, Any]] = succeeded,
         **changes: Any,
     ) -> None:
-        """Collect a shard's results, last request first; those in ``retried`` get a new shard."""
+        """Collect a shard's results, last request first; those in ``retried`` get a retry shard."""
         retried = list(retried)
         with self.claim(number) as work:
             shard, store = work.shard, work.job.store()
@@ -96,7 +96,7 @@ class HandMadeJob:
             work.release(done=True)
 
     def cancel(self, number: int) -> None:
-        """Give up a shard that was never sent."""
+        """Collect a shard that was never sent as canceled."""
         with self.claim(number) as work:
             canceled = work.shard.evolve(state="collected", uniform_result={"type": "canceled"})
             counts = orjson.loads(orjson.dumps(work.shard.counts))
@@ -109,7 +109,7 @@ class HandMadeJob:
         with self.claim(number) as work:
             work.park(pause={"type": kind, "message": message})
 
-    def alert(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
+    def alert(self, number: int, kind: str = "duplicate_batch", message: str = "check it") -> None:
         """Raise an alert."""
         with self.claim(number) as work:
             work.alert(kind, message)

@@ -1,4 +1,4 @@
-"""The poll step against a real simulator: patient, and never for nothing."""
+"""The poll step against a real simulator: it never gives up a batch that is paid for."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     stage.close()
 
 
-def test_a_batch_under_way_is_looked_at_again(stage: BatchStage) -> None:
+def test_a_batch_in_progress_is_polled_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     batch_id = job.shard().batch_id
     job.put(job.shard().evolve(created_ms=now_ms() - 40 * 60_000, failures=3))
@@ -41,7 +41,7 @@ def test_a_batch_under_way_is_looked_at_again(stage: BatchStage) -> None:
     assert stage.redis.hget(job.keys.claims, "0:due") is not None
 
 
-def test_an_ended_batch_gives_its_slot_back(stage: BatchStage) -> None:
+def test_an_ended_batch_releases_its_slot(stage: BatchStage) -> None:
     job = stage.sent("a")
     step = job.poll()
     assert isinstance(step, Next)
@@ -51,7 +51,7 @@ def test_an_ended_batch_gives_its_slot_back(stage: BatchStage) -> None:
     assert job.events()[-1]["step"] == "poll"
 
 
-def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
+def test_api_errors_are_retried_without_a_limit(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.fault(status=529, times=0, path="/v1/messages/batches/*")
     for count in range(1, 31):
@@ -65,7 +65,7 @@ def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
     assert job.shard().failures == 0
 
 
-def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
+def test_an_html_page_in_place_of_a_batch_counts_as_an_api_error(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
     with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
@@ -76,7 +76,7 @@ def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
     assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
 
 
-def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
+def test_a_canceled_job_cancels_its_batch_at_the_api_once(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     job.cancel()
@@ -84,7 +84,7 @@ def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
         step = job.poll()
         assert isinstance(step, RetryIn)
         assert "canceling" in step.reason
-        assert step.seconds < 10, "the age of the batch says nothing any more"
+        assert step.seconds < 10, "the interval depends on the time since the cancel"
     assert stage.control.stats()["batches_canceled"] == 1
 
 
@@ -96,7 +96,7 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     assert isinstance(step, Parked)
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
     job.cancel()
-    # Nobody resumes it now, but to believe it at once could lose what is paid for.
+    # A canceled job cannot be resumed, but to believe the API at once could lose paid results.
     for _ in range(9):
         assert expect(RetryIn, job.poll()).seconds
     job.poll()
@@ -107,7 +107,7 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     assert job.meta("state") == "done" or job.meta("state") == "canceled"
 
 
-def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage) -> None:
+def test_a_batch_that_the_api_does_not_show_yet_is_polled_again(stage: BatchStage) -> None:
     job = stage.submit("a")
     job.bind(0, "msgbatch_new")
     job.cancel()
@@ -118,7 +118,7 @@ def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage)
     assert job.meta("paused") == ""
 
 
-def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: BatchStage) -> None:
+def test_a_canceled_job_with_a_rejected_key_is_polled_with_a_countdown(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
     assert isinstance(job.poll(), Parked)
@@ -128,18 +128,22 @@ def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: Bat
     assert step.seconds > 0
 
 
-def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: BatchStage) -> None:
+def test_a_resumed_job_continues_without_a_batch_that_the_api_does_not_know(
+    stage: BatchStage,
+) -> None:
     job = stage.submit("a", "b", shard_requests=1)
     job.bind(0, "msgbatch_gone")
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace="of/another"))
     assert isinstance(job.poll(), Parked)
-    assert isinstance(job.poll(), Parked), "looked at once a day"
+    assert isinstance(job.poll(), Parked), "a parked shard is polled once a day"
     assert job.shard().not_found_count == 1
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
     for _ in range(9):
         assert expect(RetryIn, job.poll()).seconds
     step = job.poll()
-    assert (expect(Parked, step).pause or {})["type"] == "other_account", "nothing is known there"
+    assert (expect(Parked, step).pause or {})["type"] == "other_account", (
+        "another workspace does not know the batch"
+    )
 
     job.put(job.shard().evolve(workspace=BatchesApi(stage.api, {}).newest().workspace))
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
@@ -154,7 +158,7 @@ def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: Ba
     assert orjson.loads(job.meta("error"))["type"] == "batch_not_found"
 
 
-def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
+def test_an_unconfirmed_batch_that_does_not_exist_is_searched_for_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     ours = job.shard().batch_id
     job.bind(0, "msgbatch_deleted", confirmed=False)
@@ -183,15 +187,15 @@ def test_results_of_a_paused_job_raise_an_alert_before_they_expire(stage: BatchS
     job.put(job.shard().evolve(created_ms=now_ms() - 23 * day_ms))
     assert isinstance(job.poll(), Parked)
     assert orjson.loads(job.meta("alert"))["type"] == "results_expire"
-    assert job.meta("paused") == paused, "since then"
+    assert job.meta("paused") == paused, "the first reason stays"
 
     job.put(job.shard().evolve(created_ms=now_ms() - 31 * day_ms))
     assert isinstance(job.poll(), Parked)
     assert stage.redis.zscore(live, f"{job.id}/0") is None
 
 
-def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
-    """Where one of them names a workspace, the batch can be seen in that alone."""
+def test_the_headers_of_the_job_are_sent_with_every_call(stage: BatchStage) -> None:
+    """If one of them names a workspace, only that workspace shows the batch."""
     job = stage.sent("a", headers={"anthropic-workspace-id": "wrkspc_1"})
     job.collect()
     asked = [each for each in stage.control.requests() if each["method"] == "GET"]
@@ -199,7 +203,7 @@ def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
     assert {each["headers"]["anthropic-workspace-id"] for each in asked} == {"wrkspc_1"}
 
 
-def test_chunks_of_a_long_job_are_kept(stage: BatchStage) -> None:
+def test_the_ttls_of_the_chunks_of_a_long_job_are_refreshed(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     keys = [job.keys.chunks(name) for name in ("requests-0", "ids-0")]
     for key in keys:
@@ -212,7 +216,7 @@ def test_chunks_of_a_long_job_are_kept(stage: BatchStage) -> None:
     assert int(job.meta("kept_ms")) > 0
 
 
-def test_a_shard_that_is_further_on_is_left_as_it_is(stage: BatchStage) -> None:
+def test_a_poll_step_leaves_a_collected_shard_unchanged(stage: BatchStage) -> None:
     job = stage.sent("a")
     job.collect()
     before = job.shard()

@@ -141,7 +141,7 @@ def test_without_redis_no_body_is_completed(creating: Creating) -> None:
             own.step(id, api=api)
         assert own.control.batches() == []
         with EmbeddedRedis(port=server.port, folder=server.folder):
-            own.settle(id)
+            own.pass_restart_grace(id)
             own.step(id)
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()
@@ -156,7 +156,7 @@ def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) ->
             own.step(id, api=api)
         with EmbeddedRedis(port=server.port, folder=server.folder):
             assert own.shard(id).sent_ms
-            own.settle(id)
+            own.pass_restart_grace(id)
             assert isinstance(own.step(id), Next)
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()

@@ -121,7 +121,7 @@ def test_a_refusal_for_good_pauses_the_job_for_one_reason(creating: Creating, st
     assert (paused["message"], paused["status"], paused["shard"]) == ("so it is", status, 0)
     assert creating.shard(id).state == "planned"
     creating.assert_holds_nothing(id)
-    assert creating.look_at(id) is None
+    assert creating.reaped_at(id) is None
 
     assert isinstance(creating.dispatch(id, 1), Parked)  # the others wait as well
     assert creating.control.batches() == []
@@ -186,7 +186,7 @@ def test_a_paused_job_sends_nothing_and_holds_nothing(creating: Creating) -> Non
     id = creating.submit([params()], paused=orjson.dumps({"type": "x", "message": "y"}))
     step = creating.step(id)
     assert isinstance(step, Parked)
-    assert creating.look_at(id) is None
+    assert creating.reaped_at(id) is None
     assert creating.control.requests() == []
     creating.assert_holds_nothing(id)
 
