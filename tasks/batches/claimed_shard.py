@@ -10,6 +10,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
 from penstock.states import State
@@ -151,7 +152,7 @@ class ClaimedShard:
         self._accept(self._write(self._call("hold", event=event, final=final, meta=meta)))
         self.lease.drop()
 
-    def alert(self, kind: str, message: str) -> None:
+    def alert(self, kind: Alert, message: str) -> None:
         """Raise an alert, unless the last one was of the same kind. Raises `Fenced`."""
         [before] = self.job.fields("alert")
         if before and orjson.loads(before)["type"] == kind:

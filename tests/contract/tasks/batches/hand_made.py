@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.client import Client
 from penstock.spool.chunks import lines_of
@@ -109,7 +110,9 @@ class HandMadeJob:
         with self.claim(number) as work:
             work.park(pause={"type": kind, "message": message})
 
-    def alert(self, number: int, kind: str = "duplicate_batch", message: str = "check it") -> None:
+    def alert(
+        self, number: int, kind: Alert = Alert.DUPLICATE_BATCH, message: str = "check it"
+    ) -> None:
         """Raise an alert."""
         with self.claim(number) as work:
             work.alert(kind, message)

@@ -8,6 +8,7 @@ import redis
 
 from penstock import events
 from penstock.batches.jobs import JobRecords
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
@@ -127,7 +128,7 @@ def test_a_retry_shard_is_written_together_with_its_parent(desk: Desk, id: str) 
 def test_an_alert_of_the_same_kind_is_raised_once(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         for _ in range(3):
-            work.alert("duplicate_batch", "check it")
+            work.alert(Alert.DUPLICATE_BATCH, "check it")
     kinds = [
         events.decode(f[b"d"]).type for _, f in desk.connection.xrange(desk.keys(id).log, "0-2")
     ]
