@@ -5,8 +5,23 @@ from typing import Any
 from celery import Task
 
 
-class Deferred(Exception):
-    """The task has to wait; it is run again later."""
+class ControlSignal(Exception):
+    """Ends a task's work early, otherwise than by returning a result or by a bug."""
+
+
+class Deferred(ControlSignal):
+    """The task has to wait; it is run again after ``countdown_s``. Flower shows its `repr`."""
+
+    def __init__(self, reason: str, countdown_s: float) -> None:
+        super().__init__(reason, countdown_s)
+        self.reason = reason
+        self.countdown_s = countdown_s
+
+    def __str__(self) -> str:
+        return f"{self.reason}; again in {self.countdown_s:.3g} s"
+
+    def __repr__(self) -> str:
+        return f"Deferred({str(self)!r})"
 
 
 def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
@@ -17,7 +32,7 @@ def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> E
     countdown_s = round(countdown_s, 3)
     return task.retry(
         throw=False,
-        exc=Deferred(f"{reason}; again in {countdown_s:.3g} s"),
+        exc=Deferred(reason, countdown_s),
         countdown=countdown_s,
         # Celery would make these anew from the arguments, and lose the kind and the model.
         argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]

@@ -98,10 +98,10 @@ class Reaper:
         if due:
             next_ids = await self._next_messages()
             for id in due:
-                await self._look_at(id, next_ids)
+                await self._check_request(id, next_ids)
         for member in await self._due(self._settings.keys.live_shards, now_ms):
             job, _, shard = member.partition("/")
-            await self._look_at_shard(job, int(shard))
+            await self._check_shard(job, int(shard))
         self._tidy_up()
 
     def _tidy_up(self) -> None:
@@ -121,32 +121,32 @@ class Reaper:
         found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)
         return [member.decode() for member in found]
 
-    async def _look_at_shard(self, job: str, shard: int) -> None:
+    async def _check_shard(self, job: str, shard: int) -> None:
         keys = self._settings.keys.job(job)
         names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
-        verdict, *record = await script("reap_shard").run(
+        action, *record = await script("reap_shard").run(
             self._redis,
             [*names, self._settings.keys.live_shards],
             [shard, int(self._settings.wakeup_retry_s * 1000)],
         )
-        if verdict == b"wake":
+        if action == b"wake":
             found = Shard.parse(record[0])
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 
-    async def _look_at(self, id: str, next_ids: list[str]) -> None:
+    async def _check_request(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
         model, priority = await self._redis.hmget(keys.meta, "model", "priority")
         # Messages are taken in the order of their ids, by and large: one that is older than the
         # next in its list has been taken out of it, or was never there.
         next_id = next_ids[int(priority or 0) // 3]
         may_hold = bool(next_id) and next_id <= id
-        verdict = await script("reap").run(
+        action = await script("reap").run(
             self._redis,
             [keys.meta, keys.lease, shared.live],
             [int(self._settings.wakeup_retry_s * 1000), int(may_hold)],
         )
-        if verdict == b"wake":
+        if action == b"wake":
             logger.warning("request %s has no worker; waking one", id)
             await asyncio.to_thread(
                 self._send_request, id, (model or b"").decode(), int(priority or 0)

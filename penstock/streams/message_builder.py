@@ -52,7 +52,7 @@ class MessageBuilder:
         elif kind == events.SNAPSHOT:
             self._start_with(data["text"])
         elif kind == events.END:
-            self._take_end(data)
+            self._apply_end(data)
         elif self._message is None:
             return
         elif kind == "content_block_start":
@@ -76,7 +76,7 @@ class MessageBuilder:
         if text:
             self._blocks[_BEFORE_ALL] = {"type": "text", "text": text}
 
-    def _take_end(self, data: dict[str, Any]) -> None:
+    def _apply_end(self, data: dict[str, Any]) -> None:
         self.end = data
         if self._message is not None:
             for field in ("stop_reason", "usage"):

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from anthropic.types import Message
 
 
-class Known(IntEnum):
+class Coverage(IntEnum):
     """How much of the answer a transcript holds."""
 
-    REST = 1  #: what came behind a cursor
+    TAIL = 1  #: what came behind a cursor
     TEXT = 2  #: all visible text, but not every block
-    ALL = 3
+    FULL = 3
 
 
 class Transcript:
@@ -32,7 +32,7 @@ class Transcript:
 
     def __init__(self, after: Cursor | None = None) -> None:
         self.cursor = after or Cursor()  #: behind the last event taken
-        self.known = Known.ALL if after is None else Known.REST
+        self.coverage = Coverage.FULL if after is None else Coverage.TAIL
         self.builder = MessageBuilder()
         self._why_over = ""
 
@@ -41,18 +41,18 @@ class Transcript:
         """The data of the last event, once it came."""
         return self.builder.end
 
-    def take(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Note an event."""
         if event.type == events.SNAPSHOT:
-            self.known = Known.TEXT
+            self.coverage = Coverage.TEXT
         elif event.type == events.REWIND and event.n == 0:
-            self.known = Known.ALL  # everything comes again from its beginning
+            self.coverage = Coverage.FULL  # everything comes again from its beginning
         self.cursor = event.cursor
         self.builder.apply(event.data)
 
     def replace(self, builder: MessageBuilder) -> None:
         """Go on with a builder that has been given all events up to the cursor."""
-        self.builder, self.known = builder, Known.ALL
+        self.builder, self.coverage = builder, Coverage.FULL
 
     def flow(self) -> "TextFlow":
         """A flow of the visible text from here on."""
@@ -61,7 +61,7 @@ class Transcript:
     def must_be_rebuilt_for(self, event: Event) -> bool:
         """Whether ``event`` takes back what was before our cursor. Raises `TextRewound` if there
         is no telling what that was."""
-        if self.known is not Known.REST or event.type != events.REWIND:
+        if self.coverage is not Coverage.TAIL or event.type != events.REWIND:
             return False
         if event.n == 0:
             raise TextRewound
@@ -69,7 +69,7 @@ class Transcript:
 
     def read(self, event: Event, flow: "TextFlow") -> str:
         """Note an event; returns the visible text that it adds."""
-        self.take(event)
+        self.apply(event)
         if event.type in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
         return flow.add(_text_of(event.data))

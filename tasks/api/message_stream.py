@@ -7,17 +7,11 @@ from typing import Any, Final
 import anthropic
 import httpx2
 
-#: Errors in the middle of a stream after which the same request may well succeed.
-TRANSIENT: Final = frozenset(
-    {
-        "overloaded_error",
-        "api_error",
-        "timeout_error",
-        "rate_limit_error",
-        "connection_error",
-        "incomplete_stream",
-    }
-)
+from tasks.api.retry import RETRYABLE_ERRORS
+
+#: Errors in the middle of a stream after which the same request may succeed: the API's, and two of
+#: our own for a lost connection. The API never sends those, so no batch result is retried for them.
+RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {"connection_error", "incomplete_stream"}
 
 
 class StreamInterrupted(Exception):
@@ -28,9 +22,9 @@ class StreamInterrupted(Exception):
         self.error = {"type": kind, "message": message}
 
     @property
-    def transient(self) -> bool:
+    def retryable(self) -> bool:
         """Whether going on may help."""
-        return self.error["type"] in TRANSIENT
+        return self.error["type"] in RETRYABLE_INTERRUPTIONS
 
 
 class OpenStream:

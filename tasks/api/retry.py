@@ -14,13 +14,19 @@ from typing import Final
 #: 429s that no waiting cures before somebody changes a limit.
 SPEND_LIMITS: Final = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
+#: Error types of the API, in a stream or in a batch's results, after which the same request may
+#: succeed. What comes with an HTTP status is decided by the status: see `is_retryable`.
+RETRYABLE_ERRORS: Final = frozenset(
+    {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
+)
+
 #: Statuses below 500 that say "not now".
-PASSING: Final = frozenset({408, 409, 429})
+_RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
 
 #: First wait after a refusal without retry-after; doubled with each further one.
 FIRST_WAIT_S: Final = 1.0
 #: Longest retry-after that is believed: the API's own limits refill within minutes.
-LONGEST_RETRY_AFTER_S: Final = 900.0
+MAX_RETRY_AFTER_S: Final = 900.0
 
 
 def is_retryable(status: int, error_code: str | None, should_retry: str | None) -> bool:
@@ -31,7 +37,7 @@ def is_retryable(status: int, error_code: str | None, should_retry: str | None) 
     if should_retry in ("true", "false"):
         return should_retry == "true"
     # What stands before the API has statuses of its own, such as 520 to 527.
-    return status in PASSING or status >= 500
+    return status in _RETRYABLE_STATUSES or status >= 500
 
 
 def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
@@ -41,7 +47,7 @@ def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: 
     that one limit refused together would come back together.
     """
     if retry_after:  # zero is no answer: twenty tries would be over in a moment
-        return min(retry_after, LONGEST_RETRY_AFTER_S) * (1 + 0.2 * jitter)
+        return min(retry_after, MAX_RETRY_AFTER_S) * (1 + 0.2 * jitter)
     grown = FIRST_WAIT_S * 2.0 ** min(refusals - 1, 20)
     return min(grown, max_wait_s) * (0.5 + 0.5 * jitter)
 

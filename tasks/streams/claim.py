@@ -12,9 +12,10 @@ from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
+from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.outbox import Outbox
-from tasks.streams.partial_message import Answer
+from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
 _FIELDS = (
@@ -31,20 +32,12 @@ _FIELDS = (
 )
 
 
-class Refused(Exception):
+class NotClaimable(ControlSignal):
     """The record cannot be claimed; the message says why."""
 
 
-class Postponed(Exception):
-    """It is not the time for this request; it goes back to the queue."""
-
-    def __init__(self, reason: str, countdown_s: float) -> None:
-        super().__init__(reason)
-        self.countdown_s = countdown_s
-
-
 @dataclass(slots=True)
-class Work:
+class ClaimedRequest:
     """A claimed request."""
 
     id: str
@@ -57,7 +50,7 @@ class Work:
     body: dict[str, Any] | None  #: None: it has expired
     headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
     attempts: int = 0  #: calls of the API made so far
-    answer: Answer = field(default_factory=Answer)
+    message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
@@ -67,8 +60,8 @@ class Work:
     @classmethod
     async def claim(
         cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
-    ) -> "Work":
-        """Claim a request and read what is known of it. Raises `Refused` or `Postponed`."""
+    ) -> "ClaimedRequest":
+        """Claim a request and read what is known of it. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
         names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
         claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
@@ -76,9 +69,9 @@ class Work:
             reason = (
                 "Redis was restarted, and running requests are for their workers to claim again"
             )
-            raise Postponed(reason, claim[1] / 1000)
+            raise Deferred(reason, claim[1] / 1000)
         if claim[0] != b"claimed":
-            raise Refused(_WHY_NOT[claim[0]])
+            raise NotClaimable(_WHY_NOT[claim[0]])
         _, epoch, n, cancel, worker_losses = claim
         async with connection.pipeline(transaction=False) as pipe:
             pipe.hmget(keys.meta, *_FIELDS)
@@ -99,7 +92,7 @@ class Work:
             typed=bool(record["typed"]),
         )
         outbox.cancel = cancel.decode()
-        work = cls(
+        request = cls(
             id=id,
             outbox=outbox,
             model=record["model"],
@@ -113,9 +106,9 @@ class Work:
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
             first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
         )
-        if work.attempts:
-            await work._replay(connection, trimmed=bool(record["base"]))
-        return work
+        if request.attempts:
+            await request._replay(connection, trimmed=bool(record["base"]))
+        return request
 
     async def _replay(self, connection: Connection, *, trimmed: bool) -> None:
         """Read from the log what earlier attempts have published. No earlier writer can add to
@@ -132,9 +125,9 @@ class Work:
                 break
         if trimmed:
             text = await connection.get(self.outbox.keys.text)
-            self.answer.restore((text or b"").decode(), published)
+            self.message.restore((text or b"").decode(), published)
         for data in published:
-            self.answer.apply(data)
+            self.message.apply(data)
 
     def start_attempt(self) -> None:
         """Note that the API is called (again)."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.streams.overlap import ExactSeam, OverlapSeam, PrefillSeam, is_telling
-from tasks.streams.partial_message import Answer
+from tasks.streams.overlap import OverlapFilter, PassThrough, WhitespaceFilter, is_distinctive
+from tasks.streams.partial_message import PartialMessage
 
 
 class OnInterrupt(StrEnum):
@@ -45,42 +45,44 @@ _BYTES_PER_TOKEN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttemptPlan:
     """How the next attempt is made and how its events join the published ones."""
 
     mode: Mode
     body: dict[str, Any]  #: what is sent
     rewind: tuple[int, int] | None = None  #: block and offset to discard from, before it starts
     #: published block that the attempt's first text goes on with; None: it gets a new one
-    joins: int | None = None
-    first: int = 0  #: number of the attempt's first new block
-    seam: ExactSeam = field(default_factory=ExactSeam)
+    continues: int | None = None
+    first_index: int = 0  #: number of the attempt's first new block
+    text_filter: PassThrough = field(default_factory=PassThrough)
 
 
-def plan(answer: Answer, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool) -> Plan:
+def plan_attempt(
+    answer: PartialMessage, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool
+) -> AttemptPlan:
     """The next attempt. ``prefill``: whether the model takes one."""
     last = answer.last_text_block()
     text = answer.text
     prefill = prefill and "thinking" not in body
     lost = on_interrupt is OnInterrupt.RESTART or _is_structured(body)
-    if last is None or lost or not (prefill or is_telling(text)):
+    if last is None or lost or not (prefill or is_distinctive(text)):
         rewind = (0, 0) if answer.blocks else None
-        return Plan(Mode.RESTART if rewind else Mode.START, body, rewind)
+        return AttemptPlan(Mode.RESTART if rewind else Mode.START, body, rewind)
     behind = last + 1
     rewind = (behind, 0) if len(answer.blocks) > behind else None
-    joins = last if answer.blocks[last].open else None
+    continues = last if answer.blocks[last].open else None
     if prefill:
         trimmed = text.rstrip()
-        seam: ExactSeam = PrefillSeam(text[len(trimmed) :])
+        text_filter: PassThrough = WhitespaceFilter(text[len(trimmed) :])
         turn = {"role": "assistant", "content": trimmed}
         mode = Mode.PREFILL
     else:
-        seam = OverlapSeam(text)
+        text_filter = OverlapFilter(text)
         turn = {"role": "user", "content": _GO_ON.format(text=text)}
         mode = Mode.USER_TURN
     messages = [*body["messages"], turn]
     continued = {**body, "messages": messages, "max_tokens": _tokens_left(body, text)}
-    return Plan(mode, continued, rewind, joins, behind, seam)
+    return AttemptPlan(mode, continued, rewind, continues, behind, text_filter)
 
 
 def _tokens_left(body: dict[str, Any], text: str) -> int:

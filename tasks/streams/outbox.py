@@ -1,6 +1,7 @@
 """What one stream has to write to Redis: numbered, merged while it waits, sent until it stands.
 
-Pure: `take` gives the arguments of one call of the write script, `settle` takes its answer.
+Pure: `next_call` gives the arguments of one call of the write script, `apply_reply` takes its
+answer.
 While a call is under way, deltas of the same block that come in are merged into one event; an
 idle stream therefore sends every delta at once, and a busy one sends fewer, larger events.
 
@@ -17,6 +18,7 @@ import orjson
 from penstock import events
 from penstock.keys import Keys
 from penstock.states import State
+from tasks.streams.script_pipeline import ScriptCall
 
 #: Delta type → its field. These say the same whether they come in one piece or in many.
 MERGED: Final = {
@@ -27,9 +29,9 @@ MERGED: Final = {
 
 #: So many bytes of written events are kept for a Redis that forgets. With ``appendfsync everysec``
 #: it forgets a second or two; at 40 deltas a second this is about five.
-KEPT_BYTES: Final = 80 * 1024
+MAX_KEPT_BYTES: Final = 80 * 1024
 #: What a call takes in memory beside its text.
-CALL_BYTES: Final = 250
+CALL_OVERHEAD_BYTES: Final = 250
 
 
 @dataclass(slots=True)
@@ -65,13 +67,6 @@ class _Written(NamedTuple):
 _Kept = tuple[Any, ...]
 
 
-class Call(NamedTuple):
-    """One call of the write script; sent again unchanged until Redis has answered."""
-
-    keys: list[str]
-    args: list[Any]
-
-
 class Outbox:
     """The events of one claimed stream on their way to Redis."""
 
@@ -104,7 +99,7 @@ class Outbox:
         self._meta: dict[str, Any] = {}
         self._final = ""
         self._sent: _Written | None = None  # under way
-        self._call: Call | None = None
+        self._call: ScriptCall | None = None
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._calls = 0
@@ -155,7 +150,7 @@ class Outbox:
         self.add_own({"type": events.END, **data})
 
     @property
-    def settled(self) -> bool:
+    def acknowledged(self) -> bool:
         """Whether nothing is left to write, or nothing may be written any more."""
         return bool(self.lost) or (self._call is None and not self._entries and not self._meta)
 
@@ -169,7 +164,7 @@ class Outbox:
         """Whether the last event was taken in; what comes back as lost after it is only late."""
         return bool(self._final)
 
-    def take(self) -> Call | None:
+    def next_call(self) -> ScriptCall | None:
         """The call to make now: the unanswered one again, or the next. None: nothing to do."""
         if self.lost:
             return None
@@ -178,22 +173,22 @@ class Outbox:
             self._call = self._call_for(self._sent)
         return self._call
 
-    def settle(self, reply: list[Any]) -> None:
+    def apply_reply(self, reply: list[Any]) -> None:
         """Take the script's answer to the call."""
-        verdict = reply[0]
-        if verdict == b"ok":
-            self._stands(reply[2].decode())
-        elif verdict == b"fenced":
+        status = reply[0]
+        if status == b"ok":
+            self._acknowledge(reply[2].decode())
+        elif status == b"fenced":
             self.lost = "another worker has claimed it, or it has ended"
-        elif verdict == b"gone":
+        elif status == b"gone":
             self.lost = "its record has expired or was deleted"
         else:
-            self._write_again(int(reply[1]))
+            self._rewrite_after(int(reply[1]))
 
-    def forgotten(self, top: int) -> bool:
+    def check_log_end(self, top: int) -> bool:
         """Whether a log that ends at ``top`` has lost something; it is then written again."""
         if 0 <= top < self._n and self._call is None:
-            self._write_again(top)
+            self._rewrite_after(top)
             return not self.lost
         return False
 
@@ -206,19 +201,19 @@ class Outbox:
             ]
         )
         text, meta = "".join(self._text), tuple(self._meta.items())
-        size = sum(map(len, lines)) + len(text) + CALL_BYTES
+        size = sum(map(len, lines)) + len(text) + CALL_OVERHEAD_BYTES
         written = _Written(first, lines, text, self._fresh, meta, self._final, size)
         self._entries, self._text, self._meta, self._fresh = [], [], {}, False
         return written
 
-    def _call_for(self, written: _Written) -> Call:
+    def _call_for(self, written: _Written) -> ScriptCall:
         meta = [item for pair in written.meta for item in pair]
         self._calls += 1
         args = [self.worker, self.epoch, written.first, self._renewal(written), written.text]
         args += ["1" if written.fresh else "", written.final, self._log_limit, len(written.lines)]
-        return Call(self._names, [*args, *written.lines, *meta])
+        return ScriptCall(self._names, [*args, *written.lines, *meta])
 
-    def _stands(self, cancel: str) -> None:
+    def _acknowledge(self, cancel: str) -> None:
         written = self._sent
         assert written is not None
         self._n = max(self._n, written.first + len(written.lines) - 1)
@@ -229,10 +224,10 @@ class Outbox:
     def _keep(self, written: _Written) -> None:
         self._kept.append(tuple(written))
         self._kept_bytes += written.size
-        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+        while self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popleft()[-1]
 
-    def _write_again(self, top: int) -> None:
+    def _rewrite_after(self, top: int) -> None:
         """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
         written = [_Written(*kept) for kept in self._kept]
         written += [self._sent] if self._sent else []

@@ -6,7 +6,7 @@ from typing import Final
 MIN_OVERLAP: Final = 16
 
 
-class ExactSeam:
+class PassThrough:
     """Nothing was there before, or the continuation is known to fit."""
 
     def feed(self, piece: str) -> str:
@@ -18,7 +18,7 @@ class ExactSeam:
         return ""
 
 
-class PrefillSeam(ExactSeam):
+class WhitespaceFilter(PassThrough):
     """Behind a prefill. The API takes none that ends in white space, so that was trimmed from it,
     and the model may write it again; readers have it already."""
 
@@ -37,9 +37,9 @@ class PrefillSeam(ExactSeam):
         return piece[common:]
 
 
-class OverlapSeam(ExactSeam):
+class OverlapFilter(PassThrough):
     """Behind a request to go on. The model may first repeat the end of what it wrote, or all of it;
-    ``before`` must be telling.
+    ``before`` must be distinctive.
 
     Text is held back only while it could still be such a repetition, which is decided within a
     few words.
@@ -76,18 +76,18 @@ class OverlapSeam(ExactSeam):
         while place != -1:
             repeated = before[place:]
             if held.startswith(repeated):
-                return held if _is_monotonous(repeated) else held[len(repeated) :]
+                return held if _is_periodic(repeated) else held[len(repeated) :]
             place = before.find(start, place + 1)
         return held
 
 
-def is_telling(before: str) -> bool:
+def is_distinctive(before: str) -> bool:
     """Whether a text that begins like ``before`` must be a repetition of it."""
     said = before.strip()
-    return len(said) >= MIN_OVERLAP and not _is_monotonous(said)
+    return len(said) >= MIN_OVERLAP and not _is_periodic(said)
 
 
-def _is_monotonous(text: str) -> bool:
+def _is_periodic(text: str) -> bool:
     """Whether it repeats itself, as rulers and indentations do: such an end and such a beginning
     look alike wherever the cut was, and to lose some of it is worse than to have it twice."""
     half = text[: len(text) - len(text) // 2]

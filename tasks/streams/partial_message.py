@@ -26,7 +26,7 @@ class Block:
         return self.parts[0] if self.parts else ""
 
 
-class Answer:
+class PartialMessage:
     """The published answer so far."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Answer:
         if not self.blocks:
             return
         self.blocks[-1].open = not opens
-        ahead = Answer()
+        ahead = PartialMessage()
         ahead.blocks = [Block(block.kind, open=block.open) for block in self.blocks]
         for data in rest:
             ahead.apply(data)

@@ -16,29 +16,29 @@ import redis
 
 from penstock.keys import Keys
 from penstock.store.scripts import Script, script
-from tasks.streams.outbox import Call, Outbox
-from tasks.streams.script_pipeline import Pipe
+from tasks.streams.outbox import Outbox
+from tasks.streams.script_pipeline import ScriptCall, ScriptPipeline
 
 logger = logging.getLogger(__name__)
 
 #: Pause before a flush is tried again while Redis is away.
 RETRY_S = 0.2
 #: Longest pause between two flushes under load.
-LONGEST_PAUSE_S = 0.02
+MAX_PAUSE_S = 0.02
 #: So long a Redis that answers and refuses is tried before a stream is given up.
-PATIENCE_S = 300.0
+MAX_REFUSAL_S = 300.0
 #: The lease is renewed so many times in its life.
-RENEWALS = 3
+RENEWALS_PER_LEASE = 3
 #: The streams are renewed in so many parts, one after the other: all at once would hold up what
 #: they write.
-PARTS = 8
+RENEWAL_GROUPS = 8
 
 
 class Publisher:
     """Writes what outboxes hold, and renews the leases of their streams."""
 
-    def __init__(self, pipe: Pipe, keys: Keys, *, lease_ms: int) -> None:
-        self._pipe = pipe
+    def __init__(self, pipeline: ScriptPipeline, keys: Keys, *, lease_ms: int) -> None:
+        self._pipeline = pipeline
         self._keys = keys
         self._lease_ms = lease_ms
         self._write: Script = script("write")
@@ -46,8 +46,8 @@ class Publisher:
         self._watched: dict[Outbox, Callable[[], None]] = {}
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
-        self._parts: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(PARTS))
-        self._settled: dict[Outbox, asyncio.Event] = {}
+        self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
+        self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -61,24 +61,24 @@ class Publisher:
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
         """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""
         self._watched[outbox] = interrupt
-        self._settled[outbox] = asyncio.Event()
-        min(self._parts, key=len)[outbox] = None
+        self._acknowledged[outbox] = asyncio.Event()
+        min(self._groups, key=len)[outbox] = None
 
-    def forget(self, outbox: Outbox) -> None:
+    def unwatch(self, outbox: Outbox) -> None:
         """The stream is over for this process."""
         self._watched.pop(outbox, None)
-        self._settled.pop(outbox, None)
+        self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
-        for part in self._parts:
-            part.pop(outbox, None)
+        for group in self._groups:
+            group.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
         """There is something to write."""
         self._dirty[outbox] = None
         self._wake.set()
 
-    def look(self, id: str) -> None:
+    def check_cancel(self, id: str) -> None:
         """Look at a stream's cancel flag now, not with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
@@ -87,33 +87,33 @@ class Publisher:
     async def drain(self, outbox: Outbox) -> None:
         """Wait until everything in the outbox is written, or may not be written any more."""
         self.notify(outbox)
-        while not outbox.settled:
-            settled = self._settled[outbox]
-            settled.clear()
-            await settled.wait()
+        while not outbox.acknowledged:
+            acknowledged = self._acknowledged[outbox]
+            acknowledged.clear()
+            await acknowledged.wait()
 
     async def _flush_for_ever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             dirty, self._dirty = list(self._dirty), {}
-            calls = [(outbox, call) for outbox in dirty if (call := outbox.take()) is not None]
+            calls = [(outbox, call) for outbox in dirty if (call := outbox.next_call()) is not None]
             began = time.monotonic()
             try:
-                stands = not calls or await self._flush(calls)
+                acknowledged = not calls or await self._flush(calls)
             except Exception:
                 # One bad call must not end the writing of all streams of this process.
                 logger.exception("a flush failed")
-                stands = False
-            if not stands:
+                acknowledged = False
+            if not acknowledged:
                 for outbox, _ in calls:
                     self.notify(outbox)
                 await asyncio.sleep(RETRY_S)
             # As long as the flush took, the streams are read: next to nothing at idle. Under load
             # deltas merge meanwhile, and each of them costs less.
-            await asyncio.sleep(min(time.monotonic() - began, LONGEST_PAUSE_S))
+            await asyncio.sleep(min(time.monotonic() - began, MAX_PAUSE_S))
 
-    async def _flush(self, calls: list[tuple[Outbox, Call]]) -> bool:
+    async def _flush(self, calls: list[tuple[Outbox, ScriptCall]]) -> bool:
         """Make the calls in one pipeline; False if Redis is away."""
         replies = await self._pipelined(self._write, [call for _, call in calls])
         if replies is None:
@@ -123,8 +123,8 @@ class Publisher:
                 self._refused(outbox, reply)
             else:
                 self._refused_since.pop(outbox, None)
-                outbox.settle(reply)
-            self._after(outbox)
+                outbox.apply_reply(reply)
+            self._after_reply(outbox)
         if any(isinstance(reply, Exception) for reply in replies):
             await asyncio.sleep(RETRY_S)
         return True
@@ -136,14 +136,14 @@ class Publisher:
         since = self._refused_since.setdefault(outbox, now)
         if now == since:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
-        if now - since > PATIENCE_S:
-            outbox.lost = f"Redis has refused to write for {PATIENCE_S:.0f} s: {error}"
+        if now - since > MAX_REFUSAL_S:
+            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
 
-    def _after(self, outbox: Outbox) -> None:
-        if not outbox.settled:
+    def _after_reply(self, outbox: Outbox) -> None:
+        if not outbox.acknowledged:
             self.notify(outbox)
-        elif outbox in self._settled:
-            self._settled[outbox].set()
+        elif outbox in self._acknowledged:
+            self._acknowledged[outbox].set()
         self._interrupt_if_due(outbox)
 
     def _interrupt_if_due(self, outbox: Outbox) -> None:
@@ -151,45 +151,45 @@ class Publisher:
             self._watched[outbox]()
 
     async def _renew_for_ever(self) -> None:
-        for part in itertools.cycle(self._parts):
-            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / PARTS)
+        for group in itertools.cycle(self._groups):
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE / RENEWAL_GROUPS)
             try:
-                await self._renew_now(list(part))
+                await self._renew_now(list(group))
             except Exception:
                 # One bad answer must not end the renewals of all streams of this process.
                 logger.exception("a renewal failed")
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
-        stood = [outbox.n for outbox in outboxes]
+        sent_n = [outbox.n for outbox in outboxes]
         replies = await self._pipelined(self._renew, [self._renewal(o) for o in outboxes])
-        for outbox, n, reply in zip(outboxes, stood, replies or [], strict=False):
-            self._take_renewal(outbox, n, reply)
+        for outbox, n, reply in zip(outboxes, sent_n, replies or [], strict=False):
+            self._apply_renewal(outbox, n, reply)
 
-    def _renewal(self, outbox: Outbox) -> Call:
+    def _renewal(self, outbox: Outbox) -> ScriptCall:
         keys = outbox.keys
         names = [keys.meta, keys.lease, keys.events, self._keys.live]
         names += [keys.log, keys.text, keys.request]
-        return Call(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
+        return ScriptCall(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
 
-    def _take_renewal(self, outbox: Outbox, stood: int, reply: Any) -> None:
+    def _apply_renewal(self, outbox: Outbox, sent_n: int, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
             return
         if reply[0] == b"fenced":
             outbox.lost = outbox.lost or "another worker has claimed it, or it has ended"
-            self._settled[outbox].set()
+            self._acknowledged[outbox].set()
         else:
             outbox.cancel = outbox.cancel or reply[1].decode()
             # A write that came in between makes the answer an old one.
-            if outbox.n == stood and outbox.forgotten(int(reply[2])):
+            if outbox.n == sent_n and outbox.check_log_end(int(reply[2])):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 
-    async def _pipelined(self, called: Script, calls: list[Call]) -> list[Any] | None:
+    async def _pipelined(self, called: Script, calls: list[ScriptCall]) -> list[Any] | None:
         """Run one script many times in one round trip. None: Redis is away."""
         if not calls:
             return []
         try:
-            return await self._pipe.run(called, calls)
+            return await self._pipeline.run(called, calls)
         except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
             logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
             return None

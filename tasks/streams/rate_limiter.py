@@ -26,7 +26,7 @@ LOST_AFTER_MS: Final = 120_000
 _LIMIT: Final = "anthropic-ratelimit-requests-"
 
 
-class Gate:
+class RateLimiter:
     """Asks before a call, and reports after it."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
@@ -34,7 +34,7 @@ class Gate:
         self._keys = keys
         self._forgetting: set[asyncio.Future[None]] = set()  # asyncio itself keeps no hold of them
 
-    async def wait_s(self, model: str, id: str) -> float:
+    async def acquire(self, model: str, id: str) -> float:
         """Seconds to wait before the call may be made; 0 to make it now."""
         names = self._names(model)
         args = [id, FIRST_CALLS, LOST_AFTER_MS]
@@ -63,7 +63,7 @@ class Gate:
         except UNAVAILABLE as error:
             logger.warning("the rate gate was not told of an answer: %s", error)
 
-    def call_off(self, model: str, id: str) -> None:
+    def release(self, model: str, id: str) -> None:
         """A call was given up before its answer; it stands in nobody's way any more."""
 
         async def forget() -> None:

@@ -14,14 +14,14 @@ from penstock.store.connection import Connection, connect_async
 from tasks.api.client import async_client
 from tasks.streams.publisher import Publisher
 from tasks.streams.relay import Relay
-from tasks.streams.script_pipeline import Pipe
+from tasks.streams.script_pipeline import ScriptPipeline
 from workers.identity import process_name
 from workers.loop import LoopThread
 
 logger = logging.getLogger(__name__)
 
 
-class Engine:
+class StreamRuntime:
     """The relay, the publisher and the ear on the control channel."""
 
     def __init__(self, settings: WorkerSettings, loop: LoopThread) -> None:
@@ -49,8 +49,8 @@ class Engine:
     async def _start(self) -> Relay:
         settings = self._settings
         connection = connect_async(settings)
-        pipe = Pipe(connection, timeout_s=settings.redis_timeout_s)
-        publisher = Publisher(pipe, settings.keys, lease_ms=settings.lease_ms)
+        pipeline = ScriptPipeline(connection, timeout_s=settings.redis_timeout_s)
+        publisher = Publisher(pipeline, settings.keys, lease_ms=settings.lease_ms)
         publisher.start()
         relay = Relay(settings, connection, async_client(settings), publisher, process_name())
         self._keep(self._listen(connection, publisher))
@@ -72,7 +72,7 @@ class Engine:
                     await channel.subscribe(self._settings.keys.control)
                     async for message in channel.listen():
                         if message["type"] == "message":
-                            publisher.look(message["data"].decode(errors="replace"))
+                            publisher.check_cancel(message["data"].decode(errors="replace"))
             except (redis.RedisError, OSError) as error:
                 # Only a wake-up: the next write or renewal sees the flag as well.
                 logger.debug("the control channel is away: %s", error)

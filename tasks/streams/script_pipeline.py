@@ -7,7 +7,7 @@ the whole round trip.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
@@ -16,26 +16,21 @@ from penstock.store.connection import Connection
 from penstock.store.scripts import Script
 
 
-class Call(Protocol):
+class ScriptCall(NamedTuple):
     """One call of a script."""
 
-    @property
-    def keys(self) -> list[str]:
-        """The script's KEYS."""
-
-    @property
-    def args(self) -> list[Any]:
-        """The script's ARGV: text, bytes or int."""
+    keys: list[str]
+    args: list[Any]  #: text, bytes or int
 
 
-class Pipe:
+class ScriptPipeline:
     """Runs scripts over the connections of an asyncio client."""
 
     def __init__(self, connection: Connection, *, timeout_s: float) -> None:
         self._redis = connection
         self._timeout_s = timeout_s
 
-    async def run(self, called: Script, calls: Sequence[Call]) -> list[Any]:
+    async def run(self, called: Script, calls: Sequence[ScriptCall]) -> list[Any]:
         """The answers in the calls' order; where Redis refuses a call, its error.
 
         Raises redis-py's `ConnectionError`, or `TimeoutError`; which calls ran is unknown then.
@@ -47,7 +42,7 @@ class Pipe:
             replies = await self._round_trip(called, calls)
         return replies
 
-    async def _round_trip(self, called: Script, calls: Sequence[Call]) -> list[Any]:
+    async def _round_trip(self, called: Script, calls: Sequence[ScriptCall]) -> list[Any]:
         packed = [
             pack_command(("EVALSHA", called.sha, len(call.keys), *call.keys, *call.args))
             for call in calls

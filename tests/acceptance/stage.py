@@ -126,7 +126,9 @@ class Stage:
         return worker
 
 
-def asked(prompt: str, faults: str = "", model: str = PREFILL, **fields: Any) -> dict[str, Any]:
+def request_body(
+    prompt: str, faults: str = "", model: str = PREFILL, **fields: Any
+) -> dict[str, Any]:
     """A Messages body; the faults stand in a message of their own, which no answer hangs on."""
     messages = [{"role": "user", "content": prompt}]
     if faults:
@@ -135,7 +137,7 @@ def asked(prompt: str, faults: str = "", model: str = PREFILL, **fields: Any) ->
     return {"model": model, "max_tokens": 8192, "messages": messages, **fields}
 
 
-def told(request: StreamRequest, *, timeout: float = 30) -> list[Event]:
+def events_of(request: StreamRequest, *, timeout: float = 30) -> list[Event]:
     """Every event up to the end, after a look at their order."""
     events = list(request.events(timeout=timeout))
     assert [event.n for event in events] == list(range(1, len(events) + 1))

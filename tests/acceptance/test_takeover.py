@@ -17,11 +17,11 @@ from tests.acceptance.stage import (
     PREFILL,
     USER_TURN,
     Stage,
-    asked,
     content,
+    events_of,
+    request_body,
     resumes,
     text_of,
-    told,
 )
 
 MODELS = [PREFILL, USER_TURN]
@@ -85,13 +85,13 @@ class Follower:
         self._thread.join(40)
         assert self._error is None
         assert not self._thread.is_alive()
-        assert self.events == told(self._request)
+        assert self.events == events_of(self._request)
         return self.events
 
 
 def long(prompt: str, model: str = PREFILL, faults: str = "") -> dict[str, Any]:
     """A stream of two seconds."""
-    return asked(f"{prompt} [[sim deltas=60 rate=30]]", faults, model)
+    return request_body(f"{prompt} [[sim deltas=60 rate=30]]", faults, model)
 
 
 def started(client: Client, stage: Stage, body: dict[str, Any]) -> tuple[StreamRequest, Follower]:
@@ -119,7 +119,7 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
 def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
     client: Client, stage: Stage, on_interrupt: str
 ) -> None:
-    body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
+    body = request_body("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
     request = client.messages.enqueue(on_interrupt=on_interrupt, **body)
     follower = Follower(request)
     wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
@@ -172,14 +172,16 @@ def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> 
 
 def test_two_workers_keep_to_one_retry_after(client: Client, stage: Stage) -> None:
     stage.control.fault(status=429, retry_after=4, times=0)
-    first = client.messages.enqueue(**asked("Storm. [[sim rate=0]]"))
+    first = client.messages.enqueue(**request_body("Storm. [[sim rate=0]]"))
     wait_until(lambda: stage.control.stats()["refused_429"] == 1, what="the refusal")
     wait_until(lambda: first.record().state == "queued", what="it to be told to all")
-    others = [client.messages.enqueue(**asked(f"Storm {i}. [[sim rate=0]]")) for i in range(12)]
+    others = [
+        client.messages.enqueue(**request_body(f"Storm {i}. [[sim rate=0]]")) for i in range(12)
+    ]
     wait_until(lambda: all("due_ms" in r.record().fields for r in others), what="all to wait")
     stage.control.clear_faults()
     for request in [first, *others]:
-        assert told(request)[-1].data["state"] == "done"
+        assert events_of(request)[-1].data["state"] == "done"
     assert stage.control.stats()["requests"]["POST /v1/messages"] == {"429": 1, "200": 13}
 
 
@@ -222,7 +224,7 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
 def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, stage: Stage) -> None:
     """The wake-up is in the queue again, and another worker takes it before the first one knows
     that Redis is back."""
-    told(client.messages.enqueue(**asked("Before. [[sim rate=0]]")))
+    events_of(client.messages.enqueue(**request_body("Before. [[sim rate=0]]")))
     stage.control.reset()
     first, second = stage.alive()
     for worker in (first, second):
@@ -252,13 +254,13 @@ def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
     client: Client, stage: Stage
 ) -> None:
     faults = ["", "[[sim slow_first=1]]", "[[sim status=529]]", "[[sim eof_after=2]]"] * 3
-    bodies = [asked(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
+    bodies = [request_body(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
     requests = [client.messages.enqueue(**body) for body in bodies]
     stage.restart_redis()
     # The reaper would look in ten seconds; for it, they have passed.
     stage.connection.zadd("penstock:live", {request.id: 0 for request in requests})
     for body, request in zip(bodies, requests, strict=True):
-        assert content(told(request)) == stage.truth(body)
+        assert content(events_of(request)) == stage.truth(body)
 
 
 def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:

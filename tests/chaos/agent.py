@@ -35,7 +35,7 @@ class Agent:
         acts += [self.lose] * 3 + [self.double] * 2 + [self.forget_scripts]
         while not self._stopped:
             await asyncio.sleep(self._rng.uniform(0.3, 1.7) * self._every_s)
-            self._world.welcome()
+            self._world.admit_ready()
             act = self._rng.choice(acts)
             await act()
 
@@ -59,7 +59,7 @@ class Agent:
 
     def _replace(self, victim: Any, name: str) -> None:
         self.complaints += complaints(victim.log.read_text(errors="replace"))
-        self._world.bury(victim)
+        self._world.remove(victim)
         self._world.launch()
         self.done[name] += 1
 

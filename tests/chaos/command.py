@@ -32,7 +32,7 @@ def options_of(defaults: Options, module: str, description: str | None) -> Optio
     return options
 
 
-def verdict(faults: Iterable[str], seed: int, well: str) -> int:
+def report(faults: Iterable[str], seed: int, well: str) -> int:
     """Tell the faults, or that all is ``well``; returns the exit code."""
     found = list(faults)
     for fault in found:

@@ -31,7 +31,7 @@ CUTS = ("chunk", "crlf")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StreamPlan:
     """One stream."""
 
     number: int
@@ -42,7 +42,7 @@ class Plan:
     doubled: bool  #: its wake-up is sent a second time
 
 
-def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
+def random_plan(rng: Random, number: int, *, stall_s: float = 30.0) -> StreamPlan:
     """A random stream."""
     kinds = tuple(kind for kind in ("thinking", "tool") if rng.random() < 0.25)
     deltas = rng.choice((4, 12, 30, 30, 45, 150))
@@ -57,7 +57,7 @@ def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
     prompt = f"Stream {number} of {rng.randrange(10**9)}: tell me about water. [[sim {shape}]]"
     told = " ".join(f"[[sim {text}]]" for text, _ in faults)
     on_interrupt = rng.choice(("continue",) * 8 + ("restart", "fail"))
-    return Plan(
+    return StreamPlan(
         number,
         _body(rng, prompt, told, kinds),
         on_interrupt,

@@ -13,7 +13,7 @@ import redis.exceptions
 
 from penstock.events import END, HEARTBEAT
 from penstock.keys import RequestKeys
-from tests.chaos.ear import REFILL, Ear, Queue
+from tests.chaos.listener import REFILL, Listener, Queue
 
 #: Redis may be killed and loading: whoever asks it asks again.
 UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -40,7 +40,7 @@ class Habits:
         )
 
 
-class Away(Exception):
+class Disconnected(Exception):
     """The reader goes away for a while."""
 
 
@@ -50,7 +50,7 @@ class Reader:
 
     keys: RequestKeys
     connection: Any
-    ear: Ear
+    listener: Listener
     habits: Habits
     rng: Random
     taken: list[bytes] = field(default_factory=list)  #: every event, as it came
@@ -68,18 +68,18 @@ class Reader:
         """Follow until the end; cut connections are made anew."""
         await asyncio.sleep(self.habits.joins_after_s)
         while not self.ended:
-            queue = await self.ear.listen(self.keys.events)
+            queue = await self.listener.listen(self.keys.events)
             try:
                 await self._join()
                 await self._refill()
                 while not self.ended:
                     await self._live(queue)
-            except Away:
+            except Disconnected:
                 self.resumes += 1
             except UNAVAILABLE:
                 await asyncio.sleep(0.1)
             finally:
-                self.ear.unlisten(self.keys.events, queue)
+                self.listener.unlisten(self.keys.events, queue)
             if not self.ended:
                 await asyncio.sleep(self.rng.uniform(0, 0.5))
 
@@ -103,7 +103,7 @@ class Reader:
             page = await self.connection.xrange(self.keys.log, min=after, count=100)
             for _, fields in page:
                 raw = fields[b"d"]
-                self._take(raw, orjson.loads(raw))
+                self._record(raw, orjson.loads(raw))
             if len(page) < 100:
                 return
 
@@ -120,16 +120,16 @@ class Reader:
             self.dropped += 1
             return
         if self.rng.random() < self.habits.leaves:
-            raise Away
+            raise Disconnected
         event = orjson.loads(raw)
         if event["e"] > self.epoch and event["n"] <= self.n and self.epoch:
             self.regressions += event["data"]["type"] != HEARTBEAT
         if event["n"] == self.n + 1 and event["data"]["type"] != HEARTBEAT:
-            self._take(raw, event)
+            self._record(raw, event)
         elif event["n"] > self.n:
             await self._refill()
 
-    def _take(self, raw: bytes, event: dict[str, Any]) -> None:
+    def _record(self, raw: bytes, event: dict[str, Any]) -> None:
         self.taken.append(raw)
         self.epoch, self.n = event["e"], event["n"]
         self.ended = event["data"]["type"] == END

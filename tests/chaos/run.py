@@ -20,11 +20,11 @@ from penstock.keys import Keys, RequestKeys
 from penstock.store.connection import Connection, connect_async
 from tests.chaos import plans
 from tests.chaos.agent import Agent
-from tests.chaos.command import keep_logs, options_of, say, verdict
-from tests.chaos.ear import Ear
-from tests.chaos.plans import Plan
+from tests.chaos.checks import Ended, check_stream
+from tests.chaos.command import keep_logs, options_of, report, say
+from tests.chaos.listener import Listener
+from tests.chaos.plans import StreamPlan
 from tests.chaos.readers import UNAVAILABLE, Habits, Reader
-from tests.chaos.verdicts import Ended, judge
 from tests.chaos.world import World
 
 
@@ -39,7 +39,7 @@ class Options:
     at_once: int = 40
     readers: int = 20
     every_s: float = 2.0  #: between two acts of chaos
-    patience_s: float = 90.0  #: a stream that has not ended after this counts as hung
+    timeout_s: float = 90.0  #: a stream that has not ended after this counts as hung
     lose: int = 0  #: a killed Redis loses up to so many bytes, as in a power cut
     keep: str = ""  #: folder for the workers' logs
 
@@ -73,7 +73,7 @@ class Run:
         self._client = Client(world.redis.url, redis_timeout_s=4.0)
         self._keys = Keys()
         self._connection: Connection = connect_async(self._client.settings)
-        self._ears: list[Ear] = []
+        self._listeners: list[Listener] = []
         self.tally = Tally()
 
     async def go(self) -> Tally:
@@ -82,7 +82,7 @@ class Run:
         agent = Agent(
             self._world, Random(options.seed + 1), every_s=options.every_s, lose=options.lose
         )
-        self._ears = [Ear(self._world.redis.port) for _ in range(4)]
+        self._listeners = [Listener(self._world.redis.port) for _ in range(4)]
         chaos = asyncio.create_task(agent.run())
         until = time.monotonic() + options.minutes * 60
         free = asyncio.Semaphore(options.at_once)
@@ -92,7 +92,7 @@ class Run:
                 if time.monotonic() > until:
                     free.release()
                     break
-                asked = plans.plan(self._rng, number)
+                asked = plans.random_plan(self._rng, number)
                 group.create_task(self._one(asked, free))
             group.create_task(self._quiet(agent, chaos))
         await self._close(agent)
@@ -105,17 +105,17 @@ class Run:
         await chaos
 
     async def _close(self, agent: Agent) -> None:
-        for ear in self._ears:
-            self.tally.counts["messages heard"] += ear.messages
-            self.tally.counts["subscriptions cut"] += ear.cuts
-            await ear.close()
+        for listener in self._listeners:
+            self.tally.counts["messages heard"] += listener.messages
+            self.tally.counts["subscriptions cut"] += listener.cuts
+            await listener.close()
         await self._connection.aclose()
         self._client.close()
         self.tally.done = agent.done
         for line in Counter([*agent.complaints, *self._world.complaints()]):
             self.tally.faults.append(f"in a worker's log: {line}")
 
-    async def _one(self, asked: Plan, free: asyncio.Semaphore) -> None:
+    async def _one(self, asked: StreamPlan, free: asyncio.Semaphore) -> None:
         try:
             started = time.monotonic()
             id = await self._enqueue(asked)
@@ -134,7 +134,7 @@ class Run:
             if self.tally.counts["streams"] % 100 == 0:
                 say(f"{self.tally.counts['streams']} streams")
 
-    async def _enqueue(self, asked: Plan) -> str:
+    async def _enqueue(self, asked: StreamPlan) -> str:
         while True:
             try:
                 request = await asyncio.to_thread(
@@ -146,14 +146,14 @@ class Run:
             else:
                 return request.id
 
-    async def _follow(self, asked: Plan, id: str) -> str:
+    async def _follow(self, asked: StreamPlan, id: str) -> str:
         """Run the readers of a stream to its end; returns what is wrong."""
         keys = self._keys.request(id)
         readers = [
             Reader(
                 keys,
                 self._connection,
-                self._rng.choice(self._ears),
+                self._rng.choice(self._listeners),
                 Habits.random(self._rng),
                 Random(self._rng.random()),
             )
@@ -161,19 +161,19 @@ class Run:
         ]
         meddling = asyncio.create_task(self._meddle(asked, id))
         tasks = [asyncio.create_task(reader.run()) for reader in readers]
-        await asyncio.wait(tasks, timeout=self._options.patience_s)
+        await asyncio.wait(tasks, timeout=self._options.timeout_s)
         for task in [*tasks, meddling]:
             task.cancel()
         broken = await asyncio.gather(*tasks, meddling, return_exceptions=True)
-        for ear in self._ears:
-            ear.close_channel(keys.events)
+        for listener in self._listeners:
+            listener.close_channel(keys.events)
         errors = [repr(each) for each in broken if isinstance(each, Exception)]
         truth = await asyncio.to_thread(self._truth, asked)
-        judgement = judge(asked, truth, await self._ended(keys), readers)
-        self.tally.counts.update(judgement.counts)
-        return "; ".join([*errors, *judgement.faults])
+        findings = check_stream(asked, truth, await self._ended(keys), readers)
+        self.tally.counts.update(findings.counts)
+        return "; ".join([*errors, *findings.faults])
 
-    async def _meddle(self, asked: Plan, id: str) -> None:
+    async def _meddle(self, asked: StreamPlan, id: str) -> None:
         """Cancel the stream, or wake it twice, as planned."""
         if asked.doubled:
             await asyncio.sleep(self._rng.uniform(0, 1))
@@ -193,7 +193,7 @@ class Run:
             else:
                 return
 
-    def _truth(self, asked: Plan) -> list[dict[str, Any]]:
+    def _truth(self, asked: StreamPlan) -> list[dict[str, Any]]:
         """The whole answer, from the simulator itself."""
         body = json.dumps(plans.without_faults(asked.body)).encode()
         headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
@@ -233,7 +233,7 @@ def main() -> int:
     options = options_of(Options(), "tests.chaos.run", __doc__)
     tally = run(options)
     say(tally.show())
-    return verdict(tally.faults, options.seed, "nothing lost, doubled or hung")
+    return report(tally.faults, options.seed, "nothing lost, doubled or hung")
 
 
 if __name__ == "__main__":

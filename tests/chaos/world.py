@@ -40,7 +40,7 @@ class World:
             self.launch()
         for worker in self.coming:
             worker.wait_until_ready()
-        self.welcome()
+        self.admit_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,14 +81,14 @@ class World:
         )
         self.coming.append(worker.launch())
 
-    def welcome(self) -> None:
+    def admit_ready(self) -> None:
         """Count those in that have become ready."""
         for worker in list(self.coming):
             if not worker.alive or " ready." in worker.log.read_text(errors="replace"):
                 self.coming.remove(worker)
                 self.workers.append(worker)
 
-    def bury(self, worker: WorkerProcess) -> None:
+    def remove(self, worker: WorkerProcess) -> None:
         """Forget a worker that has ended."""
         self.workers.remove(worker)
         worker.stop()
@@ -142,10 +142,10 @@ class BatchWorld(World):
 
     def replace_the_dead(self) -> int:
         """Start a worker for each that has died; returns how many had."""
-        self.welcome()
+        self.admit_ready()
         dead = [worker for worker in self.workers if not worker.alive]
         for worker in dead:
-            self.bury(worker)
+            self.remove(worker)
             self.launch()
         return len(dead)
 

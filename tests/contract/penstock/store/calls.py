@@ -116,10 +116,10 @@ def outbox(keys: RequestKeys, **options: Any) -> Outbox:
 
 def flush(connection: Any, box: Outbox) -> Any:
     """Make the outbox's next call and give it the answer."""
-    call = box.take()
+    call = box.next_call()
     assert call is not None
     reply = script("write")(connection, call.keys, call.args)
-    box.settle(reply)
+    box.apply_reply(reply)
     return reply
 
 

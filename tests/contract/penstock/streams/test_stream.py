@@ -83,9 +83,9 @@ class Worker:
         self.end()
 
     def _flush(self) -> None:
-        call = self._box.take()
+        call = self._box.next_call()
         assert call is not None
-        self._box.settle(script("write")(self._redis, call.keys, call.args))
+        self._box.apply_reply(script("write")(self._redis, call.keys, call.args))
         assert not self._box.lost
 
 

@@ -137,15 +137,15 @@ def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
     box = outbox(keys)
     write(connection, box, "a", "b")
     before = connection.xrange(keys.log)
-    assert not box.forgotten(renew(connection, keys)[2])
+    assert not box.check_log_end(renew(connection, keys)[2])
     disk.restart()
-    assert box.forgotten(renew(connection, keys)[2])
+    assert box.check_log_end(renew(connection, keys)[2])
     assert flush(connection, box) == [b"ok", 3, b""]
     assert connection.xrange(keys.log) == before
     assert connection.get(keys.text) == b"ab"
     assert connection.hmget(keys.meta, "state", "epoch", "worker") == [b"running", b"1", b"w"]
-    assert box.settled
-    assert not box.forgotten(renew(connection, keys)[2])
+    assert box.acknowledged
+    assert not box.check_log_end(renew(connection, keys)[2])
 
 
 def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
@@ -196,12 +196,12 @@ def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
     disk = Disk(connection, keys)
     write(connection, box, "b")
     box.end({"state": "done"}, ended_ms=5)
-    call = box.take()  # and no answer
+    call = box.next_call()  # and no answer
     disk.restart()
     assert flush(connection, box) == [b"gap", 2]
-    assert box.take() is not call
+    assert box.next_call() is not call
     assert flush(connection, box) == [b"ok", 4, b""]
-    assert box.settled
+    assert box.acknowledged
     assert [event.type for event in log(connection, keys)].count(events.END) == 1
     assert log(connection, keys)[-1].type == events.END
     assert connection.hmget(keys.meta, "state", "ended_ms") == [b"done", b"5"]
@@ -218,9 +218,9 @@ def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
     write(connection, box, "a")
     disk.restart()
     add(box, "b")
-    box.take()
+    box.next_call()
     box.end({"state": "done"})
-    while not box.settled:
+    while not box.acknowledged:
         flush(connection, box)
     assert not box.lost
     kinds = [event.type for event in log(connection, keys)[1:]]

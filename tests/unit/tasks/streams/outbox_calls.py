@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 
 from penstock.keys import Keys
-from tasks.streams.outbox import Call, Outbox
+from tasks.streams.outbox import Outbox
+from tasks.streams.script_pipeline import ScriptCall
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 DEPLOYMENT = Keys("p")
@@ -14,7 +15,7 @@ KEYS = DEPLOYMENT.request(ID)
 
 
 @dataclass(frozen=True)
-class Asked:
+class WriteArguments:
     """The arguments of one call of the write script."""
 
     worker: str
@@ -39,11 +40,11 @@ class Asked:
         return [orjson.loads(line)["n"] for line in self.lines]
 
 
-def asked(call: Call) -> Asked:
+def parse_call(call: ScriptCall) -> WriteArguments:
     worker, epoch, first, ttl, text, fresh, final, keep, count, *rest = call.args
     assert fresh in ("", "1")
     fields = rest[count:]
-    return Asked(
+    return WriteArguments(
         worker=worker,
         epoch=epoch,
         first=first,
@@ -62,11 +63,11 @@ def outbox(**options: Any) -> Outbox:
     return Outbox(DEPLOYMENT, ID, **{**defaults, **options})
 
 
-def taken(box: Outbox) -> Asked:
+def next_write(box: Outbox) -> WriteArguments:
     """What the call that is to be made now asks for."""
-    call = box.take()
+    call = box.next_call()
     assert call is not None
-    return asked(call)
+    return parse_call(call)
 
 
 def add(box: Outbox, *events: bytes) -> None:

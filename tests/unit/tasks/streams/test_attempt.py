@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
 from tasks.api.message_stream import StreamInterrupted
-from tasks.streams.attempt import Attempt, ending
-from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
-from tasks.streams.partial_message import Answer
+from tasks.streams.attempt import Attempt, missing_end
+from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
+from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
 Blocks = list[dict[str, Any]]
@@ -43,7 +43,7 @@ class Published:
     """What readers have."""
 
     events: list[Event] = field(default_factory=list)
-    answer: Answer = field(default_factory=Answer)
+    answer: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     modes: list[Mode] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Published:
 
     def hand_over(self) -> None:
         """Rebuild what a worker knows from the log and the record."""
-        self.answer, self.usage = Answer(), Usage(self.usage.total)
+        self.answer, self.usage = PartialMessage(), Usage(self.usage.total)
         for event in self.events:
             self.answer.apply(event)
 
@@ -99,7 +99,7 @@ def text_of(blocks: Blocks) -> str:
     return "".join(block["text"] for block in blocks if block["type"] == "text")
 
 
-def answer_to(planned: Plan, answer: Blocks, said: str, way: Way) -> Blocks:
+def answer_to(planned: AttemptPlan, answer: Blocks, said: str, way: Way) -> Blocks:
     """What the model says to this plan; ``said`` is the visible text that it is shown."""
     if planned.mode in (Mode.START, Mode.RESTART):
         return answer
@@ -116,7 +116,7 @@ def answer_to(planned: Plan, answer: Blocks, said: str, way: Way) -> Blocks:
     if planned.mode is Mode.PREFILL:
         again = len(said) - len(said.rstrip())  # it is shown the text without its last blanks
     repeated = said[len(said) - min(again, len(said)) :]
-    if repeated and rest and rest[0]["type"] == "text" and planned.joins is not None:
+    if repeated and rest and rest[0]["type"] == "text" and planned.continues is not None:
         rest[0] = {**rest[0], "text": repeated + rest[0]["text"]}
     elif repeated:
         rest.insert(0, {"type": "text", "text": repeated})
@@ -134,7 +134,7 @@ def call(
     told: Published, answer: Blocks, way: Way, *, prefill: bool, on_interrupt: OnInterrupt
 ) -> bool:
     """One call of the API; whether the answer is complete."""
-    planned = plan(told.answer, BODY, on_interrupt, prefill=prefill)
+    planned = plan_attempt(told.answer, BODY, on_interrupt, prefill=prefill)
     told.modes.append(planned.mode)
     told.usage.next_attempt()
     said = told.answer.text
@@ -146,7 +146,7 @@ def call(
         said = told.answer.text
     attempt = Attempt(planned, told.answer, told.usage)
     for event in wire(answer_to(planned, answer, said, way), way.piece)[: way.cut]:
-        for line, data in attempt.take(orjson.dumps(event)):
+        for line, data in attempt.feed(orjson.dumps(event)):
             assert orjson.loads(line) == data
             told.take(data)
     return told.answer.complete
@@ -219,7 +219,7 @@ def carried(answer: Blocks, happens: list[Way], last: Way, **how: Any) -> Publis
         if complete:
             break
     assert told.answer.complete
-    for _, data in ending(told.answer):
+    for _, data in missing_end(told.answer):
         told.take(data)
     return told
 
@@ -303,14 +303,18 @@ def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> 
 
 
 def first_attempt() -> Attempt:
-    planned = plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True)
-    return Attempt(planned, Answer(), Usage())
+    planned = plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True)
+    return Attempt(planned, PartialMessage(), Usage())
 
 
 def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
     odd = b'{ "type":"message_start",  "message":{"usage":{"input_tokens":1.0}}, "new":"field" }'
-    assert [line for line, _ in attempt.take(odd)] == [odd]
+    assert [line for line, _ in attempt.feed(odd)] == [odd]
 
 
 def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
@@ -346,10 +350,14 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
     [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
 )
 def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
-    with pytest.raises(StreamInterrupted) as broken:
-        attempt.take(raw)
-    assert broken.value.transient
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
+    with pytest.raises(StreamInterrupted) as interruption:
+        attempt.feed(raw)
+    assert interruption.value.retryable
 
 
 @pytest.mark.parametrize(
@@ -365,9 +373,13 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
     ],
 )
 def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
     event = {"type": "error", "error": {"type": kind, "message": "Words."}}
-    with pytest.raises(StreamInterrupted) as broken:
-        attempt.take(orjson.dumps(event))
-    assert broken.value.error == {"type": kind, "message": "Words."}
-    assert broken.value.transient is transient
+    with pytest.raises(StreamInterrupted) as interruption:
+        attempt.feed(orjson.dumps(event))
+    assert interruption.value.error == {"type": kind, "message": "Words."}
+    assert interruption.value.retryable is transient

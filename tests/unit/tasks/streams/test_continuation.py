@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
-from tasks.streams.overlap import OverlapSeam, PrefillSeam
-from tasks.streams.partial_message import Answer
+from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
+from tasks.streams.overlap import OverlapFilter, WhitespaceFilter
+from tasks.streams.partial_message import PartialMessage
 
 BODY: dict[str, Any] = {
     "model": "m",
@@ -18,9 +18,9 @@ BODY: dict[str, Any] = {
 LONG = " ".join(f"w{number}" for number in range(300))  #: 1,389 bytes
 
 
-def published(*blocks: tuple[str, str, bool]) -> Answer:
+def published(*blocks: tuple[str, str, bool]) -> PartialMessage:
     """An answer with these blocks: kind, text, whether it is still open."""
-    answer = Answer()
+    answer = PartialMessage()
     answer.apply({"type": "message_start", "message": {}})
     for index, (kind, text, still_open) in enumerate(blocks):
         block = {"type": kind}
@@ -34,13 +34,13 @@ def published(*blocks: tuple[str, str, bool]) -> Answer:
     return answer
 
 
-def planned(answer: Answer, *, prefill: bool = True, **body: Any) -> Plan:
-    return plan(answer, {**BODY, **body}, OnInterrupt.CONTINUE, prefill=prefill)
+def planned(answer: PartialMessage, *, prefill: bool = True, **body: Any) -> AttemptPlan:
+    return plan_attempt(answer, {**BODY, **body}, OnInterrupt.CONTINUE, prefill=prefill)
 
 
 def test_the_first_attempt_sends_the_body_as_it_is() -> None:
-    first = planned(Answer())
-    assert (first.mode, first.body, first.rewind, first.joins) == (Mode.START, BODY, None, None)
+    first = planned(PartialMessage())
+    assert (first.mode, first.body, first.rewind, first.continues) == (Mode.START, BODY, None, None)
 
 
 def test_a_partial_text_becomes_a_prefill_without_its_last_blanks() -> None:
@@ -50,8 +50,8 @@ def test_a_partial_text_becomes_a_prefill_without_its_last_blanks() -> None:
         *BODY["messages"],
         {"role": "assistant", "content": "Water flows"},
     ]
-    assert isinstance(again.seam, PrefillSeam)
-    assert (again.joins, again.first, again.rewind) == (0, 1, None)
+    assert isinstance(again.text_filter, WhitespaceFilter)
+    assert (again.continues, again.first_index, again.rewind) == (0, 1, None)
 
 
 def test_a_model_without_prefill_is_asked_in_a_user_turn_that_quotes_all_of_it() -> None:
@@ -61,7 +61,7 @@ def test_a_model_without_prefill_is_asked_in_a_user_turn_that_quotes_all_of_it()
     assert before == BODY["messages"]
     assert turn["role"] == "user"
     assert "<previous_response>The water {flows} \n</previous_response>" in turn["content"]
-    assert isinstance(again.seam, OverlapSeam)
+    assert isinstance(again.text_filter, OverlapFilter)
 
 
 @pytest.mark.parametrize("text", ["Ha", "The old sluice ", "-" * 60])
@@ -96,13 +96,15 @@ def test_what_was_written_counts_against_the_limit(
 
 
 def test_an_answer_that_is_asked_for_anew_has_the_whole_limit() -> None:
-    again = plan(published(("text", "Water", True)), BODY, OnInterrupt.RESTART, prefill=True)
+    again = plan_attempt(
+        published(("text", "Water", True)), BODY, OnInterrupt.RESTART, prefill=True
+    )
     assert again.body["max_tokens"] == BODY["max_tokens"]
 
 
 def test_the_producers_body_is_never_changed() -> None:
     body = {**BODY, "messages": [*BODY["messages"]]}
-    plan(published(("text", "Water", True)), body, OnInterrupt.CONTINUE, prefill=True)
+    plan_attempt(published(("text", "Water", True)), body, OnInterrupt.CONTINUE, prefill=True)
     assert body == BODY
 
 
@@ -117,7 +119,7 @@ def test_a_request_that_thinks_is_not_prefilled() -> None:
 @pytest.mark.parametrize("still_open", [True, False])
 def test_what_stands_behind_the_last_text_is_discarded(kind: str, still_open: bool) -> None:
     again = planned(published(("text", "Water", False), (kind, "", still_open)))
-    assert (again.rewind, again.first, again.joins) == ((1, 0), 1, None)
+    assert (again.rewind, again.first_index, again.continues) == ((1, 0), 1, None)
 
 
 @pytest.mark.parametrize("kind", ["thinking", "tool_use"])
@@ -134,12 +136,12 @@ def test_white_space_alone_is_no_text_to_go_on_with() -> None:
 
 def test_white_space_behind_the_last_text_is_discarded_with_its_block() -> None:
     again = planned(published(("text", "Water", False), ("text", " \n", True)))
-    assert (again.rewind, again.joins) == ((1, 0), None)
+    assert (again.rewind, again.continues) == ((1, 0), None)
 
 
 def test_a_restart_discards_what_was_received() -> None:
     answer = published(("text", "Water", True))
-    again = plan(answer, BODY, OnInterrupt.RESTART, prefill=True)
+    again = plan_attempt(answer, BODY, OnInterrupt.RESTART, prefill=True)
     assert (again.mode, again.body, again.rewind) == (Mode.RESTART, BODY, (0, 0))
 
 
@@ -156,7 +158,7 @@ def test_texts_on_both_sides_of_a_tool_are_both_shown_to_the_model(prefill: bool
     )
     again = planned(answer, prefill=prefill)
     assert "One more gate. Two" in again.body["messages"][-1]["content"]
-    assert (again.joins, again.first, again.rewind) == (2, 3, None)
+    assert (again.continues, again.first_index, again.rewind) == (2, 3, None)
 
 
 def test_a_producers_own_prefill_stays_before_what_was_received() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import decode
-from tasks.streams.outbox import Call, Outbox
-from tests.unit.tasks.streams.outbox_calls import asked, outbox
+from tasks.streams.outbox import Outbox
+from tasks.streams.script_pipeline import ScriptCall
+from tests.unit.tasks.streams.outbox_calls import outbox, parse_call
 
 STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -36,8 +37,8 @@ class Log:
     def claim(self, worker: str) -> None:
         self.epoch, self.worker, self.state = self.epoch + 1, worker, "running"
 
-    def write(self, call: Call) -> list[Any]:
-        wanted = asked(call)
+    def write(self, call: ScriptCall) -> list[Any]:
+        wanted = parse_call(call)
         mine, count = wanted.epoch, len(wanted.lines)
         if self.epoch > mine or (self.epoch == mine and self.worker != wanted.worker):
             return [b"fenced", self.epoch]
@@ -129,7 +130,7 @@ class Stream:
             self.redis.restart()
         elif fate == "renewed":
             if not self.box.ending:  # as the publisher does it
-                self.box.forgotten(self.redis.log.n)
+                self.box.check_log_end(self.redis.log.n)
         else:
             flush(self.box, self.redis.log, fate)
 
@@ -137,19 +138,19 @@ class Stream:
         self.box.end({"state": "done"}, ended_ms=1)
         for fate in fates:
             self.meet(fate)
-        while not self.box.settled:
+        while not self.box.acknowledged:
             flush(self.box, self.redis.log, "answer lost")
             flush(self.box, self.redis.log, "answered")
 
 
 def flush(box: Outbox, log: Log, fate: str) -> None:
-    call = box.take()
+    call = box.next_call()
     if call is None:
         return
     if fate != "call lost":
         reply = log.write(call)
         if fate == "answered":
-            box.settle(reply)
+            box.apply_reply(reply)
 
 
 def folded(data: list[dict[str, Any]]) -> list[Any]:
@@ -209,7 +210,7 @@ def test_after_a_takeover_nothing_of_the_first_writer_is_written(
     stream.box.end({"state": "done"})
     flush(stream.box, stream.redis.log, "answered")
     assert stream.redis.log == kept
-    assert stream.box.settled
+    assert stream.box.acknowledged
     assert stream.box.lost
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.streams.partial_message import Answer
+from tasks.streams.partial_message import PartialMessage
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
 
@@ -32,8 +32,8 @@ def rewind(index: int, offset: int = 0) -> dict[str, Any]:
     return {"type": events.REWIND, "index": index, "offset": offset}
 
 
-def answer(*happened: dict[str, Any]) -> Answer:
-    found = Answer()
+def answer(*happened: dict[str, Any]) -> PartialMessage:
+    found = PartialMessage()
     for event in happened:
         found.apply(event)
     return found
@@ -144,7 +144,7 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
         happened += [block(index), piece(index, f"w{number} ")]
     whole = answer(*happened)
     rest = happened[data.draw(st.integers(1, len(happened) - 1)) :]
-    found = Answer()
+    found = PartialMessage()
     found.restore(whole.text, rest)
     for event in rest:
         found.apply(event)
@@ -156,7 +156,7 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
 
 def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
     rest = [rewind(0), block(0), piece(0, "anew")]
-    found = Answer()
+    found = PartialMessage()
     found.restore("anew", rest)
     for event in rest:
         found.apply(event)
@@ -165,7 +165,7 @@ def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
 
 def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
     rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
-    found = Answer()
+    found = PartialMessage()
     found.restore("the one b", rest)
     for event in rest:
         found.apply(event)

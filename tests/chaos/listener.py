@@ -16,7 +16,7 @@ REFILL: Final = b""
 Queue = asyncio.Queue[bytes]
 
 
-class Ear:
+class Listener:
     """A connection that is subscribed to many channels and comes back when it is cut."""
 
     def __init__(self, port: int) -> None:
@@ -83,11 +83,11 @@ class Ear:
             while data := await source.read(1 << 16):
                 parser.feed(data)
                 while (message := parser.gets()) is not False:
-                    self._take(message)
+                    self._apply(message)
         finally:
             self._writer.close()
 
-    def _take(self, message: Any) -> None:
+    def _apply(self, message: Any) -> None:
         if not isinstance(message, list):
             raise ConnectionError("Redis is not ready")  # it loads its data: ask again
         kind, name, data = message

@@ -8,7 +8,7 @@ import orjson
 
 from penstock.events import ATTEMPT, END, QUEUED, REWIND
 from penstock.streams.message_builder import MessageBuilder
-from tests.chaos.plans import Plan
+from tests.chaos.plans import StreamPlan
 from tests.chaos.readers import Reader
 
 
@@ -22,23 +22,23 @@ class Ended:
 
 
 @dataclass(slots=True)
-class Judgement:
+class Findings:
     """What was found; ``faults`` is empty when all is well."""
 
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def judge(
-    plan: Plan, truth: list[dict[str, Any]], ended: Ended, readers: list[Reader]
-) -> Judgement:
+def check_stream(
+    plan: StreamPlan, truth: list[dict[str, Any]], ended: Ended, readers: list[Reader]
+) -> Findings:
     """Compare everything with everything."""
-    found = Judgement()
+    found = Findings()
     events = [orjson.loads(line) for line in ended.log]
-    _judge_order(events, found)
-    _judge_content(plan, truth, events, ended, found)
+    _check_order(events, found)
+    _check_content(plan, truth, events, ended, found)
     for each in readers:
-        _judge_reader(each, ended.log, found)
+        _check_reader(each, ended.log, found)
     datas = [event["data"] for event in events]
     for data in datas:
         if data["type"] == ATTEMPT:
@@ -56,7 +56,7 @@ def judge(
     return found
 
 
-def _judge_order(events: list[dict[str, Any]], found: Judgement) -> None:
+def _check_order(events: list[dict[str, Any]], found: Findings) -> None:
     if [event["n"] for event in events] != list(range(1, len(events) + 1)):
         found.faults.append("the log's numbers are not dense")
     epochs = [event["e"] for event in events]
@@ -67,12 +67,12 @@ def _judge_order(events: list[dict[str, Any]], found: Judgement) -> None:
         found.faults.append(f"begins or ends wrongly: {types[:1]} {types[-1:]} {types.count(END)}")
 
 
-def _judge_content(
-    plan: Plan,
+def _check_content(
+    plan: StreamPlan,
     truth: list[dict[str, Any]],
     events: list[dict[str, Any]],
     ended: Ended,
-    found: Judgement,
+    found: Findings,
 ) -> None:
     builder = MessageBuilder()
     for event in events:
@@ -87,19 +87,19 @@ def _judge_content(
         found.faults.append(f"the text key differs: {difference(ended.text, text)}")
     canceled = state == "canceled" and plan.cancel_after_s is not None
     if canceled or (state == "failed" and plan.on_interrupt == "fail"):
-        _judge_prefix(text, whole, found)
+        _check_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")
     elif content != truth:
         found.faults.append(f"content differs: {difference(content, truth)}")
 
 
-def _judge_prefix(text: str, whole: str, found: Judgement) -> None:
+def _check_prefix(text: str, whole: str, found: Findings) -> None:
     if not whole.startswith(text):
         found.faults.append(f"what was kept is not the beginning: {text!r} of {whole!r}")
 
 
-def _judge_reader(reader: Reader, log: list[bytes], found: Judgement) -> None:
+def _check_reader(reader: Reader, log: list[bytes], found: Findings) -> None:
     found.counts["readers"] += 1
     found.counts["events read"] += len(reader.taken)
     found.counts["messages dropped on purpose"] += reader.dropped
@@ -120,10 +120,10 @@ def _judge_reader(reader: Reader, log: list[bytes], found: Judgement) -> None:
         found.counts["OTHER THAN THE LOG"] += not lost and not doubled
         found.faults.append(f"a reader differs: lost {lost[:9]} doubled {doubled[:9]}")
     if reader.text is not None:
-        _judge_snapshot(reader, log, found)
+        _check_snapshot(reader, log, found)
 
 
-def _judge_snapshot(reader: Reader, log: list[bytes], found: Judgement) -> None:
+def _check_snapshot(reader: Reader, log: list[bytes], found: Findings) -> None:
     found.counts["snapshots"] += 1
     builder = MessageBuilder()
     for raw in log[: reader.joined_at]:
