@@ -9,6 +9,7 @@ import pytest
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.clock import now_ms
 from penstock.events import ATTEMPT, END, Event
+from penstock.keys import Keys
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.simulator.control import Control
 from penstock.streams.stream import StreamRequest
@@ -323,11 +324,13 @@ def test_calls_that_were_called_off_do_not_stand_in_the_way_of_others(
         for i in range(5)
     ]
     wait_until(lambda: control.stats()["open_streams"] == 5, what="the calls to be made")
+    outstanding = Keys().rate_limit_calls(model)
+    assert stage.connection.zcard(outstanding) == 5
     for request in slow:
         request.cancel()
     for request in slow:
         events_of(request)
-    wait_until(lambda: stage.connection.zcard(f"penstock:gate:{{{model}}}:calls") == 0)
+    wait_until(lambda: stage.connection.zcard(outstanding) == 0, what="the calls to be released")
 
 
 def test_two_redis_commands_cancel_a_stream(client: Client, stage: Stage, control: Control) -> None:
