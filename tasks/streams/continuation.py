@@ -69,7 +69,7 @@ def plan_attempt(
         rewind = (0, 0) if answer.blocks else None
         return AttemptPlan(Mode.RESTART if rewind else Mode.START, body, rewind)
     behind = last + 1
-    rewind = (behind, 0) if len(answer.blocks) > behind else None
+    rewind = (behind, 0) if answer.blocks.end > behind else None
     continues = last if answer.blocks[last].open else None
     if prefill:
         trimmed = text.rstrip()

@@ -18,14 +18,8 @@ import orjson
 from penstock import events
 from penstock.keys import Keys
 from penstock.states import State
+from penstock.streams.blocks import PIECE_FIELDS
 from tasks.streams.script_pipeline import ScriptCall
-
-#: Delta type → its field. These say the same whether they come in one piece or in many.
-MERGED: Final = {
-    "text_delta": "text",
-    "thinking_delta": "thinking",
-    "input_json_delta": "partial_json",
-}
 
 #: So many bytes of written events are kept for a Redis that forgets. With ``appendfsync everysec``
 #: it forgets a second or two; at 40 deltas a second this is about five.
@@ -46,7 +40,7 @@ class _Entry:
     def render(self) -> bytes:
         if len(self.parts) < 2:
             return self.raw
-        delta = {"type": self.kind, MERGED[self.kind]: "".join(self.parts)}
+        delta = {"type": self.kind, PIECE_FIELDS[self.kind]: "".join(self.parts)}
         return orjson.dumps({"type": "content_block_delta", "index": self.index, "delta": delta})
 
 
@@ -115,7 +109,7 @@ class Outbox:
             self._entries.append(_Entry(raw))
             return
         kind, index = delta.get("type", ""), data["index"]
-        piece = delta.get(MERGED.get(kind, ""))
+        piece = delta.get(PIECE_FIELDS.get(kind, ""))
         if kind == "text_delta" and piece:
             self._text.append(piece)
         if piece is None or len(data) > 3 or len(delta) > 2:

@@ -3,27 +3,11 @@
 It is fed with every event that is published, and after a takeover with the events of the log.
 """
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from penstock import events
-
-
-@dataclass(slots=True)
-class Block:
-    """One content block."""
-
-    kind: str  #: text, thinking, tool_use, …
-    open: bool = True
-    parts: list[str] = field(default_factory=list)  #: of visible text, for text blocks
-
-    @property
-    def text(self) -> str:
-        """Its visible text so far."""
-        if len(self.parts) > 1:
-            self.parts[:] = ["".join(self.parts)]
-        return self.parts[0] if self.parts else ""
+from penstock.streams.blocks import Block, Blocks
 
 
 class PartialMessage:
@@ -31,7 +15,7 @@ class PartialMessage:
 
     def __init__(self) -> None:
         self.started = False  #: message_start was published
-        self.blocks: list[Block] = []
+        self.blocks = Blocks()
         self.stop_reason: str | None = None
         self.stopped = False  #: message_stop was published
         self.has_delta = False
@@ -41,13 +25,12 @@ class PartialMessage:
         kind = data.get("type")
         if kind == "content_block_delta":
             self.has_delta = True
-            if data["delta"].get("type") == "text_delta":
-                self.blocks[data["index"]].parts.append(data["delta"]["text"])
+            delta = data["delta"]
+            if delta.get("type") == "text_delta":
+                self.blocks[data["index"]].pieces.append(delta["text"])
         elif kind == "content_block_start":
             block = data["content_block"]
-            self.blocks.append(Block(block.get("type", "")))
-            if block.get("text"):
-                self.blocks[-1].parts.append(block["text"])
+            self.blocks.start(data["index"], Block(block.get("type", ""), block.get("text") or ""))
         elif kind == "content_block_stop":
             self.blocks[data["index"]].open = False
         elif kind == "message_start":
@@ -57,7 +40,8 @@ class PartialMessage:
         elif kind == "message_stop":
             self.stopped = True
         elif kind == events.REWIND:
-            self._rewind(data["index"], data["offset"])
+            self.blocks.rewind(data["index"], data["offset"])
+            self.stop_reason, self.stopped = None, False
 
     def restore(self, text: str, rest: list[dict[str, Any]]) -> None:
         """Begin where a trimmed log begins: ``rest`` is what it still has, ``text`` all visible
@@ -67,15 +51,17 @@ class PartialMessage:
         if place is None:
             return
         opens = place["type"] == "content_block_start"
-        self.blocks = [Block("text", open=False) for _ in range(place["index"] + (not opens))]
-        if not self.blocks:
+        last = place["index"] - opens
+        if last < 0:
             return
-        self.blocks[-1].open = not opens
         ahead = PartialMessage()
-        ahead.blocks = [Block(block.kind, open=block.open) for block in self.blocks]
+        for index in range(last + 1):
+            is_open = index == last and not opens
+            self.blocks[index] = Block("text", open=is_open)
+            ahead.blocks[index] = Block("text", open=is_open)
         for data in rest:
             ahead.apply(data)
-        self.blocks[-1].parts = [text[: len(text) - len(ahead.text)]]
+        self.blocks[last].pieces = [text[: len(text) - len(ahead.text)]]
 
     @property
     def complete(self) -> bool:
@@ -83,13 +69,13 @@ class PartialMessage:
         every block closed. Between the two only a connection can be lost, nothing of the answer.
         A closed connection alone says nothing: the SDK raises no error when a proxy ends the body
         early."""
-        closed = self.stopped or not any(block.open for block in self.blocks)
+        closed = self.stopped or not any(block.open for block in self.blocks.values())
         return closed and self.stop_reason is not None
 
     @property
     def text(self) -> str:
         """All visible text."""
-        return "".join(block.text for block in self.blocks)
+        return self.blocks.text
 
     @property
     def text_sha256(self) -> str:
@@ -98,14 +84,7 @@ class PartialMessage:
 
     def last_text_block(self) -> int | None:
         """The last block with visible text that is more than white space."""
-        for index in range(len(self.blocks) - 1, -1, -1):
-            if self.blocks[index].text.strip():
+        for index in sorted(self.blocks, reverse=True):
+            if self.blocks[index].kind == "text" and self.blocks[index].text.strip():
                 return index
         return None
-
-    def _rewind(self, index: int, offset: int) -> None:
-        kept = self.blocks[: index + 1] if offset else self.blocks[:index]
-        if offset and kept:
-            kept[-1].parts = [kept[-1].text[:offset]]
-        self.blocks = kept
-        self.stop_reason, self.stopped = None, False

@@ -52,7 +52,7 @@ def test_the_visible_text_is_that_of_all_text_blocks() -> None:
     )
     assert found.text == "Inflow."
     assert found.text_sha256 == sha256(b"Inflow.").hexdigest()
-    assert [each.open for each in found.blocks] == [False, False, True]
+    assert [each.open for each in found.blocks.values()] == [False, False, True]
 
 
 NAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
@@ -94,7 +94,7 @@ def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
 
 def test_events_of_unknown_types_change_nothing() -> None:
     found = answer(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
-    assert (found.text, found.blocks, found.started) == ("", [], True)
+    assert (found.text, found.blocks, found.started) == ("", {}, True)
 
 
 def test_the_last_text_block_is_the_last_that_says_something() -> None:
@@ -119,7 +119,9 @@ def test_a_rewind_leaves_what_readers_are_left_with(
     for event in happened:
         builder.apply(event)
     found = answer(*happened)
-    assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
+    assert [each.text for each in found.blocks.values()] == [
+        each["text"] for each in builder.content
+    ]
 
 
 #: How a text goes on: with its own block, with a further one, with a tool call between.
@@ -151,7 +153,8 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
     assert found.text == whole.text
     assert len(found.blocks) == len(whole.blocks)
     assert found.last_text_block() == whole.last_text_block()
-    assert found.blocks[-1].open == whole.blocks[-1].open
+    last = whole.blocks.end - 1
+    assert found.blocks[last].open == whole.blocks[last].open
 
 
 def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
