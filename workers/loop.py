@@ -43,5 +43,18 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
 
+class BackgroundTasks:
+    """Keeps tasks that nothing waits for: asyncio itself holds only weak references to them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` on the running loop."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
 #: The loop of this process.
 streams_loop = LoopThread()

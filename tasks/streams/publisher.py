@@ -18,6 +18,7 @@ from penstock.keys import Keys
 from penstock.store.scripts import Script, script
 from tasks.streams.outbox import Outbox
 from tasks.streams.script_pipeline import ScriptCall, ScriptPipeline
+from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,12 @@ class Publisher:
         self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
         self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = BackgroundTasks()
 
     def start(self) -> None:
         """Start flushing and renewing on the running loop."""
-        self._tasks = [
-            asyncio.create_task(self._flush_for_ever()),
-            asyncio.create_task(self._renew_for_ever()),
-        ]
+        self._background.start(self._flush_for_ever())
+        self._background.start(self._renew_for_ever())
 
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
         """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""
@@ -82,7 +81,7 @@ class Publisher:
         """Look at a stream's cancel flag now, not with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
-                self._looked = asyncio.ensure_future(self._renew_now([outbox]))
+                self._background.start(self._renew_now([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
         """Wait until everything in the outbox is written, or may not be written any more."""

@@ -4,7 +4,6 @@ A request that may not be called yet goes back to the queue by countdown and hol
 decision is one script, so that workers cannot spend the same allowance twice.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from penstock.keys import Keys
 from penstock.store.availability import UNAVAILABLE, retry_until_available
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
+from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RateLimiter:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._redis = connection
         self._keys = keys
-        self._forgetting: set[asyncio.Future[None]] = set()  # asyncio itself keeps no hold of them
+        self._background = BackgroundTasks()
 
     async def acquire(self, model: str, id: str) -> float:
         """Seconds to wait before the call may be made; 0 to make it now."""
@@ -70,9 +70,7 @@ class RateLimiter:
             with suppress(*UNAVAILABLE):
                 await self._redis.zrem(self._keys.rate_limit_calls(model), id)
 
-        task = asyncio.ensure_future(forget())
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
+        self._background.start(forget())
 
     def _names(self, model: str) -> list[str]:
         keys = self._keys

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Coroutine
-from typing import Any
 
 import redis
 
@@ -16,7 +14,7 @@ from tasks.streams.publisher import Publisher
 from tasks.streams.relay import Relay
 from tasks.streams.script_pipeline import ScriptPipeline
 from workers.identity import process_name
-from workers.loop import LoopThread
+from workers.loop import BackgroundTasks, LoopThread
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ class StreamRuntime:
         self._loop = loop
         self._lock = threading.Lock()
         self._relay: Relay | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def start(self) -> Relay:
         """The process's relay; starts it, with all it needs, the first time."""
@@ -53,16 +51,13 @@ class StreamRuntime:
         publisher = Publisher(pipeline, settings.keys, lease_ms=settings.lease_ms)
         publisher.start()
         relay = Relay(settings, connection, async_client(settings), publisher, process_name())
-        self._keep(self._listen(connection, publisher))
+        self._background.start(self._listen(connection, publisher))
         # What was imported until now stays for ever. To look through all of it again and again,
         # as the garbage collector would, stops every stream of the process for 0.1 s and more.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 5, 20)  # seldom, and never over much
         return relay
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.ensure_future(work))
 
     async def _listen(self, connection: Connection, publisher: Publisher) -> None:
         """Look at a request at once when the control channel names it."""
