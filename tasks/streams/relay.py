@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anthropic
@@ -25,7 +24,7 @@ from penstock.states import State
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
 from penstock.store.scripts import script
-from tasks.api.client import ApiProblem, problem_of
+from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
@@ -35,6 +34,7 @@ from tasks.streams.claim import ClaimedRequest, NotClaimable
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
 from tasks.streams.publisher import Publisher
 from tasks.streams.rate_limiter import RateLimiter
+from tasks.streams.result import RunResult, end_event, ended, error_after_retries
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +42,6 @@ logger = logging.getLogger(__name__)
 RESUME_MAX_WAIT_S: Final = 5.0
 #: A worker that shuts down waits so long for Redis to take what it has.
 SHUTDOWN_FLUSH_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a wake-up went, for Celery and Flower. Never holds a prompt or an message."""
-
-    state: str  #: done · failed · canceled · retry · skipped
-    summary: dict[str, Any] = field(default_factory=dict)
-    reason: str = ""  #: why it failed, was skipped, or is tried again
-    countdown_s: float = 0.0  #: for ``retry``: when
 
 
 class _Interrupted(ControlSignal):
@@ -285,7 +275,7 @@ class Relay:
         )
         refusals = int(counted)
         if refusals >= self._settings.max_api_retries:
-            raise _Failed(_with_retry_count(problem, refusals))
+            raise _Failed(error_after_retries(problem, refusals))
         longest = self._settings.api_retry_max_wait_s
         raise Deferred(str(problem), wait_s(refusals, problem.retry_after, longest, jitter()))
 
@@ -321,30 +311,18 @@ class Relay:
                 logger.info("request %s is complete, though its message_stop was lost", request.id)
                 request.outbox.add(line, data)
                 more["message_stop"] = "lost"
-        usage = request.usage.total
-        end: dict[str, Any] = {
-            "state": state,
-            "stop_reason": message.stop_reason,
-            "usage": usage,
-            "characters": len(message.text),
-            "text_sha256": message.text_sha256,
-            "first_delta_ms": request.first_delta_ms,
-            "total_ms": ended_ms - request.started_ms,
-            "attempts": request.attempts,
-            "api_request_ids": [id for id in request.api_request_ids if id],
-            **more,
-        }
+        end = end_event(request, state, ended_ms, more)
         request.outbox.end(
             end,
             ended_ms=ended_ms,
-            usage=orjson.dumps(usage),
+            usage=orjson.dumps(end["usage"]),
             stop_reason=message.stop_reason or "",
             **({"error": orjson.dumps(more["error"])} if "error" in more else {}),
         )
         await self._publisher.drain(request.outbox)
         if request.outbox.lost:
             return RunResult("skipped", reason=request.outbox.lost)
-        return RunResult(state, _summary(end), reason=_reason(more.get("error")))
+        return ended(end)
 
 
 async def _cancel_task(task: "asyncio.Task[None]") -> None:
@@ -352,32 +330,3 @@ async def _cancel_task(task: "asyncio.Task[None]") -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)
-
-
-def _with_retry_count(problem: ApiProblem, refusals: int) -> dict[str, Any]:
-    error = problem.as_error()
-    error["message"] += f" (refused {refusals} times)"
-    return error
-
-
-def _reason(error: dict[str, Any] | None) -> str:
-    """Why a stream did not end well, without the API's words: they may quote the request."""
-    if error is None:
-        return ""
-    status = f" (HTTP {error['status']})" if "status" in error else ""
-    request = f", request {error['request_id']}" if "request_id" in error else ""
-    return f"{error['type']}{status}{request}"
-
-
-def _summary(end: dict[str, Any]) -> dict[str, Any]:
-    """What Flower shows of a stream that has ended."""
-    return {
-        "kind": "stream",
-        "state": str(end["state"]),
-        "stop_reason": end["stop_reason"],
-        "input_tokens": end["usage"].get("input_tokens"),
-        "output_tokens": end["usage"].get("output_tokens"),
-        "first_delta_ms": end["first_delta_ms"],
-        "total_ms": end["total_ms"],
-        "attempts": end["attempts"],
-    }

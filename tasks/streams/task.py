@@ -8,7 +8,7 @@ from celery.utils.log import get_task_logger
 
 from penstock.queue import names
 from tasks.retry import retry_later
-from tasks.streams.relay import RunResult
+from tasks.streams.result import RunResult
 from tasks.streams.runtime import StreamRuntime
 from workers.app import app, settings
 from workers.loop import streams_loop
