@@ -1,4 +1,4 @@
-"""Every worker has a reaper; of all that run, one at a time does the work."""
+"""Starts the reaper in every worker; one of them at a time holds the reaper's key and works."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Run a task again later, so that Flower shows why and when and still shows what it is."""
+"""Retry a task after a countdown, with a reason that Flower shows."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from celery import Task
 
 
 class ControlSignal(Exception):
-    """Ends a task's work early, otherwise than by returning a result or by a bug."""
+    """Base class of the exceptions that steer a task. None of them is a fault of the code."""
 
 
 class Deferred(ControlSignal):
-    """The task has to wait; it is run again after ``countdown_s``. Flower shows its `repr`."""
+    """The task has to wait: Celery runs it again in ``countdown_s`` seconds. Flower shows it."""
 
     def __init__(self, reason: str, countdown_s: float) -> None:
         super().__init__(reason, countdown_s)
@@ -25,16 +25,18 @@ class Deferred(ControlSignal):
 
 
 def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
-    """Send the task back to the queue by countdown; raise what this returns.
+    """Send the task back to the queue; the caller raises the returned exception.
 
-    The task keeps its id and its place in a chain.
+    ``countdown_s``: seconds until it runs again. The task keeps its id and its place in a chain::
+
+        raise retry_later(task, reason="the batch is in progress", countdown_s=15)
     """
     countdown_s = round(countdown_s, 3)
     return task.retry(
         throw=False,
         exc=Deferred(reason, countdown_s),
         countdown=countdown_s,
-        # Celery would make these anew from the arguments, and lose the kind and the model.
+        # Celery would derive both from the arguments again and lose the kind and the model.
         argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]
         kwargsrepr=task.request.get("kwargsrepr"),
         priority=(task.request.delivery_info or {}).get("priority") or 0,

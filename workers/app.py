@@ -17,6 +17,6 @@ app.config_from_object(celery_config(settings))
 kombu_patch.install()
 startup.install(settings)
 
-# Now, not at the first task: the `celery` command has the current folder on the path only while
-# it imports this module.
+# Import the tasks now: the `celery` command has the current folder on the path only while it
+# imports this module.
 app.loader.import_default_modules()

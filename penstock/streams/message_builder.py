@@ -1,4 +1,4 @@
-"""Put a Message together from its events, as plain data; pure, no SDK, no I/O."""
+"""Builds a Message from its events, as plain data. Pure: no SDK, no I/O."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ _KIND_OF = {
     "thinking_delta": "thinking",
     "input_json_delta": "tool_use",
 }
-#: Where the text of a snapshot goes: in front of all blocks that may come.
+#: Index for the text of a snapshot: before all blocks that may follow.
 _BEFORE_ALL = -1
 
 
 class MessageBuilder:
-    """Accumulates events in the order of the log. Unknown types are skipped, as the API asks."""
+    """Applies events in the order of the log. Unknown types are skipped, as the API asks."""
 
     def __init__(self) -> None:
-        self.end: dict[str, Any] | None = None  #: the data of penstock.end, once seen
+        self.end: dict[str, Any] | None = None  #: the data of penstock.end; None until it arrives
         self._message: dict[str, Any] | None = None
         self._blocks = Blocks()
 
@@ -43,7 +43,7 @@ class MessageBuilder:
         return self._blocks.text
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Take one event's ``data``."""
+        """Apply one event's ``data``."""
         kind = data.get("type")
         if kind == "message_start":
             self._start_message(data["message"])
@@ -69,7 +69,7 @@ class MessageBuilder:
         self._blocks.clear()
 
     def _start_with(self, text: str) -> None:
-        """Only the text is known of what was before."""
+        """Start from a snapshot: only the visible text of the earlier events is known."""
         self._start_message({"type": "message", "role": "assistant"})
         if text:
             self._blocks[_BEFORE_ALL] = _new("text", {"type": "text", "text": text})
@@ -123,8 +123,10 @@ def _built(block: Block) -> dict[str, Any]:
 
 
 def _parsed(pieces: str) -> Any:
-    """A tool's input. ``max_tokens`` may have cut it off, and fine-grained tool streaming does
-    not promise JSON at all: as much as can be read then, as the SDK does it."""
+    """Parse a tool's input, or as much of it as is valid, as the SDK does.
+
+    ``max_tokens`` may have cut it off, and fine-grained tool streaming does not promise JSON.
+    """
     try:
         return from_json(pieces, allow_partial=True)
     except ValueError:

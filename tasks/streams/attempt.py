@@ -1,7 +1,7 @@
-"""One call of the API: its events, fitted to what readers have already; pure.
+"""One call of the API: its events, fitted to what readers already have. Pure.
 
 Blocks keep one numbering over all attempts, so readers see one coherent message: an attempt that
-continues a text gets that block's number, and its own message_start is not shown.
+continues a text uses that block's index, and its own message_start is not published.
 """
 
 from typing import Any, Final
@@ -15,27 +15,28 @@ from tasks.streams.usage import Usage
 
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 
+#: An event for readers: its JSON, and the same parsed.
 FittedEvent = tuple[bytes, dict[str, Any]]
 
 
 class Attempt:
-    """Fits the events of one API call."""
+    """Fits the events of one API call to the published message."""
 
     def __init__(self, plan: AttemptPlan, message: PartialMessage, usage: Usage) -> None:
         self._plan = plan
         self._message = message
         self._usage = usage
         self._exact = plan.mode is Mode.START and not usage.earlier
-        self._numbers: dict[int, int] = {}  # the API's block number → the published one
+        self._numbers: dict[int, int] = {}  # the API's block index → the published one
         self._next = plan.first_index
-        self._open_block = plan.continues  # the open text block that waits for its continuation
-        self._filtered_index: int | None = None  # the API's number of the block that is filtered
-        self._pending_start: dict[str, Any] = {}  # of that block while nothing of it is new
-        self._begun = plan.mode in (Mode.START, Mode.RESTART)  # its own content has begun
-        self.usage_changed = False  #: usage was reported; the reader of this flag clears it
+        self._open_block = plan.continues  # open text block that waits for its continuation
+        self._filtered_index: int | None = None  # the API's index of the filtered block
+        self._pending_start: dict[str, Any] = {}  # its start, while all of it is a repetition
+        self._begun = plan.mode in (Mode.START, Mode.RESTART)  # content of its own has begun
+        self.usage_changed = False  #: the API reported usage; cleared by the relay
 
     def feed(self, raw: bytes) -> list[FittedEvent]:
-        """What readers get of one event, as JSON and parsed. Raises `StreamInterrupted`."""
+        """Fit one event; returns the events for readers. Raises `StreamInterrupted`."""
         try:
             data = orjson.loads(raw)
             kind = data["type"]
@@ -85,20 +86,20 @@ class Attempt:
     def _start(self, data: dict[str, Any]) -> list[FittedEvent]:
         index, block = data["index"], data["content_block"]
         if not self._begun and block["type"] in _THINKING:
-            return []  # thoughts about how to go on belong to no reader's message
+            return []  # thinking about how to continue is not part of the answer
         if block["type"] == "text" and not self._begun:
             self._begun, self._filtered_index = True, index
             if self._open_block is not None:
                 self._numbers[index], self._open_block = self._open_block, None
             else:
-                # It may be nothing but a repetition, and the API takes no empty block back.
+                # It may only repeat what readers have, and the API accepts no empty text block.
                 self._pending_start = {**data, "content_block": {**block, "text": ""}}
             return self._text(index, block.get("text", ""))
         self._begun = True
         return [*self._close_open_block(), *self._numbered(data)]
 
     def _numbered(self, data: dict[str, Any]) -> list[FittedEvent]:
-        """The start of a new block under its published number."""
+        """Return the start of a new block under its published index."""
         number = self._numbers[data["index"]] = self._next
         self._next += 1
         return [_encoded({**data, "index": number})]
@@ -137,7 +138,7 @@ class Attempt:
         return [*started, _encoded(shown)]
 
     def _close_open_block(self) -> list[FittedEvent]:
-        """Close the text block that was to be continued, since no text came."""
+        """Close the text block that was to be continued, because no text came."""
         if self._open_block is None:
             return []
         index, self._open_block = self._open_block, None
@@ -145,8 +146,7 @@ class Attempt:
 
 
 def missing_end(message: PartialMessage) -> list[FittedEvent]:
-    """What readers lack of a complete message: its message_stop, if that was lost with the
-    connection."""
+    """Return the message_stop that a complete message lacks if it was lost with the connection."""
     return [] if message.stopped else [_encoded({"type": "message_stop"})]
 
 

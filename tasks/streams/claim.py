@@ -1,4 +1,4 @@
-"""One claimed request while a worker runs it: its record, its outbox and its answer so far."""
+"""A request that this worker has claimed: its record, outbox and message so far."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -33,42 +33,40 @@ _FIELDS = (
 
 
 class NotClaimable(ControlSignal):
-    """The record cannot be claimed; the message says why."""
+    """The request cannot be claimed; the exception's text says why."""
 
 
 @dataclass(slots=True)
 class ClaimedRequest:
-    """A claimed request."""
+    """The state of a claimed request while this worker runs it."""
 
     id: str
     outbox: Outbox
     model: str
     on_interrupt: OnInterrupt
-    deadline_ms: int | None  #: not worth starting after this
-    started_ms: int  #: of its first claim
-    worker_losses: int  #: workers lost over it
-    body: dict[str, Any] | None  #: None: it has expired
-    headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
-    attempts: int = 0  #: calls of the API made so far
+    deadline_ms: int | None  #: the first call is not made after this
+    started_ms: int  #: time of the first claim
+    worker_losses: int  #: workers lost while they ran it
+    body: dict[str, Any] | None  #: None: the body has expired
+    headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
+    attempts: int = 0  #: calls of the API made so far, by all workers
     message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
-    hand_over: bool = False  #: the worker is shutting down
+    hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     async def claim(
         cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
     ) -> "ClaimedRequest":
-        """Claim a request and read what is known of it. Raises `NotClaimable` or `Deferred`."""
+        """Claim a request and load its state. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
         names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
         claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
         if claim[0] == b"restarted":
-            reason = (
-                "Redis was restarted, and running requests are for their workers to claim again"
-            )
+            reason = "Redis was restarted; workers have one lease to renew the claims they hold"
             raise Deferred(reason, claim[1] / 1000)
         if claim[0] != b"claimed":
             raise NotClaimable(_WHY_NOT[claim[0]])
@@ -111,8 +109,10 @@ class ClaimedRequest:
         return request
 
     async def _replay(self, connection: Connection, *, trimmed: bool) -> None:
-        """Read from the log what earlier attempts have published. No earlier writer can add to
-        it: this claim has shut them out."""
+        """Rebuild the message from the log of earlier attempts.
+
+        The log no longer changes: this claim has fenced all earlier writers.
+        """
         published = []
         after = Cursor()
         while True:
@@ -130,19 +130,19 @@ class ClaimedRequest:
             self.message.apply(data)
 
     def start_attempt(self) -> None:
-        """Note that the API is called (again)."""
+        """Count an attempt, now that the API has accepted its call."""
         self.attempts += 1
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
 
     @property
     def age_s(self) -> float:
-        """Seconds since its first claim."""
+        """Seconds since the first claim."""
         return (now_ms() - self.started_ms) / 1000
 
 
 _WHY_NOT = {
     b"gone": "its record has expired or was deleted",
-    b"ended": "it has ended already",
-    b"leased": "another worker is at it",
+    b"ended": "it has already ended",
+    b"leased": "another worker is running it",
 }

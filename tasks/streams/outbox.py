@@ -1,12 +1,11 @@
-"""What one stream has to write to Redis: numbered, merged while it waits, sent until it stands.
+"""Buffers one stream's events for Redis: numbers them, merges deltas, retries until acknowledged.
 
-Pure: `next_call` gives the arguments of one call of the write script, `apply_reply` takes its
-answer.
-While a call is under way, deltas of the same block that come in are merged into one event; an
-idle stream therefore sends every delta at once, and a busy one sends fewer, larger events.
+Pure: `next_call` returns the next call of the write script, `apply_reply` takes Redis's reply.
+While a call is outstanding, new deltas of the same block are merged into one event. An idle Redis
+therefore gets every delta at once, a busy one fewer and larger events.
 
-What was written stays in memory for a while: a Redis that is restarted may have lost the end of
-its log, and says so with the next call (``gap``); then the same lines are written again.
+Written events stay in memory for a few seconds. A Redis that was restarted may have lost the end of
+the log and replies ``gap`` to the next call; the outbox then writes the same lines again.
 """
 
 from collections import deque
@@ -21,19 +20,19 @@ from penstock.states import State
 from penstock.streams.blocks import PIECE_FIELDS
 from tasks.streams.script_pipeline import ScriptCall
 
-#: So many bytes of written events are kept for a Redis that forgets. With ``appendfsync everysec``
-#: it forgets a second or two; at 40 deltas a second this is about five.
+#: Maximum bytes of written events kept in memory, in case Redis loses them. With ``appendfsync
+#: everysec`` it can lose a second or two; at 40 deltas a second this covers about five.
 MAX_KEPT_BYTES: Final = 80 * 1024
-#: What a call takes in memory beside its text.
+#: Bytes that a kept call occupies besides its lines and its text.
 CALL_OVERHEAD_BYTES: Final = 250
 
 
 @dataclass(slots=True)
 class _Entry:
-    """One event that waits to be written."""
+    """An event that waits to be written."""
 
-    raw: bytes  #: its JSON as it came, unless something was merged into it
-    index: int = -1  #: the block of a delta that can be merged; -1 otherwise
+    raw: bytes  #: its JSON as received; used unless other deltas were merged into it
+    index: int = -1  #: block of a delta that can be merged; -1 for other events
     kind: str = ""
     parts: list[str] = field(default_factory=list)
 
@@ -45,19 +44,19 @@ class _Entry:
 
 
 class _Written(NamedTuple):
-    """One call's events and what they did to the record, in case they have to be written again."""
+    """The events of one call and their effect on the record, in case Redis loses them."""
 
     first: int
     lines: tuple[bytes, ...]
     text: str
-    fresh: bool  #: the text was emptied first
+    fresh: bool  #: ``text`` replaces the visible text
     meta: tuple[tuple[str, Any], ...]
-    final: str  #: the state that it sets; not that of an end which came in behind it
-    size: int  #: bytes in memory, about
+    final: str  #: final state this call sets; empty unless it holds the last event
+    size: int  #: approximate bytes in memory
 
 
-#: A `_Written` while it is kept. Hundreds of streams keep tens of thousands of them, and a plain
-#: tuple of plain values is what the garbage collector does not look at again and again.
+#: A `_Written` in memory. Hundreds of streams keep tens of thousands of them, and the garbage
+#: collector stops tracking a plain tuple of plain values.
 _Kept = tuple[Any, ...]
 
 
@@ -82,8 +81,8 @@ class Outbox:
         self.worker = worker
         self.epoch = epoch
         self.lost = ""  #: why this worker may not write any more; empty while it may
-        self.cancel = ""  #: who asked for the stream to be canceled
-        self._n = n  # number of the last event that stands in the log
+        self.cancel = ""  #: who canceled the stream; empty if it is not canceled
+        self._n = n  # number of the last acknowledged event
         self.ttl_s = ttl_s
         self._retention_s = retention_s
         self._log_limit = log_limit or ""
@@ -92,7 +91,7 @@ class Outbox:
         self._fresh = False
         self._meta: dict[str, Any] = {}
         self._final = ""
-        self._sent: _Written | None = None  # under way
+        self._sent: _Written | None = None  # outstanding
         self._call: ScriptCall | None = None
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
@@ -103,7 +102,7 @@ class Outbox:
             self._names.append(own.typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
-        """Take one of the API's events: ``raw`` is its JSON, ``data`` the same, parsed."""
+        """Add an event of the API: ``raw`` is its JSON, ``data`` the same, parsed."""
         delta = data.get("delta") if data.get("type") == "content_block_delta" else None
         if not isinstance(delta, dict) or not isinstance(data.get("index"), int):
             self._entries.append(_Entry(raw))
@@ -113,7 +112,7 @@ class Outbox:
         if kind == "text_delta" and piece:
             self._text.append(piece)
         if piece is None or len(data) > 3 or len(delta) > 2:
-            # Not merged: a field that is new to the API must not come and go with the load.
+            # Not merged: a field that is new in the API must not disappear under load.
             self._entries.append(_Entry(raw))
             return
         last = self._entries[-1] if self._entries else None
@@ -123,43 +122,45 @@ class Outbox:
             self._entries.append(_Entry(raw, index, kind, [piece]))
 
     def add_own(self, data: dict[str, Any]) -> None:
-        """Take one of Penstock's own events."""
+        """Add an event of Penstock's own."""
         self._entries.append(_Entry(orjson.dumps(data)))
 
     def rewind(self, index: int, offset: int, *, left: str | None) -> None:
-        """Take back what readers got from this place on. ``left``: the visible text that is left,
-        None if none of it is taken back."""
+        """Discard what readers have after ``offset`` characters of block ``index``.
+
+        ``left``: the visible text that remains, None if no visible text is discarded.
+        """
         self.add_own({"type": events.REWIND, "index": index, "offset": offset})
         if left is not None:
             self._text, self._fresh = [left], True
 
     def note(self, **fields: Any) -> None:
-        """Have fields of the record written along with the next events."""
+        """Write these fields of the record together with the next events."""
         self._meta.update(fields)
 
     def end(self, data: dict[str, Any], **fields: Any) -> None:
-        """Take the last event; state, log and message change in one step."""
+        """Add the last event; the call that writes it also sets the final state."""
         self._final = State(data["state"])
         self.note(**fields)
         self.add_own({"type": events.END, **data})
 
     @property
     def acknowledged(self) -> bool:
-        """Whether nothing is left to write, or nothing may be written any more."""
+        """Whether Redis has acknowledged everything, or this worker may no longer write."""
         return bool(self.lost) or (self._call is None and not self._entries and not self._meta)
 
     @property
     def n(self) -> int:
-        """Number of the last event that stands in the log."""
+        """Number of the last event that Redis has acknowledged."""
         return self._n
 
     @property
     def ending(self) -> bool:
-        """Whether the last event was taken in; what comes back as lost after it is only late."""
+        """Whether the last event was added. A renewal that is fenced after that is merely late."""
         return bool(self._final)
 
     def next_call(self) -> ScriptCall | None:
-        """The call to make now: the unanswered one again, or the next. None: nothing to do."""
+        """Return the call to make now: the unacknowledged one again, or the next. None: no call."""
         if self.lost:
             return None
         if self._call is None and (self._entries or self._meta):
@@ -168,7 +169,7 @@ class Outbox:
         return self._call
 
     def apply_reply(self, reply: list[Any]) -> None:
-        """Take the script's answer to the call."""
+        """Apply the write script's reply to the outstanding call."""
         status = reply[0]
         if status == b"ok":
             self._acknowledge(reply[2].decode())
@@ -180,7 +181,7 @@ class Outbox:
             self._rewrite_after(int(reply[1]))
 
     def check_log_end(self, top: int) -> bool:
-        """Whether a log that ends at ``top`` has lost something; it is then written again."""
+        """Compare the log's last number with ours; returns whether events are written again."""
         if 0 <= top < self._n and self._call is None:
             self._rewrite_after(top)
             return not self.lost
@@ -222,13 +223,13 @@ class Outbox:
             self._kept_bytes -= self._kept.popleft()[-1]
 
     def _rewrite_after(self, top: int) -> None:
-        """Redis lost what came behind ``top``: write it anew, in one call with what is next."""
+        """Write again what Redis lost after event ``top``, in one call with the outstanding one."""
         written = [_Written(*kept) for kept in self._kept]
         written += [self._sent] if self._sent else []
         missing = [each for each in written if each.first > top]
-        # A call is atomic: a log of ours ends where one of them did, not inside of it.
+        # Calls are atomic: a log that only we wrote ends with one of our calls, never inside one.
         if not missing or missing[0].first != top + 1:
-            self.lost = f"its log ends at {top}, and what came behind is not in memory any more"
+            self.lost = f"its log ends at {top}, and the events after that are no longer in memory"
             return
         while self._kept and self._kept[-1][0] > top:
             self._kept_bytes -= self._kept.pop()[-1]
@@ -242,12 +243,12 @@ class Outbox:
             final=missing[-1].final,
             size=sum(each.size for each in missing),
         )
-        self._calls = 0  # the lifetimes may be lost as well
+        self._calls = 0  # the keys' TTLs may be lost as well
         self._call = self._call_for(self._sent)
 
     def _renewal(self, written: _Written) -> int | str:
-        """The lifetime to set with this call. Between the first and the last one the renewal of
-        the lease does it, by the clock."""
+        """The TTL to set with this call, in seconds. Empty between the first call and the last: the
+        renewal of the lease sets it there."""
         if written.final:
             return self._retention_s
         return self.ttl_s if self._calls == 1 else ""

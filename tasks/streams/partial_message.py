@@ -1,6 +1,6 @@
-"""The answer as readers have it so far: enough to go on with it after a break; pure.
+"""The message as readers have it so far: enough to resume it after an interruption. Pure.
 
-It is fed with every event that is published, and after a takeover with the events of the log.
+A worker applies every event that it publishes, and after a takeover the events of the log.
 """
 
 from hashlib import sha256
@@ -11,7 +11,7 @@ from penstock.streams.blocks import Block, Blocks
 
 
 class PartialMessage:
-    """The published answer so far."""
+    """The published part of a message."""
 
     def __init__(self) -> None:
         self.started = False  #: message_start was published
@@ -21,7 +21,7 @@ class PartialMessage:
         self.has_delta = False
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Take a published event."""
+        """Apply a published event."""
         kind = data.get("type")
         if kind == "content_block_delta":
             self.has_delta = True
@@ -44,8 +44,11 @@ class PartialMessage:
             self.stop_reason, self.stopped = None, False
 
     def restore(self, text: str, rest: list[dict[str, Any]]) -> None:
-        """Begin where a trimmed log begins: ``rest`` is what it still has, ``text`` all visible
-        text. How the text before it was divided into blocks is lost, and does not matter."""
+        """Prepare for the events of a trimmed log, which are applied next.
+
+        ``rest``: the events that the log still holds. ``text``: all visible text. How the text
+        before the log was divided into blocks is lost, and does not matter.
+        """
         self.started = True
         place = next((data for data in rest if "index" in data), None)
         if place is None:
@@ -65,10 +68,11 @@ class PartialMessage:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has really ended: with a stop reason, and with message_stop or with
-        every block closed. Between the two only a connection can be lost, nothing of the answer.
-        A closed connection alone says nothing: the SDK raises no error when a proxy ends the body
-        early."""
+        """Whether the answer has ended: it has a stop reason, and message_stop or no open block.
+
+        After the stop reason only message_stop can be missing, nothing of the answer. A closed
+        connection alone proves nothing: the SDK raises no error when a proxy ends the body early.
+        """
         closed = self.stopped or not any(block.open for block in self.blocks.values())
         return closed and self.stop_reason is not None
 
@@ -79,11 +83,11 @@ class PartialMessage:
 
     @property
     def text_sha256(self) -> str:
-        """Hash of the visible text, for readers to check theirs against."""
+        """SHA-256 of the visible text, with which readers can check theirs."""
         return sha256(self.text.encode()).hexdigest()
 
     def last_text_block(self) -> int | None:
-        """The last block with visible text that is more than white space."""
+        """Index of the last text block that is more than white space; None if there is none."""
         for index in sorted(self.blocks, reverse=True):
             if self.blocks[index].kind == "text" and self.blocks[index].text.strip():
                 return index

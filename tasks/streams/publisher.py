@@ -1,8 +1,8 @@
-"""Carries the outboxes of all streams of a process to Redis in shared pipelines.
+"""Writes the outboxes of all streams of a process to Redis in shared pipelines.
 
-Nothing waits a fixed time: soon after one flush has been answered, everything that has come in
-since goes out with the next. When Redis is away the same calls are made again until it is back;
-the write script makes that harmless.
+There is no fixed flush interval: shortly after Redis has answered one flush, the next one sends
+everything that has arrived since. While Redis is unavailable the same calls are retried; the write
+script is idempotent.
 """
 
 import asyncio
@@ -22,21 +22,20 @@ from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
-#: Pause before a flush is tried again while Redis is away.
+#: Seconds until a flush is retried while Redis is unavailable.
 RETRY_S = 0.2
-#: Longest pause between two flushes under load.
+#: Maximum seconds between two flushes under load.
 MAX_PAUSE_S = 0.02
-#: So long a Redis that answers and refuses is tried before a stream is given up.
+#: Seconds until a stream is given up when Redis answers but refuses its writes.
 MAX_REFUSAL_S = 300.0
-#: The lease is renewed so many times in its life.
+#: Renewals of each lease within its lifetime.
 RENEWALS_PER_LEASE = 3
-#: The streams are renewed in so many parts, one after the other: all at once would hold up what
-#: they write.
+#: Groups in which streams are renewed in turn: renewing all at once would delay their writes.
 RENEWAL_GROUPS = 8
 
 
 class Publisher:
-    """Writes what outboxes hold, and renews the leases of their streams."""
+    """Writes outboxes to Redis and renews the leases of their streams."""
 
     def __init__(self, pipeline: ScriptPipeline, keys: Keys, *, lease_ms: int) -> None:
         self._pipeline = pipeline
@@ -53,18 +52,18 @@ class Publisher:
         self._background = BackgroundTasks()
 
     def start(self) -> None:
-        """Start flushing and renewing on the running loop."""
+        """Start flushing and renewing on the running event loop."""
         self._background.start(self._flush_for_ever())
         self._background.start(self._renew_for_ever())
 
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
-        """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""
+        """Renew the stream's lease, and call ``interrupt`` when it is canceled or lost."""
         self._watched[outbox] = interrupt
         self._acknowledged[outbox] = asyncio.Event()
         min(self._groups, key=len)[outbox] = None
 
     def unwatch(self, outbox: Outbox) -> None:
-        """The stream is over for this process."""
+        """Stop renewing the stream's lease: this process no longer runs it."""
         self._watched.pop(outbox, None)
         self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
@@ -73,18 +72,18 @@ class Publisher:
             group.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
-        """There is something to write."""
+        """Write the outbox with the next flush."""
         self._dirty[outbox] = None
         self._wake.set()
 
     def check_cancel(self, id: str) -> None:
-        """Look at a stream's cancel flag now, not with its next write."""
+        """Read a stream's cancel flag now instead of with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
                 self._background.start(self._renew_now([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
-        """Wait until everything in the outbox is written, or may not be written any more."""
+        """Wait until Redis has acknowledged the whole outbox, or refuses this worker for good."""
         self.notify(outbox)
         while not outbox.acknowledged:
             acknowledged = self._acknowledged[outbox]
@@ -101,19 +100,19 @@ class Publisher:
             try:
                 acknowledged = not calls or await self._flush(calls)
             except Exception:
-                # One bad call must not end the writing of all streams of this process.
+                # One bad call must not stop the writes of all streams of this process.
                 logger.exception("a flush failed")
                 acknowledged = False
             if not acknowledged:
                 for outbox, _ in calls:
                     self.notify(outbox)
                 await asyncio.sleep(RETRY_S)
-            # As long as the flush took, the streams are read: next to nothing at idle. Under load
-            # deltas merge meanwhile, and each of them costs less.
+            # Pause for as long as the flush took, so that the API's events can be read: close to
+            # nothing when idle. Under load more deltas merge during the pause and cost less each.
             await asyncio.sleep(min(time.monotonic() - began, MAX_PAUSE_S))
 
     async def _flush(self, calls: list[tuple[Outbox, ScriptCall]]) -> bool:
-        """Make the calls in one pipeline; False if Redis is away."""
+        """Make the calls in one pipeline; False if Redis is unavailable."""
         replies = await self._pipelined(self._write, [call for _, call in calls])
         if replies is None:
             return False
@@ -129,8 +128,10 @@ class Publisher:
         return True
 
     def _refused(self, outbox: Outbox, error: Exception) -> None:
-        """Redis says no: full, read only, loading. Nothing of the call was written, and the
-        outbox keeps it; but not for ever, since somebody pays for what comes in meanwhile."""
+        """Handle a refusal: Redis is full, read-only or loading, and wrote nothing of the call.
+
+        The outbox keeps the call, but not for ever: the API bills what it generates until then.
+        """
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
         if now == since:
@@ -155,7 +156,7 @@ class Publisher:
             try:
                 await self._renew_now(list(group))
             except Exception:
-                # One bad answer must not end the renewals of all streams of this process.
+                # One bad reply must not stop the renewals of all streams of this process.
                 logger.exception("a renewal failed")
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
@@ -178,17 +179,17 @@ class Publisher:
             self._acknowledged[outbox].set()
         else:
             outbox.cancel = outbox.cancel or reply[1].decode()
-            # A write that came in between makes the answer an old one.
+            # If a write was acknowledged in between, the reply is out of date.
             if outbox.n == sent_n and outbox.check_log_end(int(reply[2])):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 
     async def _pipelined(self, called: Script, calls: list[ScriptCall]) -> list[Any] | None:
-        """Run one script many times in one round trip. None: Redis is away."""
+        """Run one script many times in one round trip. None: Redis is unavailable."""
         if not calls:
             return []
         try:
             return await self._pipeline.run(called, calls)
         except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
-            logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
+            logger.warning("Redis is unavailable, retrying: %s", str(error) or "no reply")
             return None

@@ -1,7 +1,7 @@
-"""The rate gate: all workers of a deployment share what the API says about its limits.
+"""The rate limiter that all workers of a deployment share, fed by the API's rate-limit headers.
 
-A request that may not be called yet goes back to the queue by countdown and holds no slot. The
-decision is one script, so that workers cannot spend the same allowance twice.
+A request that has to wait returns to the queue with a countdown and holds no slot. One
+script takes each decision, so two workers cannot use the same allowance.
 """
 
 import logging
@@ -19,15 +19,15 @@ from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
-#: Calls without an answer to allow while nothing is known about the limit.
+#: Maximum calls without a response while the limit is not known yet.
 FIRST_CALLS: Final = 20
-#: A call that has had no answer for so long is lost with its worker.
+#: Milliseconds until a call without a response counts as lost with its worker.
 LOST_AFTER_MS: Final = 120_000
 _LIMIT: Final = "anthropic-ratelimit-requests-"
 
 
 class RateLimiter:
-    """Asks before a call, and reports after it."""
+    """Acquires a place before each call of the API and reports the response after it."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._redis = connection
@@ -35,7 +35,7 @@ class RateLimiter:
         self._background = BackgroundTasks()
 
     async def acquire(self, model: str, id: str) -> float:
-        """Seconds to wait before the call may be made; 0 to make it now."""
+        """Acquire a place for a call; returns the seconds to wait, 0 if it was acquired."""
         names = self._names(model)
         args = [id, FIRST_CALLS, LOST_AFTER_MS]
         answer = await retry_until_available(
@@ -52,25 +52,25 @@ class RateLimiter:
         refused: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
-        """Tell what the API answered: its headers, and whether it refused the call for now.
+        """Record the API's response: its headers, and whether it refused the call for now.
 
-        Advice for others: an answer that is under way does not wait for a Redis that is away.
+        Best effort, for the benefit of other calls: a running stream never waits for Redis here.
         """
         after = "" if retry_after_s is None else int(retry_after_s * 1000)
         args = [id, "1" if refused else "", after, *limit_of(headers, time.time())]
         try:
             await script("rate_limit_report").run(self._redis, self._names(model), args)
         except UNAVAILABLE as error:
-            logger.warning("the rate gate was not told of an answer: %s", error)
+            logger.warning("the rate limiter could not record a response: %s", error)
 
     def release(self, model: str, id: str) -> None:
-        """A call was given up before its answer; it stands in nobody's way any more."""
+        """Release the place of a call that was given up before its response."""
 
-        async def forget() -> None:
+        async def remove() -> None:
             with suppress(*UNAVAILABLE):
                 await self._redis.zrem(self._keys.rate_limit_calls(model), id)
 
-        self._background.start(forget())
+        self._background.start(remove())
 
     def _names(self, model: str) -> list[str]:
         keys = self._keys
@@ -78,8 +78,10 @@ class RateLimiter:
 
 
 def limit_of(headers: Mapping[str, str], now: float) -> list[Any]:
-    """Requests limit, requests remaining and ms until the limit is full again, from the API's
-    headers; three times ``""`` where it did not say, or said it in another form."""
+    """Read the requests limit, the requests remaining and the ms until the limit is full again.
+
+    Three times ``""`` where the headers are missing or malformed.
+    """
     try:
         limit = int(headers[f"{_LIMIT}limit"])
         remaining = int(headers[f"{_LIMIT}remaining"])

@@ -1,8 +1,8 @@
-"""Carry one request from its record through the API to its readers.
+"""Runs requests: reads the record, calls the API, publishes every event to readers.
 
-claim → gate → call → publish every event → end. All streams of a process run here, on one event
-loop. An answer that breaks off is gone on with, here or by whoever claims the request next: what
-readers have is in the log, so any worker can continue it.
+claim → rate limiter → call → publish every event → end. All streams of a process run here, on one
+event loop. An interrupted answer is resumed here or by the next worker to claim the request.
+Everything readers have seen is in the log, so any worker can resume it.
 """
 
 import asyncio
@@ -38,18 +38,18 @@ from tasks.streams.result import RunResult, end_event, ended, error_after_retrie
 
 logger = logging.getLogger(__name__)
 
-#: Longest pause before an interrupted answer is resumed; its readers are waiting.
+#: Maximum seconds until an interrupted answer is resumed. Readers are waiting for it.
 RESUME_MAX_WAIT_S: Final = 5.0
-#: A worker that shuts down waits so long for Redis to take what it has.
+#: Seconds to flush pending writes at shutdown.
 SHUTDOWN_FLUSH_S: Final = 5.0
 
 
 class _Interrupted(ControlSignal):
-    """The stream was canceled or handed over, or is not ours any more."""
+    """The stream was canceled or handed over, or another worker has claimed it."""
 
 
 class _Failed(ControlSignal):
-    """The request cannot be answered."""
+    """The request cannot be answered. ``error``: for its record and its last event."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["type"])
@@ -57,7 +57,7 @@ class _Failed(ControlSignal):
 
 
 class Relay:
-    """Runs requests on the process's event loop."""
+    """Runs requests on the event loop of the process."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class Relay:
         self._worker = worker
         self._rate_limiter = RateLimiter(connection, settings.keys)
         self._running: dict[str, ClaimedRequest] = {}
-        self._without_prefill: set[str] = set()  # models that said so
+        self._without_prefill: set[str] = set()  # models that have refused a prefill
         self._closing = False
 
     async def run(self, id: str) -> RunResult:
-        """Take a request as far as it goes; returns what became of it."""
+        """Run a request until it ends, is deferred or is lost to another worker."""
         try:
             request = await ClaimedRequest.claim(self._redis, self._settings, id, self._worker)
         except NotClaimable as signal:
@@ -95,7 +95,7 @@ class Relay:
             self._publisher.unwatch(request.outbox)
 
     async def cancel(self, id: str, who: str) -> None:
-        """Cancel a request, wherever it is."""
+        """Cancel a request, whether it is queued, runs here or runs elsewhere."""
         keys, shared = self._settings.keys.request(id), self._settings.keys
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
         names = [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live]
@@ -107,7 +107,7 @@ class Relay:
         self._publisher.check_cancel(id)
 
     def hand_over(self) -> None:
-        """Give all running streams back to the queue at once: this worker shuts down."""
+        """Return all running streams to the queue: this worker is shutting down."""
         self._closing = True
         for request in self._running.values():
             request.hand_over = True
@@ -123,8 +123,8 @@ class Relay:
         except _Failed as signal:
             return await self._finish(request, State.FAILED, error=signal.error)
         except Exception as error:
-            # Ours, not the API's. A request that fails is better than one that hangs.
-            logger.exception("request %s failed by an error of penstock", request.id)
+            # A bug of ours, not the API's error. Better the request fails than hangs.
+            logger.exception("request %s failed because of a bug in penstock", request.id)
             bug = {"type": "internal_error", "message": f"{type(error).__name__} in the worker"}
             return await self._finish(request, State.FAILED, error=bug)
         return await self._finish(request, State.DONE)
@@ -132,7 +132,7 @@ class Relay:
     async def _interruptible(
         self, running: Coroutine[Any, Any, None], request: ClaimedRequest
     ) -> None:
-        """Run it until it ends or is interrupted; an interrupt closes its connection."""
+        """Run it until it ends or is interrupted; an interrupt closes the API connection."""
         if request.outbox.cancel or request.hand_over:
             running.close()
             raise _Interrupted
@@ -150,7 +150,7 @@ class Relay:
     async def _until_complete(self, request: ClaimedRequest) -> None:
         """Call the API until the answer is complete."""
         if request.message.complete:
-            return  # the worker that was lost had only not written the last event
+            return  # the lost worker had published everything but the last event
         body = self._startable_body(request)
         interruption: StreamInterrupted | None = None
         while not request.message.complete:
@@ -162,7 +162,7 @@ class Relay:
             interruption = await self._attempt(request, body, reason)
 
     def _startable_body(self, request: ClaimedRequest) -> dict[str, Any]:
-        """The body. Raises `_Failed` for a request that must not be called (any more)."""
+        """Return the body. Raises `_Failed` for a request that must not be called (again)."""
         if request.body is None:
             raise _Failed({"type": "not_found_error", "message": "the request's body has expired"})
         if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
@@ -176,7 +176,7 @@ class Relay:
         return request.body
 
     def _check_resumable(self, request: ClaimedRequest, interruption: StreamInterrupted) -> None:
-        """Raises `_Failed` where an interrupted answer is not to be resumed."""
+        """Raise `_Failed` if the interrupted answer must not be resumed."""
         exhausted = (
             request.attempts >= self._settings.max_attempts
             or request.age_s > self._settings.stream_total_timeout_s
@@ -187,7 +187,7 @@ class Relay:
     async def _attempt(
         self, request: ClaimedRequest, body: dict[str, Any], reason: str
     ) -> StreamInterrupted | None:
-        """One call; returns how it broke off, None if it is complete."""
+        """Make one call; returns how it was interrupted, None if it was not."""
         await self._acquire(request)
         prefill = takes_prefill(request.model, self._settings.prefill)
         prefill = prefill and request.model not in self._without_prefill
@@ -209,7 +209,7 @@ class Relay:
         return None
 
     def _announce(self, request: ClaimedRequest, planned: AttemptPlan, reason: str) -> None:
-        """Tell readers that an attempt goes on with, or anew, what they have."""
+        """Publish that a further attempt begins, and what it discards."""
         if request.attempts == 1:
             return
         outbox, message = request.outbox, request.message
@@ -224,7 +224,7 @@ class Relay:
         self._publisher.notify(outbox)
 
     async def _relay(self, request: ClaimedRequest, planned: AttemptPlan, chunks: Any) -> None:
-        """Hand every event to the outbox as it arrives. Raises `StreamInterrupted`."""
+        """Add every event to the outbox as it arrives. Raises `StreamInterrupted`."""
         decoder, outbox, message = SSEDecoder(), request.outbox, request.message
         attempt = Attempt(planned, message, request.usage)
         async for chunk in chunks:
@@ -239,22 +239,22 @@ class Relay:
                 attempt.usage_changed = False
             self._publisher.notify(outbox)
             if message.stopped:
-                break  # not at the end of the body: a proxy may keep the connection open
+                break  # do not wait for the end of the body: a proxy may keep the connection open
         if not message.complete:
             raise StreamInterrupted(
                 "incomplete_stream", "the connection was closed before the answer was complete"
             )
 
     async def _acquire(self, request: ClaimedRequest) -> None:
-        """Ask the rate gate. Raises `Deferred`: a request that waits holds no slot."""
+        """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""
         wait = await self._rate_limiter.acquire(request.model, request.id)
         if wait > 0:
-            raise Deferred("waiting for its turn at the API's rate limit", wait)
+            raise Deferred("waiting for the API's rate limit", wait)
 
     async def _handle_refusal(
         self, request: ClaimedRequest, planned: AttemptPlan, error: Exception
     ) -> None:
-        """The API gave no answer: raises `Deferred` or `_Failed`, or returns to try otherwise."""
+        """Handle a failed call: raises `Deferred` or `_Failed`, returns to try without prefill."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._rate_limiter.report(
@@ -288,11 +288,11 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_FLUSH_S):
                 return await self._requeue(request, reason, 0.0)
-        # Redis is away. The lease runs out, and another worker goes on with what stands there.
-        return RunResult("skipped", reason=f"{reason}, and Redis is away")
+        # The lease will expire, and another worker will resume from the log.
+        return RunResult("skipped", reason=f"{reason}, and Redis is unavailable")
 
     async def _requeue(self, request: ClaimedRequest, reason: str, countdown_s: float) -> RunResult:
-        """Give up the claim with everything written, so that the next one can go on."""
+        """Write everything, then release the claim, so that the next worker can resume."""
         await self._publisher.drain(request.outbox)
         if request.outbox.lost:
             return RunResult("skipped", reason=request.outbox.lost)
@@ -304,11 +304,11 @@ class Relay:
         return RunResult("retry", reason=reason, countdown_s=countdown_s)
 
     async def _finish(self, request: ClaimedRequest, state: State, **more: Any) -> RunResult:
-        """Write the last event and wait until it stands."""
+        """Write the last event and wait until Redis has acknowledged it."""
         message, ended_ms = request.message, now_ms()
         if state == State.DONE:
             for line, data in missing_end(message):
-                logger.info("request %s is complete, though its message_stop was lost", request.id)
+                logger.info("request %s is complete; only its message_stop was lost", request.id)
                 request.outbox.add(line, data)
                 more["message_stop"] = "lost"
         end = end_event(request, state, ended_ms, more)
@@ -326,7 +326,7 @@ class Relay:
 
 
 async def _cancel_task(task: "asyncio.Task[None]") -> None:
-    """Cancel a task, and again: Python 3.11's `wait_for`, which redis-py uses, can swallow it."""
+    """Cancel a task until it ends: `wait_for` of Python 3.11, used by redis-py, can swallow one."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)

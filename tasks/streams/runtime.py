@@ -1,4 +1,4 @@
-"""What a process needs to carry streams, started once and shared by all its tasks."""
+"""The parts of a worker process that its stream tasks share, started once."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamRuntime:
-    """The relay, the publisher and the ear on the control channel."""
+    """Owns the relay, the publisher and the subscription to the control channel."""
 
     def __init__(self, settings: WorkerSettings, loop: LoopThread) -> None:
         self._settings = settings
@@ -30,18 +30,18 @@ class StreamRuntime:
         self._background = BackgroundTasks()
 
     def start(self) -> Relay:
-        """The process's relay; starts it, with all it needs, the first time."""
+        """Return the relay of this process; the first call starts everything it needs."""
         with self._lock:
             if self._relay is None:
                 self._relay = self._loop.submit(self._start()).result()
             return self._relay
 
     def cancel(self, id: str, who: str) -> None:
-        """Cancel a request from any thread."""
+        """Cancel a request; may be called from any thread. ``who`` is recorded."""
         self._loop.submit(self.start().cancel(id, who))
 
     def hand_over(self) -> None:
-        """The worker shuts down: give all running streams back to the queue."""
+        """Return all running streams to the queue, because the worker is shutting down."""
         self._loop.loop.call_soon_threadsafe(self.start().hand_over)
 
     async def _start(self) -> Relay:
@@ -52,15 +52,15 @@ class StreamRuntime:
         publisher.start()
         relay = Relay(settings, connection, async_client(settings), publisher, process_name())
         self._background.start(self._listen(connection, publisher))
-        # What was imported until now stays for ever. To look through all of it again and again,
-        # as the garbage collector would, stops every stream of the process for 0.1 s and more.
+        # Everything imported so far lives as long as the process. If the garbage collector kept
+        # scanning it, each full collection would stop all streams of the process for 0.1 s or more.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(10_000, 5, 20)  # seldom, and never over much
+        gc.set_threshold(10_000, 5, 20)  # collect rarely, and only what is new
         return relay
 
     async def _listen(self, connection: Connection, publisher: Publisher) -> None:
-        """Look at a request at once when the control channel names it."""
+        """Check a request's cancel flag as soon as the control channel names the request."""
         while True:
             try:
                 async with connection.pubsub() as channel:
@@ -69,6 +69,6 @@ class StreamRuntime:
                         if message["type"] == "message":
                             publisher.check_cancel(message["data"].decode(errors="replace"))
             except (redis.RedisError, OSError) as error:
-                # Only a wake-up: the next write or renewal sees the flag as well.
-                logger.debug("the control channel is away: %s", error)
+                # The channel only speeds this up: the next write or renewal reads the flag too.
+                logger.debug("the control channel is unavailable: %s", error)
             await asyncio.sleep(1)

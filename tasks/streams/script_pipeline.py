@@ -1,8 +1,8 @@
-"""Many calls of one script in one round trip, at the lowest level redis-py and hiredis offer.
+"""Runs many calls of one script in a single round trip, on redis-py's lowest level.
 
-A delta is one such call, and redis-py's own pipeline would be half of what a delta costs: it packs
-every argument in Python and sets a timer for every reply. Here hiredis packs, and one timer bounds
-the whole round trip.
+Every delta is such a call, and redis-py's own pipeline would be half the cost of a delta: it packs
+each argument in Python and sets a timer for each reply. Here hiredis packs the arguments, and one
+timer bounds the whole round trip.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from penstock.store.scripts import Script
 class ScriptCall(NamedTuple):
     """One call of a script."""
 
-    keys: list[str]
-    args: list[Any]  #: text, bytes or int
+    keys: list[str]  #: the script's KEYS
+    args: list[Any]  #: the script's ARGV: str, bytes or int
 
 
 class ScriptPipeline:
@@ -31,13 +31,13 @@ class ScriptPipeline:
         self._timeout_s = timeout_s
 
     async def run(self, called: Script, calls: Sequence[ScriptCall]) -> list[Any]:
-        """The answers in the calls' order; where Redis refuses a call, its error.
+        """Run the calls; returns their replies in order, or Redis's error for a refused call.
 
-        Raises redis-py's `ConnectionError`, or `TimeoutError`; which calls ran is unknown then.
+        Raises redis-py's `ConnectionError` or `TimeoutError`; it is then unknown which calls ran.
         """
         replies = await self._round_trip(called, calls)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            # Redis was restarted or its scripts were flushed. None of them ran.
+            # Redis was restarted or its scripts were flushed; none of the calls ran.
             await self._redis.script_load(called.text)
             replies = await self._round_trip(called, calls)
         return replies
@@ -54,7 +54,7 @@ class ScriptPipeline:
                 await connection.send_packed_command(packed)
                 return [await _reply(connection) for _ in packed]
             except BaseException:
-                # A connection with answers left in it must not be used again.
+                # A connection with unread replies must not be used again.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
@@ -63,7 +63,7 @@ class ScriptPipeline:
 
 async def _reply(connection: Any) -> Any:
     try:
-        # Infinity: the driver's own timer is what we are here to avoid; ours is around it all.
+        # Infinity switches off the driver's timer per reply; the round trip has its own.
         return await connection.read_response(timeout=float("inf"))
     except ResponseError as error:
         return error

@@ -1,4 +1,4 @@
-"""The task ``penstock.stream``: one live stream, from its wake-up to its end."""
+"""The task ``penstock.stream``: one live stream, from its wake-up to its last event."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ logger = get_task_logger(__name__)
 
 
 class StreamFailed(Exception):
-    """The stream ended in an error; its record has the API's words."""
+    """The stream ended with an error. The record holds the API's message; this does not."""
 
 
 runtime = StreamRuntime(settings, streams_loop)
@@ -26,7 +26,7 @@ runtime = StreamRuntime(settings, streams_loop)
 
 @app.task(name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,))
 def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
-    """Relay the request ``id``. Returns a summary without any of its content."""
+    """Run the request ``id``. Returns a summary that holds neither prompt nor answer."""
     relay = runtime.start()
     future = streams_loop.submit(relay.run(id))
     with on_terminate(lambda: runtime.cancel(id, "terminate")):
@@ -35,20 +35,20 @@ def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
 
 
 def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any]:
-    """Tell Celery, and with it Flower, how it went."""
+    """Turn the result into what Celery and Flower understand: a value or an exception."""
     if result.state == "retry":
         raise retry_later(task, reason=result.reason, countdown_s=result.countdown_s)
     if result.state == "failed":
         raise StreamFailed(result.reason)
     if result.state == "skipped":
-        logger.info("request %s left alone: %s", id, result.reason)
+        logger.info("request %s skipped: %s", id, result.reason)
         return {"kind": "stream", "state": "skipped", "reason": result.reason}
     return result.summary
 
 
 @worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
-    """Be warm for the first stream, where this worker takes streams."""
+    """Start the runtime before the first stream, if this worker consumes the streams queue."""
     if names.STREAMS_QUEUE in sender.app.amqp.queues.consume_from:
         runtime.start()
         on_shutdown(runtime.hand_over)
@@ -56,6 +56,6 @@ def _ready(sender: Any, **_: Any) -> None:
 
 @task_revoked.connect
 def _revoked(request: Any, **_: Any) -> None:
-    """Flower's revoke before the start: Celery drops the message, the record has to follow."""
+    """Cancel a request that Flower revoked before its start: Celery only drops the message."""
     if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
         runtime.cancel(request.id, "revoke")

@@ -153,10 +153,10 @@ class BatchWorld(World):
 def complaints(log: str) -> list[str]:
     """What must not stand in a worker's log."""
     signs = (
-        "by an error of penstock",
+        "because of a bug in penstock",
         "Task exception was never retrieved",
         "Unrecoverable",
-        "the reaper failed",
+        "reaper tick failed",
     )
     return [line for line in log.splitlines() if any(sign in line for sign in signs)]
 
