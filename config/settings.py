@@ -75,8 +75,8 @@ class WorkerSettings(ClientSettings):
     )
     max_api_retries: Count = Field(
         default=20,
-        description="Maximum refusals (429, 529, 5xx) after which a request is retried; the next "
-        "one fails it.",
+        description="Maximum refusals (429, 529, 5xx) of one request: it is retried after each of "
+        "them except the last, which fails it.",
     )
     api_retry_max_wait_s: Duration = Field(
         default=60.0,

@@ -110,7 +110,7 @@ def busy(narrow: Client) -> Iterator[list[StreamRequest]]:
 
 
 @pytest.mark.parametrize(("model", "mode"), [(PREFILL, "prefill"), (USER_TURN, "user_turn")])
-def test_every_break_is_gone_on_with_to_the_exact_text(
+def test_an_answer_is_resumed_to_the_exact_text_after_every_fault(
     client: Client, stage: Stage, model: str, mode: str
 ) -> None:
     bodies = [
@@ -129,7 +129,7 @@ def test_every_break_is_gone_on_with_to_the_exact_text(
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "restart", "fail"])
-def test_what_breaks_behind_the_stop_reason_is_complete(
+def test_an_answer_interrupted_after_its_stop_reason_is_complete(
     client: Client, stage: Stage, control: Control, on_interrupt: str
 ) -> None:
     faults = ["eof_after=stop", "disconnect_after=stop", "error_after=stop", "stall_after=stop"]
@@ -149,9 +149,7 @@ def test_what_breaks_behind_the_stop_reason_is_complete(
     assert control.stats()["messages_streamed"] == len(faults)
 
 
-def test_a_beginning_too_short_to_go_on_with_is_asked_for_again(
-    client: Client, stage: Stage
-) -> None:
+def test_an_answer_too_short_to_resume_is_restarted(client: Client, stage: Stage) -> None:
     body = request_body(
         '[[sim text="ha ha ha, and so on" chars=3 rate=0]]', "[[sim eof_after=1]]", USER_TURN
     )
@@ -161,7 +159,7 @@ def test_a_beginning_too_short_to_go_on_with_is_asked_for_again(
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_a_continuation_may_write_what_the_limit_leaves(
+def test_a_resumed_answer_gets_what_remains_of_max_tokens(
     client: Client, control: Control, model: str
 ) -> None:
     body = request_body(
@@ -186,7 +184,7 @@ def text_of_delta(event: Event) -> str:
 
 
 @pytest.mark.parametrize("overlap", [20, 400])
-def test_what_a_model_repeats_when_it_goes_on_is_not_doubled(
+def test_text_that_a_model_repeats_when_it_continues_is_not_doubled(
     client: Client, stage: Stage, overlap: int
 ) -> None:
     body = request_body(
@@ -200,7 +198,7 @@ def test_what_a_model_repeats_when_it_goes_on_is_not_doubled(
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_an_open_tool_call_is_taken_back_and_written_anew(
+def test_an_open_tool_call_is_rewound_and_generated_again(
     client: Client, stage: Stage, model: str
 ) -> None:
     body = request_body(
@@ -213,7 +211,7 @@ def test_an_open_tool_call_is_taken_back_and_written_anew(
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_half_a_thought_is_taken_back_and_thought_anew(
+def test_an_open_thinking_block_is_rewound_and_generated_again(
     client: Client, stage: Stage, model: str
 ) -> None:
     body = request_body(
@@ -225,7 +223,9 @@ def test_half_a_thought_is_taken_back_and_thought_anew(
     assert (resumes(events)[0][0], rewinds(events)) == ("restart", [(0, 0)])
 
 
-def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage: Stage) -> None:
+def test_on_interrupt_restart_discards_the_answer_and_starts_again(
+    client: Client, stage: Stage
+) -> None:
     body = request_body("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
     request = client.messages.enqueue(on_interrupt="restart", **body)
     events = events_of(request)
@@ -243,7 +243,7 @@ def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage:
         ("stall_after=5 stall=60", "connection_error"),
     ],
 )
-def test_fail_ends_with_the_error_and_keeps_what_was_received(
+def test_on_interrupt_fail_ends_with_the_error_and_keeps_the_text(
     client: Client, stage: Stage, control: Control, fault: str, kind: str
 ) -> None:
     body = request_body("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
@@ -256,7 +256,7 @@ def test_fail_ends_with_the_error_and_keeps_what_was_received(
     assert control.stats()["messages_streamed"] == 1
 
 
-def test_attempts_are_bounded_and_the_end_tells_what_was_kept(
+def test_attempts_are_bounded_and_the_last_event_describes_the_kept_text(
     client: Client, stage: Stage, control: Control
 ) -> None:
     body = request_body("Never. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
@@ -273,7 +273,7 @@ def test_attempts_are_bounded_and_the_end_tells_what_was_kept(
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_usage_adds_up_over_attempts(
+def test_usage_in_the_last_event_adds_up_over_attempts(
     client: Client, stage: Stage, control: Control, model: str
 ) -> None:
     faults = "[[sim disconnect_after=8]] [[sim eof_after=4]]"
@@ -286,7 +286,7 @@ def test_usage_adds_up_over_attempts(
     assert end["usage"]["input_tokens"] == sum(stage.input_tokens(body) for body in bodies)
 
 
-def test_an_unknown_model_that_takes_no_prefill_is_asked_otherwise(
+def test_an_unknown_model_that_refuses_prefill_gets_a_user_turn(
     client: Client, stage: Stage
 ) -> None:
     body = request_body(
@@ -297,7 +297,7 @@ def test_an_unknown_model_that_takes_no_prefill_is_asked_otherwise(
     assert resumes(events) == [("user_turn", "connection_error")]
 
 
-def test_a_request_that_nobody_has_taken_is_canceled_at_once(stage: Stage) -> None:
+def test_a_request_without_a_worker_is_canceled_at_once(stage: Stage) -> None:
     with Client(stage.address(NOBODY)) as client:
         request = client.messages.enqueue(**request_body("Nobody. [[sim rate=0]]"))
         assert request.cancel("me") is State.QUEUED
@@ -315,7 +315,7 @@ def test_a_request_is_canceled_before_its_first_byte(client: Client, control: Co
     wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
 
 
-def test_calls_that_were_called_off_do_not_stand_in_the_way_of_others(
+def test_canceled_calls_release_their_places_in_the_rate_limiter(
     client: Client, stage: Stage, control: Control
 ) -> None:
     model = "claude-haiku-4-5-20991231"  # nothing is known of its limits

@@ -101,7 +101,7 @@ def started(client: Client, stage: Stage, body: dict[str, Any]) -> tuple[StreamR
     return request, follower
 
 
-def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage) -> None:
+def test_another_worker_resumes_the_streams_of_a_killed_one(client: Client, stage: Stage) -> None:
     bodies = [long("Killed.", model) for model in MODELS]
     running = [started(client, stage, body) for body in bodies]
     victim = stage.worker_of(running[0][0])
@@ -116,7 +116,7 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
-def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
+def test_an_answer_that_lacked_only_its_last_event_is_not_billed_twice(
     client: Client, stage: Stage, on_interrupt: str
 ) -> None:
     body = request_body("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
@@ -144,7 +144,7 @@ def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: 
     assert any(resumes(follower.events) for _, follower in running)
 
 
-def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
+def test_a_paused_worker_cannot_write_after_a_takeover(client: Client, stage: Stage) -> None:
     body = long("Zombie.")
     request, follower = started(client, stage, body)
     zombie = stage.worker_of(request)
@@ -161,7 +161,7 @@ def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
     )
 
 
-def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> None:
+def test_a_request_that_kills_its_workers_fails(client: Client, stage: Stage) -> None:
     request, follower = started(client, stage, long("Killer."))
     stage.connection.hset(f"penstock:{{{request.id}}}:meta", "worker_losses", 4)
     stage.worker_of(request).kill()
@@ -170,7 +170,7 @@ def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> 
     assert end["characters"] == len(request.text()) > 0
 
 
-def test_two_workers_keep_to_one_retry_after(client: Client, stage: Stage) -> None:
+def test_two_workers_obey_one_retry_after(client: Client, stage: Stage) -> None:
     stage.control.fault(status=429, retry_after=4, times=0)
     first = client.messages.enqueue(**request_body("Storm. [[sim rate=0]]"))
     wait_until(lambda: stage.control.stats()["refused_429"] == 1, what="the refusal")
@@ -186,7 +186,9 @@ def test_two_workers_keep_to_one_retry_after(client: Client, stage: Stage) -> No
 
 
 @pytest.mark.parametrize("lose", [0, 8_000])
-def test_readers_see_no_hole_when_redis_is_killed(client: Client, stage: Stage, lose: int) -> None:
+def test_readers_miss_no_event_when_redis_is_killed(
+    client: Client, stage: Stage, lose: int
+) -> None:
     bodies = [long(f"Redis killed {lose}.", model) for model in MODELS]
     running = [started(client, stage, body) for body in bodies]
     for _, follower in running:
@@ -203,7 +205,7 @@ QUIET = "[[sim stall_after=20 stall=5]]"
 
 
 @pytest.mark.parametrize("quiet", ["", QUIET])
-def test_readers_see_no_hole_when_redis_loses_even_the_claim(
+def test_readers_miss_no_event_when_redis_loses_even_the_claim(
     client: Client, stage: Stage, quiet: str
 ) -> None:
     workers = stage.alive()
@@ -221,7 +223,7 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
     assert content(follower.all()) == stage.truth(body)
 
 
-def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, stage: Stage) -> None:
+def test_a_call_whose_claim_redis_lost_is_not_billed_twice(client: Client, stage: Stage) -> None:
     """The wake-up is in the queue again, and another worker takes it before the first one knows
     that Redis is back."""
     events_of(client.messages.enqueue(**request_body("Before. [[sim rate=0]]")))
@@ -250,7 +252,7 @@ def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, sta
     assert stage.control.stats()["messages_streamed"] == 1
 
 
-def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
+def test_requests_that_have_just_begun_survive_a_restart_of_redis(
     client: Client, stage: Stage
 ) -> None:
     faults = ["", "[[sim slow_first=1]]", "[[sim status=529]]", "[[sim eof_after=2]]"] * 3
@@ -263,7 +265,7 @@ def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
         assert content(events_of(request)) == stage.truth(body)
 
 
-def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:
+def test_a_stream_waits_while_redis_is_paused(client: Client, stage: Stage) -> None:
     body = long("Redis paused.")
     request, follower = started(client, stage, body)
     os.kill(stage.redis.pid, signal.SIGSTOP)
@@ -276,7 +278,7 @@ def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:
     assert request.text() == text_of(content(events))
 
 
-def test_a_full_redis_is_waited_for(client: Client, stage: Stage) -> None:
+def test_a_stream_waits_while_redis_is_full(client: Client, stage: Stage) -> None:
     body = long("Redis full.")
     request, follower = started(client, stage, body)
     stage.connection.config_set("maxmemory", "1mb")
@@ -289,7 +291,7 @@ def test_a_full_redis_is_waited_for(client: Client, stage: Stage) -> None:
     assert request.text() == text_of(content(events))
 
 
-def test_cut_connections_are_made_anew(client: Client, stage: Stage) -> None:
+def test_cut_redis_connections_are_opened_again(client: Client, stage: Stage) -> None:
     body = long("Cut.")
     _, follower = started(client, stage, body)
     for kind in ("normal", "pubsub"):
@@ -298,7 +300,9 @@ def test_cut_connections_are_made_anew(client: Client, stage: Stage) -> None:
     assert resumes(follower.events) == []
 
 
-def test_every_worker_and_redis_may_die_together(client: Client, stage: Stage) -> None:
+def test_a_stream_survives_the_death_of_every_worker_and_redis(
+    client: Client, stage: Stage
+) -> None:
     body = long("All at once.")
     _, follower = started(client, stage, body)
     dead: list[WorkerProcess] = stage.alive()

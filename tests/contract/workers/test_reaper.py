@@ -114,7 +114,7 @@ def test_a_request_whose_worker_died_is_woken(desk: Desk) -> None:
     assert desk.sent == [(id, "m", 3)]
 
 
-def test_a_request_whose_worker_lives_is_looked_at_when_its_lease_ends(desk: Desk) -> None:
+def test_a_request_whose_worker_lives_is_checked_again_when_its_lease_ends(desk: Desk) -> None:
     id = desk.submit()
     desk.claim(id, lease_ms=50_000)
     desk.make_due(id)
@@ -125,14 +125,14 @@ def test_a_request_whose_worker_lives_is_looked_at_when_its_lease_ends(desk: Des
 
 
 @pytest.mark.parametrize("priority", [0, 2, 3, 5, 6, 9])
-def test_a_request_that_waits_in_the_queue_is_left_alone(desk: Desk, priority: int) -> None:
+def test_a_request_whose_message_is_queued_is_not_woken(desk: Desk, priority: int) -> None:
     id = desk.submit(priority=priority)
     desk.queue(id, priority=priority)
     desk.reap(lambda: desk.looked_at(id))
     assert desk.sent == []
 
 
-def test_a_request_behind_others_in_the_queue_is_left_alone(desk: Desk) -> None:
+def test_a_request_queued_after_others_is_not_woken(desk: Desk) -> None:
     before, id = desk.submit(due=False), desk.submit()
     for each in (before, id):
         desk.queue(each)
@@ -140,21 +140,21 @@ def test_a_request_behind_others_in_the_queue_is_left_alone(desk: Desk) -> None:
     assert desk.sent == []
 
 
-def test_a_message_that_was_lost_from_before_the_others_is_sent_again(desk: Desk) -> None:
+def test_a_lost_message_that_was_ahead_of_others_is_sent_again(desk: Desk) -> None:
     id, behind = desk.submit(), desk.submit(due=False)
     desk.queue(behind)
     desk.reap(lambda: desk.sent)
     assert desk.sent == [(id, "m", 3)]
 
 
-def test_a_lost_message_is_sent_again_though_less_urgent_ones_wait(desk: Desk) -> None:
+def test_a_lost_message_is_sent_again_even_if_less_urgent_ones_are_queued(desk: Desk) -> None:
     patient, urgent = desk.submit(priority=9, due=False), desk.submit(priority=0)
     desk.queue(patient, priority=9)
     desk.reap(lambda: desk.looked_at(urgent))
     assert desk.sent == [(urgent, "m", 0)]
 
 
-def test_each_further_wake_up_comes_later(desk: Desk) -> None:
+def test_the_wait_doubles_with_each_further_wake_up(desk: Desk) -> None:
     id = desk.submit()
     waits = []
     for _ in range(9):
@@ -167,7 +167,9 @@ def test_each_further_wake_up_comes_later(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled", None])
-def test_what_has_ended_or_expired_is_forgotten(desk: Desk, state: str | None) -> None:
+def test_an_ended_or_expired_request_is_removed_from_the_live_set(
+    desk: Desk, state: str | None
+) -> None:
     id = desk.submit()
     keys = desk.keys.request(id)
     if state is None:
@@ -185,7 +187,7 @@ def test_one_of_several_reapers_does_the_work(desk: Desk) -> None:
     assert len(desk.sent) == 20
 
 
-def test_another_reaper_goes_on_when_one_has_died(desk: Desk) -> None:
+def test_another_reaper_takes_over_when_one_has_died(desk: Desk) -> None:
     desk.reap(lambda: desk.connection.get(desk.keys.reaper) == b"dies", names=("dies",))
     id = desk.submit()
     desk.reap(lambda: desk.sent, names=("lives",))
@@ -206,7 +208,7 @@ def test_a_wake_up_that_cannot_be_sent_does_not_end_the_reaper(
     assert desk.sent[0][0] in ids
 
 
-def test_a_message_that_nobody_understands_stands_in_nobodys_way(desk: Desk) -> None:
+def test_a_malformed_message_does_not_stop_the_reaper(desk: Desk) -> None:
     [_, name, *_] = queue_keys(STREAMS_QUEUE, desk.settings.key_prefix)
     desk.connection.rpush(name, b"[]")
     desk.connection.expire(name, 60)
@@ -215,7 +217,7 @@ def test_a_message_that_nobody_understands_stands_in_nobodys_way(desk: Desk) -> 
     assert desk.sent == [(id, "m", 3)]
 
 
-def test_a_reaper_outlives_a_restart_of_redis() -> None:
+def test_a_reaper_survives_a_restart_of_redis() -> None:
     with EmbeddedRedis() as first:
         desk = Desk(first)
         first.kill()
@@ -250,7 +252,7 @@ class Deaf:
         return b"another"
 
 
-def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -> None:
+def test_a_reaper_ends_even_if_the_driver_swallows_its_cancellation(desk: Desk) -> None:
     async def cancel() -> bool:
         driver = Deaf()
         task = asyncio.ensure_future(
@@ -287,7 +289,7 @@ def shard_of(desk: Desk, **changes: Any) -> str:
         ("collected", names.BATCH_FINISH),
     ],
 )
-def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
+def test_a_shard_whose_message_was_lost_continues_from_its_record(
     desk: Desk, state: str, step: str
 ) -> None:
     id = shard_of(desk, state=state)
@@ -295,7 +297,7 @@ def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
     assert desk.sent_shards == [(id, 0, "m", step)]
 
 
-def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -> None:
+def test_a_shard_whose_worker_died_is_woken_after_its_lease(desk: Desk) -> None:
     id = shard_of(desk)
     keys, shared = desk.keys.job(id), desk.keys
     claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims]
@@ -307,7 +309,7 @@ def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -
     assert not desk.connection.exists(keys.shard_lease(0))
 
 
-def test_a_parked_shard_and_one_that_is_not_due_are_left_alone(desk: Desk) -> None:
+def test_a_parked_shard_and_one_that_is_not_due_are_not_woken(desk: Desk) -> None:
     parked, waits, due = shard_of(desk), shard_of(desk), shard_of(desk)
     desk.connection.zrem(desk.keys.live_shards, f"{parked}/0")
     seconds, _ = desk.connection.time()
@@ -317,7 +319,7 @@ def test_a_parked_shard_and_one_that_is_not_due_are_left_alone(desk: Desk) -> No
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled", None])
-def test_the_shards_of_a_job_that_has_ended_or_expired_are_forgotten(
+def test_the_shards_of_an_ended_or_expired_job_are_removed_from_the_live_set(
     desk: Desk, state: str | None
 ) -> None:
     id = shard_of(desk)

@@ -108,7 +108,7 @@ def stream(handle: StreamRequest) -> Iterator[MessageStream]:
         yield stream
 
 
-def test_an_answer_is_read_as_text_and_then_as_a_message(
+def test_an_answer_can_be_read_as_text_and_then_as_a_message(
     worker: Worker, stream: MessageStream, handle: StreamRequest
 ) -> None:
     worker.answer("Hel", "lo")
@@ -124,7 +124,7 @@ def test_an_answer_is_read_as_text_and_then_as_a_message(
     assert stream.end.state == "done"
 
 
-def test_text_comes_while_the_answer_is_still_being_written(
+def test_text_arrives_while_the_answer_is_still_being_written(
     worker: Worker, stream: MessageStream, handle: StreamRequest
 ) -> None:
     worker.write(START, BLOCK, text("a"))
@@ -139,7 +139,9 @@ def test_text_comes_while_the_answer_is_still_being_written(
     assert list(pieces) == []
 
 
-def test_penstocks_own_events_come_between_the_apis(worker: Worker, stream: MessageStream) -> None:
+def test_penstocks_own_events_are_read_between_the_apis(
+    worker: Worker, stream: MessageStream
+) -> None:
     worker.answer("x")
     kinds = [event.type for event in stream]
     assert kinds[0] == events.QUEUED
@@ -147,7 +149,7 @@ def test_penstocks_own_events_come_between_the_apis(worker: Worker, stream: Mess
     assert kinds[-1] == events.END
 
 
-def test_a_failed_request_raises_behind_its_last_event_and_keeps_the_text(
+def test_a_failed_request_raises_after_its_last_event_and_keeps_the_text(
     worker: Worker, stream: MessageStream
 ) -> None:
     worker.write(START, BLOCK, text("half"))
@@ -178,7 +180,7 @@ def test_a_request_that_failed_before_its_first_byte_has_no_text(
     assert failed.value.text == ""
 
 
-def test_a_reader_goes_on_from_the_cursor_of_another(
+def test_a_reader_resumes_from_the_cursor_of_another(
     penstock_client: Client, worker: Worker, stream: MessageStream
 ) -> None:
     worker.write(START, BLOCK, text("a"))
@@ -191,23 +193,19 @@ def test_a_reader_goes_on_from_the_cursor_of_another(
 
 
 @pytest.mark.parametrize("id", ["01a20000-0000-7000-8000-000000000000", "nonsense", "", "*"])
-def test_nobody_attaches_to_an_unknown_request(penstock_client: Client, id: str) -> None:
+def test_attaching_to_an_unknown_request_raises_not_found(penstock_client: Client, id: str) -> None:
     with pytest.raises(NotFound):
         penstock_client.messages.attach(id)
     with pytest.raises(NotFound):
         penstock_client.messages.request(id)
 
 
-def test_a_cursor_that_is_none_is_refused_where_it_is_given(
-    penstock_client: Client, worker: Worker
-) -> None:
+def test_an_invalid_cursor_is_refused_at_attach(penstock_client: Client, worker: Worker) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         penstock_client.messages.attach(worker.id, after="nonsense")
 
 
-def test_a_resumed_stream_stands_where_it_was_resumed(
-    penstock_client: Client, worker: Worker
-) -> None:
+def test_a_resumed_stream_begins_at_its_cursor(penstock_client: Client, worker: Worker) -> None:
     resumed = penstock_client.messages.attach(worker.id, after="1-7")
     assert resumed.cursor == Cursor(1, 7)
 
@@ -223,7 +221,7 @@ def test_a_resumed_stream_still_has_the_whole_answer_at_its_end(
     assert resumed.get_final_message().to_dict() == whole.to_dict()
 
 
-def test_half_an_answer_is_never_given_out_as_the_final_one(
+def test_an_incomplete_answer_is_never_returned_as_the_final_one(
     worker: Worker, handle: StreamRequest
 ) -> None:
     worker.write(START, BLOCK, text("half"))

@@ -88,7 +88,7 @@ def log(connection: Any, keys: RequestKeys) -> list[Event]:
     return found
 
 
-def test_a_lost_tail_is_written_again(connection: Any, keys: RequestKeys) -> None:
+def test_a_lost_tail_of_the_log_is_written_again(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "a", "b")
@@ -106,7 +106,7 @@ def test_a_lost_tail_is_written_again(connection: Any, keys: RequestKeys) -> Non
     assert write(connection, box, "f") == [b"ok", 7, b""]
 
 
-def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
+def test_a_lost_claim_is_restored_with_all_events_written_under_it(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -129,7 +129,7 @@ def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
     assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
 
 
-def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
+def test_a_worker_with_nothing_to_write_learns_of_a_lost_tail_when_it_renews(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -148,9 +148,7 @@ def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
     assert not box.check_log_end(renew(connection, keys)[2])
 
 
-def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_a_lost_claim_without_events_is_restored(connection: Any, keys: RequestKeys) -> None:
     disk = Disk(connection, keys)
     claim(connection, keys)
     box = outbox(keys)
@@ -159,7 +157,7 @@ def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
     assert connection.hmget(keys.meta, "state", "epoch") == [b"running", b"1"]
 
 
-def test_no_key_that_was_written_again_lives_for_ever(connection: Any, keys: RequestKeys) -> None:
+def test_every_key_that_was_written_again_has_a_ttl(connection: Any, keys: RequestKeys) -> None:
     disk = Disk(connection, keys)
     claim(connection, keys)
     box = outbox(keys, ttl_s=5_000)
@@ -171,7 +169,7 @@ def test_no_key_that_was_written_again_lives_for_ever(connection: Any, keys: Req
     assert all(4_900 < connection.ttl(name) <= 5_000 for name in names)
 
 
-def test_text_that_was_taken_back_stays_taken_back(connection: Any, keys: RequestKeys) -> None:
+def test_rewound_text_stays_discarded_after_a_lost_tail(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "Hello")
@@ -187,7 +185,7 @@ def test_text_that_was_taken_back_stays_taken_back(connection: Any, keys: Reques
     assert kinds == [*2 * ["content_block_delta"], events.REWIND, *2 * ["content_block_delta"]]
 
 
-def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
+def test_the_last_event_is_written_again_if_it_was_lost_before_its_reply(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -209,7 +207,7 @@ def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
     assert connection.zscore(live(keys), keys.id) is None
 
 
-def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
+def test_the_last_event_stays_last_if_it_is_added_while_a_gap_is_found(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -228,7 +226,7 @@ def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
     assert connection.hget(keys.meta, "state") == b"done"
 
 
-def test_a_claim_that_went_to_another_meanwhile_is_not_taken_back(
+def test_a_lost_claim_that_another_worker_has_taken_is_not_restored(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -247,7 +245,7 @@ def test_a_claim_that_went_to_another_meanwhile_is_not_taken_back(
     assert connection.get(keys.text) == b"x"
 
 
-def test_what_was_canceled_while_its_claim_was_lost_has_one_end(
+def test_a_request_canceled_while_its_claim_was_lost_has_one_last_event(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -263,7 +261,9 @@ def test_what_was_canceled_while_its_claim_was_lost_has_one_end(
     assert [event.type for event in log(connection, keys)].count(events.END) == 1
 
 
-def test_a_request_that_was_lost_altogether_is_gone(connection: Any, keys: RequestKeys) -> None:
+def test_a_request_that_redis_lost_entirely_is_not_restored(
+    connection: Any, keys: RequestKeys
+) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "a")
@@ -273,7 +273,7 @@ def test_a_request_that_was_lost_altogether_is_gone(connection: Any, keys: Reque
     assert not list(connection.scan_iter(f"*{keys.id}*"))
 
 
-def test_a_trimmed_log_that_lost_its_tail_begins_where_it_says(
+def test_a_trimmed_log_that_lost_its_tail_begins_at_its_recorded_base(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -290,7 +290,7 @@ def test_a_trimmed_log_that_lost_its_tail_begins_where_it_says(
     assert connection.get(keys.text) == b"abcdefghijklm"
 
 
-def test_what_is_written_again_is_published_again_for_those_who_missed_it(
+def test_events_written_again_are_published_again_for_readers_that_missed_them(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -305,7 +305,7 @@ def test_what_is_written_again_is_published_again_for_those_who_missed_it(
     ear.close()
 
 
-def test_a_reader_who_had_it_all_gets_nothing_twice(
+def test_a_reader_that_had_all_events_gets_none_twice(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)

@@ -71,17 +71,17 @@ def ids(count: int, name: str = "r") -> list[str]:
     return [f"{name}{i}" for i in range(count)]
 
 
-def test_while_nothing_is_known_only_a_few_calls_are_under_way(limiter: Limiter) -> None:
+def test_while_the_limit_is_unknown_only_a_few_calls_are_outstanding(limiter: Limiter) -> None:
     assert [limiter.acquire(id) for id in ids(FIRST_CALLS)] == [0] * FIRST_CALLS
     assert limiter.acquire("one more") > 0
 
 
-def test_an_answer_that_names_no_limit_opens_the_gate_for_all(limiter: Limiter) -> None:
+def test_a_response_without_a_limit_lifts_the_bound_on_calls(limiter: Limiter) -> None:
     limiter.unlimited()
     assert {limiter.acquire(id) for id in ids(5 * FIRST_CALLS)} == {0}
 
 
-def test_a_refusal_alone_does_not_mean_that_there_is_no_limit(limiter: Limiter) -> None:
+def test_a_refusal_without_headers_does_not_lift_the_bound_on_calls(limiter: Limiter) -> None:
     for id in ids(FIRST_CALLS):
         limiter.acquire(id)
     limiter.report("r0", refused=True)
@@ -89,7 +89,7 @@ def test_a_refusal_alone_does_not_mean_that_there_is_no_limit(limiter: Limiter) 
     assert limiter.acquire("one more") > 0
 
 
-def test_what_the_api_has_left_is_spent_once_by_all_workers_together(limiter: Limiter) -> None:
+def test_the_remaining_requests_are_shared_by_all_workers(limiter: Limiter) -> None:
     limiter.limited(50, 7)
     waits = [
         limiter.acquire(id) for pair in zip(ids(9, "a"), ids(9, "b"), strict=True) for id in pair
@@ -98,60 +98,60 @@ def test_what_the_api_has_left_is_spent_once_by_all_workers_together(limiter: Li
     assert all(waits[7:])
 
 
-def test_calls_without_an_answer_yet_count_against_what_is_left(limiter: Limiter) -> None:
+def test_outstanding_calls_count_against_the_remaining_requests(limiter: Limiter) -> None:
     assert [limiter.acquire(id) for id in ids(4)] == [0] * 4
     limiter.report("r0", [50, 5, 60_000])
     assert [limiter.acquire(id) for id in ids(2, "x")] == [0] * 2
     assert limiter.acquire("one more") > 0
 
 
-def test_everybody_who_waits_has_a_turn_of_his_own(limiter: Limiter) -> None:
+def test_each_waiting_request_gets_its_own_turn(limiter: Limiter) -> None:
     limiter.limited(60, 0)
     waits = [limiter.acquire(id) for id in ids(5)]
     apart = [later - earlier for earlier, later in pairwise(waits)]
     assert all(abs(each - 1050) < 100 for each in apart), waits
 
 
-def test_whoever_comes_too_early_keeps_his_turn(limiter: Limiter) -> None:
+def test_a_request_that_asks_too_early_keeps_its_turn(limiter: Limiter) -> None:
     limiter.limited(60, 0)
     first, _, second = limiter.acquire("early"), limiter.acquire("other"), limiter.acquire("early")
     assert 0 < second <= first
 
 
-def test_a_turn_that_has_come_is_taken_once(limiter: Limiter) -> None:
+def test_a_turn_is_used_once(limiter: Limiter) -> None:
     limiter.limited(600, 0, full_in_ms=60_000)
     assert limiter.acquire("r") > 0
     wait_until(lambda: limiter.acquire("r") == 0, what="its turn")
     assert limiter.acquire("r") > 0
 
 
-def test_retry_after_closes_the_gate_for_everybody(limiter: Limiter) -> None:
+def test_a_retry_after_holds_back_every_request(limiter: Limiter) -> None:
     limiter.unlimited()
     limiter.report("r", refused=True, retry_after_ms=30_000)
     assert all(25_000 < limiter.acquire(id) <= 35_000 for id in ids(3))
 
 
-def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(limiter: Limiter) -> None:
+def test_a_shorter_retry_after_does_not_shorten_a_longer_one(limiter: Limiter) -> None:
     limiter.unlimited()
     limiter.report("r", refused=True, retry_after_ms=30_000)
     limiter.report("s", refused=True, retry_after_ms=1)
     assert limiter.acquire("one more") > 20_000
 
 
-def test_behind_a_retry_after_requests_come_one_after_the_other(limiter: Limiter) -> None:
+def test_after_a_retry_after_requests_are_spread_out(limiter: Limiter) -> None:
     limiter.limited(60, 40)
     limiter.report("r", refused=True, retry_after_ms=200)
     waits = [limiter.acquire(id) for id in ids(4)]
     assert all(later > earlier for earlier, later in pairwise(waits))
 
 
-def test_a_call_whose_worker_died_does_not_hold_its_place_for_ever(limiter: Limiter) -> None:
+def test_the_place_of_a_call_whose_worker_died_expires(limiter: Limiter) -> None:
     for id in ids(FIRST_CALLS):
         limiter.acquire(id, lost_after_ms=1)
     wait_until(lambda: limiter.acquire("one more") == 0, what="the lost calls to be forgotten")
 
 
-def test_nothing_of_a_gate_lives_for_ever(limiter: Limiter) -> None:
+def test_every_key_of_the_rate_limiter_has_a_ttl(limiter: Limiter) -> None:
     limiter.limited(60, 0)
     limiter.acquire("waits")
     limiter.report("r", refused=True, retry_after_ms=1000)
@@ -161,13 +161,13 @@ def test_nothing_of_a_gate_lives_for_ever(limiter: Limiter) -> None:
     assert lives[2] > 0
 
 
-def test_models_have_gates_of_their_own(limiter: Limiter) -> None:
+def test_each_model_has_a_rate_limit_of_its_own(limiter: Limiter) -> None:
     limiter.unlimited()
     limiter.report("r", refused=True, retry_after_ms=30_000)
     assert Limiter(limiter.connection).acquire("r") == 0
 
 
-def test_the_real_gate_waits_for_a_redis_that_is_away() -> None:
+def test_the_rate_limiter_waits_while_redis_is_unavailable() -> None:
     from penstock.settings import ClientSettings
     from penstock.store.connection import connect_async
     from tasks.streams.rate_limiter import RateLimiter

@@ -255,7 +255,9 @@ def test_a_restart_discards_everything_and_is_the_uncut_message(
 
 @pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize("manner", MANNERS)
-def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
+def test_an_answer_cut_after_any_event_is_resumed_to_the_uncut_message(
+    prefill: bool, manner: str
+) -> None:
     answer: Blocks = [
         {"type": "thinking", "thinking": "Let me see.", "signature": "sig"},
         {"type": "text", "text": "I look at the first gauge and at the second one. "},
@@ -278,7 +280,7 @@ def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
 
 @pytest.mark.parametrize("takeover", [True, False])
 @pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
-def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
+def test_an_answer_that_lacks_only_message_stop_is_not_requested_again(
     on_interrupt: OnInterrupt, takeover: bool
 ) -> None:
     answer: Blocks = [
@@ -317,7 +319,7 @@ def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
     assert [line for line, _ in attempt.feed(odd)] == [odd]
 
 
-def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
+def test_thinking_about_how_to_continue_is_not_published() -> None:
     tool = {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}}
     answer: Blocks = [{"type": "text", "text": "The gate is open."}, tool]
     again = Way(thinks=True)
@@ -329,7 +331,7 @@ def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
         assert "thinking" not in {block["type"] for block in started}
 
 
-def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
+def test_a_block_that_only_repeats_published_text_is_not_published() -> None:
     answer: Blocks = [
         {"type": "text", "text": "I look at the gauge of the dam."},
         {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
@@ -349,7 +351,7 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
     "raw",
     [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
 )
-def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
+def test_invalid_event_data_interrupts_the_stream(raw: bytes) -> None:
     attempt = Attempt(
         plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
         PartialMessage(),
@@ -372,7 +374,9 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
         ("billing_error", False),
     ],
 )
-def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
+def test_the_type_of_an_error_event_decides_whether_the_stream_is_retryable(
+    kind: str, transient: bool
+) -> None:
     attempt = Attempt(
         plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
         PartialMessage(),

@@ -20,7 +20,7 @@ from tests.unit.tasks.streams.outbox_calls import (
 )
 
 
-def test_an_event_alone_is_written_as_the_very_bytes_that_came() -> None:
+def test_a_single_event_is_written_byte_for_byte_as_received() -> None:
     box = outbox()
     raw = (
         b'{"type": "content_block_delta","index":0, "delta":{"type":"text_delta","text":"\\u00e9"}}'
@@ -41,7 +41,7 @@ def test_an_event_alone_is_written_as_the_very_bytes_that_came() -> None:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_bare_text_is_published_only_where_it_was_asked_for(typed: bool) -> None:
+def test_bare_text_is_published_only_if_it_was_requested(typed: bool) -> None:
     box = outbox(typed=typed)
     add(box, text("a"))
     call = box.next_call()
@@ -50,7 +50,7 @@ def test_bare_text_is_published_only_where_it_was_asked_for(typed: bool) -> None
     assert call.keys == [*own, *([KEYS.typed] if typed else [])]
 
 
-def test_the_length_of_the_log_is_limited_only_where_a_limit_is_set() -> None:
+def test_the_length_of_the_log_is_limited_only_if_a_limit_is_set() -> None:
     for limit, keep in ((0, ""), (500, 500)):
         box = outbox(log_limit=limit)
         add(box, text("a"))
@@ -65,7 +65,7 @@ def test_the_length_of_the_log_is_limited_only_where_a_limit_is_set() -> None:
         ("input_json_delta", "partial_json"),
     ],
 )
-def test_neighbours_of_one_block_and_kind_become_one_event(kind: str, field: str) -> None:
+def test_adjacent_deltas_of_one_block_and_type_become_one_event(kind: str, field: str) -> None:
     box = outbox()
     for piece in ("a", "", "b\u2028", "日"):
         add(box, delta(2, kind, field, piece))
@@ -86,7 +86,7 @@ def test_neighbours_of_one_block_and_kind_become_one_event(kind: str, field: str
         b'{"type":"brand_new","x":1}',
     ],
 )
-def test_only_neighbours_are_merged(between: bytes) -> None:
+def test_only_adjacent_deltas_are_merged(between: bytes) -> None:
     box = outbox()
     for raw in (text("a"), text("b"), between, text("c"), text("d")):
         add(box, raw)
@@ -98,7 +98,7 @@ def test_only_neighbours_are_merged(between: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "field"), [("signature_delta", "signature"), ("citations_delta", "citation")]
 )
-def test_what_is_not_known_to_add_up_is_never_merged(kind: str, field: str) -> None:
+def test_deltas_that_do_not_concatenate_are_never_merged(kind: str, field: str) -> None:
     box = outbox()
     add(box, delta(0, kind, field, "a"))
     add(box, delta(0, kind, field, "b"))
@@ -113,7 +113,7 @@ def test_what_is_not_known_to_add_up_is_never_merged(kind: str, field: str) -> N
     ],
     ids=["in the delta", "in the event"],
 )
-def test_merging_loses_no_field_that_is_new_to_the_api(raw: bytes) -> None:
+def test_merging_loses_no_field_that_is_new_in_the_api(raw: bytes) -> None:
     box = outbox()
     for each in (text("a"), raw, text("b")):
         add(box, each)
@@ -130,13 +130,13 @@ def test_merging_loses_no_field_that_is_new_to_the_api(raw: bytes) -> None:
         b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta"}}',
     ],
 )
-def test_an_event_of_a_form_that_nobody_knows_passes_as_it_is(raw: bytes) -> None:
+def test_an_event_of_unknown_form_is_written_unchanged(raw: bytes) -> None:
     box = outbox()
     add(box, raw)
     assert next_write(box).lines == [events.wrap(3, 11, raw)]
 
 
-def test_visible_text_goes_with_the_events_that_carry_it() -> None:
+def test_visible_text_is_written_with_the_events_that_carry_it() -> None:
     box = outbox()
     for raw in (
         text("a"),
@@ -153,7 +153,7 @@ def test_visible_text_goes_with_the_events_that_carry_it() -> None:
     assert not next_write(box).fresh
 
 
-def test_events_that_come_while_a_call_is_under_way_go_with_the_next() -> None:
+def test_events_added_while_a_call_is_outstanding_are_written_with_the_next() -> None:
     box = outbox()
     add(box, text("a"))
     first = box.next_call()
@@ -177,7 +177,7 @@ def test_numbers_are_dense_over_all_calls() -> None:
     assert {line["e"] for line in written} == {3}
 
 
-def test_nothing_to_write_is_no_call() -> None:
+def test_an_empty_outbox_makes_no_call() -> None:
     box = outbox()
     assert box.acknowledged
     assert box.next_call() is None
@@ -210,7 +210,7 @@ def test_fields_of_the_record_are_written_even_without_an_event() -> None:
         (gap(7), "its log ends at 7, and what came behind is not in memory any more"),
     ],
 )
-def test_a_writer_that_was_refused_writes_no_more(reply: list[Any], words: str) -> None:
+def test_a_refused_writer_writes_no_more(reply: list[Any], words: str) -> None:
     box = outbox()
     add(box, text("a"))
     box.next_call()
@@ -222,7 +222,7 @@ def test_a_writer_that_was_refused_writes_no_more(reply: list[Any], words: str) 
     assert box.acknowledged
 
 
-def test_a_wish_to_cancel_comes_with_the_answer_and_stays() -> None:
+def test_a_cancel_request_arrives_with_the_reply_and_stays() -> None:
     box = outbox()
     for n, cancel in ((11, b""), (12, b"alice"), (13, b"")):
         add(box, text("x"))
@@ -232,7 +232,7 @@ def test_a_wish_to_cancel_comes_with_the_answer_and_stays() -> None:
     assert not box.lost
 
 
-def test_the_end_changes_state_log_and_lifetime_in_one_call() -> None:
+def test_the_last_event_sets_state_log_and_ttl_in_one_call() -> None:
     box = outbox()
     add(box, text("a"))
     assert not box.ending
@@ -246,7 +246,7 @@ def test_the_end_changes_state_log_and_lifetime_in_one_call() -> None:
     assert box.acknowledged
 
 
-def test_a_call_that_is_under_way_when_the_end_comes_is_not_the_last_one() -> None:
+def test_a_call_outstanding_when_the_end_is_added_is_not_the_last_one() -> None:
     box = outbox()
     add(box, text("a"))
     first = next_write(box)
@@ -257,12 +257,12 @@ def test_a_call_that_is_under_way_when_the_end_comes_is_not_the_last_one() -> No
     assert next_write(box).final == "canceled"
 
 
-def test_a_state_that_does_not_exist_ends_nothing() -> None:
+def test_an_unknown_final_state_is_refused() -> None:
     with pytest.raises(ValueError, match="is not a valid State"):
         outbox().end({"state": "finished"})
 
 
-def test_lifetimes_are_set_with_the_first_call_and_with_the_last_one() -> None:
+def test_ttls_are_set_with_the_first_call_and_the_last() -> None:
     """What lies between, the renewal of the lease sees to."""
     box, lifetimes = outbox(n=0), []
     for n in range(1, 600):
@@ -282,7 +282,7 @@ def test_penstocks_own_events_are_numbered_like_the_others() -> None:
     assert [line["type"] for line in call.data] == [events.ATTEMPT, "content_block_delta"]
 
 
-def test_text_that_is_taken_back_is_replaced_by_what_is_left_of_it() -> None:
+def test_a_rewind_replaces_the_visible_text_by_what_remains() -> None:
     box = outbox()
     add(box, text("Hel"), text("lo"))
     box.next_call()
@@ -298,14 +298,14 @@ def test_text_that_is_taken_back_is_replaced_by_what_is_left_of_it() -> None:
     assert (next_write(box).fresh, next_write(box).text) == (False, "?")
 
 
-def test_all_text_can_be_taken_back() -> None:
+def test_a_rewind_can_discard_all_text() -> None:
     box = outbox()
     add(box, text("Hello"))
     box.rewind(0, 0, left="")
     assert (next_write(box).fresh, next_write(box).text) == (True, "")
 
 
-def test_taking_back_what_is_no_text_leaves_the_text_alone() -> None:
+def test_a_rewind_of_other_blocks_leaves_the_text_unchanged() -> None:
     box = outbox()
     add(box, text("Hello"), delta(1, "input_json_delta", "partial_json", "{"))
     box.rewind(1, 0, left=None)

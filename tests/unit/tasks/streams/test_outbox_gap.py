@@ -44,7 +44,7 @@ def call_after_gap(box: Outbox, top: int, piece: str = "") -> WriteArguments:
     return next_write(box)
 
 
-def test_what_redis_lost_is_written_again_as_it_was_with_what_is_next() -> None:
+def test_lost_events_are_written_again_unchanged_together_with_the_next() -> None:
     box = outbox()
     lines = wrote(box, "a", "b", "c", "d")
     again = call_after_gap(box, 12, "e")  # c and d are gone
@@ -58,7 +58,7 @@ def test_what_redis_lost_is_written_again_as_it_was_with_what_is_next() -> None:
     assert (next_write(box).first, next_write(box).text) == (16, "f")
 
 
-def test_what_comes_in_meanwhile_waits_for_its_turn() -> None:
+def test_events_added_after_a_gap_wait_for_the_next_call() -> None:
     box = outbox()
     wrote(box, "a", "b")
     add(box, text("c"))
@@ -80,7 +80,7 @@ def test_everything_since_the_claim_can_be_written_again() -> None:
     assert again.text == "abcd"
 
 
-def test_fields_of_the_record_are_written_again_the_last_value_of_each() -> None:
+def test_the_last_value_of_each_field_of_the_record_is_written_again() -> None:
     box = outbox()
     wrote(box, "a", a=1, b=1)
     wrote(box, "b", a=2)
@@ -88,7 +88,7 @@ def test_fields_of_the_record_are_written_again_the_last_value_of_each() -> None
     assert call_after_gap(box, 10, "c").fields == {"a": 2, "b": 1, "c": 3}
 
 
-def test_fields_that_were_written_without_an_event_are_written_again_as_well() -> None:
+def test_fields_written_without_an_event_are_written_again_too() -> None:
     box = outbox()
     wrote(box, "a")
     box.note(a=1)
@@ -100,13 +100,13 @@ def test_fields_that_were_written_without_an_event_are_written_again_as_well() -
     assert again.numbers == [12, 13]
 
 
-def test_lifetimes_are_set_again_since_they_may_be_lost_too() -> None:
+def test_ttls_are_set_again_after_a_gap_because_they_may_be_lost_too() -> None:
     box = outbox()
     wrote(box, "a", "b")
     assert call_after_gap(box, 11, "c").ttl == 600
 
 
-def test_text_that_was_taken_back_since_is_not_written_again() -> None:
+def test_text_discarded_by_a_later_rewind_is_not_written_again() -> None:
     box = outbox()
     wrote(box, "a", "b")
     box.rewind(0, 1, left="a")
@@ -117,7 +117,7 @@ def test_text_that_was_taken_back_since_is_not_written_again() -> None:
     assert (again.fresh, again.text) == (True, "acde")
 
 
-def test_text_is_not_replaced_where_the_taking_back_was_not_lost() -> None:
+def test_text_is_not_replaced_if_the_rewind_was_not_lost() -> None:
     box = outbox()
     wrote(box, "a")  # 11
     box.rewind(0, 0, left="")
@@ -129,7 +129,7 @@ def test_text_is_not_replaced_where_the_taking_back_was_not_lost() -> None:
     assert (again.fresh, again.text, again.numbers) == (False, "cd", [14, 15])
 
 
-def test_redis_may_lose_more_before_it_has_answered() -> None:
+def test_redis_may_lose_more_before_it_has_replied() -> None:
     box = outbox()
     lines = wrote(box, "a", "b", "c")
     assert call_after_gap(box, 12, "d").numbers == [13, 14]
@@ -147,7 +147,7 @@ def test_redis_may_lose_what_was_written_again() -> None:
     assert (again.numbers, again.text) == ([12, 13, 14, 15], "bcde")
 
 
-def test_the_end_is_written_behind_what_was_lost() -> None:
+def test_the_last_event_is_written_after_the_lost_ones() -> None:
     box = outbox()
     lines = wrote(box, "a", "b")
     box.end({"state": "done"}, ended_ms=5)
@@ -159,7 +159,7 @@ def test_the_end_is_written_behind_what_was_lost() -> None:
     assert box.acknowledged
 
 
-def test_the_state_is_not_set_before_the_end_is_written() -> None:
+def test_the_final_state_is_not_set_before_the_last_event_is_written() -> None:
     """The end was taken in while a call was under way that then turned out to leave a gap."""
     box = outbox()
     wrote(box, "a")
@@ -176,7 +176,7 @@ def test_the_state_is_not_set_before_the_end_is_written() -> None:
 
 
 @pytest.mark.parametrize("top", [10, 11, 12])
-def test_what_a_renewal_finds_lost_is_written_again_without_anything_next(top: int) -> None:
+def test_events_that_a_renewal_finds_lost_are_written_again_by_themselves(top: int) -> None:
     box = outbox()
     lines = wrote(box, "a", "b", "c")
     assert box.check_log_end(top)
@@ -189,7 +189,7 @@ def test_what_a_renewal_finds_lost_is_written_again_without_anything_next(top: i
 
 
 @pytest.mark.parametrize("top", [13, 14, -1])
-def test_a_renewal_that_finds_nothing_lost_has_nothing_written(top: int) -> None:
+def test_a_renewal_that_finds_nothing_lost_makes_no_call(top: int) -> None:
     """-1: there is no record any more, as the next write will be told."""
     box = outbox()
     wrote(box, "a", "b", "c")
@@ -197,7 +197,7 @@ def test_a_renewal_that_finds_nothing_lost_has_nothing_written(top: int) -> None
     assert box.next_call() is None
 
 
-def test_a_call_under_way_finds_out_by_itself_what_was_lost() -> None:
+def test_an_outstanding_call_finds_lost_events_by_itself() -> None:
     box = outbox()
     wrote(box, "a")
     add(box, text("b"))
@@ -206,7 +206,7 @@ def test_a_call_under_way_finds_out_by_itself_what_was_lost() -> None:
     assert box.next_call() is call
 
 
-def test_an_answer_to_a_renewal_that_is_late_does_no_harm() -> None:
+def test_a_late_reply_to_a_renewal_does_no_harm() -> None:
     """It tells how the log ended before the last call, which is only made again."""
     box = outbox()
     wrote(box, "a", "b")
@@ -216,7 +216,7 @@ def test_an_answer_to_a_renewal_that_is_late_does_no_harm() -> None:
     assert (box.acknowledged, box.lost) == (True, "")
 
 
-def test_what_a_renewal_finds_lost_and_is_not_in_memory_ends_the_work() -> None:
+def test_lost_events_that_are_no_longer_in_memory_end_the_run() -> None:
     box = outbox()
     wrote(box, "a", "b")
     assert not box.check_log_end(9)
@@ -224,7 +224,7 @@ def test_what_a_renewal_finds_lost_and_is_not_in_memory_ends_the_work() -> None:
 
 
 @pytest.mark.parametrize("top", [9, 3])
-def test_what_others_wrote_before_the_claim_cannot_be_written_again(top: int) -> None:
+def test_events_from_before_the_claim_cannot_be_written_again(top: int) -> None:
     box = outbox()
     wrote(box, "a")
     add(box, text("b"))
@@ -235,7 +235,7 @@ def test_what_others_wrote_before_the_claim_cannot_be_written_again(top: int) ->
     assert box.acknowledged
 
 
-def test_a_log_that_ends_inside_of_one_of_our_calls_is_not_ours() -> None:
+def test_a_log_that_ends_inside_one_of_our_calls_has_another_writer() -> None:
     """A call is written whole or not at all: somebody else wrote there."""
     box = outbox()
     add(box, text("a"), text("b", 1), text("c"))
@@ -247,7 +247,7 @@ def test_a_log_that_ends_inside_of_one_of_our_calls_is_not_ours() -> None:
     assert "its log ends at 12" in box.lost
 
 
-def test_only_so_much_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_events_kept_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(wrote(outbox(), "a")[0]) + len("a") + module.CALL_OVERHEAD_BYTES
     monkeypatch.setattr(module, "MAX_KEPT_BYTES", 3 * size)
     box = outbox()
@@ -260,7 +260,7 @@ def test_only_so_much_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None
     assert "what came behind is not in memory any more" in box.lost
 
 
-def test_one_large_call_is_kept_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_call_is_kept_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEPT_BYTES", 10)
     box = outbox()
     (line,) = wrote(box, "much text")

@@ -181,7 +181,7 @@ def assert_whole(stream: Stream) -> None:
 
 @settings(STEPS, max_examples=400)
 @given(mishap_steps, endings, endings)
-def test_whatever_is_lost_everything_is_written_once_and_in_order(
+def test_whatever_redis_or_the_network_loses_each_event_is_written_once_in_order(
     happened: list[Any], before_end: list[str], behind_end: list[str]
 ) -> None:
     """Lost on the way or by Redis; but for fields that were written alone at the end of the log: if
@@ -197,7 +197,7 @@ def test_whatever_is_lost_everything_is_written_once_and_in_order(
 
 @STEPS
 @given(steps, steps)
-def test_after_a_takeover_nothing_of_the_first_writer_is_written(
+def test_after_a_takeover_the_first_writer_writes_nothing(
     before: list[Any], behind: list[Any]
 ) -> None:
     stream = Stream()
@@ -216,7 +216,7 @@ def test_after_a_takeover_nothing_of_the_first_writer_is_written(
 
 @STEPS
 @given(steps, steps)
-def test_a_claim_that_redis_lost_and_gave_to_another_shuts_out_the_first(
+def test_a_claim_that_redis_lost_and_gave_to_another_fences_the_first_worker(
     before: list[Any], behind: list[Any]
 ) -> None:
     """Both have the same epoch; the worker's name tells them apart."""

@@ -47,7 +47,7 @@ sizes = st.lists(st.integers(0, 9), max_size=30)
 
 
 @given(cut_texts(), sizes)
-def test_without_anything_before_a_text_passes_as_it_is(
+def test_a_text_that_nothing_precedes_passes_unchanged(
     cut: tuple[str, str], lengths: list[int]
 ) -> None:
     text = "".join(cut)
@@ -56,7 +56,7 @@ def test_without_anything_before_a_text_passes_as_it_is(
 
 
 @given(cut_texts(), sizes, st.booleans())
-def test_white_space_that_was_trimmed_from_a_prefill_stands_once(
+def test_white_space_trimmed_from_a_prefill_appears_once(
     cut: tuple[str, str], lengths: list[int], again: bool
 ) -> None:
     before, rest = cut
@@ -67,7 +67,7 @@ def test_white_space_that_was_trimmed_from_a_prefill_stands_once(
 
 
 @given(cut_texts(), sizes)
-def test_a_continuation_that_fits_passes_as_it_is(cut: tuple[str, str], lengths: list[int]) -> None:
+def test_an_exact_continuation_passes_unchanged(cut: tuple[str, str], lengths: list[int]) -> None:
     before, rest = cut
     assume(is_distinctive(before))
     assert mended(before, OverlapFilter(before), pieces_of(rest, lengths)) == before + rest
@@ -83,7 +83,7 @@ def test_a_repeated_ending_is_removed(
 
 
 @given(cut_texts(), sizes)
-def test_an_answer_that_begins_all_over_again_is_not_doubled(
+def test_an_answer_that_starts_over_is_not_doubled(
     cut: tuple[str, str], lengths: list[int]
 ) -> None:
     before, rest = cut
@@ -93,7 +93,7 @@ def test_an_answer_that_begins_all_over_again_is_not_doubled(
 @pytest.mark.parametrize(
     "unit", ["-", "=", " ", "- ", "|--", "0, ", "x = 1;\n", "ha", "\t", "日本"]
 )
-def test_what_repeats_itself_by_right_is_not_taken_for_a_repetition(unit: str) -> None:
+def test_periodic_text_is_not_mistaken_for_a_repetition(unit: str) -> None:
     ruler = unit * 40
     for cut in range(MIN_OVERLAP, len(ruler) - MIN_OVERLAP, len(unit)):
         before, rest = f"A table:\n{ruler[:cut]}", f"{ruler[cut:]}\nand what follows."
@@ -113,12 +113,12 @@ def test_what_repeats_itself_by_right_is_not_taken_for_a_repetition(unit: str) -
         ("日本の水門は川の水を止めるための門", True),
     ],
 )
-def test_a_beginning_is_telling_if_no_text_repeats_it_by_chance(before: str, telling: bool) -> None:
+def test_a_text_is_distinctive_if_it_is_long_and_not_periodic(before: str, telling: bool) -> None:
     assert is_distinctive(before) is telling
 
 
 @given(cut_texts(), sizes)
-def test_nothing_is_held_back_for_longer_than_it_could_be_a_repetition(
+def test_text_is_held_back_only_while_it_can_be_a_repetition(
     cut: tuple[str, str], lengths: list[int]
 ) -> None:
     before, rest = cut
@@ -132,7 +132,7 @@ def test_nothing_is_held_back_for_longer_than_it_could_be_a_repetition(
 
 
 @given(st.text("ab", min_size=MIN_OVERLAP, max_size=60))
-def test_a_text_is_telling_unless_a_part_of_it_repeats_all_along(text: str) -> None:
+def test_a_text_is_distinctive_unless_it_is_periodic(text: str) -> None:
     periods = range(1, len(text) // 2 + 1)
     assert is_distinctive(text) is not any(text.startswith(text[period:]) for period in periods)
 

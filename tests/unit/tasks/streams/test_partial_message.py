@@ -72,21 +72,21 @@ OVER: dict[str, Any] = {"type": "message_stop"}
         ([NAMED, UNNAMED, OVER], True),
     ],
 )
-def test_complete_means_a_stop_reason_behind_the_last_block(
+def test_a_message_is_complete_with_a_stop_reason_after_its_last_block(
     ending: list[dict[str, Any]], complete: bool
 ) -> None:
     assert answer(START, block(0), stop(0), *ending).complete is complete
 
 
 @pytest.mark.parametrize("kind", ["text", "tool_use", "thinking"])
-def test_a_stop_reason_is_not_the_end_while_a_block_is_open(kind: str) -> None:
+def test_a_stop_reason_does_not_complete_a_message_with_an_open_block(kind: str) -> None:
     found = answer(START, block(0), stop(0), block(1, kind), NAMED)
     assert not found.complete
     found.apply(stop(1))
     assert found.complete
 
 
-def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
+def test_a_rewind_also_discards_the_end_of_the_message() -> None:
     told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
     found = answer(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
     assert (found.complete, found.stop_reason, found.started) == (False, None, True)
@@ -97,7 +97,7 @@ def test_events_of_unknown_types_change_nothing() -> None:
     assert (found.text, found.blocks, found.started) == ("", {}, True)
 
 
-def test_the_last_text_block_is_the_last_that_says_something() -> None:
+def test_the_last_text_block_is_the_last_that_is_not_white_space() -> None:
     found = answer(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
     assert found.last_text_block() == 0
     assert answer(START, block(0, "thinking")).last_text_block() is None
@@ -107,7 +107,7 @@ texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_si
 
 
 @given(st.lists(texts, min_size=1, max_size=4), st.data())
-def test_a_rewind_leaves_what_readers_are_left_with(
+def test_a_rewind_leaves_the_worker_with_the_same_text_as_readers(
     blocks: list[list[str]], data: st.DataObject
 ) -> None:
     happened: list[dict[str, Any]] = [START]
@@ -129,7 +129,7 @@ shapes = st.lists(st.sampled_from(["more", "block", "tool"]), max_size=12)
 
 
 @given(shapes, st.data())
-def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
+def test_a_trimmed_log_and_the_visible_text_are_enough_to_resume(
     shape: list[str], data: st.DataObject
 ) -> None:
     happened, index, number = [START, block(0), piece(0, "w0 ")], 0, 0
@@ -157,7 +157,7 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
     assert found.blocks[last].open == whole.blocks[last].open
 
 
-def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
+def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_resume() -> None:
     rest = [rewind(0), block(0), piece(0, "anew")]
     found = PartialMessage()
     found.restore("anew", rest)
@@ -166,7 +166,7 @@ def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
     assert (found.text, len(found.blocks)) == ("anew", 1)
 
 
-def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
+def test_a_trimmed_log_with_rewound_text_is_enough_to_resume() -> None:
     rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
     found = PartialMessage()
     found.restore("the one b", rest)

@@ -35,7 +35,7 @@ def test_the_last_number_of_each_attempt_counts_and_attempts_add_up(
 
 
 @given(attempts)
-def test_it_does_not_matter_which_worker_made_which_attempt(
+def test_usage_does_not_depend_on_which_worker_made_which_attempt(
     happened: list[list[dict[str, Any]]],
 ) -> None:
     one, other = Usage(), Usage()
@@ -48,14 +48,14 @@ def test_it_does_not_matter_which_worker_made_which_attempt(
     assert one.total == other.total
 
 
-def test_null_means_unchanged() -> None:
+def test_a_null_in_usage_means_unchanged() -> None:
     usage = Usage()
     usage.add({"input_tokens": 10, "output_tokens": 1})
     usage.add({"input_tokens": None, "output_tokens": 25})
     assert usage.total == {"input_tokens": 10, "output_tokens": 25}
 
 
-def test_numbers_inside_of_objects_add_up_and_words_are_the_latest() -> None:
+def test_nested_usage_numbers_add_up_and_strings_are_the_latest() -> None:
     usage = Usage()
     usage.add({"server_tool_use": {"web_search_requests": 2}, "service_tier": "standard"})
     usage.next_attempt()
@@ -67,7 +67,7 @@ def test_numbers_inside_of_objects_add_up_and_words_are_the_latest() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"input_tokens": None}])
-def test_an_event_that_reports_nothing_changes_nothing(nothing: dict[str, Any] | None) -> None:
+def test_an_event_without_usage_changes_nothing(nothing: dict[str, Any] | None) -> None:
     usage = Usage({"input_tokens": 3})
     usage.add(nothing)
     assert usage.total == {"input_tokens": 3}
