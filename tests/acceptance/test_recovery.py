@@ -1,4 +1,4 @@
-"""Answers that break off, requests that wait and requests that are called off."""
+"""Interrupted answers, waiting requests and canceled requests."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -27,7 +27,7 @@ from tests.acceptance.stage import (
 )
 
 NARROW = 2  #: the database of the worker with two slots
-NOBODY = 5  #: a database without a worker
+WORKERLESS = 5  #: a database without a worker
 
 FAULTS = [
     "disconnect_after=1",
@@ -53,7 +53,7 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    """A worker that carries many streams, and one that carries two, each with its own queue."""
+    """A worker for many streams, and one for two at a time, each with its own queue."""
     settings = {
         "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1",
         "PENSTOCK_MAX_ATTEMPTS": "3",
@@ -93,7 +93,7 @@ def narrow(stage: Stage) -> Iterator[Client]:
 
 @pytest.fixture
 def busy(narrow: Client) -> Iterator[list[StreamRequest]]:
-    """Two streams that fill the narrow worker for as long as the test wants."""
+    """Two streams that occupy the narrow worker until the test cancels them."""
     stall = "[[sim stall_after=1 stall=600]]"
     requests = [
         narrow.messages.enqueue(**request_body(f"Hold {i}. [[sim rate=0]]", stall))
@@ -114,7 +114,7 @@ def test_an_answer_is_resumed_to_the_exact_text_after_every_fault(
     client: Client, stage: Stage, model: str, mode: str
 ) -> None:
     bodies = [
-        # Deltas that are long enough for a model to be asked to go on behind the first.
+        # Deltas long enough for an answer to be resumable after the first.
         request_body(f"Break {i}. [[sim deltas=12 chars=17 rate=0]]", f"[[sim {fault}]]", model)
         for i, fault in enumerate(FAULTS)
     ]
@@ -122,7 +122,7 @@ def test_an_answer_is_resumed_to_the_exact_text_after_every_fault(
     for fault, body, request in zip(FAULTS, bodies, requests, strict=True):
         events = events_of(request)
         assert content(events) == stage.truth(body), fault
-        if "reset" not in fault:  # which may take what came before it along
+        if "reset" not in fault:  # a reset may discard data that was sent before it
             assert [each[0] for each in resumes(events)] == [mode], fault
         assert request.text() == text_of(content(events)), fault
         assert events[-1].data["attempts"] == 2, fault
@@ -168,12 +168,12 @@ def test_a_resumed_answer_gets_what_remains_of_max_tokens(
     request = client.messages.enqueue(**body | {"max_tokens": 100})
     events = events_of(request)
     bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
-    written = sum(len(text_of_delta(event).encode()) for event in before_the_break(events))
+    written = sum(len(text_of_delta(event).encode()) for event in before_the_interruption(events))
     assert [each["max_tokens"] for each in bodies] == [100, 100 - written // 4]
     assert written >= 12 * 16
 
 
-def before_the_break(events: list[Event]) -> list[Event]:
+def before_the_interruption(events: list[Event]) -> list[Event]:
     place = next(i for i, event in enumerate(events) if event.type == ATTEMPT)
     return events[:place]
 
@@ -298,7 +298,7 @@ def test_an_unknown_model_that_refuses_prefill_gets_a_user_turn(
 
 
 def test_a_request_without_a_worker_is_canceled_at_once(stage: Stage) -> None:
-    with Client(stage.address(NOBODY)) as client:
+    with Client(stage.address(WORKERLESS)) as client:
         request = client.messages.enqueue(**request_body("Nobody. [[sim rate=0]]"))
         assert request.cancel("me") is State.QUEUED
         end = events_of(request)[-1].data
@@ -312,13 +312,15 @@ def test_a_request_is_canceled_before_its_first_byte(client: Client, control: Co
     with pytest.raises(RequestCanceled) as canceled:
         request.result(timeout=20)
     assert canceled.value.text == ""
-    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+    wait_until(
+        lambda: control.stats()["client_disconnects"] == 1, what="the API connection to be closed"
+    )
 
 
 def test_canceled_calls_release_their_places_in_the_rate_limiter(
     client: Client, stage: Stage, control: Control
 ) -> None:
-    model = "claude-haiku-4-5-20991231"  # nothing is known of its limits
+    model = "claude-haiku-4-5-20991231"  # its limits are not known yet
     slow = [
         client.messages.enqueue(**request_body(f"Slow {i}.", "[[sim slow_first=0.9]]", model))
         for i in range(5)
@@ -341,11 +343,13 @@ def test_two_redis_commands_cancel_a_stream(client: Client, stage: Stage, contro
     end = events_of(request)[-1].data
     assert (end["state"], end["by"]) == ("canceled", "redis-cli")
     assert end["characters"] == len(request.text()) > 0
-    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+    wait_until(
+        lambda: control.stats()["client_disconnects"] == 1, what="the API connection to be closed"
+    )
 
 
 def calls(control: Control) -> list[str]:
-    """The first words of all that was asked of the API, in order."""
+    """The first words of all calls of the API, in order."""
     bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
     return [body["messages"][0]["content"].split(".")[0] for body in bodies]
 
@@ -397,7 +401,7 @@ def test_a_request_whose_wake_up_was_lost_is_woken_again(
     database = redis_of(stage, NARROW)
     assert database.delete(*queue_keys(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
-    # The reaper would look in ten seconds; for it, they have passed.
+    # The reaper would check in ten seconds; make the check due now.
     database.zadd("penstock:live", {request.id: 0})
     assert events_of(request)[-1].data["state"] == "done"
     database.close()

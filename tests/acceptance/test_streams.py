@@ -72,7 +72,7 @@ def test_the_last_event_has_state_usage_timing_and_hash(
 def test_the_first_delta_arrives_before_the_last_one_is_sent(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
-    # The API stalls for ever behind its fifth delta: whoever sees the first one sees it live.
+    # The API stalls after its fifth delta: a reader that gets the first one gets it live.
     request = body("[[sim deltas=10 rate=0 stall_after=5 stall=600]]")
     stream = penstock_client.messages.stream(**request, timeout=20)
     first = next(stream.text_stream)
@@ -81,7 +81,10 @@ def test_the_first_delta_arrives_before_the_last_one_is_sent(
     assert stats["open_streams"] == 1
     assert stats["messages_finished"] == 0
     stream.cancel()
-    wait_until(lambda: penstock_control.stats()["open_streams"] == 0, what="the API to be let go")
+    wait_until(
+        lambda: penstock_control.stats()["open_streams"] == 0,
+        what="the API connection to be closed",
+    )
 
 
 def test_tool_input_arrives_as_it_is_written(penstock_client: Client, body: Body) -> None:
@@ -241,7 +244,7 @@ def test_no_prompt_and_no_answer_reaches_queue_or_log(
 def test_one_process_carries_more_than_a_hundred_streams_at_a_time(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
-    # aiohttp stops at 100 connections unless it is told otherwise, without a word.
+    # By default aiohttp opens at most 100 connections, and further calls wait silently.
     enqueue = penstock_client.messages.enqueue
     requests = [
         enqueue(**body(f"{i} [[sim deltas=5 rate=0 stall_after=2 stall=600]]")) for i in range(120)

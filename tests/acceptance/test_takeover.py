@@ -1,4 +1,4 @@
-"""Workers and Redis die under running streams; readers see no hole and an end."""
+"""Workers and Redis die under running streams; readers miss no event and see an end."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def two_workers(stage: Stage) -> Iterator[None]:
-    """Each test begins with two workers that are well."""
+    """Each test begins with two running workers."""
     while len(stage.alive()) < 2:
         stage.launch()
     stage.ready()
@@ -56,7 +56,7 @@ def client(stage: Stage) -> Client:
 
 
 class Follower:
-    """Reads a stream live, in a thread of its own, while the test does its worst."""
+    """Reads a stream live, in a thread of its own, while the test injects faults."""
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
@@ -81,7 +81,7 @@ class Follower:
                 return
 
     def all(self) -> list[Event]:
-        """Everything, once it has ended; the same as a late reader finds."""
+        """All events after the end; checks that a late reader gets the same."""
         self._thread.join(40)
         assert self._error is None
         assert not self._thread.is_alive()
@@ -139,25 +139,25 @@ def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: 
     stage.worker_of(running[0][0]).stop()
     for body, (request, follower) in zip(bodies, running, strict=True):
         assert content(follower.all()) == stage.truth(body)
-        # Nobody had to find a dead lease.
+        # No reaper had to find an expired lease.
         assert not {"worker_losses", "woken"} & request.record().fields.keys()
     assert any(resumes(follower.events) for _, follower in running)
 
 
 def test_a_paused_worker_cannot_write_after_a_takeover(client: Client, stage: Stage) -> None:
-    body = long("Zombie.")
+    body = long("Paused.")
     request, follower = started(client, stage, body)
-    zombie = stage.worker_of(request)
-    os.kill(zombie.pid, signal.SIGSTOP)
+    paused = stage.worker_of(request)
+    os.kill(paused.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: request.record().epoch == 2, what="another worker to claim it")
     finally:
-        os.kill(zombie.pid, signal.SIGCONT)
+        os.kill(paused.pid, signal.SIGCONT)
     events = follower.all()
     assert content(events) == stage.truth(body)
     wait_until(
-        lambda: f"request {request.id} skipped" in zombie.log.read_text(),
-        what="the zombie to see it",
+        lambda: f"request {request.id} skipped" in paused.log.read_text(),
+        what="the paused worker to notice",
     )
 
 
@@ -174,7 +174,7 @@ def test_two_workers_obey_one_retry_after(client: Client, stage: Stage) -> None:
     stage.control.fault(status=429, retry_after=4, times=0)
     first = client.messages.enqueue(**request_body("Storm. [[sim rate=0]]"))
     wait_until(lambda: stage.control.stats()["refused_429"] == 1, what="the refusal")
-    wait_until(lambda: first.record().state == "queued", what="it to be told to all")
+    wait_until(lambda: first.record().state == "queued", what="the refusal to be shared")
     others = [
         client.messages.enqueue(**request_body(f"Storm {i}. [[sim rate=0]]")) for i in range(12)
     ]
@@ -224,7 +224,7 @@ def test_readers_miss_no_event_when_redis_loses_even_the_claim(
 
 
 def test_a_call_whose_claim_redis_lost_is_not_billed_twice(client: Client, stage: Stage) -> None:
-    """The wake-up is in the queue again, and another worker takes it before the first one knows
+    """The wake-up is in the queue again, and another worker consumes it before the first notices
     that Redis is back."""
     events_of(client.messages.enqueue(**request_body("Before. [[sim rate=0]]")))
     stage.control.reset()
@@ -242,7 +242,8 @@ def test_a_call_whose_claim_redis_lost_is_not_billed_twice(client: Client, stage
         stage.restart_redis(keep=size)
         os.kill(second.pid, signal.SIGCONT)
         wait_until(
-            lambda: stage.connection.llen("streams") == 0, what="another worker to take the wake-up"
+            lambda: stage.connection.llen("streams") == 0,
+            what="another worker to consume the wake-up",
         )
     finally:
         os.kill(first.pid, signal.SIGCONT)
@@ -259,7 +260,7 @@ def test_requests_that_have_just_begun_survive_a_restart_of_redis(
     bodies = [request_body(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
     requests = [client.messages.enqueue(**body) for body in bodies]
     stage.restart_redis()
-    # The reaper would look in ten seconds; for it, they have passed.
+    # The reaper would check in ten seconds; make the check due now.
     stage.connection.zadd("penstock:live", {request.id: 0 for request in requests})
     for body, request in zip(bodies, requests, strict=True):
         assert content(events_of(request)) == stage.truth(body)
@@ -270,7 +271,7 @@ def test_a_stream_waits_while_redis_is_paused(client: Client, stage: Stage) -> N
     request, follower = started(client, stage, body)
     os.kill(stage.redis.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to finish")
     finally:
         os.kill(stage.redis.pid, signal.SIGCONT)
     events = follower.all()
@@ -283,7 +284,7 @@ def test_a_stream_waits_while_redis_is_full(client: Client, stage: Stage) -> Non
     request, follower = started(client, stage, body)
     stage.connection.config_set("maxmemory", "1mb")
     try:
-        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to finish")
     finally:
         stage.connection.config_set("maxmemory", "0")
     events = follower.all()

@@ -1,4 +1,4 @@
-"""Logs: lines that can be read by machines and people, and hold no secrets."""
+"""Logs: lines for people and machines, without secrets."""
 
 import io
 import json
@@ -20,7 +20,7 @@ SECRET = "xyzzy-the-secret"
 
 @pytest.fixture
 def untouched_logging() -> Iterator[None]:
-    """Put the root logger and the talkative ones back as they were."""
+    """Restore the root logger and the verbose ones."""
     names = ("", "anthropic", "httpx2", "httpcore2", "aiohttp")
     levels = {name: logging.getLogger(name).level for name in names}
     handlers = logging.getLogger().handlers[:]

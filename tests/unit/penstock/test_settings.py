@@ -1,4 +1,4 @@
-"""Settings of clients and workers: from the environment, overridden, refused in one line."""
+"""Settings of clients and workers: read, overridden, and refused in one line."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The handle of a request and its live view, over events that a real log holds."""
+"""The handle of a request and its live stream, over events in a real log."""
 
 import threading
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def text(piece: str) -> dict[str, Any]:
 
 
 class Worker:
-    """Writes a request's answer with the worker's own outbox and scripts, event by event."""
+    """Writes a request's answer with a worker's outbox and scripts, event by event."""
 
     def __init__(self, client: Client) -> None:
         self._redis = client._redis
@@ -93,7 +93,7 @@ class Worker:
 def worker(penstock_client: Client) -> Iterator[Worker]:
     worker = Worker(penstock_client)
     yield worker
-    # Real workers of other tests would take it over once its lease has run out.
+    # Real workers of other tests would claim it after its lease has expired.
     penstock_client.messages._records.discard(worker.id)
 
 
@@ -112,7 +112,7 @@ def test_an_answer_can_be_read_as_text_and_then_as_a_message(
     worker: Worker, stream: MessageStream, handle: StreamRequest
 ) -> None:
     worker.answer("Hel", "lo")
-    assert list(stream.text_stream) == ["Hello"]  # whoever is late gets it in one piece
+    assert list(stream.text_stream) == ["Hello"]  # a late reader gets it in one piece
     assert stream.get_final_text() == "Hello"
     message = stream.get_final_message()
     assert message.content[0].to_dict() == {"type": "text", "text": "Hello"}
@@ -158,7 +158,7 @@ def test_a_failed_request_raises_after_its_last_event_and_keeps_the_text(
     with pytest.raises(RequestFailed, match="overloaded_error: busy") as failed:
         pieces.extend(stream.text_stream)
     assert failed.value.text == "half"
-    with pytest.raises(RequestFailed):  # and again, whoever asks
+    with pytest.raises(RequestFailed):  # and at each further call
         stream.get_final_message()
 
 
@@ -214,7 +214,7 @@ def test_a_resumed_stream_still_has_the_whole_answer_at_its_end(
     penstock_client: Client, worker: Worker, handle: StreamRequest
 ) -> None:
     worker.answer("Hel", "lo")
-    early = next(event for event in handle.events(timeout=20) if event.n == 4)  # behind "Hel"
+    early = next(event for event in handle.events(timeout=20) if event.n == 4)  # after "Hel"
     whole = handle.stream(timeout=20).get_final_message()
     resumed = penstock_client.messages.attach(worker.id, after=early.cursor, timeout=20)
     assert resumed.get_final_text() == "Hello"

@@ -1,4 +1,4 @@
-"""A Redis that forgets: restarted with an older copy of a request, and the outbox that mends it."""
+"""A Redis restarted with an older copy of a request, and the outbox that restores it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ def keys(connection: Any) -> RequestKeys:
 
 
 class Disk:
-    """What Redis has on its disk: all of a request as it is when this is made."""
+    """What Redis has on disk: a copy of a request at this moment."""
 
     def __init__(self, connection: Any, keys: RequestKeys) -> None:
         self._connection, self._keys = connection, keys
@@ -53,7 +53,7 @@ class Disk:
         self._score = connection.zscore(live(keys), keys.id)
 
     def restart(self) -> None:
-        """Redis is started again, and knows no more than this."""
+        """Restart Redis with this copy."""
         for name, (copy, ttl) in self._copies.items():
             self._connection.delete(name)
             if copy is not None:
@@ -62,7 +62,7 @@ class Disk:
 
 
 def add(box: Outbox, *pieces: str) -> None:
-    """Take in texts that are not merged with each other."""
+    """Add texts that are not merged with each other."""
     for index, piece in enumerate(pieces):
         delta = {"type": "text_delta", "text": piece}
         data = {"type": "content_block_delta", "index": index, "delta": delta}
@@ -70,7 +70,7 @@ def add(box: Outbox, *pieces: str) -> None:
 
 
 def write(connection: Any, box: Outbox, *pieces: str) -> Any:
-    """Take in texts and write them, each in a call of its own; returns the last answer."""
+    """Write each text in a call of its own; returns the last reply."""
     for piece in pieces:
         add(box, piece)
         reply = flush(connection, box)
@@ -78,7 +78,7 @@ def write(connection: Any, box: Outbox, *pieces: str) -> Any:
 
 
 def log(connection: Any, keys: RequestKeys) -> list[Event]:
-    """The log, after a look at its own numbers."""
+    """The log, after a check of its numbers."""
     found = []
     for id, fields in connection.xrange(keys.log):
         event = events.decode(fields[b"d"])
@@ -99,7 +99,7 @@ def test_a_lost_tail_of_the_log_is_written_again(connection: Any, keys: RequestK
     assert (connection.get(keys.text), connection.xlen(keys.log)) == (b"ab", 3)
     assert write(connection, box, "e") == [b"gap", 3]
     assert flush(connection, box) == [b"ok", 6, b""]
-    assert connection.xrange(keys.log)[:-1] == before  # the very same entries
+    assert connection.xrange(keys.log)[:-1] == before  # identical entries
     assert len(log(connection, keys)) == 6
     assert connection.get(keys.text) == b"abcde"
     assert connection.hget(keys.meta, "n") == b"6"
@@ -194,7 +194,7 @@ def test_the_last_event_is_written_again_if_it_was_lost_before_its_reply(
     disk = Disk(connection, keys)
     write(connection, box, "b")
     box.end({"state": "done"}, ended_ms=5)
-    call = box.next_call()  # and no answer
+    call = box.next_call()  # without a reply
     disk.restart()
     assert flush(connection, box) == [b"gap", 2]
     assert box.next_call() is not call

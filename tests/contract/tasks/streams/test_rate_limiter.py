@@ -1,4 +1,4 @@
-"""The rate gate over a real Redis: what two workers learn from one answer of the API."""
+"""The rate limiter over a real Redis: what all workers learn from one response."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from penstock.store.scripts import script
 from penstock.testing import wait_until
 from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS, limit_of
 
-NOTHING = ["", "", ""]  # the API said nothing about its limits
+NOTHING = ["", "", ""]  # the response had no rate-limit headers
 
 
 class Limiter:
-    """The two scripts, as any worker calls them. No state of its own, so one stands for many."""
+    """The two scripts as workers call them. Stateless, so one instance represents many workers."""
 
     def __init__(self, connection: Any) -> None:
         model = f"claude-{new_id()}"
@@ -33,7 +33,7 @@ class Limiter:
         self.connection = connection
 
     def acquire(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
-        """0 to go on, else the ms to wait."""
+        """Returns 0 if the call may be made, else the ms to wait."""
         args = [id, FIRST_CALLS, lost_after_ms]
         return int(script("rate_limit_acquire")(self.connection, self.names, args))
 
@@ -49,13 +49,13 @@ class Limiter:
         script("rate_limit_report")(self.connection, self.names, args)
 
     def unlimited(self) -> "Limiter":
-        """One call was made, and the API said nothing."""
+        """Make one call whose response names no limit."""
         assert self.acquire("first") == 0
         self.report("first")
         return self
 
     def limited(self, limit: int, remaining: int, full_in_ms: int = 60_000) -> "Limiter":
-        """One call was made, and this is what the API said."""
+        """Make one call whose response names this limit."""
         assert self.acquire("first") == 0
         self.report("first", [limit, remaining, full_in_ms])
         return self
@@ -179,7 +179,7 @@ def test_the_rate_limiter_waits_while_redis_is_unavailable() -> None:
         async def ask() -> float:
             connection = connect_async(settings)
             limiter = RateLimiter(connection, settings.keys)
-            await limiter.report("m", "r", {})  # advice; nothing waits for it
+            await limiter.report("m", "r", {})  # best effort: it does not wait
             asked = asyncio.ensure_future(limiter.acquire("m", "r"))
             with EmbeddedRedis(port=server.port):
                 waited = await asked

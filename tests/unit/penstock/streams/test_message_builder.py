@@ -65,7 +65,7 @@ def test_text_is_joined_from_its_deltas() -> None:
 def test_the_text_of_an_open_block_can_be_read_at_any_time() -> None:
     builder = built(started(), *text(0, "a"))
     assert builder.content[0]["text"] == "a"
-    assert builder.content[0]["text"] == "a"  # looking changes nothing
+    assert builder.content[0]["text"] == "a"  # reading changes nothing
     builder.apply(delta(0, "text_delta", text="b"))
     assert builder.content[0]["text"] == "ab"
     builder.apply(stop(0))
@@ -202,7 +202,7 @@ def test_the_last_event_is_kept_and_the_text_before_it_is_joined() -> None:
     assert builder.end == end
     assert builder.message is not None
     assert builder.message["content"] == [{"type": "text", "text": "half"}]
-    assert built(end).end == end  # an end without any beginning
+    assert built(end).end == end  # an end without a message_start
 
 
 def test_an_incomplete_tool_input_is_left_empty() -> None:

@@ -1,4 +1,4 @@
-"""What a producer may ask for beside the Messages body, and what of it is refused."""
+"""RequestOptions: what a producer may request besides the Messages body."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_headers_of_the_api_are_recorded_unchanged(name: str) -> None:
     ],
 )
 def test_any_other_header_is_refused_without_repeating_its_value(name: str) -> None:
-    """It might be a key, and errors end up in logs."""
+    """It might be a key, and errors are logged."""
     error = refusal(headers={"anthropic-beta": "a", name: "sk-secret"})
     assert error.field == f"extra_headers.{name}"
     assert "sk-secret" not in str(error)

@@ -1,4 +1,4 @@
-"""The SDK's errors as plain data: what may pass, what was sent, and what may be logged."""
+"""The SDK's errors as plain data: what is retryable, was sent, and may be logged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,10 +51,10 @@ def test_a_refusal_keeps_the_apis_message_and_request_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "passing"), [(429, True), (529, True), (500, True), (401, False)]
+    ("status", "retryable"), [(429, True), (529, True), (500, True), (401, False)]
 )
-def test_the_status_decides_whether_a_refusal_is_retryable(status: int, passing: bool) -> None:
-    assert refused(status, type="x", message="y").retryable is passing
+def test_the_status_decides_whether_a_refusal_is_retryable(status: int, retryable: bool) -> None:
+    assert refused(status, type="x", message="y").retryable is retryable
 
 
 def test_the_retry_after_of_a_refusal_is_kept() -> None:
@@ -74,7 +74,7 @@ def test_a_refusal_by_a_gateway_becomes_an_api_problem(content: bytes) -> None:
 
 
 def test_the_logged_form_of_a_problem_does_not_quote_the_api() -> None:
-    """The API's words may quote the request."""
+    """The API's message may quote the request."""
     problem = refused(400, {"request-id": "req_9"}, type="invalid_request_error", message=SECRET)
     assert str(problem) == "invalid_request_error (HTTP 400), request req_9"
 
@@ -126,7 +126,7 @@ async def closed(client: anthropic.AsyncAnthropic) -> int:
 
 
 def test_the_sdk_never_retries_a_call_by_itself() -> None:
-    """A batch that is created twice is paid twice."""
+    """A batch that is created twice is billed twice."""
     import asyncio
 
     settings = WorkerSettings.load(anthropic_api_key="k", anthropic_base_url="http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Refusals: which pass, and how long to wait."""
+"""Retries: which refusals are retryable, and how long to wait."""
 
 import email.utils
 import time
@@ -11,7 +11,7 @@ from tasks.api.retry import MAX_RETRY_AFTER_S, is_retryable, retry_after_s, wait
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "should_retry", "passes"),
+    ("status", "code", "should_retry", "retryable"),
     [
         (429, None, None, True),
         (529, None, None, True),
@@ -40,9 +40,9 @@ from tasks.api.retry import MAX_RETRY_AFTER_S, is_retryable, retry_after_s, wait
     ],
 )
 def test_status_code_and_header_decide_whether_a_refusal_is_retryable(
-    status: int, code: str | None, should_retry: str | None, passes: bool
+    status: int, code: str | None, should_retry: str | None, retryable: bool
 ) -> None:
-    assert is_retryable(status, code, should_retry) is passes
+    assert is_retryable(status, code, should_retry) is retryable
 
 
 @pytest.mark.parametrize(

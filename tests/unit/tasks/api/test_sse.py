@@ -1,4 +1,4 @@
-"""The decoder of server-sent events: the same events, wherever the bytes are cut."""
+"""SSEDecoder: the same events, wherever the bytes are cut."""
 
 from collections.abc import Iterable
 
@@ -22,11 +22,11 @@ def cut(stream: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 def expected(stream: str) -> list[bytes]:
-    """The WHATWG algorithm, written down naively over the whole stream."""
+    """The WHATWG algorithm, implemented naively over the whole stream."""
     found: list[bytes] = []
     data: list[str] = []
     lines = stream.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for line in lines[:-1]:  # what follows the last line end is not a line yet
+    for line in lines[:-1]:  # text after the last line end is not a line yet
         name, _, value = line.partition(":")
         if line and name == "data":
             data.append(value.removeprefix(" "))

@@ -1,4 +1,4 @@
-"""What an outbox wants written, by name, and the events that go into it."""
+"""The calls of an outbox with named arguments, and events to add to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class WriteArguments:
 
     @property
     def numbers(self) -> list[int]:
-        """What the envelopes say."""
+        """The numbers in the envelopes."""
         return [orjson.loads(line)["n"] for line in self.lines]
 
 
@@ -64,7 +64,7 @@ def outbox(**options: Any) -> Outbox:
 
 
 def next_write(box: Outbox) -> WriteArguments:
-    """What the call that is to be made now asks for."""
+    """The arguments of the call to make now."""
     call = box.next_call()
     assert call is not None
     return parse_call(call)

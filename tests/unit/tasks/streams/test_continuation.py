@@ -1,4 +1,4 @@
-"""How an answer that broke off is gone on with: what is asked, what is discarded."""
+"""How an interrupted answer is resumed: what is sent to the API, what is discarded."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def test_a_text_too_short_or_periodic_to_recognise_a_repetition_is_restarted(tex
     begun = published(("thinking", "", False), ("text", text, True))
     again = planned(begun, prefill=False)
     assert (again.mode, again.body, again.rewind) == (Mode.RESTART, BODY, (0, 0))
-    assert planned(begun).mode is Mode.PREFILL  # which is never said again
+    assert planned(begun).mode is Mode.PREFILL  # a prefill is never repeated
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_text_too_short_or_periodic_to_recognise_a_repetition_is_restarted(tex
         (1, None, "Water flows in a pipe.", 1),
         (2048, 1024, "Water flows in a pipe.", 2043),
         (1100, 1024, LONG, 1025),
-        (1000, 1024, LONG, 1000),  # interleaved thinking may go over the limit
+        (1000, 1024, LONG, 1000),  # interleaved thinking may exceed the limit
     ],
 )
 @pytest.mark.parametrize("prefill", [True, False])

@@ -1,4 +1,4 @@
-"""Outbox: what is written of a stream, in which pieces, and what the answers mean."""
+"""Outbox: which calls write a stream's events, and what Redis's replies mean."""
 
 from typing import Any
 
@@ -147,7 +147,7 @@ def test_visible_text_is_written_with_the_events_that_carry_it() -> None:
         add(box, raw)
     assert next_write(box).text == "ab"
     add(box, text("c"))
-    assert next_write(box).text == "ab"  # the call under way stays what it was
+    assert next_write(box).text == "ab"  # the outstanding call does not change
     box.apply_reply(ok(14))
     assert next_write(box).text == "c"
     assert not next_write(box).fresh
@@ -159,7 +159,7 @@ def test_events_added_while_a_call_is_outstanding_are_written_with_the_next() ->
     first = box.next_call()
     add(box, text("b"))
     add(box, text("c"))
-    assert box.next_call() is first  # sent again unchanged until Redis has answered
+    assert box.next_call() is first  # retried unchanged until Redis has replied
     box.apply_reply(ok(11))
     second = next_write(box)
     assert second.first == 12
@@ -184,7 +184,7 @@ def test_an_empty_outbox_makes_no_call() -> None:
     add(box, text("a"))
     assert not box.acknowledged
     box.next_call()
-    assert not box.acknowledged  # not before the answer
+    assert not box.acknowledged  # not before the reply
     box.apply_reply(ok(11))
     assert box.acknowledged
     assert box.next_call() is None
@@ -207,7 +207,7 @@ def test_fields_of_the_record_are_written_even_without_an_event() -> None:
     [
         ([b"fenced", 4], "another worker has claimed it"),
         ([b"gone"], "expired or was deleted"),
-        (gap(7), "its log ends at 7, and what came behind is not in memory any more"),
+        (gap(7), "its log ends at 7, and the events after that are no longer in memory"),
     ],
 )
 def test_a_refused_writer_writes_no_more(reply: list[Any], words: str) -> None:
@@ -263,7 +263,7 @@ def test_an_unknown_final_state_is_refused() -> None:
 
 
 def test_ttls_are_set_with_the_first_call_and_the_last() -> None:
-    """What lies between, the renewal of the lease sees to."""
+    """The renewal of the lease sets them in between."""
     box, lifetimes = outbox(n=0), []
     for n in range(1, 600):
         add(box, text("x"))

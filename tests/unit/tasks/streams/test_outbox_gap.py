@@ -1,7 +1,7 @@
-"""What an outbox does when it is told of a gap: Redis lost the end of its log.
+"""What an outbox writes when Redis replies ``gap``: Redis has lost the end of the log.
 
-test_outbox_lost_tail.py and test_outbox_model.py show that nothing is lost or doubled whatever
-happens; here is each thing that such a call has to carry.
+test_outbox_model.py and the contract tests in test_lost_tail.py show that no event is ever lost or
+doubled; here is each argument that such a call has to carry.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ from tests.unit.tasks.streams.outbox_calls import (
 )
 
 
-def wrote(box: Outbox, *pieces: str, **fields: Any) -> list[bytes]:
-    """Have each piece written in a call of its own; returns their lines."""
+def write(box: Outbox, *pieces: str, **fields: Any) -> list[bytes]:
+    """Write each piece in a call of its own; returns their lines."""
     lines: list[bytes] = []
     for piece in pieces:
         add(box, text(piece))
@@ -36,7 +36,7 @@ def wrote(box: Outbox, *pieces: str, **fields: Any) -> list[bytes]:
 
 
 def call_after_gap(box: Outbox, top: int, piece: str = "") -> WriteArguments:
-    """Send one more piece and be told that the log ends at ``top``; returns the call after it."""
+    """Write one more piece, get a gap after ``top`` as the reply; returns the call that follows."""
     if piece:
         add(box, text(piece))
     box.next_call()
@@ -46,8 +46,8 @@ def call_after_gap(box: Outbox, top: int, piece: str = "") -> WriteArguments:
 
 def test_lost_events_are_written_again_unchanged_together_with_the_next() -> None:
     box = outbox()
-    lines = wrote(box, "a", "b", "c", "d")
-    again = call_after_gap(box, 12, "e")  # c and d are gone
+    lines = write(box, "a", "b", "c", "d")
+    again = call_after_gap(box, 12, "e")  # c and d are lost
     assert again.first == 13
     assert again.lines[:2] == lines[2:]
     assert again.numbers == [13, 14, 15]
@@ -60,7 +60,7 @@ def test_lost_events_are_written_again_unchanged_together_with_the_next() -> Non
 
 def test_events_added_after_a_gap_wait_for_the_next_call() -> None:
     box = outbox()
-    wrote(box, "a", "b")
+    write(box, "a", "b")
     add(box, text("c"))
     box.next_call()
     add(box, text("d"))
@@ -74,7 +74,7 @@ def test_events_added_after_a_gap_wait_for_the_next_call() -> None:
 
 def test_everything_since_the_claim_can_be_written_again() -> None:
     box = outbox()
-    lines = wrote(box, "a", "b", "c")
+    lines = write(box, "a", "b", "c")
     again = call_after_gap(box, 10, "d")
     assert again.lines[:3] == lines
     assert again.text == "abcd"
@@ -82,19 +82,19 @@ def test_everything_since_the_claim_can_be_written_again() -> None:
 
 def test_the_last_value_of_each_field_of_the_record_is_written_again() -> None:
     box = outbox()
-    wrote(box, "a", a=1, b=1)
-    wrote(box, "b", a=2)
+    write(box, "a", a=1, b=1)
+    write(box, "b", a=2)
     box.note(c=3)
     assert call_after_gap(box, 10, "c").fields == {"a": 2, "b": 1, "c": 3}
 
 
 def test_fields_written_without_an_event_are_written_again_too() -> None:
     box = outbox()
-    wrote(box, "a")
+    write(box, "a")
     box.note(a=1)
     box.next_call()
     box.apply_reply(ok(11))
-    wrote(box, "b")
+    write(box, "b")
     again = call_after_gap(box, 11, "c")
     assert again.fields == {"a": 1}
     assert again.numbers == [12, 13]
@@ -102,16 +102,16 @@ def test_fields_written_without_an_event_are_written_again_too() -> None:
 
 def test_ttls_are_set_again_after_a_gap_because_they_may_be_lost_too() -> None:
     box = outbox()
-    wrote(box, "a", "b")
+    write(box, "a", "b")
     assert call_after_gap(box, 11, "c").ttl == 600
 
 
 def test_text_discarded_by_a_later_rewind_is_not_written_again() -> None:
     box = outbox()
-    wrote(box, "a", "b")
+    write(box, "a", "b")
     box.rewind(0, 1, left="a")
-    wrote(box, "c", "d")
-    again = call_after_gap(box, 11, "e")  # b, the taking back with c, and d are gone
+    write(box, "c", "d")
+    again = call_after_gap(box, 11, "e")  # b, the rewind with c, and d are lost
     kinds = [each["type"] for each in again.data]
     assert kinds == ["content_block_delta", events.REWIND, *3 * ["content_block_delta"]]
     assert (again.fresh, again.text) == (True, "acde")
@@ -119,19 +119,19 @@ def test_text_discarded_by_a_later_rewind_is_not_written_again() -> None:
 
 def test_text_is_not_replaced_if_the_rewind_was_not_lost() -> None:
     box = outbox()
-    wrote(box, "a")  # 11
+    write(box, "a")  # 11
     box.rewind(0, 0, left="")
     add(box, text("b"))
     box.next_call()
     box.apply_reply(ok(13))
-    wrote(box, "c")
+    write(box, "c")
     again = call_after_gap(box, 13, "d")
     assert (again.fresh, again.text, again.numbers) == (False, "cd", [14, 15])
 
 
 def test_redis_may_lose_more_before_it_has_replied() -> None:
     box = outbox()
-    lines = wrote(box, "a", "b", "c")
+    lines = write(box, "a", "b", "c")
     assert call_after_gap(box, 12, "d").numbers == [13, 14]
     again = call_after_gap(box, 11)
     assert again.lines[:2] == lines[1:]
@@ -140,7 +140,7 @@ def test_redis_may_lose_more_before_it_has_replied() -> None:
 
 def test_redis_may_lose_what_was_written_again() -> None:
     box = outbox()
-    wrote(box, "a", "b", "c")
+    write(box, "a", "b", "c")
     call_after_gap(box, 12, "d")
     box.apply_reply(ok(14))
     again = call_after_gap(box, 11, "e")
@@ -149,7 +149,7 @@ def test_redis_may_lose_what_was_written_again() -> None:
 
 def test_the_last_event_is_written_after_the_lost_ones() -> None:
     box = outbox()
-    lines = wrote(box, "a", "b")
+    lines = write(box, "a", "b")
     box.end({"state": "done"}, ended_ms=5)
     again = call_after_gap(box, 11)
     assert again.lines[0] == lines[1]
@@ -160,9 +160,9 @@ def test_the_last_event_is_written_after_the_lost_ones() -> None:
 
 
 def test_the_final_state_is_not_set_before_the_last_event_is_written() -> None:
-    """The end was taken in while a call was under way that then turned out to leave a gap."""
+    """The end was added while a call was outstanding that then left a gap."""
     box = outbox()
-    wrote(box, "a")
+    write(box, "a")
     add(box, text("b"))
     box.next_call()
     box.end({"state": "done"})
@@ -178,7 +178,7 @@ def test_the_final_state_is_not_set_before_the_last_event_is_written() -> None:
 @pytest.mark.parametrize("top", [10, 11, 12])
 def test_events_that_a_renewal_finds_lost_are_written_again_by_themselves(top: int) -> None:
     box = outbox()
-    lines = wrote(box, "a", "b", "c")
+    lines = write(box, "a", "b", "c")
     assert box.check_log_end(top)
     assert not box.acknowledged
     again = next_write(box)
@@ -190,16 +190,16 @@ def test_events_that_a_renewal_finds_lost_are_written_again_by_themselves(top: i
 
 @pytest.mark.parametrize("top", [13, 14, -1])
 def test_a_renewal_that_finds_nothing_lost_makes_no_call(top: int) -> None:
-    """-1: there is no record any more, as the next write will be told."""
+    """-1: the record no longer exists, as the reply to the next write will say."""
     box = outbox()
-    wrote(box, "a", "b", "c")
+    write(box, "a", "b", "c")
     assert not box.check_log_end(top)
     assert box.next_call() is None
 
 
 def test_an_outstanding_call_finds_lost_events_by_itself() -> None:
     box = outbox()
-    wrote(box, "a")
+    write(box, "a")
     add(box, text("b"))
     call = box.next_call()
     assert not box.check_log_end(10)
@@ -207,9 +207,9 @@ def test_an_outstanding_call_finds_lost_events_by_itself() -> None:
 
 
 def test_a_late_reply_to_a_renewal_does_no_harm() -> None:
-    """It tells how the log ended before the last call, which is only made again."""
+    """It describes the log before the last call; that call is merely made again."""
     box = outbox()
-    wrote(box, "a", "b")
+    write(box, "a", "b")
     assert box.check_log_end(11)
     assert next_write(box).numbers == [12]
     box.apply_reply(ok(12))
@@ -218,7 +218,7 @@ def test_a_late_reply_to_a_renewal_does_no_harm() -> None:
 
 def test_lost_events_that_are_no_longer_in_memory_end_the_run() -> None:
     box = outbox()
-    wrote(box, "a", "b")
+    write(box, "a", "b")
     assert not box.check_log_end(9)
     assert "its log ends at 9" in box.lost
 
@@ -226,7 +226,7 @@ def test_lost_events_that_are_no_longer_in_memory_end_the_run() -> None:
 @pytest.mark.parametrize("top", [9, 3])
 def test_events_from_before_the_claim_cannot_be_written_again(top: int) -> None:
     box = outbox()
-    wrote(box, "a")
+    write(box, "a")
     add(box, text("b"))
     box.next_call()
     box.apply_reply(gap(top))
@@ -236,7 +236,7 @@ def test_events_from_before_the_claim_cannot_be_written_again(top: int) -> None:
 
 
 def test_a_log_that_ends_inside_one_of_our_calls_has_another_writer() -> None:
-    """A call is written whole or not at all: somebody else wrote there."""
+    """A call is written whole or not at all, so another worker wrote there."""
     box = outbox()
     add(box, text("a"), text("b", 1), text("c"))
     box.next_call()
@@ -248,20 +248,20 @@ def test_a_log_that_ends_inside_one_of_our_calls_has_another_writer() -> None:
 
 
 def test_the_events_kept_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = len(wrote(outbox(), "a")[0]) + len("a") + module.CALL_OVERHEAD_BYTES
+    size = len(write(outbox(), "a")[0]) + len("a") + module.CALL_OVERHEAD_BYTES
     monkeypatch.setattr(module, "MAX_KEPT_BYTES", 3 * size)
     box = outbox()
-    wrote(box, *"abcdef")  # 11 to 16
+    write(box, *"abcdef")  # 11 to 16
     assert call_after_gap(box, 13, "g").text == "defg"
     box.apply_reply(ok(17))
-    wrote(box, "h", "i", "j")  # d to g were one call, and are forgotten together
+    write(box, "h", "i", "j")  # d to g were one call, and are dropped together
     assert call_after_gap(box, 17, "k").text == "hijk"
     box.apply_reply(gap(13))
-    assert "what came behind is not in memory any more" in box.lost
+    assert "the events after that are no longer in memory" in box.lost
 
 
 def test_the_last_call_is_kept_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEPT_BYTES", 10)
     box = outbox()
-    (line,) = wrote(box, "much text")
+    (line,) = write(box, "much text")
     assert call_after_gap(box, 10, "more").lines[0] == line

@@ -1,5 +1,6 @@
-"""Outbox and write script together, with answers that get lost and a Redis that forgets: every
-text exactly once.
+"""Outbox and write script together, with lost replies and a Redis that loses writes.
+
+Every text is written exactly once.
 
 `Log` is a model of ``write.lua`` in Python, by its contract; tests/contract has the real one.
 """
@@ -24,7 +25,7 @@ STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 
 @dataclass
 class Log:
-    """What Redis holds of one request. Before it is claimed, it has one event of the producer's."""
+    """What Redis holds of one request: before its claim, only the producer's event."""
 
     epoch: int = 0
     worker: str = ""
@@ -57,7 +58,7 @@ class Log:
 
 
 class Redis:
-    """A log, and the copy of it that would survive a restart."""
+    """A log, and the copy of it that survives a restart."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -83,9 +84,9 @@ adds = st.one_of(
     st.builds(delta, st.just("signature_delta"), st.just("signature"), st.just(0), pieces),
     st.just({"type": "content_block_stop", "index": 0}),
 )
-#: What happens to a call: it is written and answered, written and the answer lost, lost before.
-#: And what happens to Redis: it has written everything to disk, or has lost what it had not; and
-#: the lease is renewed, whose answer tells where the log ends.
+#: A call is written and acknowledged, written with its reply lost, or lost before it is written.
+#: Redis syncs everything to disk, or restarts and loses what it had not synced; or the lease is
+#: renewed, and the reply says where the log ends.
 fates = st.sampled_from(["answered", "answered", "answer lost", "call lost"])
 mishaps = st.sampled_from(["synced", "restarted", "renewed"])
 noted = st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1)
@@ -98,7 +99,7 @@ mishap_steps = st.lists(st.one_of(adds, fates, fates, mishaps, notes, rewinds), 
 
 
 class Stream:
-    """An outbox at work, and what should become of it."""
+    """An outbox, and the log that it should produce."""
 
     def __init__(self) -> None:
         self.redis = Redis()
@@ -107,7 +108,7 @@ class Stream:
         self.text = ""
         self.meta: dict[str, Any] = {}
 
-    def take(self, step: Any) -> None:
+    def apply(self, step: Any) -> None:
         if isinstance(step, dict):
             self.box.add(orjson.dumps(step), step)
             self.added.append(step)
@@ -129,7 +130,7 @@ class Stream:
         elif fate == "restarted":
             self.redis.restart()
         elif fate == "renewed":
-            if not self.box.ending:  # as the publisher does it
+            if not self.box.ending:  # as in the publisher
                 self.box.check_log_end(self.redis.log.n)
         else:
             flush(self.box, self.redis.log, fate)
@@ -154,7 +155,7 @@ def flush(box: Outbox, log: Log, fate: str) -> None:
 
 
 def folded(data: list[dict[str, Any]]) -> list[Any]:
-    """Events with all neighbours merged, so that it does not matter how they were cut."""
+    """Events with all adjacent deltas merged, so that it does not matter how they were cut."""
     found: list[list[Any]] = []
     for each in data:
         kind = each.get("delta", {}).get("type", each["type"])
@@ -169,7 +170,7 @@ def folded(data: list[dict[str, Any]]) -> list[Any]:
 
 
 def assert_whole(stream: Stream) -> None:
-    """Everything was written once and in order."""
+    """Check that every event was written once and in order."""
     log = stream.redis.log
     written = [decode(line) for line in log.lines]
     assert [event.n for event in written] == list(range(2, 2 + len(written)))
@@ -182,31 +183,31 @@ def assert_whole(stream: Stream) -> None:
 @settings(STEPS, max_examples=400)
 @given(mishap_steps, endings, endings)
 def test_whatever_redis_or_the_network_loses_each_event_is_written_once_in_order(
-    happened: list[Any], before_end: list[str], behind_end: list[str]
+    happened: list[Any], before_end: list[str], after_end: list[str]
 ) -> None:
-    """Lost on the way or by Redis; but for fields that were written alone at the end of the log: if
-    Redis loses those, nobody is told."""
+    """The exception is fields written without an event at the end of the log: a loss of those goes
+    unnoticed."""
     stream = Stream()
     for step in [*happened, *before_end]:
-        stream.take(step)
-    stream.finish(behind_end)
+        stream.apply(step)
+    stream.finish(after_end)
     assert_whole(stream)
-    if "restarted" not in [*happened, *before_end, *behind_end]:
+    if "restarted" not in [*happened, *before_end, *after_end]:
         assert stream.redis.log.meta == {**stream.meta, "ended_ms": 1}
 
 
 @STEPS
 @given(steps, steps)
 def test_after_a_takeover_the_first_writer_writes_nothing(
-    before: list[Any], behind: list[Any]
+    before: list[Any], after: list[Any]
 ) -> None:
     stream = Stream()
     for step in before:
-        stream.take(step)
+        stream.apply(step)
     stream.redis.log.claim("another")
     kept = deepcopy(stream.redis.log)
-    for step in behind:
-        stream.take(step)
+    for step in after:
+        stream.apply(step)
     stream.box.end({"state": "done"})
     flush(stream.box, stream.redis.log, "answered")
     assert stream.redis.log == kept
@@ -217,18 +218,18 @@ def test_after_a_takeover_the_first_writer_writes_nothing(
 @STEPS
 @given(steps, steps)
 def test_a_claim_that_redis_lost_and_gave_to_another_fences_the_first_worker(
-    before: list[Any], behind: list[Any]
+    before: list[Any], after: list[Any]
 ) -> None:
-    """Both have the same epoch; the worker's name tells them apart."""
+    """Both have the same epoch; the worker's name distinguishes them."""
     stream = Stream()
     for step in before:
-        stream.take(step)
+        stream.apply(step)
     stream.redis.restart()
     stream.redis.log.claim("another")
     kept = deepcopy(stream.redis.log)
     assert kept.epoch == stream.box.epoch
-    for step in behind:
-        stream.take(step)
+    for step in after:
+        stream.apply(step)
     stream.box.end({"state": "done"})
     flush(stream.box, stream.redis.log, "answered")
     assert stream.redis.log == kept

@@ -1,4 +1,4 @@
-"""Joining a continued text to what was there: nothing lost, nothing doubled."""
+"""Joining a continued text to the text before it: nothing lost, nothing doubled."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ from tasks.streams.overlap import (
     is_distinctive,
 )
 
-#: No two words are the same, as in prose; what repeats itself has tests of its own.
+#: No two words are the same, as in prose; periodic text has tests of its own.
 WORDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True)
 BETWEEN = st.sampled_from([" ", "\n", "  ", " — ", ", ", ". ", "日本 ", "\u2028"])
 
@@ -39,7 +39,7 @@ def pieces_of(text: str, sizes: Iterable[int]) -> list[str]:
     return [*pieces, text]
 
 
-def mended(before: str, text_filter: PassThrough, pieces: list[str]) -> str:
+def joined(before: str, text_filter: PassThrough, pieces: list[str]) -> str:
     return before + "".join(text_filter.feed(piece) for piece in pieces) + text_filter.flush()
 
 
@@ -51,8 +51,8 @@ def test_a_text_that_nothing_precedes_passes_unchanged(
     cut: tuple[str, str], lengths: list[int]
 ) -> None:
     text = "".join(cut)
-    assert mended("", PassThrough(), pieces_of(text, lengths)) == text
-    assert mended("", OverlapFilter(""), pieces_of(text, lengths)) == text
+    assert joined("", PassThrough(), pieces_of(text, lengths)) == text
+    assert joined("", OverlapFilter(""), pieces_of(text, lengths)) == text
 
 
 @given(cut_texts(), sizes, st.booleans())
@@ -63,14 +63,14 @@ def test_white_space_trimmed_from_a_prefill_appears_once(
     trimmed = before[len(before.rstrip()) :]
     written = trimmed + rest if again else rest
     assume(again or not trimmed or not rest.startswith(trimmed[0]))
-    assert mended(before, WhitespaceFilter(trimmed), pieces_of(written, lengths)) == before + rest
+    assert joined(before, WhitespaceFilter(trimmed), pieces_of(written, lengths)) == before + rest
 
 
 @given(cut_texts(), sizes)
 def test_an_exact_continuation_passes_unchanged(cut: tuple[str, str], lengths: list[int]) -> None:
     before, rest = cut
     assume(is_distinctive(before))
-    assert mended(before, OverlapFilter(before), pieces_of(rest, lengths)) == before + rest
+    assert joined(before, OverlapFilter(before), pieces_of(rest, lengths)) == before + rest
 
 
 @given(cut_texts(), sizes, st.integers(MIN_OVERLAP, 200))
@@ -79,7 +79,7 @@ def test_a_repeated_ending_is_removed(
 ) -> None:
     before, rest = cut
     written = before[max(0, len(before) - overlap) :] + rest
-    assert mended(before, OverlapFilter(before), pieces_of(written, lengths)) == before + rest
+    assert joined(before, OverlapFilter(before), pieces_of(written, lengths)) == before + rest
 
 
 @given(cut_texts(), sizes)
@@ -87,7 +87,7 @@ def test_an_answer_that_starts_over_is_not_doubled(
     cut: tuple[str, str], lengths: list[int]
 ) -> None:
     before, rest = cut
-    assert mended(before, OverlapFilter(before), pieces_of(before + rest, lengths)) == before + rest
+    assert joined(before, OverlapFilter(before), pieces_of(before + rest, lengths)) == before + rest
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_periodic_text_is_not_mistaken_for_a_repetition(unit: str) -> None:
     ruler = unit * 40
     for cut in range(MIN_OVERLAP, len(ruler) - MIN_OVERLAP, len(unit)):
         before, rest = f"A table:\n{ruler[:cut]}", f"{ruler[cut:]}\nand what follows."
-        assert mended(before, OverlapFilter(before), [rest]) == before + rest
+        assert joined(before, OverlapFilter(before), [rest]) == before + rest
 
 
 @pytest.mark.parametrize(
-    ("before", "telling"),
+    ("before", "distinctive"),
     [
         ("", False),
         ("Ha", False),
@@ -113,8 +113,10 @@ def test_periodic_text_is_not_mistaken_for_a_repetition(unit: str) -> None:
         ("日本の水門は川の水を止めるための門", True),
     ],
 )
-def test_a_text_is_distinctive_if_it_is_long_and_not_periodic(before: str, telling: bool) -> None:
-    assert is_distinctive(before) is telling
+def test_a_text_is_distinctive_if_it_is_long_and_not_periodic(
+    before: str, distinctive: bool
+) -> None:
+    assert is_distinctive(before) is distinctive
 
 
 @given(cut_texts(), sizes)

@@ -1,4 +1,4 @@
-"""What readers have been given, from the events alone."""
+"""PartialMessage: what has been published, from the events alone."""
 
 from hashlib import sha256
 from typing import Any
@@ -87,8 +87,8 @@ def test_a_stop_reason_does_not_complete_a_message_with_an_open_block(kind: str)
 
 
 def test_a_rewind_also_discards_the_end_of_the_message() -> None:
-    told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
-    found = answer(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
+    ended: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
+    found = answer(START, block(0), stop(0), ended, {"type": "message_stop"}, rewind(0))
     assert (found.complete, found.stop_reason, found.started) == (False, None, True)
 
 
@@ -124,7 +124,7 @@ def test_a_rewind_leaves_the_worker_with_the_same_text_as_readers(
     ]
 
 
-#: How a text goes on: with its own block, with a further one, with a tool call between.
+#: How a text continues: in its own block, in a further one, or after a tool call.
 shapes = st.lists(st.sampled_from(["more", "block", "tool"]), max_size=12)
 
 
@@ -158,12 +158,12 @@ def test_a_trimmed_log_and_the_visible_text_are_enough_to_resume(
 
 
 def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_resume() -> None:
-    rest = [rewind(0), block(0), piece(0, "anew")]
+    rest = [rewind(0), block(0), piece(0, "again")]
     found = PartialMessage()
-    found.restore("anew", rest)
+    found.restore("again", rest)
     for event in rest:
         found.apply(event)
-    assert (found.text, len(found.blocks)) == ("anew", 1)
+    assert (found.text, len(found.blocks)) == ("again", 1)
 
 
 def test_a_trimmed_log_with_rewound_text_is_enough_to_resume() -> None:

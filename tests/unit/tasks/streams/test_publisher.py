@@ -1,4 +1,4 @@
-"""Publisher: what it keeps of the work that it starts by itself."""
+"""Publisher: the tasks that it starts are held until they are done."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Tokens add up over attempts."""
+"""Usage: tokens add up over attempts."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ attempts = st.lists(st.lists(reports, max_size=4), max_size=5)
 
 
 def of_attempt(reported: list[dict[str, Any]], name: str) -> int | None:
-    told = [each[name] for each in reported if each.get(name) is not None]
-    return told[-1] if told else None
+    numbers_seen = [each[name] for each in reported if each.get(name) is not None]
+    return numbers_seen[-1] if numbers_seen else None
 
 
 @given(attempts)
@@ -29,8 +29,8 @@ def test_the_last_number_of_each_attempt_counts_and_attempts_add_up(
         for each in reported:
             usage.add(each)
     for name in NAMES:
-        told = [of_attempt(each, name) for each in happened]
-        expected = sum(number for number in told if number is not None)
+        numbers_seen = [of_attempt(each, name) for each in happened]
+        expected = sum(number for number in numbers_seen if number is not None)
         assert usage.total.get(name, 0) == expected
 
 
@@ -41,7 +41,7 @@ def test_usage_does_not_depend_on_which_worker_made_which_attempt(
     one, other = Usage(), Usage()
     for reported in happened:
         one.next_attempt()
-        other = Usage(other.total)  # as a worker that takes over reads it from the record
+        other = Usage(other.total)  # as another worker reads it from the record
         for each in reported:
             one.add(each)
             other.add(each)
