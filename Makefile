@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest chaos bench lock clean
+.PHONY: help setup demo test lint types pytest docs chaos bench lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -38,6 +38,9 @@ types: setup
 pytest: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+docs: setup      ## the documentation site, into site/ (ARGS=serve: on 127.0.0.1:8000, as you write)
+	@$(BIN)/python -m docs.site $(ARGS)
+
 chaos: setup     ## streams, then jobs, under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
@@ -55,4 +58,4 @@ lock:            ## resolve requirements*.txt anew (needs uv)
 		--constraint requirements.txt -o requirements-worker.txt pyproject.toml
 
 clean:           ## remove what setup and tests made
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) dist build site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Logs: one line per event, as text or JSON, never with a prompt, an answer or a key."""
+"""Logs: one line per event, without prompts, answers or keys."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the fields of ``extra``."""
+    """One JSON object per line, with the fields of ``extra`` in it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for ``record``."""
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _added(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of ``extra``, without Celery's ``data``: a task's whole context."""
+    """Return the fields of ``extra`` without Celery's ``data``, a task's context."""
     return {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k != "data"}
 
 

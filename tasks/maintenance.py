@@ -1,4 +1,4 @@
-"""Starts the reaper in every worker; one of them at a time holds the reaper's key and works."""
+"""Starts a reaper in every worker; the one that holds the reaper's key works."""
 
 import functools
 from typing import Any

@@ -6,11 +6,14 @@ from celery import Task
 
 
 class ControlSignal(Exception):
-    """Base class of the exceptions that steer a task. None of them is a fault of the code."""
+    """Base class of exceptions that steer a task and do not report a bug."""
 
 
 class Deferred(ControlSignal):
-    """The task has to wait: Celery runs it again in ``countdown_s`` seconds. Flower shows it."""
+    """The task has to wait. Flower shows the reason and the countdown.
+
+    ``countdown_s``: seconds until Celery runs the task again.
+    """
 
     def __init__(self, reason: str, countdown_s: float) -> None:
         super().__init__(reason, countdown_s)

@@ -1,4 +1,4 @@
-"""The Celery app: ``celery -A workers.app worker -Q streams``, ``… -Q batches``, ``… flower``."""
+"""The Celery app: ``celery -A workers.app worker -Q streams``."""
 
 from celery import Celery
 

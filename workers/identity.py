@@ -9,5 +9,5 @@ from penstock.ids import new_id
 
 @cache
 def process_name() -> str:
-    """Return host, pid and a random part, because pids are reused: ``web-1:4711:k3x9ab``."""
+    """Return host, pid and a random part (pids are reused): ``web-1:4711:k3x9ab``."""
     return f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"

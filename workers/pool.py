@@ -1,4 +1,4 @@
-"""Celery's thread pool with the two features that it lacks: terminate and a quick shutdown.
+"""Celery's thread pool with two more features: terminate and a quick shutdown.
 
 A thread cannot be stopped from outside. A long-running task therefore registers a function that
 asks it to end (`on_terminate`); Flower's terminate button and a shutdown call such functions.
@@ -21,7 +21,7 @@ _on_shutdown: list[Callable[[], None]] = []
 
 @contextmanager
 def on_terminate(ask: Callable[[], None]) -> Iterator[None]:
-    """Call ``ask`` (from another thread) if this task is terminated while the block runs."""
+    """Call ``ask``, from another thread, if this task is terminated in the block."""
     thread = threading.get_ident()
     _terminators[thread] = ask
     try:

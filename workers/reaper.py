@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
+from penstock.store import request_scripts, shard_scripts
+from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.request_scripts import Reaped
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Reaper:
             try:
                 if await self._holds_key():
                     await self._tick()
-            except (redis.RedisError, OperationalError, OSError) as error:
+            except (*ANY_FAILURE, OperationalError) as error:
                 logger.warning("the reaper cannot reach Redis: %s", error)
             except Exception:
                 # A reaper that ends goes unnoticed until requests hang.
@@ -123,15 +124,15 @@ class Reaper:
         return [member.decode() for member in found]
 
     async def _check_shard(self, job: str, shard: int) -> None:
-        keys = self._settings.keys.job(job)
-        names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
-        action, *record = await script("reap_shard").run(
-            self._redis,
-            [*names, self._settings.keys.live_shards],
-            [shard, int(self._settings.wakeup_retry_s * 1000)],
-        )
-        if action == b"wake":
-            found = Shard.parse(record[0])
+        shared = self._settings.keys
+        reaped = await shard_scripts.reap(
+            shared.job(job),
+            shared,
+            shard,
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+        ).run_async(self._redis)
+        if reaped.verdict is Reaped.WAKE:
+            found = Shard.parse(reaped.record)
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 
@@ -142,12 +143,13 @@ class Reaper:
         # in its list has been consumed already, or was never there.
         next_id = next_ids[int(priority or 0) // 3]
         may_hold = bool(next_id) and next_id <= id
-        action = await script("reap").run(
-            self._redis,
-            [keys.meta, keys.lease, shared.live],
-            [int(self._settings.wakeup_retry_s * 1000), int(may_hold)],
-        )
-        if action == b"wake":
+        reaped = await request_scripts.reap(
+            keys,
+            shared,
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+            may_be_queued=may_hold,
+        ).run_async(self._redis)
+        if reaped is Reaped.WAKE:
             logger.warning("request %s has no worker; sending a wake-up", id)
             await asyncio.to_thread(
                 self._send_request, id, (model or b"").decode(), int(priority or 0)
@@ -163,7 +165,7 @@ class Reaper:
 
 
 def _id_of(message: bytes | None) -> str:
-    """Return the id of the request that a message wakes; empty if it is not one of ours."""
+    """Return the id of the request that a message wakes; empty if it has none."""
     try:
         return str(orjson.loads(message or b"")["headers"]["id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Checks before a worker takes its first task. Each problem is reported in one line."""
+"""Checks that run before a worker's first task; each problem is one line."""
 
 import logging
 from typing import Any
@@ -56,7 +56,7 @@ def check_credentials(settings: WorkerSettings) -> None:
 
 
 def check_redis(settings: WorkerSettings) -> None:
-    """Refuse to start with credentials that Redis rejects; an unavailable Redis is fine."""
+    """Refuse to start if Redis rejects the credentials, but not if it is unavailable."""
     connection = connect(settings)
     try:
         policy = connection.config_get("maxmemory-policy").get("maxmemory-policy")

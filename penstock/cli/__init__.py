@@ -10,23 +10,44 @@ from penstock.cli.root import Root
 #: Section of the help → command → module that holds it, and what it is for.
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Try it": {
-        "demo": ("penstock.cli.demo", "Watch a stream and a batch run, with nothing set up."),
-        "up": ("penstock.cli.up", "Run all of it here, until Ctrl-C."),
+        "demo": (
+            "penstock.cli.commands.demo",
+            "Watch a stream and a batch run, with nothing set up.",
+        ),
+        "up": ("penstock.cli.commands.up", "Run all of it here, until Ctrl-C."),
     },
     "Streams": {
-        "stream": ("penstock.cli.stream", "Ask, and type the answer as it arrives."),
-        "follow": ("penstock.cli.stream", "Type the answer of a request that is under way."),
-        "cancel": ("penstock.cli.cancel", "End a request or a batch job, keeping what it has."),
+        "stream": ("penstock.cli.commands.stream", "Ask, and type the answer as it arrives."),
+        "follow": (
+            "penstock.cli.commands.stream",
+            "Type the answer of a request that is under way.",
+        ),
+        "cancel": (
+            "penstock.cli.commands.cancel",
+            "End a request or a batch job, keeping what it has.",
+        ),
     },
     "Batches": {
-        "batch": ("penstock.cli.batch", "Submit, watch and collect batch jobs, at half price."),
+        "batch": (
+            "penstock.cli.commands.batch",
+            "Submit, watch and collect batch jobs, at half price.",
+        ),
     },
     "Run and look after it": {
-        "worker": ("penstock.cli.run", "Run the Celery worker of one queue."),
-        "flower": ("penstock.cli.run", "Run Flower, which shows every task in a browser."),
-        "simulate": ("penstock.cli.run", "Run the API's local stand-in."),
-        "settings": ("penstock.cli.run", "Every setting: its value, its default, its meaning."),
-        "doctor": ("penstock.cli.doctor", "Find out what is wrong, and what to do about it."),
+        "worker": ("penstock.cli.commands.programs", "Run the Celery worker of one queue."),
+        "flower": (
+            "penstock.cli.commands.programs",
+            "Run Flower, which shows every task in a browser.",
+        ),
+        "simulate": ("penstock.cli.commands.programs", "Run the API's local stand-in."),
+        "settings": (
+            "penstock.cli.commands.programs",
+            "Every setting: its value, its default, its meaning.",
+        ),
+        "doctor": (
+            "penstock.cli.commands.doctor",
+            "Find out what is wrong, and what to do about it.",
+        ),
     },
 }
 

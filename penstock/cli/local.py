@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
+from penstock.cli.commands.programs import need
 from penstock.cli.failure import Failure
-from penstock.cli.run import need
 from penstock.errors import LocalProcessError
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
@@ -125,7 +125,9 @@ class Local:
             server = EmbeddedRedis(port=self._redis_port)
             self._begin(server).result()
             self.redis_url = server.url
-            self._announce(server, f"{server.url} ({server.binary.name}, private)")
+            self._announce(server, f"{server.url} (private, {server.server})")
+            for reason in server.server.passed_over:
+                self._say(f"{'':<24}passed over {reason}")
         return self.redis_url
 
     def _start_simulator(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ TEXT_KINDS: Final = frozenset({"text", "thinking"})
 
 
 class Block:
-    """One content block: what came with its start, and the pieces that deltas have added."""
+    """One content block: its kind, and the pieces that its deltas have added."""
 
     __slots__ = ("fields", "kind", "open", "pieces")
 
@@ -55,9 +55,10 @@ class Blocks(dict[int, Block]):
         self[index] = block
 
     def rewind(self, index: int, offset: int) -> None:
-        """Discard what came after ``offset`` characters of block ``index``, and all later blocks.
+        """Discard all after ``offset`` characters of block ``index``.
 
-        Only text can be cut: a block of another kind is discarded whole.
+        All later blocks are discarded too. Only text can be cut; a block of another kind is
+        discarded whole.
         """
         self._discard_from(index + 1)
         block = self.get(index)

@@ -18,7 +18,7 @@ _BEFORE_ALL = -1
 
 
 class MessageBuilder:
-    """Applies events in the order of the log. Unknown types are skipped, as the API asks."""
+    """Builds the message, event by event; unknown event types are skipped."""
 
     def __init__(self) -> None:
         self.end: dict[str, Any] | None = None  #: the data of penstock.end; None until it arrives

@@ -1,4 +1,4 @@
-"""What one reader has read of an answer. Pure; shared by the sync and the async stream."""
+"""What one reader has read of an answer. Pure; shared by sync and async streams."""
 
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class Transcript:
         return TextFlow(self.builder.text)
 
     def must_be_rebuilt_for(self, event: Event) -> bool:
-        """Whether ``event`` discards text from before our cursor, so that the log must be read.
+        """Whether ``event`` discards text from before our cursor, so the log must be read.
 
         Raises `TextRewound` if that text can no longer be known.
         """
@@ -77,7 +77,7 @@ class Transcript:
         return flow.add(_text_of(event.data))
 
     def stop(self, why: str) -> None:
-        """Record that no more events will be read, and why, for a later request of the message."""
+        """Record why no more events will be read, for `check_open`."""
         self._why_over = self._why_over or why
 
     def check_open(self) -> None:
@@ -150,7 +150,7 @@ class TextFlow:
         raise TextRewound
 
     def finish(self) -> None:
-        """End the flow. Raises `TextRewound` if the reader was given more text than remains."""
+        """End the flow. Raises `TextRewound` if the reader has more text than remains."""
         if self._owed:
             raise TextRewound
 

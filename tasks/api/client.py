@@ -1,4 +1,4 @@
-"""The Anthropic SDK as we use it: without retries of its own, and its errors as plain data.
+"""The Anthropic SDK without its own retries, and its errors as plain data.
 
 By default the SDK retries a refused call and sleeps in the worker for as long as retry-after says.
 It also repeats a batch create whose response was lost, and the batch is then billed twice. Both

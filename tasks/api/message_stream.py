@@ -1,4 +1,4 @@
-"""One streaming call of the Messages API, as raw bytes, and how it can be interrupted."""
+"""One streaming call of the Messages API, as raw bytes."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {"connection_error", "incomp
 
 
 class StreamInterrupted(Exception):
-    """The answer was interrupted. ``error`` holds ``type`` and ``message``, like the API's."""
+    """The answer was interrupted; ``error`` has a ``type`` and a ``message``."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
@@ -39,7 +39,7 @@ class OpenStream:
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives. Raises `StreamInterrupted` if the connection is lost."""
+        """Yield the body as it arrives. Raises `StreamInterrupted` if that fails."""
         # Nothing is encoded, so skip the decoding layers: they are a sixth of the cost of a chunk.
         encoded = "content-encoding" in self.headers
         plain = self._response.http_response.aiter_raw

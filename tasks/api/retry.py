@@ -54,7 +54,7 @@ def wait_s(retries: int, retry_after: float | None, max_wait_s: float, jitter: f
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read the wait from ``retry-after-ms`` or ``retry-after`` (seconds or a date), in seconds."""
+    """Return the seconds of ``retry-after-ms`` or ``retry-after`` (may be a date)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with contextlib.suppress(ValueError):
             asked = float(headers.get(name, "")) * unit

@@ -146,7 +146,7 @@ class Attempt:
 
 
 def missing_end(message: PartialMessage) -> list[FittedEvent]:
-    """Return the message_stop that a complete message lacks if it was lost with the connection."""
+    """Return the message_stop of a complete message if it was lost."""
     return [] if message.stopped else [_encoded({"type": "message_stop"})]
 
 

@@ -60,7 +60,10 @@ class AttemptPlan:
 def plan_attempt(
     message: PartialMessage, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool
 ) -> AttemptPlan:
-    """Plan the next attempt. ``prefill``: whether the model accepts a partial assistant message."""
+    """Plan the next attempt, given what has been published.
+
+    ``prefill``: whether the model accepts a partial assistant message.
+    """
     last = message.last_text_block()
     text = message.text
     prefill = prefill and "thinking" not in body

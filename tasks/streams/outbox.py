@@ -1,8 +1,9 @@
-"""Buffers one stream's events for Redis: numbers them, merges deltas, retries until acknowledged.
+"""Buffers one stream's events for Redis until they are acknowledged. Pure.
 
-Pure: `next_call` returns the next call of the write script, `apply_reply` takes Redis's reply.
-While a call is outstanding, new deltas of the same block are merged into one event. An idle Redis
-therefore gets every delta at once, a busy one fewer and larger events.
+It numbers the events and merges deltas: `next_call` returns the next call of the write script,
+`apply_reply` processes Redis's reply. While a call is outstanding, new deltas of the same block are
+merged into one event. An idle Redis therefore gets every delta at once, a busy one fewer and larger
+events.
 
 Written events stay in memory for a few seconds. A Redis that was restarted may have lost the end of
 the log and replies ``gap`` to the next call; the outbox then writes the same lines again.
@@ -10,15 +11,17 @@ the log and replies ``gap`` to the next call; the outbox then writes the same li
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
 from penstock import events
 from penstock.keys import Keys
 from penstock.states import State
+from penstock.store import request_scripts
+from penstock.store.request_scripts import Gap, Gone, WriteReply, Written
+from penstock.store.scripts import Fenced, ScriptCall
 from penstock.streams.blocks import PIECE_FIELDS
-from tasks.streams.script_pipeline import ScriptCall
 
 #: Maximum bytes of written events kept in memory, in case Redis loses them. With ``appendfsync
 #: everysec`` it can lose a second or two; at 40 deltas a second this covers about five.
@@ -43,7 +46,7 @@ class _Entry:
         return orjson.dumps({"type": "content_block_delta", "index": self.index, "delta": delta})
 
 
-class _Written(NamedTuple):
+class _CallContent(NamedTuple):
     """The events of one call and their effect on the record, in case Redis loses them."""
 
     first: int
@@ -55,9 +58,12 @@ class _Written(NamedTuple):
     size: int  #: approximate bytes in memory
 
 
-#: A `_Written` in memory. Hundreds of streams keep tens of thousands of them, and the garbage
+#: A `_CallContent` in memory. Hundreds of streams keep tens of thousands of them, and the garbage
 #: collector stops tracking a plain tuple of plain values.
 _Kept = tuple[Any, ...]
+
+#: One call of the write script; repeated unchanged until Redis has acknowledged it.
+WriteCall: TypeAlias = ScriptCall[WriteReply]
 
 
 class Outbox:
@@ -85,21 +91,18 @@ class Outbox:
         self._n = n  # number of the last acknowledged event
         self.ttl_s = ttl_s
         self._retention_s = retention_s
-        self._log_limit = log_limit or ""
+        self._log_limit = log_limit
         self._entries: list[_Entry] = []
         self._text: list[str] = []
         self._fresh = False
         self._meta: dict[str, Any] = {}
         self._final = ""
-        self._sent: _Written | None = None  # outstanding
-        self._call: ScriptCall | None = None
+        self._sent: _CallContent | None = None  # outstanding
+        self._call: WriteCall | None = None
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._calls = 0
-        own = self.keys
-        self._names = [own.meta, own.log, own.lease, own.events, own.text, own.request, keys.live]
-        if typed:
-            self._names.append(own.typed)
+        self._names = request_scripts.write_keys(self.keys, keys, typed=typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Add an event of the API: ``raw`` is its JSON, ``data`` the same, parsed."""
@@ -156,11 +159,11 @@ class Outbox:
 
     @property
     def ending(self) -> bool:
-        """Whether the last event was added. A renewal that is fenced after that is merely late."""
+        """Whether the last event was added; a renewal fenced after that is merely late."""
         return bool(self._final)
 
-    def next_call(self) -> ScriptCall | None:
-        """Return the call to make now: the unacknowledged one again, or the next. None: no call."""
+    def next_call(self) -> WriteCall | None:
+        """Return the call to make now: the unacknowledged one again, or the next, if any."""
         if self.lost:
             return None
         if self._call is None and (self._entries or self._meta):
@@ -170,24 +173,24 @@ class Outbox:
 
     def apply_reply(self, reply: list[Any]) -> None:
         """Apply the write script's reply to the outstanding call."""
-        status = reply[0]
-        if status == b"ok":
-            self._acknowledge(reply[2].decode())
-        elif status == b"fenced":
-            self.lost = "another worker has claimed it, or it has ended"
-        elif status == b"gone":
-            self.lost = "its record has expired or was deleted"
-        else:
-            self._rewrite_after(int(reply[1]))
+        match request_scripts.write_reply(reply):
+            case Written(cancel=cancel):
+                self._acknowledge(cancel)
+            case Fenced():
+                self.lost = "another worker has claimed it, or it has ended"
+            case Gone():
+                self.lost = "its record has expired or was deleted"
+            case Gap(n):
+                self._rewrite_after(n)
 
     def check_log_end(self, top: int) -> bool:
-        """Compare the log's last number with ours; returns whether events are written again."""
+        """Write again what a log that ends at ``top`` has lost; returns whether it did."""
         if 0 <= top < self._n and self._call is None:
             self._rewrite_after(top)
             return not self.lost
         return False
 
-    def _gather(self) -> _Written:
+    def _gather(self) -> _CallContent:
         first = self._n + 1
         lines = tuple(
             [
@@ -197,16 +200,25 @@ class Outbox:
         )
         text, meta = "".join(self._text), tuple(self._meta.items())
         size = sum(map(len, lines)) + len(text) + CALL_OVERHEAD_BYTES
-        written = _Written(first, lines, text, self._fresh, meta, self._final, size)
+        content = _CallContent(first, lines, text, self._fresh, meta, self._final, size)
         self._entries, self._text, self._meta, self._fresh = [], [], {}, False
-        return written
+        return content
 
-    def _call_for(self, written: _Written) -> ScriptCall:
-        meta = [item for pair in written.meta for item in pair]
+    def _call_for(self, content: _CallContent) -> WriteCall:
         self._calls += 1
-        args = [self.worker, self.epoch, written.first, self._renewal(written), written.text]
-        args += ["1" if written.fresh else "", written.final, self._log_limit, len(written.lines)]
-        return ScriptCall(self._names, [*args, *written.lines, *meta])
+        return request_scripts.write(
+            self._names,
+            worker=self.worker,
+            epoch=self.epoch,
+            first=content.first,
+            events=content.lines,
+            fields=content.meta,
+            text=content.text,
+            empty_text=content.fresh,
+            final_state=content.final,
+            ttl_s=self._ttl_s(content),
+            log_limit=self._log_limit,
+        )
 
     def _acknowledge(self, cancel: str) -> None:
         written = self._sent
@@ -216,15 +228,15 @@ class Outbox:
         self._sent = self._call = None
         self._keep(written)
 
-    def _keep(self, written: _Written) -> None:
+    def _keep(self, written: _CallContent) -> None:
         self._kept.append(tuple(written))
         self._kept_bytes += written.size
         while self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popleft()[-1]
 
     def _rewrite_after(self, top: int) -> None:
-        """Write again what Redis lost after event ``top``, in one call with the outstanding one."""
-        written = [_Written(*kept) for kept in self._kept]
+        """Repeat the calls after event ``top`` and the outstanding one in one call."""
+        written = [_CallContent(*kept) for kept in self._kept]
         written += [self._sent] if self._sent else []
         missing = [each for each in written if each.first > top]
         # Calls are atomic: a log that only we wrote ends with one of our calls, never inside one.
@@ -234,7 +246,7 @@ class Outbox:
         while self._kept and self._kept[-1][0] > top:
             self._kept_bytes -= self._kept.pop()[-1]
         emptied = max((i for i, each in enumerate(missing) if each.fresh), default=0)
-        self._sent = _Written(
+        self._sent = _CallContent(
             first=top + 1,
             lines=tuple(line for each in missing for line in each.lines),
             text="".join(each.text for each in missing[emptied:]),
@@ -246,9 +258,11 @@ class Outbox:
         self._calls = 0  # the keys' TTLs may be lost as well
         self._call = self._call_for(self._sent)
 
-    def _renewal(self, written: _Written) -> int | str:
-        """The TTL to set with this call, in seconds. Empty between the first call and the last: the
-        renewal of the lease sets it there."""
-        if written.final:
+    def _ttl_s(self, content: _CallContent) -> int | None:
+        """Return the TTL that this call sets, in seconds, or None.
+
+        Between the first call and the last, the renewal of the lease sets the TTL.
+        """
+        if content.final:
             return self._retention_s
-        return self.ttl_s if self._calls == 1 else ""
+        return self.ttl_s if self._calls == 1 else None

@@ -1,4 +1,4 @@
-"""Joins a continued text to the text before it, so that nothing is lost or doubled. Pure."""
+"""Joins a continued text to the text before it, without loss or repetition. Pure."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ MIN_OVERLAP: Final = 16
 
 
 class PassThrough:
-    """Passes text on unchanged: no text precedes it, or it is known to continue exactly."""
+    """Passes text on unchanged: nothing precedes it, or it continues exactly."""
 
     def feed(self, piece: str) -> str:
         """Return the part of ``piece`` that is new to readers."""
@@ -40,7 +40,7 @@ class WhitespaceFilter(PassThrough):
 
 
 class OverlapFilter(PassThrough):
-    """Drops a repetition at the beginning of a text that a model was asked to continue.
+    """Drops a repetition at the start of a text that a model was asked to continue.
 
     The model may repeat the end of ``before``, or all of it; ``before`` must be distinctive. Text
     is held back only while it can still be a repetition, which is decided within a few words.

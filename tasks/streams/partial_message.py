@@ -1,4 +1,4 @@
-"""The message as readers have it so far: enough to resume it after an interruption. Pure.
+"""The message as readers have it so far, from which it can be resumed. Pure.
 
 A worker applies every event that it publishes, and after a takeover the events of the log.
 """
@@ -68,7 +68,7 @@ class PartialMessage:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has ended: it has a stop reason, and message_stop or no open block.
+        """Whether it has a stop reason, and a message_stop or no open block.
 
         After the stop reason only message_stop can be missing, nothing of the answer. A closed
         connection alone proves nothing: the SDK raises no error when a proxy ends the body early.
@@ -87,7 +87,7 @@ class PartialMessage:
         return sha256(self.text.encode()).hexdigest()
 
     def last_text_block(self) -> int | None:
-        """Index of the last text block that is more than white space; None if there is none."""
+        """Return the index of the last text block that is more than white space, if any."""
         for index in sorted(self.blocks, reverse=True):
             if self.blocks[index].kind == "text" and self.blocks[index].text.strip():
                 return index

@@ -9,15 +9,16 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-
 from penstock.keys import Keys
-from penstock.store.scripts import Script, script
-from tasks.streams.outbox import Outbox
-from tasks.streams.script_pipeline import ScriptCall, ScriptPipeline
+from penstock.store import request_scripts
+from penstock.store.availability import CONNECTION_LOST
+from penstock.store.request_scripts import Renewed
+from penstock.store.scripts import Fenced, ScriptCall
+from tasks.streams.outbox import Outbox, WriteCall
+from tasks.streams.script_pipeline import ScriptPipeline
 from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,6 @@ class Publisher:
         self._pipeline = pipeline
         self._keys = keys
         self._lease_ms = lease_ms
-        self._write: Script = script("write")
-        self._renew: Script = script("renew")
         self._watched: dict[Outbox, Callable[[], None]] = {}
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
@@ -83,7 +82,7 @@ class Publisher:
                 self._background.start(self._renew_now([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
-        """Wait until Redis has acknowledged the whole outbox, or refuses this worker for good."""
+        """Wait until Redis has acknowledged the whole outbox, or the claim is lost."""
         self.notify(outbox)
         while not outbox.acknowledged:
             acknowledged = self._acknowledged[outbox]
@@ -111,9 +110,9 @@ class Publisher:
             # nothing when idle. Under load more deltas merge during the pause and cost less each.
             await asyncio.sleep(min(time.monotonic() - began, MAX_PAUSE_S))
 
-    async def _flush(self, calls: list[tuple[Outbox, ScriptCall]]) -> bool:
+    async def _flush(self, calls: list[tuple[Outbox, WriteCall]]) -> bool:
         """Make the calls in one pipeline; False if Redis is unavailable."""
-        replies = await self._pipelined(self._write, [call for _, call in calls])
+        replies = await self._pipelined([call for _, call in calls])
         if replies is None:
             return False
         for (outbox, _), reply in zip(calls, replies, strict=True):
@@ -128,9 +127,10 @@ class Publisher:
         return True
 
     def _refused(self, outbox: Outbox, error: Exception) -> None:
-        """Handle a refusal: Redis is full, read-only or loading, and wrote nothing of the call.
+        """Handle a call that Redis refuses because it is full, read-only or loading.
 
-        The outbox keeps the call, but not for ever: the API bills what it generates until then.
+        Nothing was written, and the outbox keeps the call, but not for ever: the API bills what it
+        generates until then.
         """
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
@@ -161,35 +161,40 @@ class Publisher:
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
         sent_n = [outbox.n for outbox in outboxes]
-        replies = await self._pipelined(self._renew, [self._renewal(o) for o in outboxes])
+        replies = await self._pipelined([self._renewal(o) for o in outboxes])
         for outbox, n, reply in zip(outboxes, sent_n, replies or [], strict=False):
             self._apply_renewal(outbox, n, reply)
 
-    def _renewal(self, outbox: Outbox) -> ScriptCall:
-        keys = outbox.keys
-        names = [keys.meta, keys.lease, keys.events, self._keys.live]
-        names += [keys.log, keys.text, keys.request]
-        return ScriptCall(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
+    def _renewal(self, outbox: Outbox) -> ScriptCall[Renewed | Fenced]:
+        return request_scripts.renew(
+            outbox.keys,
+            self._keys,
+            worker=outbox.worker,
+            epoch=outbox.epoch,
+            lease_ms=self._lease_ms,
+            ttl_s=outbox.ttl_s,
+        )
 
     def _apply_renewal(self, outbox: Outbox, sent_n: int, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
             return
-        if reply[0] == b"fenced":
+        renewed = request_scripts.renew_reply(reply)
+        if isinstance(renewed, Fenced):
             outbox.lost = outbox.lost or "another worker has claimed it, or it has ended"
             self._acknowledged[outbox].set()
         else:
-            outbox.cancel = outbox.cancel or reply[1].decode()
+            outbox.cancel = outbox.cancel or renewed.cancel
             # If a write was acknowledged in between, the reply is out of date.
-            if outbox.n == sent_n and outbox.check_log_end(int(reply[2])):
+            if outbox.n == sent_n and outbox.check_log_end(renewed.n):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 
-    async def _pipelined(self, called: Script, calls: list[ScriptCall]) -> list[Any] | None:
-        """Run one script many times in one round trip. None: Redis is unavailable."""
+    async def _pipelined(self, calls: Sequence[ScriptCall[Any]]) -> list[Any] | None:
+        """Make calls of one script in one round trip. None: Redis is unavailable."""
         if not calls:
             return []
         try:
-            return await self._pipeline.run(called, calls)
-        except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+            return await self._pipeline.run(calls)
+        except CONNECTION_LOST as error:
             logger.warning("Redis is unavailable, retrying: %s", str(error) or "no reply")
             return None

@@ -1,4 +1,4 @@
-"""The rate limiter that all workers of a deployment share, fed by the API's rate-limit headers.
+"""The rate limiter that all workers share, fed by the API's headers.
 
 A request that has to wait returns to the queue with a countdown and holds no slot. One
 script takes each decision, so two workers cannot use the same allowance.
@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from penstock.keys import Keys
+from penstock.store import limit_scripts
 from penstock.store.availability import UNAVAILABLE, retry_until_available
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.limit_scripts import RequestLimit
 from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
@@ -36,12 +37,10 @@ class RateLimiter:
 
     async def acquire(self, model: str, id: str) -> float:
         """Acquire a place for a call; returns the seconds to wait, 0 if it was acquired."""
-        names = self._names(model)
-        args = [id, FIRST_CALLS, LOST_AFTER_MS]
-        answer = await retry_until_available(
-            lambda: script("rate_limit_acquire").run(self._redis, names, args)
+        acquire = limit_scripts.acquire_rate_limit(
+            self._keys, model, id=id, first_calls=FIRST_CALLS, lost_after_ms=LOST_AFTER_MS
         )
-        return int(answer) / 1000
+        return await retry_until_available(lambda: acquire.run_async(self._redis)) / 1000
 
     async def report(
         self,
@@ -56,10 +55,16 @@ class RateLimiter:
 
         Best effort, for the benefit of other calls: a running stream never waits for Redis here.
         """
-        after = "" if retry_after_s is None else int(retry_after_s * 1000)
-        args = [id, "1" if refused else "", after, *limit_of(headers, time.time())]
+        report = limit_scripts.report_rate_limit(
+            self._keys,
+            model,
+            id=id,
+            refused=refused,
+            retry_after_ms=None if retry_after_s is None else int(retry_after_s * 1000),
+            limit=limit_of(headers, time.time()),
+        )
         try:
-            await script("rate_limit_report").run(self._redis, self._names(model), args)
+            await report.run_async(self._redis)
         except UNAVAILABLE as error:
             logger.warning("the rate limiter could not record a response: %s", error)
 
@@ -72,22 +77,15 @@ class RateLimiter:
 
         self._background.start(remove())
 
-    def _names(self, model: str) -> list[str]:
-        keys = self._keys
-        return [keys.rate_limit(model), keys.rate_limit_calls(model), keys.rate_limit_turns(model)]
 
-
-def limit_of(headers: Mapping[str, str], now: float) -> list[Any]:
-    """Read the requests limit, the requests remaining and the ms until the limit is full again.
-
-    Three times ``""`` where the headers are missing or malformed.
-    """
+def limit_of(headers: Mapping[str, str], now: float) -> RequestLimit | None:
+    """Read the API's limit on requests. None if the headers are missing or malformed."""
     try:
         limit = int(headers[f"{_LIMIT}limit"])
         remaining = int(headers[f"{_LIMIT}remaining"])
         reset = datetime.fromisoformat(headers[f"{_LIMIT}reset"]).timestamp()
     except (KeyError, ValueError):
-        return ["", "", ""]
+        return None
     if limit < 1:
-        return ["", "", ""]
-    return [limit, remaining, max(0, int((reset - now) * 1000))]
+        return None
+    return RequestLimit(limit, remaining, max(0, int((reset - now) * 1000)))

@@ -1,4 +1,4 @@
-"""Runs requests: reads the record, calls the API, publishes every event to readers.
+"""Runs requests: calls the API and publishes every event to readers.
 
 claim → rate limiter → call → publish every event → end. All streams of a process run here, on one
 event loop. An interrupted answer is resumed here or by the next worker to claim the request.
@@ -21,9 +21,9 @@ from penstock.capabilities import takes_prefill
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.states import State
+from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
 from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
@@ -98,12 +98,13 @@ class Relay:
         """Cancel a request, whether it is queued, runs here or runs elsewhere."""
         keys, shared = self._settings.keys.request(id), self._settings.keys
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
-        names = [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live]
-        await script("cancel").run(
-            self._redis,
-            [*names, keys.text, keys.request],
-            [who, orjson.dumps(end), self._settings.retention_s],
-        )
+        await request_scripts.cancel(
+            keys,
+            shared,
+            who=who,
+            end_event=orjson.dumps(end),
+            retention_s=self._settings.retention_s,
+        ).run_async(self._redis)
         self._publisher.check_cancel(id)
 
     def hand_over(self) -> None:
@@ -254,7 +255,7 @@ class Relay:
     async def _handle_refusal(
         self, request: ClaimedRequest, planned: AttemptPlan, error: Exception
     ) -> None:
-        """Handle a failed call: raises `Deferred` or `_Failed`, returns to try without prefill."""
+        """Raise `Deferred` or `_Failed` for a failed call; return to try without prefill."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._rate_limiter.report(
@@ -296,11 +297,15 @@ class Relay:
         await self._publisher.drain(request.outbox)
         if request.outbox.lost:
             return RunResult("skipped", reason=request.outbox.lost)
-        keys = request.outbox.keys
-        due_ms, wakeup_retry_ms = int(countdown_s * 1000), int(self._settings.wakeup_retry_s * 1000)
-        names = [keys.meta, keys.lease, self._settings.keys.live]
-        args = [self._worker, request.outbox.epoch, due_ms, wakeup_retry_ms]
-        await retry_until_available(lambda: script("release").run(self._redis, names, args))
+        release = request_scripts.release(
+            request.outbox.keys,
+            self._settings.keys,
+            worker=self._worker,
+            epoch=request.outbox.epoch,
+            due_in_ms=int(countdown_s * 1000),
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+        )
+        await retry_until_available(lambda: release.run_async(self._redis))
         return RunResult("retry", reason=reason, countdown_s=countdown_s)
 
     async def _finish(self, request: ClaimedRequest, state: State, **more: Any) -> RunResult:
@@ -326,7 +331,7 @@ class Relay:
 
 
 async def _cancel_task(task: "asyncio.Task[None]") -> None:
-    """Cancel a task until it ends: `wait_for` of Python 3.11, used by redis-py, can swallow one."""
+    """Cancel a task until it ends: redis-py can swallow a cancellation (Python 3.11)."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)

@@ -1,4 +1,4 @@
-"""How the run of a stream ended: its last event, and what Celery and Flower show. Pure."""
+"""How the run of a stream ended, for its log, Celery and Flower. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from tasks.streams.claim import ClaimedRequest
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The result of one run, for Celery and Flower. It never holds a prompt or an answer."""
+    """The result of one run. It never holds a prompt or an answer."""
 
     state: str  #: done · failed · canceled · retry · skipped
     summary: dict[str, Any] = field(default_factory=dict)

@@ -5,9 +5,8 @@ import gc
 import logging
 import threading
 
-import redis
-
 from config.settings import WorkerSettings
+from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import Connection, connect_async
 from tasks.api.client import async_client
 from tasks.streams.publisher import Publisher
@@ -68,7 +67,7 @@ class StreamRuntime:
                     async for message in channel.listen():
                         if message["type"] == "message":
                             publisher.check_cancel(message["data"].decode(errors="replace"))
-            except (redis.RedisError, OSError) as error:
+            except ANY_FAILURE as error:
                 # The channel only speeds this up: the next write or renewal reads the flag too.
                 logger.debug("the control channel is unavailable: %s", error)
             await asyncio.sleep(1)

@@ -1,26 +1,19 @@
-"""Runs many calls of one script in a single round trip, on redis-py's lowest level.
+"""Makes many calls of one script in a single round trip.
 
-Every delta is such a call, and redis-py's own pipeline would be half the cost of a delta: it packs
-each argument in Python and sets a timer for each reply. Here hiredis packs the arguments, and one
-timer bounds the whole round trip.
+It uses redis-py's lowest level. Every delta is such a call, and redis-py's own pipeline would be
+half the cost of a delta: it packs each argument in Python and sets a timer for each reply. Here
+hiredis packs the arguments, and one timer bounds the whole round trip.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
 from penstock.store.connection import Connection
-from penstock.store.scripts import Script
-
-
-class ScriptCall(NamedTuple):
-    """One call of a script."""
-
-    keys: list[str]  #: the script's KEYS
-    args: list[Any]  #: the script's ARGV: str, bytes or int
+from penstock.store.scripts import ScriptCall
 
 
 class ScriptPipeline:
@@ -30,22 +23,22 @@ class ScriptPipeline:
         self._redis = connection
         self._timeout_s = timeout_s
 
-    async def run(self, called: Script, calls: Sequence[ScriptCall]) -> list[Any]:
-        """Run the calls; returns their replies in order, or Redis's error for a refused call.
+    async def run(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
+        """Return the replies to calls of one script; a refused call gets an error.
 
         Raises redis-py's `ConnectionError` or `TimeoutError`; it is then unknown which calls ran.
         """
-        replies = await self._round_trip(called, calls)
+        replies = await self._round_trip(calls)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # Redis was restarted or its scripts were flushed; none of the calls ran.
-            await self._redis.script_load(called.text)
-            replies = await self._round_trip(called, calls)
+            await self._redis.script_load(calls[0].script.text)
+            replies = await self._round_trip(calls)
         return replies
 
-    async def _round_trip(self, called: Script, calls: Sequence[ScriptCall]) -> list[Any]:
+    async def _round_trip(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
+        sha = calls[0].script.sha
         packed = [
-            pack_command(("EVALSHA", called.sha, len(call.keys), *call.keys, *call.args))
-            for call in calls
+            pack_command(("EVALSHA", sha, len(call.keys), *call.keys, *call.args)) for call in calls
         ]
         pool = self._redis.connection_pool
         async with asyncio.timeout(self._timeout_s):

@@ -1,4 +1,4 @@
-"""The task ``penstock.stream``: one live stream, from its wake-up to its last event."""
+"""The task ``penstock.stream``: runs one live stream."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ logger = get_task_logger(__name__)
 
 
 class StreamFailed(Exception):
-    """The stream ended with an error. The record holds the API's message; this does not."""
+    """The stream ended with an error; only its record holds the API's message."""
 
 
 runtime = StreamRuntime(settings, streams_loop)
@@ -48,7 +48,7 @@ def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any
 
 @worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
-    """Start the runtime before the first stream, if this worker consumes the streams queue."""
+    """Start the runtime before the first stream, if this worker runs streams."""
     if names.STREAMS_QUEUE in sender.app.amqp.queues.consume_from:
         runtime.start()
         on_shutdown(runtime.hand_over)
@@ -56,6 +56,6 @@ def _ready(sender: Any, **_: Any) -> None:
 
 @task_revoked.connect
 def _revoked(request: Any, **_: Any) -> None:
-    """Cancel a request that Flower revoked before its start: Celery only drops the message."""
+    """Cancel a request that was revoked in the queue; Celery only drops the message."""
     if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
         runtime.cancel(request.id, "revoke")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.showcase import ANSWER
+from penstock.cli.commands.showcase import ANSWER
 from penstock.local.stack import SimulatorProcess
 from penstock.queue.names import BATCH_STEPS, STREAM
 
@@ -150,6 +150,25 @@ def test_the_demo_can_be_ended_at_any_moment(
     assert process.returncode == code
     assert complaints == ("penstock: interrupted\n" if code == 130 else "")
     assert_nothing_is_left(tmp_path, shown + rest)
+
+
+def test_the_demo_names_its_redis_and_why_an_installed_one_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    old = tmp_path / "bin" / "redis-server"
+    old.write_text("#!/bin/sh\necho Redis server v=7.0.15 sha=00000000:0\n")
+    old.chmod(0o755)
+    monkeypatch.delenv("PENSTOCK_REDIS_SERVER", raising=False)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    with demo(tmp_path) as process:
+        shown = read_until(process, "simulator ")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    private = r"^redis +pid \d+ +redis://\S+ \(private, (Redis|Valkey) \d+\.\d+\.\d+ from \S+\)$"
+    assert re.search(private, shown, re.M)
+    assert f"passed over {old}: Redis 7.0.15 is older than 7.2\n" in shown
+    assert_nothing_is_left(tmp_path, shown)
 
 
 def test_without_a_key_the_live_demo_is_one_line(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import orjson
 
 from penstock.keys import Keys
-from tasks.streams.outbox import Outbox
-from tasks.streams.script_pipeline import ScriptCall
+from tasks.streams.outbox import Outbox, WriteCall
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 DEPLOYMENT = Keys("p")
@@ -40,7 +39,7 @@ class WriteArguments:
         return [orjson.loads(line)["n"] for line in self.lines]
 
 
-def parse_call(call: ScriptCall) -> WriteArguments:
+def parse_call(call: WriteCall) -> WriteArguments:
     worker, epoch, first, ttl, text, fresh, final, keep, count, *rest = call.args
     assert fresh in ("", "1")
     fields = rest[count:]

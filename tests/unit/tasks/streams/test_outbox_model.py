@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import decode
-from tasks.streams.outbox import Outbox
-from tasks.streams.script_pipeline import ScriptCall
+from tasks.streams.outbox import Outbox, WriteCall
 from tests.unit.tasks.streams.outbox_calls import outbox, parse_call
 
 STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,7 +37,7 @@ class Log:
     def claim(self, worker: str) -> None:
         self.epoch, self.worker, self.state = self.epoch + 1, worker, "running"
 
-    def write(self, call: ScriptCall) -> list[Any]:
+    def write(self, call: WriteCall) -> list[Any]:
         wanted = parse_call(call)
         mine, count = wanted.epoch, len(wanted.lines)
         if self.epoch > mine or (self.epoch == mine and self.worker != wanted.worker):

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.ids import new_id
-from penstock.store.scripts import Script
+from penstock.store.scripts import ScriptCall
 from tasks.streams.outbox import Outbox
 from tasks.streams.publisher import Publisher
-from tasks.streams.script_pipeline import ScriptCall
 from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT
 
 
@@ -21,7 +20,7 @@ class StalledPipeline:
         self.outstanding: list[weakref.ref[asyncio.Future[list[Any]]]] = []
         self.asked = asyncio.Semaphore(0)
 
-    async def run(self, _: Script, __: Sequence[ScriptCall]) -> list[Any]:
+    async def run(self, _: Sequence[ScriptCall[Any]]) -> list[Any]:
         reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.outstanding.append(weakref.ref(reply))
         self.asked.release()

@@ -1,0 +1,151 @@
+"""The live table of ``penstock batch watch``: totals, what needs attention, and as many shards as
+fit."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table as Grid
+from rich.text import Text
+
+from penstock.batches.estimates import Estimate
+from penstock.batches.shard import Shard, ShardState
+from penstock.batches.view import Batch
+from penstock.cli.text.batch_text import fate, interesting, shards, state, words
+from penstock.cli.text.output import span
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
+from penstock.clock import now_ms
+
+#: Lines of a terminal that are not shards, at the most.
+_FRAME = 8
+#: Where a terminal does not tell its height, or is very small.
+_FEWEST_ROWS = 3
+_BAR = 24
+
+
+class Table:
+    """Shows a job on a terminal; ages and bars move between its steps, too."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._job: Batch | None = None
+        self._estimate: Estimate | None = None
+        self._estimated_at = 0.0
+        self._live = Live(
+            console=console,
+            get_renderable=self._drawn,
+            refresh_per_second=4,
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, job: Batch, estimate: Estimate | None) -> None:
+        """Bring the table up to date."""
+        if estimate is not self._estimate:
+            self._estimate, self._estimated_at = estimate, time.monotonic()
+        self._job = job
+        self._live.refresh()
+
+    def _drawn(self) -> RenderableType:
+        if self._job is None:
+            return Text("")
+        return Group(*self._parts(self._job))
+
+    def _parts(self, job: Batch) -> Iterator[RenderableType]:
+        yield _line(f"{job.id}  {job.model}  {state(job)}")
+        yield self._totals(job)
+        rows = max(self._console.height - _FRAME, _FEWEST_ROWS)
+        shown = interesting(job.shards, rows)
+        yield _grid(shown, ended=job.state.ended)
+        if len(shown) < len(job.shards):
+            yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
+        if job.alert:
+            yield _line(f"alert   {words(job.alert)}", style="yellow")
+            yield _line(f"check   {alert_remedy(job.alert)}")
+        if job.paused:
+            yield _line(f"paused  {words(job.paused)}", style="bold yellow")
+            yield Text(f"to do   {pause_remedy(job)}", style="bold")
+
+    def _totals(self, job: Batch) -> RenderableType:
+        counts = job.request_counts
+        done = counts.total - counts.processing
+        end = job.ended_at.timestamp() * 1000 if job.ended_at else now_ms()
+        age_s = max(end / 1000 - job.created_at.timestamp(), 0)
+        told = [f"{done:,}/{counts.total:,}", shards(job), f"{span(age_s)} old"]
+        if job.state.ended:
+            told[2] = f"took {span(age_s)}"
+        else:
+            told += self._left()
+        line = _columns({"width": _BAR})
+        bar = ProgressBar(total=counts.total, completed=done, width=_BAR)
+        line.add_row(bar, _line(" · ".join(told)))
+        return line
+
+    def _left(self) -> Iterator[str]:
+        """What is left of the estimate; once it has passed, nothing is known any more."""
+        if self._estimate is None:
+            return
+        passed_s = time.monotonic() - self._estimated_at
+        middle, high = self._estimate.median_s - passed_s, self._estimate.high_s - passed_s
+        if middle > 0:
+            bad_day = f" (bad day: {span(high)})" if span(high) != span(middle) else ""
+            yield f"about {span(middle)} left{bad_day}"
+        elif high > 0:
+            yield f"up to {span(high)} left"
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, overflow="ellipsis", no_wrap=True)
+
+
+def _columns(*options: dict[str, Any]) -> Grid:
+    """Columns that keep their width, and a last one that gets what is left of the line."""
+    grid = Grid.grid(padding=(0, 2))
+    for each in options:
+        grid.add_column(no_wrap=True, **each)
+    grid.add_column()
+    return grid
+
+
+def _grid(shown: list[Shard], *, ended: bool) -> Grid:
+    right: dict[str, Any] = {"justify": "right"}
+    grid = _columns({}, {}, {}, {"width": _BAR}, right, right)
+    for shard in shown:
+        grid.add_row(*_row(shard, ended=ended))
+    return grid
+
+
+def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
+    collected = shard.state == ShardState.COLLECTED
+    waits = shard.state == ShardState.PLANNED or ended
+    yield _SPINNER if not (collected or waits) else Text("✓" if collected else " ", style="green")
+    yield f"shard {shard.number}"
+    yield Text(shard.state, style="dim" if shard.state == ShardState.PLANNED else "")
+    # The API tells no counts before the whole batch has ended: until then the bar only pulses.
+    yield ProgressBar(
+        total=None if not (collected or waits) else shard.requests,
+        completed=shard.requests if collected else 0,
+        width=_BAR,
+        pulse=not (collected or waits),
+    )
+    yield f"{shard.requests if collected else 0:,}/{shard.requests:,}"
+    yield span(_age_s(shard)) if shard.created_ms else ""
+    yield _line("  ".join(filter(None, (shard.batch_id, fate(shard)))), style="dim")
+
+
+def _age_s(shard: Shard) -> float:
+    """Seconds that the API has had a batch, or had it."""
+    return max((shard.ended_ms or now_ms()) - shard.created_ms, 0) / 1000
+
+
+_SPINNER = Spinner("dots")

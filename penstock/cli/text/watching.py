@@ -1,0 +1,174 @@
+"""Where a person waits: a live table or a bar on a terminal, a plain line per step elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Protocol, Self
+
+import click
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from penstock.batches.client import Batches
+from penstock.batches.estimates import Estimate
+from penstock.batches.shard import ShardState
+from penstock.batches.view import Batch
+from penstock.cli.text.batch_text import left, shard_line, words
+from penstock.cli.text.output import outcome, some
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
+
+#: Seconds after which the remaining time is estimated anew, at the next step of the job.
+_ESTIMATE_S = 10.0
+
+
+class Board(Protocol):
+    """Something that shows a job."""
+
+    def show(self, job: Batch, estimate: Estimate | None) -> None:
+        """Show the job as it stands."""
+
+
+def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
+    """Show job ``id`` on stdout until it has ended; returns it as it stands then.
+
+    Raises `TimeoutError` after ``timeout`` seconds.
+    """
+    with _board() as board:
+        guess: Estimate | None = None
+        due = 0.0
+
+        def show(job: Batch) -> None:
+            nonlocal guess, due
+            if time.monotonic() >= due or job.state.ended or job.paused:
+                guess, due = batches.estimate(job), time.monotonic() + _ESTIMATE_S
+            board.show(job, guess)
+
+        return batches.wait(id, show, timeout=timeout)
+
+
+def _board() -> AbstractContextManager[Board]:
+    if not sys.stdout.isatty():
+        return Lines()
+    from penstock.cli.text.live_table import Table
+
+    return Table(Console())
+
+
+class Lines:
+    """For logs and pipes: a line whenever something is not what it was."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    def show(self, job: Batch, estimate: Estimate | None) -> None:
+        """Print what has changed."""
+        counts = job.request_counts
+        first = f"{some(counts.total, 'request')} in {some(len(job.shards), 'batch', 'batches')}"
+        self._tell("job", first, once=True)
+        if estimate and not job.state.ended:
+            self._tell("left", f"{left(estimate)} left")
+        for shard in job.shards:
+            if shard.state != ShardState.PLANNED:
+                self._tell(str(shard.number), shard_line(shard))
+        if job.paused:
+            self._tell("paused", f"paused  {words(job.paused)} ({pause_remedy(job)})")
+        if job.alert:
+            self._tell("alert", f"alert  {words(job.alert)} ({alert_remedy(job.alert)})")
+        if not job.paused and self._last.pop("paused", ""):
+            self._print("resumed")
+        if job.state.ended:
+            self._tell("ended", f"{job.state}  {outcome(counts)}")
+
+    def _tell(self, name: str, line: str, *, once: bool = False) -> None:
+        last = self._last.get(name)
+        if last is None or (last != line and not once):
+            self._last[name] = line
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        click.echo(line)
+        sys.stdout.flush()
+
+
+@contextmanager
+def bytes_read(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
+    """The lines of ``file``; while they are taken, a bar on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield iter(file)
+        return
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[lines]:,} requests"),
+    )
+    with _Counter(*columns, total=_size(file)) as counter:
+        yield _advancing(file, counter)
+
+
+@contextmanager
+def lines_written(
+    lines: Iterator[bytes], total: int, *, done: int = 0
+) -> Iterator[Iterator[bytes]]:
+    """The same lines; while they are taken, a bar on stderr if that is a terminal. ``done``: so
+    many of them were taken before."""
+    if not sys.stderr.isatty():
+        yield lines
+        return
+    columns = (
+        TextColumn("writing"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
+        TimeRemainingColumn(),
+    )
+    with _Counter(*columns, total=total, done=done) as counter:
+        yield _counted(lines, counter, done)
+
+
+class _Counter(Progress):
+    """A bar that looks up how far it is whenever it is drawn: counting costs next to nothing, and
+    while the next line takes hours the last one is shown."""
+
+    def __init__(self, *columns: ProgressColumn, total: int | None, done: int = 0) -> None:
+        self.done = self.lines = done  #: of ``total``; lines, where that counts something else
+        super().__init__(*columns, console=Console(stderr=True), transient=True)
+        self.add_task("", total=total, completed=done, lines=done)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        for task in self.task_ids:
+            self.update(task, completed=self.done, lines=self.lines)
+        return super().get_renderables()
+
+
+def _counted(lines: Iterator[bytes], counter: _Counter, done: int) -> Iterator[bytes]:
+    for counter.done, line in enumerate(lines, start=done + 1):
+        yield line
+
+
+def _advancing(file: IO[bytes], counter: _Counter) -> Iterator[bytes]:
+    for counter.lines, line in enumerate(file, start=1):
+        counter.done += len(line)
+        yield line
+
+
+def _size(file: IO[bytes]) -> int | None:
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except OSError:
+        return None
