@@ -22,7 +22,7 @@ from penstock.errors import NotEnded, PenstockError
 from penstock.simulator.control import Control
 from tests.chaos.agent import Agent
 from tests.chaos.batch_jobs import JobPlan, job_faults, job_plan, payment_faults
-from tests.chaos.command import keep_logs, options_of, say, verdict
+from tests.chaos.command import keep_logs, options_of, report, say
 from tests.chaos.readers import UNAVAILABLE
 from tests.chaos.world import BatchWorld
 
@@ -246,7 +246,7 @@ def main() -> int:
         say(f"{count:>9,}  killed at: {name}")
     for name, count in sorted(tally.counts.items()):
         say(f"{count:>9,}  {name}")
-    return verdict(tally.faults, options.seed, "every line once, every request paid once")
+    return report(tally.faults, options.seed, "every line once, every request paid once")
 
 
 if __name__ == "__main__":
