@@ -1,1 +1,1 @@
-"""What differs between deployments: settings, the Celery configuration, logs."""
+"""Configuration of the workers: settings, Celery, logs."""

@@ -1,4 +1,4 @@
-"""``python -m config``: every setting with its value, default and meaning."""
+"""``python -m config``: prints every setting with its value, default and meaning."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from penstock.store.connection import redis_address
 
 
 def main() -> int:
-    """Print the settings; a value that cannot be used is one line and exit code 1."""
+    """Print the settings. An invalid value is reported in one line, with exit code 1."""
     try:
         settings = WorkerSettings.load()
     except ConfigurationError as error:
@@ -37,7 +37,7 @@ if __name__ == "__main__":
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # `| head` has seen enough. Python would complain once more when it closes stdout.
+        # `| head` has closed the pipe. Python would report that again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The Celery configuration. Whatever differs from Celery's default has its reason beside it."""
+"""The Celery configuration; each deviation from a default states its reason."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from penstock.queue.wakeups import transport_options
 
 
 def celery_config(settings: WorkerSettings) -> dict[str, Any]:
-    """The configuration of the workers' Celery app."""
+    """Return the configuration of the workers' Celery app."""
     return {
         "broker_url": settings.redis_url.get_secret_value(),
-        # Workers start before Redis in many deployments; Celery says on one line that it waits.
+        # In many deployments workers start before Redis; Celery logs one line and waits.
         "broker_connection_retry_on_startup": True,
-        # For ever, not a hundred times: a worker must outlive any outage.
+        # Without limit instead of a hundred times: a worker must survive any outage.
         "broker_connection_max_retries": None,
         "broker_transport_options": worker_transport_options(settings),
-        # State, answers and errors lie in records. A result backend would be a second truth,
-        # cost a round trip per task, and hold a connection per thread.
+        # State, answers and errors are stored in records. A result backend would be a second
+        # source of truth, cost a round trip per task, and hold a connection per thread.
         "result_backend": None,
         "task_ignore_result": True,
         # JSON only: a message must never be able to run code.
@@ -30,21 +30,20 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         "task_routes": lambda name, *_args, **_kwargs: {"queue": names.queue_of(name)},
         "task_create_missing_queues": False,
         # A message is acknowledged when its task starts: from then on the record and its lease
-        # stand for the work. Late acks would add nothing but redelivery of long streams, and
-        # Celery 5.7 dies when Redis restarts under an unacknowledged message
-        # (workers/kombu_patch.py).
+        # track the work. Late acks would only redeliver long streams, and Celery 5.7 exits if
+        # Redis restarts while a message is unacknowledged (workers/kombu_patch.py).
         "task_acks_late": False,
-        # Take only what can start now: a message that waits inside a busy worker is one that
-        # an idle worker does not get.
+        # Fetch only what can start now: a message prefetched by a busy worker is one that an
+        # idle worker does not get.
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        # One process, one event loop, many streams; the batch steps wait for the network too.
+        # One process, one event loop, many streams; batch steps mostly wait for the network, too.
         "worker_pool": "workers.pool:TaskPool",
         "worker_concurrency": settings.streams_concurrency,
-        # Explicit, since Celery 6 will turn it on: a lost broker connection is no reason to
-        # end streams, which do not need the broker at all.
+        # Explicit, because Celery 6 will turn it on: running streams do not need the broker, so
+        # a lost broker connection is no reason to end them.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Flower.
+        # Flower needs task events.
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -52,17 +51,17 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def worker_transport_options(settings: WorkerSettings) -> dict[str, Any]:
-    """What kombu needs on top of a producer's options."""
+    """Return the options that a worker's kombu needs on top of a producer's."""
     return {
         **transport_options(settings),
         "visibility_timeout": settings.visibility_timeout_s,
-        # A message can only be handed out again some sweeps after its timeout; kombu's cadence
-        # (every 10th of a 10 s tick) adds up to 100 s to it.
+        # A message is redelivered by a periodic sweep after its timeout; kombu's default (every
+        # tenth 10 s tick) adds up to 100 s to the timeout.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        # kombu's 10 connections are too few when many tasks end in the same moment.
+        # kombu's 10 connections are too few when many tasks end at the same moment.
         "max_connections": 2 * max(settings.streams_concurrency, settings.batches_concurrency),
-        # Above the health check's interval, so that a dead link is dropped, not a quiet one.
+        # Above the health check's interval, so that a dead link is dropped but not a quiet one.
         "socket_timeout": 30,
         "health_check_interval": 25,
     }

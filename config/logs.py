@@ -1,4 +1,4 @@
-"""Logs: one line per event, for people or as JSON, and never a prompt, an answer or a key."""
+"""Logs: one line per event, without prompts, answers or keys."""
 
 import json
 import logging
@@ -8,17 +8,17 @@ from typing import Any
 
 from config.settings import WorkerSettings
 
-#: These log bodies and headers at DEBUG; below WARNING they are never let through.
-_TALKATIVE = ("anthropic", "httpx2", "httpcore2", "aiohttp")
+#: Loggers that write bodies and headers at DEBUG; limited to WARNING and above.
+_VERBOSE = ("anthropic", "httpx2", "httpcore2", "aiohttp")
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and what ``extra`` added."""
+    """One JSON object per line, with the fields of ``extra`` in it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line for ``record``."""
+        """Return the line for ``record``."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
@@ -28,32 +28,32 @@ class JsonFormatter(logging.Formatter):
         extra = _added(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**extra, **fields}, default=str)  # takes what orjson refuses
+        return json.dumps({**extra, **fields}, default=str)  # serializes what orjson refuses
 
 
 def _added(record: logging.LogRecord) -> dict[str, Any]:
-    """What ``extra`` added. (``data`` is Celery's: a task's whole context.)"""
+    """Return the fields of ``extra`` without Celery's ``data``, a task's context."""
     return {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k != "data"}
 
 
 class TextFormatter(logging.Formatter):
-    """``time LEVEL logger: message``, with ``extra`` as ``key=value`` behind it."""
+    """``time LEVEL logger: message``, followed by ``extra`` as ``key=value``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line, before an exception is added to it."""
+        """Return the line without its exception."""
         added = "".join(f" {name}={value}" for name, value in _added(record).items())
         return super().formatMessage(record) + added
 
 
 def configure_logs(settings: WorkerSettings) -> None:
-    """Send all logs to standard error in the form that the settings ask for."""
+    """Send all logs to standard error in the format of the settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -13,7 +13,8 @@ import orjson
 
 #: The request has been recorded and waits for a worker. Always the first event (epoch 0, n 1).
 QUEUED: Final = "penstock.queued"
-#: A worker went on after a break. ``mode``: ``continue`` or ``restart``; ``attempt``; ``reason``.
+#: A further attempt begins. ``mode``: ``prefill``, ``user_turn``, ``restart`` or ``start``;
+#: ``attempt``: its number; ``reason``: the type of the interruption, or ``takeover``.
 ATTEMPT: Final = "penstock.attempt"
 #: Discard what came after ``offset`` characters of block ``index``, and all later blocks.
 REWIND: Final = "penstock.rewind"

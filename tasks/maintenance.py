@@ -1,4 +1,4 @@
-"""Every worker has a reaper; of all that run, one at a time does the work."""
+"""Starts a reaper in every worker; the one that holds the reaper's key works."""
 
 import functools
 from typing import Any

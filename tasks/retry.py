@@ -1,25 +1,45 @@
-"""Run a task again later, so that Flower shows why and when and still shows what it is."""
+"""Retry a task after a countdown, with a reason that Flower shows."""
 
 from typing import Any
 
 from celery import Task
 
 
-class Deferred(Exception):
-    """The task has to wait; it is run again later."""
+class ControlSignal(Exception):
+    """Base class of exceptions that steer a task and do not report a bug."""
+
+
+class Deferred(ControlSignal):
+    """The task has to wait. Flower shows the reason and the countdown.
+
+    ``countdown_s``: seconds until Celery runs the task again.
+    """
+
+    def __init__(self, reason: str, countdown_s: float) -> None:
+        super().__init__(reason, countdown_s)
+        self.reason = reason
+        self.countdown_s = countdown_s
+
+    def __str__(self) -> str:
+        return f"{self.reason}; again in {self.countdown_s:.3g} s"
+
+    def __repr__(self) -> str:
+        return f"Deferred({str(self)!r})"
 
 
 def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
-    """Send the task back to the queue by countdown; raise what this returns.
+    """Send the task back to the queue; the caller raises the returned exception.
 
-    The task keeps its id and its place in a chain.
+    ``countdown_s``: seconds until it runs again. The task keeps its id and its place in a chain::
+
+        raise retry_later(task, reason="the batch is in progress", countdown_s=15)
     """
     countdown_s = round(countdown_s, 3)
     return task.retry(
         throw=False,
-        exc=Deferred(f"{reason}; again in {countdown_s:.3g} s"),
+        exc=Deferred(reason, countdown_s),
         countdown=countdown_s,
-        # Celery would make these anew from the arguments, and lose the kind and the model.
+        # Celery would derive both from the arguments again and lose the kind and the model.
         argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]
         kwargsrepr=task.request.get("kwargsrepr"),
         priority=(task.request.delivery_info or {}).get("priority") or 0,

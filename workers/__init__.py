@@ -1,1 +1,1 @@
-"""How processes live: the Celery app, its pool, the event loop, and what they need to survive."""
+"""The worker process: the Celery app, its pool, its event loop and the reaper."""

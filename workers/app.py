@@ -1,4 +1,4 @@
-"""The Celery app: ``celery -A workers.app worker -Q streams``, ``… -Q batches``, ``… flower``."""
+"""The Celery app: ``celery -A workers.app worker -Q streams``."""
 
 from celery import Celery
 
@@ -17,6 +17,6 @@ app.config_from_object(celery_config(settings))
 kombu_patch.install()
 startup.install(settings)
 
-# Now, not at the first task: the `celery` command has the current folder on the path only while
-# it imports this module.
+# Import the tasks now: the `celery` command has the current folder on the path only while it
+# imports this module.
 app.loader.import_default_modules()

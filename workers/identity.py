@@ -9,5 +9,5 @@ from penstock.ids import new_id
 
 @cache
 def process_name() -> str:
-    """Host, pid, and a random part that tells this process from an earlier one of the same pid."""
+    """Return host, pid and a random part (pids are reused): ``web-1:4711:k3x9ab``."""
     return f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"

@@ -1,11 +1,11 @@
-"""A guard for kombu 5.7: a worker must live through a restart of Redis.
+"""A patch for kombu 5.7, so that a worker survives a restart of Redis.
 
-When the connection is lost while a message is unacknowledged (a poll that waits for its
-countdown is one), kombu's clean-up closes the channel, which tries to restore the message with
-a client built from a connection that is gone: ``AttributeError: 'NoneType' … 'hostname'``. That
-error is not among those it expects, so the worker's main process ends. Raised as the connection
-error that it is, kombu's own recovery does the rest: the message stays in ``unacked`` and comes
-back after the visibility timeout, to find its step claimed or done.
+If the connection is lost while a message is unacknowledged (a poll that waits for its countdown is
+one), kombu's clean-up closes the channel. That tries to restore the message with a client built
+from the closed connection: ``AttributeError: 'NoneType' … 'hostname'``. kombu does not expect this
+error, so the worker's main process ends. Raised as a connection error, kombu's own recovery
+applies: the message stays in ``unacked`` and is delivered again after the visibility timeout, when
+its step is claimed or done.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def install() -> None:
     def create_client(self: Any, asynchronous: bool = False) -> Any:
         connection = getattr(self, "connection", None)
         if connection is None or getattr(connection, "client", None) is None:
-            raise redis.ConnectionError("the broker connection is gone")
+            raise redis.ConnectionError("the connection to the broker is closed")
         return original(self, asynchronous)
 
     create_client.guarded = True  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""The one event loop of a worker process, in a thread of its own.
+"""The event loop of a worker process, in a thread of its own.
 
-Every stream of the process runs on it. Celery's threads only wait here for the end of theirs.
+Every stream of the process runs on it; Celery's threads only wait for their stream to end.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class LoopThread:
-    """An event loop in a daemon thread, started when it is first used."""
+    """An event loop in a daemon thread, started at its first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
+        """The running event loop."""
         with self._lock:
             if self._loop is None:
                 self._loop = _new_loop()
@@ -39,8 +39,21 @@ class LoopThread:
             return self._loop
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start ``work`` on the loop from any thread."""
+        """Run ``work`` on the loop; may be called from any thread. Returns its future."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+
+class BackgroundTasks:
+    """Holds tasks that nothing awaits: asyncio keeps only weak references to tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start ``work`` on the running event loop and hold it until it is done."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 #: The loop of this process.

@@ -1,7 +1,7 @@
-"""Celery's thread pool, with the two things that it lacks: terminate and a quick shutdown.
+"""Celery's thread pool with two more features: terminate and a quick shutdown.
 
-A thread cannot be stopped from outside, so whoever runs long in one says how it can be asked to
-end (`on_terminate`); Flower's terminate button and a shutdown then ask.
+A thread cannot be stopped from outside. A long-running task therefore registers a function that
+asks it to end (`on_terminate`); Flower's terminate button and a shutdown call such functions.
 """
 
 import threading
@@ -13,15 +13,15 @@ from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult  # type: ignore[attr-defined]  # a stub's gap
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-#: Thread → how to ask what runs in it to end.
+#: Thread → function that asks its task to end.
 _terminators: dict[int, Callable[[], None]] = {}
-#: Called once when the worker shuts down, before it waits for its threads.
+#: Functions to call at shutdown, before the worker waits for its threads.
 _on_shutdown: list[Callable[[], None]] = []
 
 
 @contextmanager
 def on_terminate(ask: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, `terminate` of this task calls ``ask`` (from another thread)."""
+    """Call ``ask``, from another thread, if this task is terminated in the block."""
     thread = threading.get_ident()
     _terminators[thread] = ask
     try:
@@ -31,7 +31,7 @@ def on_terminate(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def on_shutdown(hook: Callable[[], None]) -> None:
-    """Have ``hook`` called when the worker shuts down."""
+    """Call ``hook`` when the worker shuts down."""
     _on_shutdown.append(hook)
 
 
@@ -47,7 +47,7 @@ class TaskPool(ThreadPool):
         accept_callback: Callable[..., Any] | None = None,
         **_: Any,
     ) -> ApplyResult:
-        """Run a task in a thread; its ident stands where other pools give the process id."""
+        """Run a task in a thread, whose ident takes the place of a process id."""
         future = self.executor.submit(  # type: ignore[attr-defined]  # a stub's gap
             apply_target,
             target,
@@ -60,13 +60,13 @@ class TaskPool(ThreadPool):
         return ApplyResult(future)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Ask the task that runs in thread ``pid`` to end. Called by revoke(terminate=True)."""
+        """Ask the task in thread ``pid`` to end. Called by ``revoke(terminate=True)``."""
         ask = _terminators.get(pid)
         if ask is not None:
             ask()
 
     def on_stop(self) -> None:
-        """A warm shutdown (SIGTERM): tell who wants to know, then wait for the threads."""
+        """Shut down warmly (SIGTERM): call the hooks, then wait for the threads."""
         for hook in _on_shutdown:
             hook()
         super().on_stop()

@@ -1,8 +1,8 @@
-"""The reaper: sees that no request and no shard of a batch job is forgotten.
+"""The reaper: wakes requests and shards whose worker or message was lost.
 
-A worker that dies lets its leases run out; a message can be lost on its way. Each request and each
-shard that has not ended stands in a sorted set with the time at which somebody should look at it.
-Every worker can do that, and one does: whoever holds the reaper's key.
+The leases of a dead worker expire, and a Celery message can be lost. Every request and shard that
+has not ended is therefore in a sorted set, with the time of its next check. Each worker runs a
+reaper; the one that holds the reaper's key in Redis does the checks.
 """
 
 import asyncio
@@ -24,13 +24,12 @@ from penstock.store.request_scripts import Reaped
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks; with the lease it bounds how long a lost worker goes unnoticed.
+#: Seconds between two ticks. With the lease it bounds the time until a lost worker is noticed.
 TICK_S = 0.5
-#: Requests to look at in one tick.
+#: Maximum requests, and maximum shards, checked in one tick.
 PAGE = 200
-
-#: Seconds between two rounds of tidying up.
-TIDY_S = 60.0
+#: Seconds between two clean-ups.
+CLEAN_UP_S = 60.0
 
 #: Sends the wake-up of a request: id, model, priority.
 SendRequest = Callable[[str, str, int], None]
@@ -39,7 +38,7 @@ SendShard = Callable[[str, int, str, str], None]
 
 
 class Reaper:
-    """Finds requests and shards that need a new wake-up, and has it sent."""
+    """Finds requests and shards that need another wake-up, and sends it."""
 
     def __init__(
         self,
@@ -48,37 +47,37 @@ class Reaper:
         worker: str,
         send_request: SendRequest,
         send_shard: SendShard,
-        tidy: Callable[[], None] | None = None,
+        clean_up: Callable[[], None] | None = None,
     ) -> None:
-        """``tidy`` is called once a minute, in a thread: it may take its time."""
+        """``clean_up`` is called once a minute, in a thread of its own, and may block."""
         self._settings = settings
         self._redis = connection
         self._worker = worker
         self._send_request = send_request
         self._send_shard = send_shard
-        self._tidy = tidy
-        self._tidied = 0.0
-        self._tidying: asyncio.Task[None] | None = None
+        self._clean_up = clean_up
+        self._cleaned_at = 0.0
+        self._cleaning: asyncio.Task[None] | None = None
         self._last_tick = 0.0
 
     async def run(self) -> None:
-        """Reap until canceled; a Redis that is away is waited for."""
-        # Asked each time: redis-py sends inside `asyncio.wait_for`, which in Python 3.11 swallows
-        # a cancellation that comes in the moment at which the sending is done.
+        """Reap until canceled; waits while Redis is unavailable."""
+        # Checked on every tick: redis-py sends inside `asyncio.wait_for`, which in Python 3.11
+        # swallows a cancellation that arrives just as the sending completes.
         task = asyncio.current_task()
         while task is None or not task.cancelling():
             await asyncio.sleep(TICK_S)
             try:
-                if await self._is_mine():
+                if await self._holds_key():
                     await self._tick()
             except (*ANY_FAILURE, OperationalError) as error:
                 logger.warning("the reaper cannot reach Redis: %s", error)
             except Exception:
-                # Nobody would miss it before requests hang.
-                logger.exception("the reaper failed; it goes on")
+                # A reaper that ends goes unnoticed until requests hang.
+                logger.exception("reaper tick failed; continuing")
 
-    async def _is_mine(self) -> bool:
-        """Whether this worker does the reaping; takes it over when nobody does."""
+    async def _holds_key(self) -> bool:
+        """Whether this worker holds the reaper's key; acquires the key if it is free."""
         key, life_ms = self._settings.keys.reaper, self._settings.lease_ms
         taken = await self._redis.set(key, self._worker, px=life_ms, nx=True, get=True)
         if taken not in (None, self._worker.encode()):
@@ -89,8 +88,8 @@ class Reaper:
     async def _tick(self) -> None:
         lease_s = self._settings.lease_ms / 1000
         if self._last_tick and time.monotonic() - self._last_tick > TICK_S + lease_s / 2:
-            # Redis was away or stood still: leases ran out that nobody could renew. Their
-            # workers get the time to do it before anyone takes their streams from them.
+            # Redis was unavailable: leases expired that no worker could renew. Give the workers
+            # time to renew them before their streams are woken elsewhere.
             await asyncio.sleep(lease_s / 2)
         self._last_tick = time.monotonic()
         seconds, microseconds = await self._redis.time()
@@ -99,30 +98,32 @@ class Reaper:
         if due:
             next_ids = await self._next_messages()
             for id in due:
-                await self._look_at(id, next_ids)
+                await self._check_request(id, next_ids)
         for member in await self._due(self._settings.keys.live_shards, now_ms):
             job, _, shard = member.partition("/")
-            await self._look_at_shard(job, int(shard))
-        self._tidy_up()
+            await self._check_shard(job, int(shard))
+        self._clean_up_if_due()
 
-    def _tidy_up(self) -> None:
-        if self._tidy is None or (self._tidied and time.monotonic() - self._tidied < TIDY_S):
+    def _clean_up_if_due(self) -> None:
+        if self._clean_up is None or (
+            self._cleaned_at and time.monotonic() - self._cleaned_at < CLEAN_UP_S
+        ):
             return
-        if self._tidying is None or self._tidying.done():
-            self._tidied = time.monotonic()
-            self._tidying = asyncio.create_task(self._tidy_now(self._tidy))
+        if self._cleaning is None or self._cleaning.done():
+            self._cleaned_at = time.monotonic()
+            self._cleaning = asyncio.create_task(self._clean_up_now(self._clean_up))
 
-    async def _tidy_now(self, tidy: Callable[[], None]) -> None:
+    async def _clean_up_now(self, clean_up: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(tidy)
+            await asyncio.to_thread(clean_up)
         except Exception:
-            logger.exception("tidying up failed; it is tried again")
+            logger.exception("the clean-up failed; it will be retried")
 
     async def _due(self, live: str, now_ms: int) -> list[str]:
         found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)
         return [member.decode() for member in found]
 
-    async def _look_at_shard(self, job: str, shard: int) -> None:
+    async def _check_shard(self, job: str, shard: int) -> None:
         shared = self._settings.keys
         reaped = await shard_scripts.reap(
             shared.job(job),
@@ -135,11 +136,11 @@ class Reaper:
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 
-    async def _look_at(self, id: str, next_ids: list[str]) -> None:
+    async def _check_request(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
         model, priority = await self._redis.hmget(keys.meta, "model", "priority")
-        # Messages are taken in the order of their ids, by and large: one that is older than the
-        # next in its list has been taken out of it, or was never there.
+        # Messages are consumed roughly in the order of their ids: one that is older than the next
+        # in its list has been consumed already, or was never there.
         next_id = next_ids[int(priority or 0) // 3]
         may_hold = bool(next_id) and next_id <= id
         reaped = await request_scripts.reap(
@@ -149,13 +150,13 @@ class Reaper:
             may_be_queued=may_hold,
         ).run_async(self._redis)
         if reaped is Reaped.WAKE:
-            logger.warning("request %s has no worker; waking one", id)
+            logger.warning("request %s has no worker; sending a wake-up", id)
             await asyncio.to_thread(
                 self._send_request, id, (model or b"").decode(), int(priority or 0)
             )
 
     async def _next_messages(self) -> list[str]:
-        """The id of the message that will be taken next, for each step of priority."""
+        """Return the id of the next message to be consumed, for each level of priority."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for name in queue_keys(STREAMS_QUEUE, self._settings.key_prefix):
                 pipe.lindex(name, -1)
@@ -164,7 +165,7 @@ class Reaper:
 
 
 def _id_of(message: bytes | None) -> str:
-    """The request that a message wakes; empty if there is none, or none of ours."""
+    """Return the id of the request that a message wakes; empty if it has none."""
     try:
         return str(orjson.loads(message or b"")["headers"]["id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):

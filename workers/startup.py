@@ -1,4 +1,4 @@
-"""What must be right before a worker takes its first task; each fault is one clear line."""
+"""Checks that run before a worker's first task; each problem is one line."""
 
 import logging
 from typing import Any
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class StartRefused(SystemExit):
-    """The worker cannot do its work; the process ends with the message as its last line."""
+    """The worker cannot start; the message is the last line that the process prints."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"penstock: {message}")
 
 
 def install(settings: WorkerSettings) -> None:
-    """Connect the checks and the logs to Celery's start-up."""
+    """Connect the checks and the logs to the signals of Celery's start."""
 
     @setup_logging.connect(weak=False)
     def _logs(**_: Any) -> None:
@@ -36,13 +36,13 @@ def install(settings: WorkerSettings) -> None:
     @worker_init.connect(weak=False)
     def _size(sender: Any, **_: Any) -> None:
         queues = set(sender.app.amqp.queues.consume_from)
-        # Celery fills in the app's default where -c was not given.
+        # Without -c, Celery uses the app's default.
         if queues == {BATCHES_QUEUE} and sender.concurrency == settings.streams_concurrency:
             sender.concurrency = settings.batches_concurrency
 
 
 def check_credentials(settings: WorkerSettings) -> None:
-    """Refuse to start without any way to authenticate: every request would be failed."""
+    """Refuse to start without credentials for the API: every request would fail."""
     import anthropic
 
     if settings.anthropic_api_key is not None:
@@ -56,7 +56,7 @@ def check_credentials(settings: WorkerSettings) -> None:
 
 
 def check_redis(settings: WorkerSettings) -> None:
-    """Refuse to start with a password that Redis does not take; wait where it is only down."""
+    """Refuse to start if Redis rejects the credentials, but not if it is unavailable."""
     connection = connect(settings)
     try:
         policy = connection.config_get("maxmemory-policy").get("maxmemory-policy")
@@ -66,12 +66,12 @@ def check_redis(settings: WorkerSettings) -> None:
             f"in PENSTOCK_REDIS_URL: {error}"
         ) from None
     except redis.RedisError:
-        return  # down: Celery waits for it; no rights to CONFIG: nothing to learn
+        return  # unavailable: Celery waits for it. No right to use CONFIG: nothing to check.
     finally:
         connection.close()
     if policy not in (None, "noeviction"):
         logger.warning(
             "Redis evicts keys when it is full (maxmemory-policy %s): answers and queue bindings "
-            "can vanish. Set it to noeviction.",
+            "can be lost. Set it to noeviction.",
             policy,
         )

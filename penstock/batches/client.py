@@ -74,14 +74,15 @@ class Batches:
                 max_cost_usd=50,
             )
 
-        ``requests``: an iterable of ``{"custom_id": …, "params": …}``, as the API's Message Batches
-        take them (``params``: the body of a Messages request). It is read once and never held as a
-        whole. custom_ids must be unique within the job. A request may have ``betas`` of its own.
-        ``betas``, ``extra_headers`` (``anthropic-*`` only): sent with every call to the API.
-        ``max_cost_usd``: the job is paused before it can cost more, in US dollars.
-        ``canary``: number of requests, from the first, that are sent as live calls before all
-        others; 0 to 100.
-        ``shard_requests``: maximum requests of one batch, in place of the setting; 1 to 100,000.
+        - ``requests``: an iterable of ``{"custom_id": …, "params": …}``, as the API's Message
+          Batches take them (``params``: the body of a Messages request). It is read once and never
+          held as a whole. custom_ids must be unique within the job. A request may have ``betas`` of
+          its own.
+        - ``betas``, ``extra_headers`` (``anthropic-*`` only): sent with every call to the API.
+        - ``max_cost_usd``: the job is paused before it can cost more, in US dollars.
+        - ``canary``: number of requests, from the first, that are sent as live calls before all
+          others; 0 to 100.
+        - ``shard_requests``: maximum requests of a batch, in place of the setting; 1 to 100,000.
 
         Raises `InvalidRequest`, which names the line and the field, for the first request that
         the API would certainly reject, `SpoolUnavailable`, or `RedisUnavailable`. There is no job
@@ -287,11 +288,13 @@ class Batches:
                 for line in client.messages.batches.result_lines(job.id, after=lines_in_file):
                     file.write(line + b"\\n")
 
-        ``order``: ``completed``, in which the results were collected, or ``submitted``.
-        ``after``: number of lines to skip, those that were taken before; the order never changes.
-        ``wait``: read a job that is running, each shard's results as soon as they are collected,
-        until the job ends. ``timeout``: maximum seconds between two events of the job then.
-        Memory stays small for any number of lines.
+        - ``order``: ``completed``, in which the results were collected, or ``submitted``.
+        - ``after``: number of lines to skip, those that were taken before; the order never changes.
+        - ``wait``: read a job that is running, each shard's results as soon as they are collected,
+          until the job ends.
+        - ``timeout``: maximum seconds between two events of a running job.
+
+        Memory use stays small for any number of lines.
 
         Raises `NotEnded` for a running job without ``wait``, `NotFound` also if results have
         expired, `InvalidRequest`, or `TimeoutError`.

@@ -13,7 +13,7 @@ from penstock.states import State
 from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.stream import StreamRequest
-from penstock.streams.transcript import Known, Transcript
+from penstock.streams.transcript import Coverage, Transcript
 from penstock.views import View, view
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class AsyncMessageStream:
         Raises `RequestFailed` or `RequestCanceled` behind the last event if it did not end well.
         """
         while (event := await self._next()) is not None:
-            self._transcript.take(event)
+            self._transcript.apply(event)
             yield view(event.data)
         await self._raise_unless_done()
 
@@ -169,13 +169,13 @@ class AsyncMessageStream:
     async def until_done(self) -> None:
         """Take every event up to the end."""
         while (event := await self._next()) is not None:
-            self._transcript.take(event)
+            self._transcript.apply(event)
         await self._raise_unless_done()
 
     async def get_final_text(self) -> str:
         """All visible text, when the answer is complete."""
         await self.until_done()
-        if self._transcript.known is Known.REST:
+        if self._transcript.coverage is Coverage.TAIL:
             await self._replace()
         return self._transcript.builder.text
 
@@ -185,7 +185,7 @@ class AsyncMessageStream:
         Needs the ``anthropic`` package; `MissingDependency` says so where it is not installed.
         """
         await self.until_done()
-        if self._transcript.known is not Known.ALL:
+        if self._transcript.coverage is not Coverage.FULL:
             await self._replace()
         return self._transcript.message()
 
@@ -216,7 +216,7 @@ class AsyncMessageStream:
     async def _raise_unless_done(self) -> None:
         transcript = self._transcript
         if not transcript.ended_well:
-            resumed = transcript.known is Known.REST
+            resumed = transcript.coverage is Coverage.TAIL
             transcript.raise_unless_done(
                 await self.request.text() if resumed else transcript.builder.text
             )

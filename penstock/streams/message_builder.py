@@ -1,29 +1,29 @@
-"""Put a Message together from its events, as plain data; pure, no SDK, no I/O."""
+"""Builds a Message from its events, as plain data. Pure: no SDK, no I/O."""
 
 from typing import Any
 
 from pydantic_core import from_json
 
 from penstock import events
+from penstock.streams.blocks import PIECE_FIELDS, TEXT_KINDS, Block, Blocks
 
-#: Delta type → (field of the delta, type of the block, field of the block it is appended to).
-_APPENDED = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("partial_json", "tool_use"),
+#: Delta type → type of the block it belongs to, for a block whose start was not seen.
+_KIND_OF = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "tool_use",
 }
-#: Where the text of a snapshot goes: in front of all blocks that may come.
+#: Index for the text of a snapshot: before all blocks that may follow.
 _BEFORE_ALL = -1
 
 
 class MessageBuilder:
-    """Accumulates events in the order of the log. Unknown types are skipped, as the API asks."""
+    """Builds the message, event by event; unknown event types are skipped."""
 
     def __init__(self) -> None:
-        self.end: dict[str, Any] | None = None  #: the data of penstock.end, once seen
+        self.end: dict[str, Any] | None = None  #: the data of penstock.end; None until it arrives
         self._message: dict[str, Any] | None = None
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._parts: dict[int, list[str]] = {}  # per open block, joined when somebody looks
+        self._blocks = Blocks()
 
     @property
     def message(self) -> dict[str, Any] | None:
@@ -35,24 +35,22 @@ class MessageBuilder:
     @property
     def content(self) -> list[dict[str, Any]]:
         """The blocks so far; open ones hold what has arrived of them."""
-        for index in self._parts:
-            self._join(index)
-        return [self._blocks[index] for index in sorted(self._blocks)]
+        return [_built(self._blocks[index]) for index in sorted(self._blocks)]
 
     @property
     def text(self) -> str:
         """All visible text so far."""
-        return "".join(block["text"] for block in self.content if block["type"] == "text")
+        return self._blocks.text
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Take one event's ``data``."""
+        """Apply one event's ``data``."""
         kind = data.get("type")
         if kind == "message_start":
             self._start_message(data["message"])
         elif kind == events.SNAPSHOT:
             self._start_with(data["text"])
         elif kind == events.END:
-            self._take_end(data)
+            self._apply_end(data)
         elif self._message is None:
             return
         elif kind == "content_block_start":
@@ -64,74 +62,47 @@ class MessageBuilder:
         elif kind == "message_delta":
             self._finish(data)
         elif kind == events.REWIND:
-            self._rewind(data["index"], data["offset"])
+            self._blocks.rewind(data["index"], data["offset"])
 
     def _start_message(self, message: dict[str, Any]) -> None:
         self._message = {**message}
-        self._blocks, self._parts = {}, {}
+        self._blocks.clear()
 
     def _start_with(self, text: str) -> None:
-        """Only the text is known of what was before."""
+        """Start from a snapshot: only the visible text of the earlier events is known."""
         self._start_message({"type": "message", "role": "assistant"})
         if text:
-            self._blocks[_BEFORE_ALL] = {"type": "text", "text": text}
+            self._blocks[_BEFORE_ALL] = _new("text", {"type": "text", "text": text})
 
-    def _take_end(self, data: dict[str, Any]) -> None:
+    def _apply_end(self, data: dict[str, Any]) -> None:
         self.end = data
         if self._message is not None:
             for field in ("stop_reason", "usage"):
                 self._message.setdefault(field, data.get(field))
 
     def _start(self, index: int, block: dict[str, Any]) -> None:
-        self._drop_from(index)
-        self._blocks[index] = dict(block)
-        self._parts[index] = []
+        self._blocks.start(index, _new(block.get("type", ""), dict(block)))
 
     def _delta(self, index: int, delta: dict[str, Any]) -> None:
         kind = delta.get("type", "")
-        if kind in _APPENDED:
-            field, block_type = _APPENDED[kind]
-            if index not in self._blocks:  # its start was before a snapshot
-                self._blocks[index] = {"type": block_type}
-            self._parts.setdefault(index, []).append(delta[field])
-        elif index not in self._blocks:
+        block = self._blocks.get(index)
+        if kind in PIECE_FIELDS:
+            if block is None:  # its start was before a snapshot
+                block = self._blocks[index] = _new(_KIND_OF[kind], {"type": _KIND_OF[kind]})
+            block.pieces.append(delta[PIECE_FIELDS[kind]])
+        elif block is None:
             return
         elif kind == "signature_delta":
-            self._blocks[index]["signature"] = delta["signature"]
+            block.fields["signature"] = delta["signature"]
         elif kind == "citations_delta":
-            block = self._blocks[index]
-            block["citations"] = [*(block.get("citations") or []), delta["citation"]]
+            citations = block.fields.get("citations") or []
+            block.fields["citations"] = [*citations, delta["citation"]]
 
     def _stop(self, index: int) -> None:
-        if index not in self._blocks:
-            return
-        self._join(index)
-        parts = self._parts.pop(index, None)
-        if parts and (pieces := "".join(parts)):
-            self._blocks[index]["input"] = _parsed(pieces)
-
-    def _join(self, index: int) -> None:
-        """Put text that has arrived into its block. Half a tool's input is not an input."""
-        parts, block = self._parts.get(index), self._blocks[index]
-        if parts and block["type"] in ("text", "thinking"):
-            block[block["type"]] = block.get(block["type"], "") + "".join(parts)
-            parts.clear()
-
-    def _rewind(self, index: int, offset: int) -> None:
-        self._drop_from(index + 1)
-        if index not in self._blocks:
-            return
-        self._join(index)
-        block = self._blocks[index]
-        if offset and block["type"] in ("text", "thinking"):
-            block[block["type"]] = block[block["type"]][:offset]
-        else:
-            self._drop_from(index)
-
-    def _drop_from(self, index: int) -> None:
-        for gone in [i for i in self._blocks if i >= index]:
-            del self._blocks[gone]
-            self._parts.pop(gone, None)
+        block = self._blocks.get(index)
+        if block is not None and block.kind not in TEXT_KINDS and block.text:
+            block.fields["input"] = _parsed(block.text)
+            block.pieces.clear()
 
     def _finish(self, data: dict[str, Any]) -> None:
         assert self._message is not None
@@ -140,9 +111,22 @@ class MessageBuilder:
         self._message["usage"] = {**(self._message.get("usage") or {}), **usage}
 
 
+def _new(kind: str, fields: dict[str, Any]) -> Block:
+    block = Block(kind, fields.get(kind) or "" if kind in TEXT_KINDS else "")
+    block.fields = fields
+    return block
+
+
+def _built(block: Block) -> dict[str, Any]:
+    """The block as plain data. Half a tool's input is not an input, so it is left out."""
+    return {**block.fields, block.kind: block.text} if block.kind in TEXT_KINDS else block.fields
+
+
 def _parsed(pieces: str) -> Any:
-    """A tool's input. ``max_tokens`` may have cut it off, and fine-grained tool streaming does
-    not promise JSON at all: as much as can be read then, as the SDK does it."""
+    """Parse a tool's input, or as much of it as is valid, as the SDK does.
+
+    ``max_tokens`` may have cut it off, and fine-grained tool streaming does not promise JSON.
+    """
     try:
         return from_json(pieces, allow_partial=True)
     except ValueError:

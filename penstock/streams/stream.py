@@ -14,7 +14,7 @@ from penstock.store.connection import Connection, redis_errors_translated
 from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.records import RequestRecords
-from penstock.streams.transcript import Known, Transcript
+from penstock.streams.transcript import Coverage, Transcript
 from penstock.views import View, view
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class MessageStream:
         Raises `RequestFailed` or `RequestCanceled` behind the last event if it did not end well.
         """
         while (event := self._next()) is not None:
-            self._transcript.take(event)
+            self._transcript.apply(event)
             yield view(event.data)
         self._raise_unless_done()
 
@@ -196,7 +196,7 @@ class MessageStream:
     def until_done(self) -> None:
         """Take every event up to the end."""
         while (event := self._next()) is not None:
-            self._transcript.take(event)
+            self._transcript.apply(event)
         self._raise_unless_done()
 
     @property
@@ -208,7 +208,7 @@ class MessageStream:
     def get_final_text(self) -> str:
         """All visible text, when the answer is complete."""
         self.until_done()
-        if self._transcript.known is Known.REST:
+        if self._transcript.coverage is Coverage.TAIL:
             self._replace()
         return self._transcript.builder.text
 
@@ -218,7 +218,7 @@ class MessageStream:
         Needs the ``anthropic`` package; `MissingDependency` says so where it is not installed.
         """
         self.until_done()
-        if self._transcript.known is not Known.ALL:
+        if self._transcript.coverage is not Coverage.FULL:
             self._replace()
         return self._transcript.message()
 
@@ -248,7 +248,7 @@ class MessageStream:
     def _raise_unless_done(self) -> None:
         transcript = self._transcript
         if not transcript.ended_well:
-            resumed = transcript.known is Known.REST
+            resumed = transcript.coverage is Coverage.TAIL
             transcript.raise_unless_done(
                 self.request.text() if resumed else transcript.builder.text
             )

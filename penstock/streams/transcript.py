@@ -1,4 +1,4 @@
-"""What one reader has seen of an answer; pure, shared by the sync and the async stream."""
+"""What one reader has read of an answer. Pure; shared by sync and async streams."""
 
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -19,89 +19,95 @@ if TYPE_CHECKING:
     from anthropic.types import Message
 
 
-class Known(IntEnum):
+class Coverage(IntEnum):
     """How much of the answer a transcript holds."""
 
-    REST = 1  #: what came behind a cursor
+    TAIL = 1  #: the events after a cursor
     TEXT = 2  #: all visible text, but not every block
-    ALL = 3
+    FULL = 3
 
 
 class Transcript:
-    """Takes events and knows what has been read so far."""
+    """Tracks the events that a reader has read."""
 
     def __init__(self, after: Cursor | None = None) -> None:
-        self.cursor = after or Cursor()  #: behind the last event taken
-        self.known = Known.ALL if after is None else Known.REST
+        self.cursor = after or Cursor()  #: place of the last event applied
+        self.coverage = Coverage.FULL if after is None else Coverage.TAIL
         self.builder = MessageBuilder()
         self._why_over = ""
 
     @property
     def end(self) -> dict[str, Any] | None:
-        """The data of the last event, once it came."""
+        """The data of the last event; None until it arrives."""
         return self.builder.end
 
-    def take(self, event: Event) -> None:
-        """Note an event."""
+    def apply(self, event: Event) -> None:
+        """Apply an event."""
         if event.type == events.SNAPSHOT:
-            self.known = Known.TEXT
+            self.coverage = Coverage.TEXT
         elif event.type == events.REWIND and event.n == 0:
-            self.known = Known.ALL  # everything comes again from its beginning
+            self.coverage = Coverage.FULL  # all events follow again from the first
         self.cursor = event.cursor
         self.builder.apply(event.data)
 
     def replace(self, builder: MessageBuilder) -> None:
-        """Go on with a builder that has been given all events up to the cursor."""
-        self.builder, self.known = builder, Known.ALL
+        """Continue with a builder that has all events up to the cursor."""
+        self.builder, self.coverage = builder, Coverage.FULL
 
     def flow(self) -> "TextFlow":
-        """A flow of the visible text from here on."""
+        """Return the flow of the visible text from here on."""
         return TextFlow(self.builder.text)
 
     def must_be_rebuilt_for(self, event: Event) -> bool:
-        """Whether ``event`` takes back what was before our cursor. Raises `TextRewound` if there
-        is no telling what that was."""
-        if self.known is not Known.REST or event.type != events.REWIND:
+        """Whether ``event`` discards text from before our cursor, so the log must be read.
+
+        Raises `TextRewound` if that text can no longer be known.
+        """
+        if self.coverage is not Coverage.TAIL or event.type != events.REWIND:
             return False
         if event.n == 0:
             raise TextRewound
         return True
 
     def read(self, event: Event, flow: "TextFlow") -> str:
-        """Note an event; returns the visible text that it adds."""
-        self.take(event)
+        """Apply an event; returns the visible text that it adds."""
+        self.apply(event)
         if event.type in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
         return flow.add(_text_of(event.data))
 
     def stop(self, why: str) -> None:
-        """No more events will come; ``why`` is for whoever asks for the final message."""
+        """Record why no more events will be read, for `check_open`."""
         self._why_over = self._why_over or why
 
     def check_open(self) -> None:
-        """Raise `NotEnded` if reading was given up before the last event."""
+        """Raise `NotEnded` if reading stopped before the last event."""
         if self._why_over and self.end is None:
             raise NotEnded(
                 f"{self._why_over} at {self.cursor}, before the answer was complete: "
-                f"attach(id, after={str(self.cursor)!r}) goes on from there"
+                f"attach(id, after={str(self.cursor)!r}) continues from there"
             )
 
     @property
     def ended_well(self) -> bool:
-        """Whether there is nothing to raise."""
+        """Whether the request is still running or is done: nothing to raise."""
         return self.end is None or self.end["state"] == State.DONE
 
     def raise_unless_done(self, text: str) -> None:
-        """Raise what the last event tells, if the request did not end well; ``text``: what was
-        received of the answer."""
+        """Raise `RequestCanceled` or `RequestFailed` if the last event says so.
+
+        ``text``: the visible text that was received, kept in the exception.
+        """
         if self.end is None or self.ended_well:
             return
         if self.end["state"] == State.CANCELED:
-            raise RequestCanceled(f"canceled by {self.end.get('by', 'somebody')}", text=text)
+            raise RequestCanceled(
+                f"canceled by {self.end.get('by', 'an unknown client')}", text=text
+            )
         raise RequestFailed(self.end.get("error") or {}, text=text)
 
     def message(self) -> "Message":
-        """The message as the SDK's own type. Raises `MissingDependency`."""
+        """Return the message as the SDK's type. Raises `MissingDependency`."""
         try:
             from anthropic.types import Message
         except ImportError:
@@ -114,16 +120,16 @@ class Transcript:
 class TextFlow:
     """The visible text as a stream that only grows.
 
-    What has been given out cannot be taken back. When the answer is rewound, new text is held
-    against it: as long as it says the same nothing has happened, else `TextRewound`.
+    Text that a reader was given cannot be taken back. After a rewind, new text is compared with it:
+    while both are equal nothing has happened; otherwise `TextRewound` is raised.
     """
 
     def __init__(self, given: str = "") -> None:
         self._given = [given]
-        self._owed = ""  # given out, taken back, and not said again yet
+        self._owed = ""  # given to the reader, rewound, and not repeated yet
 
     def add(self, piece: str) -> str:
-        """Take new text; returns what of it is to be given out."""
+        """Add new text; returns the part that the reader does not have yet."""
         if self._owed:
             length = min(len(piece), len(self._owed))
             if piece[:length] != self._owed[:length]:
@@ -133,7 +139,7 @@ class TextFlow:
         return piece
 
     def reset(self, text: str) -> str:
-        """The visible text is ``text`` now; returns what of it is to be given out."""
+        """Replace the visible text; returns the part that the reader does not have yet."""
         given = "".join(self._given)
         if text.startswith(given):
             self._given, self._owed = [text], ""
@@ -144,7 +150,7 @@ class TextFlow:
         raise TextRewound
 
     def finish(self) -> None:
-        """Nothing more will come. Raises `TextRewound` if less was said than was given out."""
+        """End the flow. Raises `TextRewound` if the reader has more text than remains."""
         if self._owed:
             raise TextRewound
 

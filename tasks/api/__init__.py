@@ -1,1 +1,1 @@
-"""The only door to the Anthropic API."""
+"""Every call of the Anthropic API, and what its responses and errors mean."""

@@ -1,8 +1,8 @@
-"""The Anthropic SDK as we use it: no retries of its own, and its errors as plain data.
+"""The Anthropic SDK without its own retries, and its errors as plain data.
 
-The SDK repeats a refused call by itself, sleeping in the worker for as long as retry-after says,
-and posts a batch create again after a lost answer, which buys the batch twice. Both decisions
-are ours, so ``max_retries`` is 0 everywhere.
+By default the SDK retries a refused call and sleeps in the worker for as long as retry-after says.
+It also repeats a batch create whose response was lost, and the batch is then billed twice. Both
+decisions are ours, so ``max_retries`` is 0 everywhere.
 """
 
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from tasks.api.retry import is_retryable, retry_after_s
 
 
 class UnexpectedResponse(Exception):
-    """The answer is not what the API gives, though its status says that all is well."""
+    """The response has a status of success, but not the form of the API's responses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiProblem:
-    """Why a call got no answer."""
+    """Why a call failed."""
 
-    type: str  #: the API's error type, or ours where the API said nothing
-    message: str  #: the API's words; may quote the request, so it goes into records, not logs
-    status: int = 0  #: HTTP status; 0 where there was no response
-    request_id: str = ""  #: the API's id of the call, for its support
+    type: str  #: the API's error type, or one of ours if there was no response
+    message: str  #: the API's message; may quote the request, so it is recorded but never logged
+    status: int = 0  #: HTTP status; 0 if there was no response
+    request_id: str = ""  #: the API's id of the call, to give to its support
     retryable: bool = False  #: whether the same call may succeed later
-    retry_after: float | None = None  #: seconds the API asks to wait
+    retry_after: float | None = None  #: seconds that the API asks to wait
     sent: bool = True  #: whether the API may have received the call
 
     def as_error(self) -> dict[str, Any]:
-        """The error object for a record and an end event."""
+        """Return the error object for the record and the last event."""
         error: dict[str, Any] = {"type": self.type, "message": self.message}
         if self.status:
             error["status"] = self.status
@@ -42,13 +42,13 @@ class ApiProblem:
 
     def __str__(self) -> str:
         if not self.status:
-            return f"{self.type}: {self.message}"  # ours: quotes nothing
+            return f"{self.type}: {self.message}"  # our own message, which quotes nothing
         where = f" (HTTP {self.status})"
         return f"{self.type}{where}" + (f", request {self.request_id}" if self.request_id else "")
 
 
 def problem_of(error: Exception) -> ApiProblem:
-    """An exception of the SDK or its transport as plain data."""
+    """Turn an exception of the SDK or its transport into plain data."""
     if isinstance(error, anthropic.APIStatusError):
         headers = error.response.headers
         return ApiProblem(
@@ -72,17 +72,19 @@ def problem_of(error: Exception) -> ApiProblem:
         )
     if isinstance(error, UnexpectedResponse):
         return ApiProblem(type="unexpected_response", message=str(error), retryable=True)
-    if isinstance(error, anthropic.AnthropicError):  # no answer: the SDK has nothing to call with
+    if isinstance(
+        error, anthropic.AnthropicError
+    ):  # the SDK has no credentials, so it made no call
         words = f"no credentials for the API: {type(error).__name__}: {error}"
         return ApiProblem(type="authentication_error", message=words)
-    retryable = isinstance(error, httpx2.HTTPError)  # while an answer was read
+    retryable = isinstance(error, httpx2.HTTPError)  # while the response was read
     return ApiProblem(
         type="connection_error", message=f"{type(error).__name__}: {error}", retryable=retryable
     )
 
 
 def lacks_credentials(api: anthropic.Anthropic) -> bool:
-    """Whether no call can be made, for want of a key. The SDK raises a plain `TypeError` then."""
+    """Whether there are no credentials. A call would then raise a plain `TypeError`."""
     return api.api_key is None and api.auth_token is None and api.credentials is None
 
 
@@ -95,12 +97,20 @@ def _credentials(settings: WorkerSettings) -> dict[str, Any]:
     return options
 
 
+def idle_timeout(settings: WorkerSettings) -> httpx2.Timeout:
+    """Return the timeouts of a call with a small body: it may be silent as long as a stream."""
+    return httpx2.Timeout(settings.stream_idle_timeout_s, connect=settings.connect_timeout_s)
+
+
 def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
-    """The client of the stream loop. aiohttp reads a chunk at about half the CPU of the default
-    transport; the read timeout is what bounds silence on a stream."""
-    timeout = httpx2.Timeout(settings.stream_idle_timeout_s, connect=settings.connect_timeout_s)
-    # A number, and above what a process carries: without one aiohttp stops at 100 connections, and
-    # the streams beyond wait for one without a word.
+    """Return the client for streams.
+
+    Its transport is aiohttp, which reads a chunk at about half the CPU of the default one. The read
+    timeout bounds the silence on a stream.
+    """
+    timeout = idle_timeout(settings)
+    # Above the number of streams of a process: by default aiohttp opens at most 100 connections and
+    # lets all further streams wait without an error.
     limits = httpx2.Limits(
         max_connections=2 * settings.streams_concurrency, max_keepalive_connections=100
     )
@@ -112,6 +122,6 @@ def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
 
 
 def sync_client(settings: WorkerSettings) -> anthropic.Anthropic:
-    """The client of the batch steps."""
+    """Return the client for batches."""
     timeout = httpx2.Timeout(settings.upload_timeout_s, connect=settings.connect_timeout_s)
     return anthropic.Anthropic(timeout=timeout, **_credentials(settings))

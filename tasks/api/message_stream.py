@@ -1,4 +1,4 @@
-"""One call of the API, as raw bytes: what it may do and how it can go wrong."""
+"""One streaming call of the Messages API, as raw bytes."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -7,62 +7,59 @@ from typing import Any, Final
 import anthropic
 import httpx2
 
-#: Errors in the middle of a stream after which the same request may well succeed.
-TRANSIENT: Final = frozenset(
-    {
-        "overloaded_error",
-        "api_error",
-        "timeout_error",
-        "rate_limit_error",
-        "connection_error",
-        "incomplete_stream",
-    }
-)
+from tasks.api.retry import RETRYABLE_ERRORS
+
+#: Errors in the middle of a stream after which the same request may succeed: the API's, and two of
+#: our own for a lost connection. Those two cannot occur in the results of a batch.
+RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {"connection_error", "incomplete_stream"}
 
 
 class StreamInterrupted(Exception):
-    """The answer stopped before its end. ``error`` has the API's ``type`` and ``message``."""
+    """The answer was interrupted; ``error`` has a ``type`` and a ``message``."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
         self.error = {"type": kind, "message": message}
 
     @property
-    def transient(self) -> bool:
-        """Whether going on may help."""
-        return self.error["type"] in TRANSIENT
+    def retryable(self) -> bool:
+        """Whether resuming may succeed."""
+        return self.error["type"] in RETRYABLE_INTERRUPTIONS
 
 
 class OpenStream:
-    """An answer that has begun."""
+    """A response of the API that has begun."""
 
     def __init__(self, response: anthropic.AsyncAPIResponse[Any]) -> None:
         self._response = response
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The answer's headers."""
+        """The headers of the response."""
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises `StreamInterrupted` where the connection breaks."""
-        # Not through the layers that decode: a sixth of what a chunk costs, and nothing is encoded.
+        """Yield the body as it arrives. Raises `StreamInterrupted` if that fails."""
+        # Nothing is encoded, so skip the decoding layers: they are a sixth of the cost of a chunk.
         encoded = "content-encoding" in self.headers
         plain = self._response.http_response.aiter_raw
         try:
             async for chunk in self._response.iter_bytes() if encoded else plain():
                 yield chunk
         except httpx2.HTTPError as error:
-            # The SDK lets these through as they are once the body has begun.
+            # Once the body has begun, the SDK raises these errors of its transport unchanged.
             if unread := self._unread():
                 yield unread
             silent = isinstance(error, httpx2.ReadTimeout)
-            what = "fell silent" if silent else f"broke off: {type(error).__name__}"
+            what = "fell silent" if silent else f"was interrupted: {type(error).__name__}"
             raise StreamInterrupted("connection_error", f"the stream {what}") from error
 
     def _unread(self) -> bytes:
-        """What arrived before the connection broke and was not read by then. aiohttp raises the
-        error first and has no public way to ask for the rest, which is received and paid."""
+        """Return what arrived before the connection was lost and was not read yet.
+
+        That part is received and billed, but aiohttp raises the error first and has no public way
+        to read the rest.
+        """
         stream: Any = self._response.http_response.stream
         for name in ("_stream", "_aiohttp_response", "content"):
             stream = getattr(stream, name, None)
@@ -78,8 +75,8 @@ async def open_stream(
 ) -> AsyncIterator[OpenStream]:
     """Call the API; leaving the block closes the connection. Raises the SDK's errors.
 
-    The body goes out as it is: ``extra_body`` replaces the SDK's own arguments, which would only
-    be transformed again.
+    The body is sent as it is: ``extra_body`` replaces the SDK's own arguments, which it would
+    transform again.
     """
     call = api.messages.with_streaming_response.create(
         model=body["model"],

@@ -1,7 +1,6 @@
-"""What to do when the API says no; pure.
+"""Decides which failed calls of the API are retried, and when. Pure.
 
-A refusal before the first byte has cost nothing and can be tried again; which ones are worth it,
-and when, is decided here and nowhere else.
+A call that is refused before the first byte has cost nothing and can be retried.
 """
 
 import contextlib
@@ -11,43 +10,51 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-#: 429s that no waiting cures before somebody changes a limit.
+#: Codes of 429s that stay until an administrator raises the spend limit.
 SPEND_LIMITS: Final = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
-#: Statuses below 500 that say "not now".
-PASSING: Final = frozenset({408, 409, 429})
+#: Error types of the API, in a stream or in a batch's results, after which the same request may
+#: succeed. An error with an HTTP status is decided by that status instead: `is_retryable`.
+RETRYABLE_ERRORS: Final = frozenset(
+    {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
+)
 
-#: First wait after a refusal without retry-after; doubled with each further one.
+#: Statuses below 500 after which the same call may succeed later.
+_RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
+
+#: Seconds until the first retry without a retry-after; doubled for each further retry.
 FIRST_WAIT_S: Final = 1.0
-#: Longest retry-after that is believed: the API's own limits refill within minutes.
-LONGEST_RETRY_AFTER_S: Final = 900.0
+#: Maximum seconds of a retry-after that are honoured: the API's limits refill within minutes.
+MAX_RETRY_AFTER_S: Final = 900.0
 
 
 def is_retryable(status: int, error_code: str | None, should_retry: str | None) -> bool:
-    """Whether the same call may succeed later. ``should_retry`` is the API's own word on it
-    (header ``x-should-retry``), where it gave one."""
+    """Whether the same call may succeed later.
+
+    ``should_retry``: the response's header ``x-should-retry``, which decides if it is given.
+    """
     if error_code in SPEND_LIMITS:
         return False
     if should_retry in ("true", "false"):
         return should_retry == "true"
-    # What stands before the API has statuses of its own, such as 520 to 527.
-    return status in PASSING or status >= 500
+    # Proxies in front of the API have statuses of their own, such as 520 to 527.
+    return status in _RETRYABLE_STATUSES or status >= 500
 
 
-def wait_s(refusals: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
-    """Seconds before the call is made again.
+def wait_s(retries: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
+    """Return the seconds until the call is retried.
 
-    ``api_retries`` counts this one, ``jitter`` is random in [0, 1): without it all the requests
-    that one limit refused together would come back together.
+    ``retries`` includes this one. ``jitter`` is random in [0, 1): without it all requests that were
+    refused together would be retried together.
     """
-    if retry_after:  # zero is no answer: twenty tries would be over in a moment
-        return min(retry_after, LONGEST_RETRY_AFTER_S) * (1 + 0.2 * jitter)
-    grown = FIRST_WAIT_S * 2.0 ** min(refusals - 1, 20)
+    if retry_after:  # zero does not count: twenty retries would be over in a moment
+        return min(retry_after, MAX_RETRY_AFTER_S) * (1 + 0.2 * jitter)
+    grown = FIRST_WAIT_S * 2.0 ** min(retries - 1, 20)
     return min(grown, max_wait_s) * (0.5 + 0.5 * jitter)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What the API asks for (``retry-after-ms``, ``retry-after`` in seconds or as a date)."""
+    """Return the seconds of ``retry-after-ms`` or ``retry-after`` (may be a date)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with contextlib.suppress(ValueError):
             asked = float(headers.get(name, "")) * unit

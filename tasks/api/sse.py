@@ -1,4 +1,4 @@
-"""Server-sent events from bytes, by the WHATWG rules the API uses; pure.
+"""Decodes server-sent events by the WHATWG rules. Pure.
 
 Only ``data`` is kept: the API repeats the event's name as ``type`` inside it.
 """
@@ -9,14 +9,14 @@ _BLANK: Final = b"\n\n"
 
 
 class SSEDecoder:
-    """Feed it bytes cut anywhere; it returns the complete events' data, in order."""
+    """Decodes a byte stream that may be cut anywhere into the data of its events."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of every event that ``chunk`` completes."""
+        """Add a chunk; returns the data of every event that it completes."""
         if b"\r" in chunk or self._after_cr:
             chunk = self._unix(chunk)
         buffer = self._rest + chunk if self._rest else chunk
@@ -27,10 +27,10 @@ class SSEDecoder:
         return [data for block in complete if (data := _data(block)) is not None]
 
     def _unix(self, chunk: bytes) -> bytes:
-        """CRLF and CR as LF. A CR at the end ends its line at once; if an LF follows with the next
-        chunk, it belongs to that CR.
+        """Replace CRLF and CR by LF.
 
-        Safe, since JSON escapes both characters and so never contains them itself.
+        A CR at the end of the chunk ends its line at once; an LF at the start of the next chunk
+        belongs to it. This is safe because JSON escapes both characters.
         """
         if chunk and self._after_cr:
             self._after_cr = False
@@ -40,10 +40,10 @@ class SSEDecoder:
 
 
 def _data(block: bytes) -> bytes | None:
-    """The data of one event, or None where it has none."""
+    """Return the data of one event, or None if it has none."""
     name, found, data = block.partition(b"\ndata: ")
     if found and b"\n" not in data and b"\n" not in name and not name.startswith(b"data:"):
-        return data  # as the API writes them: one line of event, one of data
+        return data  # the API's own form: one event line, one data line
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]
         for line in block.split(b"\n")

@@ -1,4 +1,4 @@
-"""One claimed request while a worker runs it: its record, its outbox and its answer so far."""
+"""A request that this worker has claimed: its record, outbox and message so far."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -13,9 +13,10 @@ from penstock.events import Cursor
 from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.scripts import ClaimRefused, Restarted
+from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.outbox import Outbox
-from tasks.streams.partial_message import Answer
+from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
 _FIELDS = (
@@ -32,55 +33,45 @@ _FIELDS = (
 )
 
 
-class Refused(Exception):
-    """The record cannot be claimed; the message says why."""
-
-
-class Postponed(Exception):
-    """It is not the time for this request; it goes back to the queue."""
-
-    def __init__(self, reason: str, countdown_s: float) -> None:
-        super().__init__(reason)
-        self.countdown_s = countdown_s
+class NotClaimable(ControlSignal):
+    """The request cannot be claimed; the exception's text says why."""
 
 
 @dataclass(slots=True)
-class Work:
-    """A claimed request."""
+class ClaimedRequest:
+    """The state of a claimed request while this worker runs it."""
 
     id: str
     outbox: Outbox
     model: str
     on_interrupt: OnInterrupt
-    deadline_ms: int | None  #: not worth starting after this
-    started_ms: int  #: of its first claim
-    worker_losses: int  #: workers lost over it
-    body: dict[str, Any] | None  #: None: it has expired
-    headers: dict[str, str] = field(default_factory=dict)  #: for the API, beside ours
-    attempts: int = 0  #: calls of the API made so far
-    answer: Answer = field(default_factory=Answer)
+    deadline_ms: int | None  #: the first call is not made after this
+    started_ms: int  #: time of the first claim
+    worker_losses: int  #: workers lost while they ran it
+    body: dict[str, Any] | None  #: None: the body has expired
+    headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
+    attempts: int = 0  #: calls of the API made so far, by all workers
+    message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
-    hand_over: bool = False  #: the worker is shutting down
+    hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     async def claim(
         cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
-    ) -> "Work":
-        """Claim a request and read what is known of it. Raises `Refused` or `Postponed`."""
+    ) -> "ClaimedRequest":
+        """Claim a request and load its state. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
         claim = await request_scripts.claim(
             keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
         ).run_async(connection)
         if isinstance(claim, Restarted):
-            reason = (
-                "Redis was restarted, and running requests are for their workers to claim again"
-            )
-            raise Postponed(reason, claim.wait_ms / 1000)
+            reason = "Redis was restarted; workers have one lease to renew the claims they hold"
+            raise Deferred(reason, claim.wait_ms / 1000)
         if isinstance(claim, ClaimRefused):
-            raise Refused(_WHY_NOT[claim.reason])
+            raise NotClaimable(_WHY_NOT[claim.reason])
         async with connection.pipeline(transaction=False) as pipe:
             pipe.hmget(keys.meta, *_FIELDS)
             pipe.get(keys.request)
@@ -100,7 +91,7 @@ class Work:
             typed=bool(record["typed"]),
         )
         outbox.cancel = claim.cancel
-        work = cls(
+        request = cls(
             id=id,
             outbox=outbox,
             model=record["model"],
@@ -114,13 +105,15 @@ class Work:
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
             first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
         )
-        if work.attempts:
-            await work._replay(connection, trimmed=bool(record["base"]))
-        return work
+        if request.attempts:
+            await request._replay(connection, trimmed=bool(record["base"]))
+        return request
 
     async def _replay(self, connection: Connection, *, trimmed: bool) -> None:
-        """Read from the log what earlier attempts have published. No earlier writer can add to
-        it: this claim has shut them out."""
+        """Rebuild the message from the log of earlier attempts.
+
+        The log no longer changes: this claim has fenced all earlier writers.
+        """
         published = []
         after = Cursor()
         while True:
@@ -133,24 +126,24 @@ class Work:
                 break
         if trimmed:
             text = await connection.get(self.outbox.keys.text)
-            self.answer.restore((text or b"").decode(), published)
+            self.message.restore((text or b"").decode(), published)
         for data in published:
-            self.answer.apply(data)
+            self.message.apply(data)
 
     def start_attempt(self) -> None:
-        """Note that the API is called (again)."""
+        """Count an attempt, now that the API has accepted its call."""
         self.attempts += 1
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
 
     @property
     def age_s(self) -> float:
-        """Seconds since its first claim."""
+        """Seconds since the first claim."""
         return (now_ms() - self.started_ms) / 1000
 
 
 _WHY_NOT = {
     "gone": "its record has expired or was deleted",
-    "ended": "it has ended already",
-    "leased": "another worker is at it",
+    "ended": "it has already ended",
+    "leased": "another worker is running it",
 }

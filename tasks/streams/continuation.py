@@ -1,25 +1,25 @@
-"""How to go on with an answer that broke off; pure.
+"""Plans how an interrupted answer is resumed. Pure.
 
-Only visible text can be continued: the API takes back neither half a tool call nor thinking
-without its signature. So what follows the last text is discarded and written anew. Models up to
-the 4.5 family continue a partial assistant message (prefill); newer ones refuse that and are
-asked in a further user turn. Those may say again what they said, so what is too short to be
-recognised is asked for anew.
+Only visible text can be continued: the API accepts neither half a tool call nor thinking without
+its signature. Everything after the last text is therefore discarded and generated again. Models up
+to the 4.5 family continue a partial assistant message (prefill); newer ones refuse that and are
+asked in a further user turn. They may repeat text they have written, so an answer that is still too
+short for a repetition to be recognised is restarted.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.streams.overlap import ExactSeam, OverlapSeam, PrefillSeam, is_telling
-from tasks.streams.partial_message import Answer
+from tasks.streams.overlap import OverlapFilter, PassThrough, WhitespaceFilter, is_distinctive
+from tasks.streams.partial_message import PartialMessage
 
 
 class OnInterrupt(StrEnum):
-    """What a producer wants done when an answer breaks off."""
+    """What the producer wants done with an interrupted answer."""
 
-    CONTINUE = "continue"  #: go on behind what was received
-    RESTART = "restart"  #: discard it and ask anew
+    CONTINUE = "continue"  #: continue after what was received
+    RESTART = "restart"  #: discard it and start again
     FAIL = "fail"  #: end with an error; what was received is kept
 
 
@@ -27,65 +27,73 @@ class Mode(StrEnum):
     """How an attempt relates to what readers have."""
 
     START = "start"  #: nothing was published
-    PREFILL = "prefill"  #: goes on with a partial assistant message
-    USER_TURN = "user_turn"  #: goes on because a user turn asks for it
+    PREFILL = "prefill"  #: continues a partial assistant message
+    USER_TURN = "user_turn"  #: continues because a further user turn asks for it
     RESTART = "restart"  #: everything published was discarded
 
 
-_GO_ON: Final = (
+_CONTINUE_TURN: Final = (
     "Your answer to this was cut off by a technical fault. What you had written is:\n"
     "<previous_response>{text}</previous_response>\n"
     "Go on from exactly the place where it ends, as if it had not been cut: your next characters "
     "are appended to it as they are. Do not repeat any of it, do not introduce it, do not comment."
 )
 
-#: Bytes of text in a token, rather too many: what was written counts for less than it was, so that
-#: no answer ends before it would have without the break.
+#: Bytes of text per token, estimated high: the tokens written so far are then underestimated, and
+#: no answer ends earlier than it would have without the interruption.
 _BYTES_PER_TOKEN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How the next attempt is made and how its events join the published ones."""
+class AttemptPlan:
+    """How the next attempt is made, and how its events join the published ones."""
 
     mode: Mode
-    body: dict[str, Any]  #: what is sent
-    rewind: tuple[int, int] | None = None  #: block and offset to discard from, before it starts
-    #: published block that the attempt's first text goes on with; None: it gets a new one
-    joins: int | None = None
-    first: int = 0  #: number of the attempt's first new block
-    seam: ExactSeam = field(default_factory=ExactSeam)
+    body: dict[str, Any]  #: body of the API call
+    rewind: tuple[int, int] | None = None  #: block and offset to discard from, before it begins
+    #: published block that the attempt's first text continues; None: it starts a new block
+    continues: int | None = None
+    first_index: int = 0  #: index of the attempt's first new block
+    text_filter: PassThrough = field(default_factory=PassThrough)
 
 
-def plan(answer: Answer, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool) -> Plan:
-    """The next attempt. ``prefill``: whether the model takes one."""
-    last = answer.last_text_block()
-    text = answer.text
+def plan_attempt(
+    message: PartialMessage, body: dict[str, Any], on_interrupt: OnInterrupt, *, prefill: bool
+) -> AttemptPlan:
+    """Plan the next attempt, given what has been published.
+
+    ``prefill``: whether the model accepts a partial assistant message.
+    """
+    last = message.last_text_block()
+    text = message.text
     prefill = prefill and "thinking" not in body
-    lost = on_interrupt is OnInterrupt.RESTART or _is_structured(body)
-    if last is None or lost or not (prefill or is_telling(text)):
-        rewind = (0, 0) if answer.blocks else None
-        return Plan(Mode.RESTART if rewind else Mode.START, body, rewind)
-    behind = last + 1
-    rewind = (behind, 0) if len(answer.blocks) > behind else None
-    joins = last if answer.blocks[last].open else None
+    restart = on_interrupt is OnInterrupt.RESTART or _is_structured(body)
+    if last is None or restart or not (prefill or is_distinctive(text)):
+        rewind = (0, 0) if message.blocks else None
+        return AttemptPlan(Mode.RESTART if rewind else Mode.START, body, rewind)
+    next_index = last + 1
+    rewind = (next_index, 0) if message.blocks.end > next_index else None
+    continues = last if message.blocks[last].open else None
     if prefill:
         trimmed = text.rstrip()
-        seam: ExactSeam = PrefillSeam(text[len(trimmed) :])
+        text_filter: PassThrough = WhitespaceFilter(text[len(trimmed) :])
         turn = {"role": "assistant", "content": trimmed}
         mode = Mode.PREFILL
     else:
-        seam = OverlapSeam(text)
-        turn = {"role": "user", "content": _GO_ON.format(text=text)}
+        text_filter = OverlapFilter(text)
+        turn = {"role": "user", "content": _CONTINUE_TURN.format(text=text)}
         mode = Mode.USER_TURN
     messages = [*body["messages"], turn]
     continued = {**body, "messages": messages, "max_tokens": _tokens_left(body, text)}
-    return Plan(mode, continued, rewind, joins, behind, seam)
+    return AttemptPlan(mode, continued, rewind, continues, next_index, text_filter)
 
 
 def _tokens_left(body: dict[str, Any], text: str) -> int:
-    """What ``max_tokens`` leaves behind this text. Of a call that broke off the API never says
-    how many it wrote. Thoughts come again with each call, and must fit in as they did."""
+    """Return what remains of ``max_tokens`` after this text.
+
+    Estimated, because the API does not report the output tokens of an interrupted call. Each call
+    thinks again, so its thinking budget always has to fit.
+    """
     limit: int = body["max_tokens"]
     thoughts: int = (body.get("thinking") or {}).get("budget_tokens") or 0
     left = limit - len(text.encode()) // _BYTES_PER_TOKEN

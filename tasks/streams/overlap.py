@@ -1,32 +1,34 @@
-"""Join a continued text to what was there before, so that nothing is lost or doubled; pure."""
+"""Joins a continued text to the text before it, without loss or repetition. Pure."""
 
 from typing import Final
 
-#: A repetition shorter than this may be what the text says; a longer one is the model's.
+#: Minimum characters of a repetition. A shorter one may be part of the text itself.
 MIN_OVERLAP: Final = 16
 
 
-class ExactSeam:
-    """Nothing was there before, or the continuation is known to fit."""
+class PassThrough:
+    """Passes text on unchanged: nothing precedes it, or it continues exactly."""
 
     def feed(self, piece: str) -> str:
-        """The part of ``piece`` that readers get."""
+        """Return the part of ``piece`` that is new to readers."""
         return piece
 
     def flush(self) -> str:
-        """What was held back; no more will come."""
+        """Return the text that was held back, at the end of the block."""
         return ""
 
 
-class PrefillSeam(ExactSeam):
-    """Behind a prefill. The API takes none that ends in white space, so that was trimmed from it,
-    and the model may write it again; readers have it already."""
+class WhitespaceFilter(PassThrough):
+    """Drops white space that a model repeats after a prefill.
+
+    The API accepts no prefill that ends in white space, so it was trimmed; readers have it already.
+    """
 
     def __init__(self, trimmed: str) -> None:
         self._trimmed = trimmed
 
     def feed(self, piece: str) -> str:
-        """The part of ``piece`` that readers get."""
+        """Return the part of ``piece`` that is new to readers."""
         common = 0
         for mine, theirs in zip(self._trimmed, piece, strict=False):
             if mine != theirs:
@@ -37,12 +39,11 @@ class PrefillSeam(ExactSeam):
         return piece[common:]
 
 
-class OverlapSeam(ExactSeam):
-    """Behind a request to go on. The model may first repeat the end of what it wrote, or all of it;
-    ``before`` must be telling.
+class OverlapFilter(PassThrough):
+    """Drops a repetition at the start of a text that a model was asked to continue.
 
-    Text is held back only while it could still be such a repetition, which is decided within a
-    few words.
+    The model may repeat the end of ``before``, or all of it; ``before`` must be distinctive. Text
+    is held back only while it can still be a repetition, which is decided within a few words.
     """
 
     def __init__(self, before: str) -> None:
@@ -51,45 +52,48 @@ class OverlapSeam(ExactSeam):
         self._decided = not before
 
     def feed(self, piece: str) -> str:
-        """The part of ``piece`` that readers get."""
+        """Return the part of ``piece`` that is new to readers."""
         if self._decided:
             return piece
         self._held += piece
-        # Still a repetition in the making: the held text occurs in what was there before, and
-        # not only at its very end, so the next piece can prolong it.
+        # Still possibly a repetition: the held text occurs in the text before, and not only at
+        # its very end, so the next piece can extend the match.
         place = self._before.find(self._held)
         if place != -1 and place + len(self._held) < len(self._before):
             return ""
         return self._decide()
 
     def flush(self) -> str:
-        """What was held back; no more will come."""
+        """Return the text that was held back, at the end of the block."""
         return "" if self._decided else self._decide()
 
     def _decide(self) -> str:
         self._decided = True
         held, before = self._held, self._before
         if held.startswith(before):
-            return held[len(before) :]  # it began all over again
+            return held[len(before) :]  # it started over
         start = held[:MIN_OVERLAP]
         place = before.find(start, -len(held)) if len(start) == MIN_OVERLAP else -1
         while place != -1:
             repeated = before[place:]
             if held.startswith(repeated):
-                return held if _is_monotonous(repeated) else held[len(repeated) :]
+                return held if _is_periodic(repeated) else held[len(repeated) :]
             place = before.find(start, place + 1)
         return held
 
 
-def is_telling(before: str) -> bool:
-    """Whether a text that begins like ``before`` must be a repetition of it."""
-    said = before.strip()
-    return len(said) >= MIN_OVERLAP and not _is_monotonous(said)
+def is_distinctive(before: str) -> bool:
+    """Whether a text that begins like ``before`` can only be a repetition of it."""
+    text = before.strip()
+    return len(text) >= MIN_OVERLAP and not _is_periodic(text)
 
 
-def _is_monotonous(text: str) -> bool:
-    """Whether it repeats itself, as rulers and indentations do: such an end and such a beginning
-    look alike wherever the cut was, and to lose some of it is worse than to have it twice."""
+def _is_periodic(text: str) -> bool:
+    """Whether the text repeats one unit, as rulers and indentation do.
+
+    Its end and its beginning then look alike wherever it was cut, and losing a part of it is worse
+    than having a part of it twice.
+    """
     half = text[: len(text) - len(text) // 2]
     period = text.find(half, 1)
     while period != -1:

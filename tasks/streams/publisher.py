@@ -1,8 +1,8 @@
-"""Carries the outboxes of all streams of a process to Redis in shared pipelines.
+"""Writes the outboxes of all streams of a process to Redis in shared pipelines.
 
-Nothing waits a fixed time: soon after one flush has been answered, everything that has come in
-since goes out with the next. When Redis is away the same calls are made again until it is back;
-the write script makes that harmless.
+There is no fixed flush interval: shortly after Redis has answered one flush, the next one sends
+everything that has arrived since. While Redis is unavailable the same calls are retried; the write
+script is idempotent.
 """
 
 import asyncio
@@ -17,103 +17,101 @@ from penstock.store import request_scripts
 from penstock.store.availability import CONNECTION_LOST
 from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
-from tasks.streams.outbox import Call, Outbox
-from tasks.streams.script_pipeline import Pipe
+from tasks.streams.outbox import Outbox, WriteCall
+from tasks.streams.script_pipeline import ScriptPipeline
+from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
-#: Pause before a flush is tried again while Redis is away.
+#: Seconds until a flush is retried while Redis is unavailable.
 RETRY_S = 0.2
-#: Longest pause between two flushes under load.
-LONGEST_PAUSE_S = 0.02
-#: So long a Redis that answers and refuses is tried before a stream is given up.
-PATIENCE_S = 300.0
-#: The lease is renewed so many times in its life.
-RENEWALS = 3
-#: The streams are renewed in so many parts, one after the other: all at once would hold up what
-#: they write.
-PARTS = 8
+#: Maximum seconds between two flushes under load.
+MAX_PAUSE_S = 0.02
+#: Seconds until a stream is given up when Redis answers but refuses its writes.
+MAX_REFUSAL_S = 300.0
+#: Renewals of each lease within its lifetime.
+RENEWALS_PER_LEASE = 3
+#: Groups in which streams are renewed in turn: renewing all at once would delay their writes.
+RENEWAL_GROUPS = 8
 
 
 class Publisher:
-    """Writes what outboxes hold, and renews the leases of their streams."""
+    """Writes outboxes to Redis and renews the leases of their streams."""
 
-    def __init__(self, pipe: Pipe, keys: Keys, *, lease_ms: int) -> None:
-        self._pipe = pipe
+    def __init__(self, pipeline: ScriptPipeline, keys: Keys, *, lease_ms: int) -> None:
+        self._pipeline = pipeline
         self._keys = keys
         self._lease_ms = lease_ms
         self._watched: dict[Outbox, Callable[[], None]] = {}
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
-        self._parts: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(PARTS))
-        self._settled: dict[Outbox, asyncio.Event] = {}
+        self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
+        self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = BackgroundTasks()
 
     def start(self) -> None:
-        """Start flushing and renewing on the running loop."""
-        self._tasks = [
-            asyncio.create_task(self._flush_for_ever()),
-            asyncio.create_task(self._renew_for_ever()),
-        ]
+        """Start flushing and renewing on the running event loop."""
+        self._background.start(self._flush_for_ever())
+        self._background.start(self._renew_for_ever())
 
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
-        """Keep the stream's lease; call ``interrupt`` once it is canceled or lost."""
+        """Renew the stream's lease, and call ``interrupt`` when it is canceled or lost."""
         self._watched[outbox] = interrupt
-        self._settled[outbox] = asyncio.Event()
-        min(self._parts, key=len)[outbox] = None
+        self._acknowledged[outbox] = asyncio.Event()
+        min(self._groups, key=len)[outbox] = None
 
-    def forget(self, outbox: Outbox) -> None:
-        """The stream is over for this process."""
+    def unwatch(self, outbox: Outbox) -> None:
+        """Stop renewing the stream's lease: this process no longer runs it."""
         self._watched.pop(outbox, None)
-        self._settled.pop(outbox, None)
+        self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
-        for part in self._parts:
-            part.pop(outbox, None)
+        for group in self._groups:
+            group.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
-        """There is something to write."""
+        """Write the outbox with the next flush."""
         self._dirty[outbox] = None
         self._wake.set()
 
-    def look(self, id: str) -> None:
-        """Look at a stream's cancel flag now, not with its next write."""
+    def check_cancel(self, id: str) -> None:
+        """Read a stream's cancel flag now instead of with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
-                self._looked = asyncio.ensure_future(self._renew_now([outbox]))
+                self._background.start(self._renew_now([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
-        """Wait until everything in the outbox is written, or may not be written any more."""
+        """Wait until Redis has acknowledged the whole outbox, or the claim is lost."""
         self.notify(outbox)
-        while not outbox.settled:
-            settled = self._settled[outbox]
-            settled.clear()
-            await settled.wait()
+        while not outbox.acknowledged:
+            acknowledged = self._acknowledged[outbox]
+            acknowledged.clear()
+            await acknowledged.wait()
 
     async def _flush_for_ever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             dirty, self._dirty = list(self._dirty), {}
-            calls = [(outbox, call) for outbox in dirty if (call := outbox.take()) is not None]
+            calls = [(outbox, call) for outbox in dirty if (call := outbox.next_call()) is not None]
             began = time.monotonic()
             try:
-                stands = not calls or await self._flush(calls)
+                acknowledged = not calls or await self._flush(calls)
             except Exception:
-                # One bad call must not end the writing of all streams of this process.
+                # One bad call must not stop the writes of all streams of this process.
                 logger.exception("a flush failed")
-                stands = False
-            if not stands:
+                acknowledged = False
+            if not acknowledged:
                 for outbox, _ in calls:
                     self.notify(outbox)
                 await asyncio.sleep(RETRY_S)
-            # As long as the flush took, the streams are read: next to nothing at idle. Under load
-            # deltas merge meanwhile, and each of them costs less.
-            await asyncio.sleep(min(time.monotonic() - began, LONGEST_PAUSE_S))
+            # Pause for as long as the flush took, so that the API's events can be read: close to
+            # nothing when idle. Under load more deltas merge during the pause and cost less each.
+            await asyncio.sleep(min(time.monotonic() - began, MAX_PAUSE_S))
 
-    async def _flush(self, calls: list[tuple[Outbox, Call]]) -> bool:
-        """Make the calls in one pipeline; False if Redis is away."""
+    async def _flush(self, calls: list[tuple[Outbox, WriteCall]]) -> bool:
+        """Make the calls in one pipeline; False if Redis is unavailable."""
         replies = await self._pipelined([call for _, call in calls])
         if replies is None:
             return False
@@ -122,27 +120,30 @@ class Publisher:
                 self._refused(outbox, reply)
             else:
                 self._refused_since.pop(outbox, None)
-                outbox.settle(reply)
-            self._after(outbox)
+                outbox.apply_reply(reply)
+            self._after_reply(outbox)
         if any(isinstance(reply, Exception) for reply in replies):
             await asyncio.sleep(RETRY_S)
         return True
 
     def _refused(self, outbox: Outbox, error: Exception) -> None:
-        """Redis says no: full, read only, loading. Nothing of the call was written, and the
-        outbox keeps it; but not for ever, since somebody pays for what comes in meanwhile."""
+        """Handle a call that Redis refuses because it is full, read-only or loading.
+
+        Nothing was written, and the outbox keeps the call, but not for ever: the API bills what it
+        generates until then.
+        """
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
         if now == since:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
-        if now - since > PATIENCE_S:
-            outbox.lost = f"Redis has refused to write for {PATIENCE_S:.0f} s: {error}"
+        if now - since > MAX_REFUSAL_S:
+            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
 
-    def _after(self, outbox: Outbox) -> None:
-        if not outbox.settled:
+    def _after_reply(self, outbox: Outbox) -> None:
+        if not outbox.acknowledged:
             self.notify(outbox)
-        elif outbox in self._settled:
-            self._settled[outbox].set()
+        elif outbox in self._acknowledged:
+            self._acknowledged[outbox].set()
         self._interrupt_if_due(outbox)
 
     def _interrupt_if_due(self, outbox: Outbox) -> None:
@@ -150,19 +151,19 @@ class Publisher:
             self._watched[outbox]()
 
     async def _renew_for_ever(self) -> None:
-        for part in itertools.cycle(self._parts):
-            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS / PARTS)
+        for group in itertools.cycle(self._groups):
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE / RENEWAL_GROUPS)
             try:
-                await self._renew_now(list(part))
+                await self._renew_now(list(group))
             except Exception:
-                # One bad answer must not end the renewals of all streams of this process.
+                # One bad reply must not stop the renewals of all streams of this process.
                 logger.exception("a renewal failed")
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
-        stood = [outbox.n for outbox in outboxes]
+        sent_n = [outbox.n for outbox in outboxes]
         replies = await self._pipelined([self._renewal(o) for o in outboxes])
-        for outbox, n, reply in zip(outboxes, stood, replies or [], strict=False):
-            self._take_renewal(outbox, n, reply)
+        for outbox, n, reply in zip(outboxes, sent_n, replies or [], strict=False):
+            self._apply_renewal(outbox, n, reply)
 
     def _renewal(self, outbox: Outbox) -> ScriptCall[Renewed | Fenced]:
         return request_scripts.renew(
@@ -174,26 +175,26 @@ class Publisher:
             ttl_s=outbox.ttl_s,
         )
 
-    def _take_renewal(self, outbox: Outbox, stood: int, reply: Any) -> None:
+    def _apply_renewal(self, outbox: Outbox, sent_n: int, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
             return
         renewed = request_scripts.renew_reply(reply)
         if isinstance(renewed, Fenced):
             outbox.lost = outbox.lost or "another worker has claimed it, or it has ended"
-            self._settled[outbox].set()
+            self._acknowledged[outbox].set()
         else:
             outbox.cancel = outbox.cancel or renewed.cancel
-            # A write that came in between makes the answer an old one.
-            if outbox.n == stood and outbox.forgotten(renewed.n):
+            # If a write was acknowledged in between, the reply is out of date.
+            if outbox.n == sent_n and outbox.check_log_end(renewed.n):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 
     async def _pipelined(self, calls: Sequence[ScriptCall[Any]]) -> list[Any] | None:
-        """Make calls of one script in one round trip. None: Redis is away."""
+        """Make calls of one script in one round trip. None: Redis is unavailable."""
         if not calls:
             return []
         try:
-            return await self._pipe.run(calls[0].script, calls)
+            return await self._pipeline.run(calls)
         except CONNECTION_LOST as error:
-            logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
+            logger.warning("Redis is unavailable, retrying: %s", str(error) or "no reply")
             return None

@@ -1,10 +1,9 @@
-"""The rate gate: all workers of a deployment share what the API says about its limits.
+"""The rate limiter that all workers share, fed by the API's headers.
 
-A request that may not be called yet goes back to the queue by countdown and holds no slot. The
-decision is one script, so that workers cannot spend the same allowance twice.
+A request that has to wait returns to the queue with a countdown and holds no slot. One
+script takes each decision, so two workers cannot use the same allowance.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -17,26 +16,27 @@ from penstock.store import limit_scripts
 from penstock.store.availability import UNAVAILABLE, retry_until_available
 from penstock.store.connection import Connection
 from penstock.store.limit_scripts import RequestLimit
+from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)
 
-#: Calls without an answer to allow while nothing is known about the limit.
+#: Maximum calls without a response while the limit is not known yet.
 FIRST_CALLS: Final = 20
-#: A call that has had no answer for so long is lost with its worker.
+#: Milliseconds until a call without a response counts as lost with its worker.
 LOST_AFTER_MS: Final = 120_000
 _LIMIT: Final = "anthropic-ratelimit-requests-"
 
 
-class Gate:
-    """Asks before a call, and reports after it."""
+class RateLimiter:
+    """Acquires a place before each call of the API and reports the response after it."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._redis = connection
         self._keys = keys
-        self._forgetting: set[asyncio.Future[None]] = set()  # asyncio itself keeps no hold of them
+        self._background = BackgroundTasks()
 
-    async def wait_s(self, model: str, id: str) -> float:
-        """Seconds to wait before the call may be made; 0 to make it now."""
+    async def acquire(self, model: str, id: str) -> float:
+        """Acquire a place for a call; returns the seconds to wait, 0 if it was acquired."""
         acquire = limit_scripts.acquire_rate_limit(
             self._keys, model, id=id, first_calls=FIRST_CALLS, lost_after_ms=LOST_AFTER_MS
         )
@@ -51,9 +51,9 @@ class Gate:
         refused: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
-        """Tell what the API answered: its headers, and whether it refused the call for now.
+        """Record the API's response: its headers, and whether it refused the call for now.
 
-        Advice for others: an answer that is under way does not wait for a Redis that is away.
+        Best effort, for the benefit of other calls: a running stream never waits for Redis here.
         """
         report = limit_scripts.report_rate_limit(
             self._keys,
@@ -66,23 +66,20 @@ class Gate:
         try:
             await report.run_async(self._redis)
         except UNAVAILABLE as error:
-            logger.warning("the rate gate was not told of an answer: %s", error)
+            logger.warning("the rate limiter could not record a response: %s", error)
 
-    def call_off(self, model: str, id: str) -> None:
-        """A call was given up before its answer; it stands in nobody's way any more."""
+    def release(self, model: str, id: str) -> None:
+        """Release the place of a call that was given up before its response."""
 
-        async def forget() -> None:
+        async def remove() -> None:
             with suppress(*UNAVAILABLE):
                 await self._redis.zrem(self._keys.rate_limit_calls(model), id)
 
-        task = asyncio.ensure_future(forget())
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
+        self._background.start(remove())
 
 
 def limit_of(headers: Mapping[str, str], now: float) -> RequestLimit | None:
-    """What the API's headers say of the limit on requests; None where they do not, or say it in
-    another form."""
+    """Read the API's limit on requests. None if the headers are missing or malformed."""
     try:
         limit = int(headers[f"{_LIMIT}limit"])
         remaining = int(headers[f"{_LIMIT}remaining"])

@@ -1,15 +1,14 @@
-"""Carry one request from its record through the API to its readers.
+"""Runs requests: calls the API and publishes every event to readers.
 
-claim → gate → call → publish every event → end. All streams of a process run here, on one event
-loop. An answer that breaks off is gone on with, here or by whoever claims the request next: what
-readers have is in the log, so any worker can continue it.
+claim → rate limiter → call → publish every event → end. All streams of a process run here, on one
+event loop. An interrupted answer is resumed here or by the next worker to claim the request.
+Everything readers have seen is in the log, so any worker can resume it.
 """
 
 import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anthropic
@@ -25,40 +24,32 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
-from tasks.api.client import ApiProblem, problem_of
+from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
 from tasks.api.sse import SSEDecoder
-from tasks.streams.attempt import Attempt, ending
-from tasks.streams.claim import Postponed, Refused, Work
-from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
+from tasks.retry import ControlSignal, Deferred
+from tasks.streams.attempt import Attempt, missing_end
+from tasks.streams.claim import ClaimedRequest, NotClaimable
+from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
 from tasks.streams.publisher import Publisher
-from tasks.streams.rate_limiter import Gate
+from tasks.streams.rate_limiter import RateLimiter
+from tasks.streams.result import RunResult, end_event, ended, error_after_retries
 
 logger = logging.getLogger(__name__)
 
-#: Longest pause before a broken answer is gone on with; its readers are waiting.
-MEND_MAX_WAIT_S: Final = 5.0
-#: A worker that shuts down waits so long for Redis to take what it has.
-LAST_WRITE_S: Final = 5.0
+#: Maximum seconds until an interrupted answer is resumed. Readers are waiting for it.
+RESUME_MAX_WAIT_S: Final = 5.0
+#: Seconds to flush pending writes at shutdown.
+SHUTDOWN_FLUSH_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a wake-up went, for Celery and Flower. Never holds a prompt or an answer."""
-
-    state: str  #: done · failed · canceled · retry · skipped
-    summary: dict[str, Any] = field(default_factory=dict)
-    reason: str = ""  #: why it failed, was skipped, or is tried again
-    countdown_s: float = 0.0  #: for ``retry``: when
+class _Interrupted(ControlSignal):
+    """The stream was canceled or handed over, or another worker has claimed it."""
 
 
-class _Interrupted(Exception):
-    """The stream was canceled or handed over, or is not ours any more."""
-
-
-class _Failed(Exception):
-    """The request cannot be answered."""
+class _Failed(ControlSignal):
+    """The request cannot be answered. ``error``: for its record and its last event."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["type"])
@@ -66,7 +57,7 @@ class _Failed(Exception):
 
 
 class Relay:
-    """Runs requests on the process's event loop."""
+    """Runs requests on the event loop of the process."""
 
     def __init__(
         self,
@@ -81,30 +72,30 @@ class Relay:
         self._api = api
         self._publisher = publisher
         self._worker = worker
-        self._gate = Gate(connection, settings.keys)
-        self._running: dict[str, Work] = {}
-        self._refuse_prefill: set[str] = set()  # models that said so
+        self._rate_limiter = RateLimiter(connection, settings.keys)
+        self._running: dict[str, ClaimedRequest] = {}
+        self._without_prefill: set[str] = set()  # models that have refused a prefill
         self._closing = False
 
-    async def run(self, id: str) -> Outcome:
-        """Take a request as far as it goes; returns what became of it."""
+    async def run(self, id: str) -> RunResult:
+        """Run a request until it ends, is deferred or is lost to another worker."""
         try:
-            work = await Work.claim(self._redis, self._settings, id, self._worker)
-        except Refused as refused:
-            return Outcome("skipped", reason=str(refused))
-        except Postponed as later:
-            return Outcome("retry", reason=str(later), countdown_s=later.countdown_s)
-        work.hand_over = self._closing
-        self._running[id] = work
-        self._publisher.watch(work.outbox, work.interrupt.set)
+            request = await ClaimedRequest.claim(self._redis, self._settings, id, self._worker)
+        except NotClaimable as signal:
+            return RunResult("skipped", reason=str(signal))
+        except Deferred as signal:
+            return RunResult("retry", reason=signal.reason, countdown_s=signal.countdown_s)
+        request.hand_over = self._closing
+        self._running[id] = request
+        self._publisher.watch(request.outbox, request.interrupt.set)
         try:
-            return await self._answer(work)
+            return await self._run_claimed(request)
         finally:
             self._running.pop(id, None)
-            self._publisher.forget(work.outbox)
+            self._publisher.unwatch(request.outbox)
 
     async def cancel(self, id: str, who: str) -> None:
-        """Cancel a request, wherever it is."""
+        """Cancel a request, whether it is queued, runs here or runs elsewhere."""
         keys, shared = self._settings.keys.request(id), self._settings.keys
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
         await request_scripts.cancel(
@@ -114,270 +105,233 @@ class Relay:
             end_event=orjson.dumps(end),
             retention_s=self._settings.retention_s,
         ).run_async(self._redis)
-        self._publisher.look(id)
+        self._publisher.check_cancel(id)
 
     def hand_over(self) -> None:
-        """Give all running streams back to the queue at once: this worker shuts down."""
+        """Return all running streams to the queue: this worker is shutting down."""
         self._closing = True
-        for work in self._running.values():
-            work.hand_over = True
-            work.interrupt.set()
+        for request in self._running.values():
+            request.hand_over = True
+            request.interrupt.set()
 
-    async def _answer(self, work: Work) -> Outcome:
+    async def _run_claimed(self, request: ClaimedRequest) -> RunResult:
         try:
-            await self._interruptible(self._until_complete(work), work)
+            await self._interruptible(self._until_complete(request), request)
         except _Interrupted:
-            return await self._interrupted(work)
-        except Postponed as later:
-            return await self._back_to_queue(work, str(later), later.countdown_s)
-        except _Failed as failed:
-            return await self._finish(work, State.FAILED, error=failed.error)
+            return await self._conclude_interrupted(request)
+        except Deferred as signal:
+            return await self._requeue(request, signal.reason, signal.countdown_s)
+        except _Failed as signal:
+            return await self._finish(request, State.FAILED, error=signal.error)
         except Exception as error:
-            # Ours, not the API's. A request that fails is better than one that hangs.
-            logger.exception("request %s failed by an error of penstock", work.id)
+            # A bug of ours, not the API's error. Better the request fails than hangs.
+            logger.exception("request %s failed because of a bug in penstock", request.id)
             bug = {"type": "internal_error", "message": f"{type(error).__name__} in the worker"}
-            return await self._finish(work, State.FAILED, error=bug)
-        return await self._finish(work, State.DONE)
+            return await self._finish(request, State.FAILED, error=bug)
+        return await self._finish(request, State.DONE)
 
-    async def _interruptible(self, running: Coroutine[Any, Any, None], work: Work) -> None:
-        """Run it until it ends or is interrupted; an interrupt closes its connection."""
-        if work.outbox.cancel or work.hand_over:
+    async def _interruptible(
+        self, running: Coroutine[Any, Any, None], request: ClaimedRequest
+    ) -> None:
+        """Run it until it ends or is interrupted; an interrupt closes the API connection."""
+        if request.outbox.cancel or request.hand_over:
             running.close()
             raise _Interrupted
         task = asyncio.create_task(running)
-        interrupt = asyncio.ensure_future(work.interrupt.wait())
+        interrupt = asyncio.ensure_future(request.interrupt.wait())
         try:
             await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                await _ended(task)
+                await _cancel_task(task)
                 raise _Interrupted
             await task
         finally:
             interrupt.cancel()
 
-    async def _until_complete(self, work: Work) -> None:
+    async def _until_complete(self, request: ClaimedRequest) -> None:
         """Call the API until the answer is complete."""
-        if work.answer.complete:
-            return  # the worker that was lost had only not written the last event
-        body = self._startable(work)
-        broken: StreamInterrupted | None = None
-        while not work.answer.complete:
-            reason = str(broken.error["type"]) if broken else "takeover"
-            if broken is not None:
-                self._mendable(work, broken)
-                wait = wait_s(work.attempts, None, MEND_MAX_WAIT_S, jitter())
+        if request.message.complete:
+            return  # the lost worker had published everything but the last event
+        body = self._startable_body(request)
+        interruption: StreamInterrupted | None = None
+        while not request.message.complete:
+            reason = str(interruption.error["type"]) if interruption else "takeover"
+            if interruption is not None:
+                self._check_resumable(request, interruption)
+                wait = wait_s(request.attempts, None, RESUME_MAX_WAIT_S, jitter())
                 await asyncio.sleep(wait)
-            broken = await self._attempt(work, body, reason)
+            interruption = await self._attempt(request, body, reason)
 
-    def _startable(self, work: Work) -> dict[str, Any]:
-        """The body. Raises `_Failed` for a request that must not be called (any more)."""
-        if work.body is None:
+    def _startable_body(self, request: ClaimedRequest) -> dict[str, Any]:
+        """Return the body. Raises `_Failed` for a request that must not be called (again)."""
+        if request.body is None:
             raise _Failed({"type": "not_found_error", "message": "the request's body has expired"})
-        if work.deadline_ms and now_ms() > work.deadline_ms and not work.attempts:
+        if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
             message = "its deadline passed while it waited; no tokens were spent"
             raise _Failed({"type": "deadline_exceeded", "message": message})
-        if work.worker_losses >= self._settings.max_worker_losses:
-            message = f"{work.worker_losses} workers were lost while they ran this request"
+        if request.worker_losses >= self._settings.max_worker_losses:
+            message = f"{request.worker_losses} workers were lost while they ran this request"
             raise _Failed({"type": "worker_lost", "message": message})
-        if work.attempts and work.on_interrupt is OnInterrupt.FAIL:
+        if request.attempts and request.on_interrupt is OnInterrupt.FAIL:
             raise _Failed({"type": "worker_lost", "message": "the worker was lost"})
-        return work.body
+        return request.body
 
-    def _mendable(self, work: Work, broken: StreamInterrupted) -> None:
-        """Raises `_Failed` where a broken answer is not to be gone on with."""
+    def _check_resumable(self, request: ClaimedRequest, interruption: StreamInterrupted) -> None:
+        """Raise `_Failed` if the interrupted answer must not be resumed."""
         exhausted = (
-            work.attempts >= self._settings.max_attempts
-            or work.age_s > self._settings.stream_total_timeout_s
+            request.attempts >= self._settings.max_attempts
+            or request.age_s > self._settings.stream_total_timeout_s
         )
-        if work.on_interrupt is OnInterrupt.FAIL or not broken.transient or exhausted:
-            raise _Failed(broken.error)
+        if request.on_interrupt is OnInterrupt.FAIL or not interruption.retryable or exhausted:
+            raise _Failed(interruption.error)
 
     async def _attempt(
-        self, work: Work, body: dict[str, Any], reason: str
+        self, request: ClaimedRequest, body: dict[str, Any], reason: str
     ) -> StreamInterrupted | None:
-        """One call; returns how it broke off, None if it is complete."""
-        await self._wait_for_turn(work)
-        prefill = takes_prefill(work.model, self._settings.prefill)
-        prefill = prefill and work.model not in self._refuse_prefill
-        planned = plan(work.answer, body, work.on_interrupt, prefill=prefill)
+        """Make one call; returns how it was interrupted, None if it was not."""
+        await self._acquire(request)
+        prefill = takes_prefill(request.model, self._settings.prefill)
+        prefill = prefill and request.model not in self._without_prefill
+        planned = plan_attempt(request.message, body, request.on_interrupt, prefill=prefill)
         try:
-            async with open_stream(self._api, planned.body, work.headers) as call:
-                work.start_attempt()
-                self._announce(work, planned, reason)
-                work.api_request_ids.append(call.headers.get("request-id", ""))
-                await self._gate.report(work.model, work.id, call.headers)
-                await self._relay(work, planned, call.chunks())
-        except StreamInterrupted as broken:
-            return broken
+            async with open_stream(self._api, planned.body, request.headers) as call:
+                request.start_attempt()
+                self._announce(request, planned, reason)
+                request.api_request_ids.append(call.headers.get("request-id", ""))
+                await self._rate_limiter.report(request.model, request.id, call.headers)
+                await self._relay(request, planned, call.chunks())
+        except StreamInterrupted as interruption:
+            return interruption
         except asyncio.CancelledError:
-            self._gate.call_off(work.model, work.id)
+            self._rate_limiter.release(request.model, request.id)
             raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
-            await self._refused(work, planned, error)
+            await self._handle_refusal(request, planned, error)
         return None
 
-    def _announce(self, work: Work, planned: Plan, reason: str) -> None:
-        """Tell readers that an attempt goes on with, or anew, what they have."""
-        if work.attempts == 1:
+    def _announce(self, request: ClaimedRequest, planned: AttemptPlan, reason: str) -> None:
+        """Publish that a further attempt begins, and what it discards."""
+        if request.attempts == 1:
             return
-        outbox, answer = work.outbox, work.answer
-        resume = {"mode": planned.mode, "attempt": work.attempts, "reason": reason}
+        outbox, message = request.outbox, request.message
+        resume = {"mode": planned.mode, "attempt": request.attempts, "reason": reason}
         outbox.add_own({"type": events.ATTEMPT, **resume})
         if planned.rewind:
             index, offset = planned.rewind
-            before = len(answer.text)
-            answer.apply({"type": events.REWIND, "index": index, "offset": offset})
-            text = answer.text
+            before = len(message.text)
+            message.apply({"type": events.REWIND, "index": index, "offset": offset})
+            text = message.text
             outbox.rewind(index, offset, left=text if len(text) < before else None)
         self._publisher.notify(outbox)
 
-    async def _relay(self, work: Work, planned: Plan, chunks: Any) -> None:
-        """Hand every event to the outbox as it arrives. Raises `StreamInterrupted`."""
-        decoder, outbox, answer = SSEDecoder(), work.outbox, work.answer
-        attempt = Attempt(planned, answer, work.usage)
+    async def _relay(self, request: ClaimedRequest, planned: AttemptPlan, chunks: Any) -> None:
+        """Add every event to the outbox as it arrives. Raises `StreamInterrupted`."""
+        decoder, outbox, message = SSEDecoder(), request.outbox, request.message
+        attempt = Attempt(planned, message, request.usage)
         async for chunk in chunks:
             for raw in decoder.feed(chunk):
-                for line, data in attempt.take(raw):
+                for line, data in attempt.feed(raw):
                     outbox.add(line, data)
-            if answer.has_delta and work.first_delta_ms is None:
-                work.first_delta_ms = now_ms() - work.started_ms
-                outbox.note(first_delta_ms=work.first_delta_ms)
-            if attempt.noted:
-                outbox.note(spent=orjson.dumps(work.usage.total))
-                attempt.noted = False
+            if message.has_delta and request.first_delta_ms is None:
+                request.first_delta_ms = now_ms() - request.started_ms
+                outbox.note(first_delta_ms=request.first_delta_ms)
+            if attempt.usage_changed:
+                outbox.note(spent=orjson.dumps(request.usage.total))
+                attempt.usage_changed = False
             self._publisher.notify(outbox)
-            if answer.stopped:
-                break  # not at the end of the body: a proxy may keep the connection open
-        if not answer.complete:
+            if message.stopped:
+                break  # do not wait for the end of the body: a proxy may keep the connection open
+        if not message.complete:
             raise StreamInterrupted(
                 "incomplete_stream", "the connection was closed before the answer was complete"
             )
 
-    async def _wait_for_turn(self, work: Work) -> None:
-        """Ask the rate gate. Raises `Postponed`: a request that waits holds no slot."""
-        wait = await self._gate.wait_s(work.model, work.id)
+    async def _acquire(self, request: ClaimedRequest) -> None:
+        """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""
+        wait = await self._rate_limiter.acquire(request.model, request.id)
         if wait > 0:
-            raise Postponed("waiting for its turn at the API's rate limit", wait)
+            raise Deferred("waiting for the API's rate limit", wait)
 
-    async def _refused(self, work: Work, planned: Plan, error: Exception) -> None:
-        """The API gave no answer: raises `Postponed` or `_Failed`, or returns to try otherwise."""
+    async def _handle_refusal(
+        self, request: ClaimedRequest, planned: AttemptPlan, error: Exception
+    ) -> None:
+        """Raise `Deferred` or `_Failed` for a failed call; return to try without prefill."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
-        await self._gate.report(
-            work.model,
-            work.id,
+        await self._rate_limiter.report(
+            request.model,
+            request.id,
             headers,
             refused=problem.status in (429, 529) and problem.retryable,
             retry_after_s=problem.retry_after,
         )
         if planned.mode is Mode.PREFILL and problem.status == 400 and "prefill" in problem.message:
-            self._refuse_prefill.add(work.model)
+            self._without_prefill.add(request.model)
             return
         if not problem.retryable:
             raise _Failed(problem.as_error())
-        keys = work.outbox.keys
+        keys = request.outbox.keys
         counted = await retry_until_available(
             lambda: self._redis.hincrby(keys.meta, "api_retries", 1)
         )
         refusals = int(counted)
         if refusals >= self._settings.max_api_retries:
-            raise _Failed(_counted(problem, refusals))
+            raise _Failed(error_after_retries(problem, refusals))
         longest = self._settings.api_retry_max_wait_s
-        raise Postponed(str(problem), wait_s(refusals, problem.retry_after, longest, jitter()))
+        raise Deferred(str(problem), wait_s(refusals, problem.retry_after, longest, jitter()))
 
-    async def _interrupted(self, work: Work) -> Outcome:
-        if work.outbox.lost:
-            return Outcome("skipped", reason=work.outbox.lost)
-        if work.outbox.cancel:
-            return await self._finish(work, State.CANCELED, by=work.outbox.cancel)
+    async def _conclude_interrupted(self, request: ClaimedRequest) -> RunResult:
+        if request.outbox.lost:
+            return RunResult("skipped", reason=request.outbox.lost)
+        if request.outbox.cancel:
+            return await self._finish(request, State.CANCELED, by=request.outbox.cancel)
         reason = "handed over: its worker is shutting down"
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WRITE_S):
-                return await self._back_to_queue(work, reason, 0.0)
-        # Redis is away. The lease runs out, and another worker goes on with what stands there.
-        return Outcome("skipped", reason=f"{reason}, and Redis is away")
+            async with asyncio.timeout(SHUTDOWN_FLUSH_S):
+                return await self._requeue(request, reason, 0.0)
+        # The lease will expire, and another worker will resume from the log.
+        return RunResult("skipped", reason=f"{reason}, and Redis is unavailable")
 
-    async def _back_to_queue(self, work: Work, reason: str, countdown_s: float) -> Outcome:
-        """Give up the claim with everything written, so that the next one can go on."""
-        await self._publisher.drain(work.outbox)
-        if work.outbox.lost:
-            return Outcome("skipped", reason=work.outbox.lost)
+    async def _requeue(self, request: ClaimedRequest, reason: str, countdown_s: float) -> RunResult:
+        """Write everything, then release the claim, so that the next worker can resume."""
+        await self._publisher.drain(request.outbox)
+        if request.outbox.lost:
+            return RunResult("skipped", reason=request.outbox.lost)
         release = request_scripts.release(
-            work.outbox.keys,
+            request.outbox.keys,
             self._settings.keys,
             worker=self._worker,
-            epoch=work.outbox.epoch,
+            epoch=request.outbox.epoch,
             due_in_ms=int(countdown_s * 1000),
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
         )
         await retry_until_available(lambda: release.run_async(self._redis))
-        return Outcome("retry", reason=reason, countdown_s=countdown_s)
+        return RunResult("retry", reason=reason, countdown_s=countdown_s)
 
-    async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:
-        """Write the last event and wait until it stands."""
-        answer, ended_ms = work.answer, now_ms()
+    async def _finish(self, request: ClaimedRequest, state: State, **more: Any) -> RunResult:
+        """Write the last event and wait until Redis has acknowledged it."""
+        message, ended_ms = request.message, now_ms()
         if state == State.DONE:
-            for line, data in ending(answer):
-                logger.info("request %s is complete, though its message_stop was lost", work.id)
-                work.outbox.add(line, data)
+            for line, data in missing_end(message):
+                logger.info("request %s is complete; only its message_stop was lost", request.id)
+                request.outbox.add(line, data)
                 more["message_stop"] = "lost"
-        usage = work.usage.total
-        end: dict[str, Any] = {
-            "state": state,
-            "stop_reason": answer.stop_reason,
-            "usage": usage,
-            "characters": len(answer.text),
-            "text_sha256": answer.text_sha256,
-            "first_delta_ms": work.first_delta_ms,
-            "total_ms": ended_ms - work.started_ms,
-            "attempts": work.attempts,
-            "api_request_ids": [id for id in work.api_request_ids if id],
-            **more,
-        }
-        work.outbox.end(
+        end = end_event(request, state, ended_ms, more)
+        request.outbox.end(
             end,
             ended_ms=ended_ms,
-            usage=orjson.dumps(usage),
-            stop_reason=answer.stop_reason or "",
+            usage=orjson.dumps(end["usage"]),
+            stop_reason=message.stop_reason or "",
             **({"error": orjson.dumps(more["error"])} if "error" in more else {}),
         )
-        await self._publisher.drain(work.outbox)
-        if work.outbox.lost:
-            return Outcome("skipped", reason=work.outbox.lost)
-        return Outcome(state, _summary(end), reason=_reason(more.get("error")))
+        await self._publisher.drain(request.outbox)
+        if request.outbox.lost:
+            return RunResult("skipped", reason=request.outbox.lost)
+        return ended(end)
 
 
-async def _ended(task: "asyncio.Task[None]") -> None:
-    """Cancel a task, and again: Python 3.11's `wait_for`, which redis-py uses, can swallow it."""
+async def _cancel_task(task: "asyncio.Task[None]") -> None:
+    """Cancel a task until it ends: redis-py can swallow a cancellation (Python 3.11)."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)
-
-
-def _counted(problem: ApiProblem, refusals: int) -> dict[str, Any]:
-    error = problem.as_error()
-    error["message"] += f" (refused {refusals} times)"
-    return error
-
-
-def _reason(error: dict[str, Any] | None) -> str:
-    """Why a stream did not end well, without the API's words: they may quote the request."""
-    if error is None:
-        return ""
-    status = f" (HTTP {error['status']})" if "status" in error else ""
-    request = f", request {error['request_id']}" if "request_id" in error else ""
-    return f"{error['type']}{status}{request}"
-
-
-def _summary(end: dict[str, Any]) -> dict[str, Any]:
-    """What Flower shows of a stream that has ended."""
-    return {
-        "kind": "stream",
-        "state": str(end["state"]),
-        "stop_reason": end["stop_reason"],
-        "input_tokens": end["usage"].get("input_tokens"),
-        "output_tokens": end["usage"].get("output_tokens"),
-        "first_delta_ms": end["first_delta_ms"],
-        "total_ms": end["total_ms"],
-        "attempts": end["attempts"],
-    }

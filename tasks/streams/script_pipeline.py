@@ -1,56 +1,44 @@
-"""Many calls of one script in one round trip, at the lowest level redis-py and hiredis offer.
+"""Makes many calls of one script in a single round trip.
 
-A delta is one such call, and redis-py's own pipeline would be half of what a delta costs: it packs
-every argument in Python and sets a timer for every reply. Here hiredis packs, and one timer bounds
-the whole round trip.
+It uses redis-py's lowest level. Every delta is such a call, and redis-py's own pipeline would be
+half the cost of a delta: it packs each argument in Python and sets a timer for each reply. Here
+hiredis packs the arguments, and one timer bounds the whole round trip.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
 from penstock.store.connection import Connection
-from penstock.store.scripts import Script
+from penstock.store.scripts import ScriptCall
 
 
-class Call(Protocol):
-    """One call of a script."""
-
-    @property
-    def keys(self) -> list[str]:
-        """The script's KEYS."""
-
-    @property
-    def args(self) -> list[Any]:
-        """The script's ARGV: text, bytes or int."""
-
-
-class Pipe:
+class ScriptPipeline:
     """Runs scripts over the connections of an asyncio client."""
 
     def __init__(self, connection: Connection, *, timeout_s: float) -> None:
         self._redis = connection
         self._timeout_s = timeout_s
 
-    async def run(self, called: Script, calls: Sequence[Call]) -> list[Any]:
-        """The answers in the calls' order; where Redis refuses a call, its error.
+    async def run(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
+        """Return the replies to calls of one script; a refused call gets an error.
 
-        Raises redis-py's `ConnectionError`, or `TimeoutError`; which calls ran is unknown then.
+        Raises redis-py's `ConnectionError` or `TimeoutError`; it is then unknown which calls ran.
         """
-        replies = await self._round_trip(called, calls)
+        replies = await self._round_trip(calls)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            # Redis was restarted or its scripts were flushed. None of them ran.
-            await self._redis.script_load(called.text)
-            replies = await self._round_trip(called, calls)
+            # Redis was restarted or its scripts were flushed; none of the calls ran.
+            await self._redis.script_load(calls[0].script.text)
+            replies = await self._round_trip(calls)
         return replies
 
-    async def _round_trip(self, called: Script, calls: Sequence[Call]) -> list[Any]:
+    async def _round_trip(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
+        sha = calls[0].script.sha
         packed = [
-            pack_command(("EVALSHA", called.sha, len(call.keys), *call.keys, *call.args))
-            for call in calls
+            pack_command(("EVALSHA", sha, len(call.keys), *call.keys, *call.args)) for call in calls
         ]
         pool = self._redis.connection_pool
         async with asyncio.timeout(self._timeout_s):
@@ -59,7 +47,7 @@ class Pipe:
                 await connection.send_packed_command(packed)
                 return [await _reply(connection) for _ in packed]
             except BaseException:
-                # A connection with answers left in it must not be used again.
+                # A connection with unread replies must not be used again.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
@@ -68,7 +56,7 @@ class Pipe:
 
 async def _reply(connection: Any) -> Any:
     try:
-        # Infinity: the driver's own timer is what we are here to avoid; ours is around it all.
+        # Infinity switches off the driver's timer per reply; the round trip has its own.
         return await connection.read_response(timeout=float("inf"))
     except ResponseError as error:
         return error

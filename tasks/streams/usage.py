@@ -1,31 +1,31 @@
-"""Tokens of an answer over all its attempts; pure.
+"""Token usage of an answer over all its attempts. Pure.
 
 Within one attempt the API's numbers are cumulative: a later one replaces an earlier one, and null
-means "unchanged". Attempts are paid for one by one, so they add up. Of an attempt that broke off
-only what message_start said is known.
+means "unchanged". Each attempt is billed on its own, so attempts add up. Of an interrupted attempt
+only the usage in its message_start is known.
 """
 
 from typing import Any
 
 
 class Usage:
-    """Adds up what attempts report."""
+    """Adds up the usage that attempts report."""
 
     def __init__(self, earlier: dict[str, Any] | None = None) -> None:
-        self.earlier: dict[str, Any] = earlier or {}  #: all attempts before this one
+        self.earlier: dict[str, Any] = earlier or {}  #: total of the attempts before this one
         self._this: dict[str, Any] = {}
 
     def add(self, reported: dict[str, Any] | None) -> None:
-        """Take the usage of an event of the current attempt."""
+        """Apply the usage of one event of the current attempt."""
         self._this.update({k: v for k, v in (reported or {}).items() if v is not None})
 
     def next_attempt(self) -> None:
-        """The current attempt is over."""
+        """Begin another attempt."""
         self.earlier, self._this = self.total, {}
 
     @property
     def total(self) -> dict[str, Any]:
-        """All attempts together, by the API's names."""
+        """Usage of all attempts together, under the API's field names."""
         return _sum(self.earlier, self._this)
 
 

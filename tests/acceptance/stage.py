@@ -1,4 +1,4 @@
-"""A Redis, a simulator and workers of its own, for tests that hurt them."""
+"""A private Redis, simulator and workers, for tests that kill them."""
 
 import json
 import shutil
@@ -20,8 +20,8 @@ from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 
-PREFILL = "claude-haiku-4-5"  #: goes on with a partial assistant message
-USER_TURN = "claude-opus-5-5"  #: has to be asked in a user turn
+PREFILL = "claude-haiku-4-5"  #: continues a partial assistant message
+USER_TURN = "claude-opus-5-5"  #: continues only after a further user turn
 
 
 class Stage:
@@ -69,20 +69,20 @@ class Stage:
         return worker
 
     def ready(self) -> None:
-        """Wait for all workers that live."""
+        """Wait until all running workers are ready."""
         for worker in self.alive():
             worker.wait_until_ready()
 
     def alive(self) -> list[WorkerProcess]:
-        """The workers that have not ended."""
+        """The running workers."""
         return [worker for worker in self.workers if worker.alive]
 
     def address(self, database: int) -> str:
-        """The Redis, by the number of a database: each has queues and records of its own."""
+        """The URL of a database of the Redis: each has queues and records of its own."""
         return f"redis://127.0.0.1:{self._port}/{database}"
 
     def written(self) -> int:
-        """How many bytes Redis has on disk."""
+        """The bytes that Redis has on disk."""
         return self._append_only_file().stat().st_size
 
     def _append_only_file(self) -> Path:
@@ -90,8 +90,8 @@ class Stage:
         return file
 
     def restart_redis(self, *, lose: int = 0, keep: int | None = None) -> None:
-        """Kill Redis and start it again, without the last ``lose`` bytes that it had written, or
-        with the first ``keep`` alone."""
+        """Kill Redis and restart it without the last ``lose`` bytes on disk, or with only the first
+        ``keep``."""
         self.redis.kill()
         self.redis.stop()
         with self._append_only_file().open("r+b") as file:
@@ -100,13 +100,13 @@ class Stage:
         self.redis.start()
 
     def truth(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        """The blocks of the whole answer, from the simulator itself."""
+        """The blocks of the complete answer, from the simulator itself."""
         clean = {**body, "messages": body["messages"][:1]}
         content: list[dict[str, Any]] = self._post("/v1/messages", clean)["content"]
         return content
 
     def input_tokens(self, body: dict[str, Any]) -> int:
-        """What the API counts for this body."""
+        """The input tokens that the API counts for this body."""
         counted = {k: v for k, v in body.items() if k not in ("max_tokens", "stream")}
         return int(self._post("/v1/messages/count_tokens", counted)["input_tokens"])
 
@@ -119,15 +119,17 @@ class Stage:
             return json.load(answer)
 
     def worker_of(self, request: StreamRequest) -> WorkerProcess:
-        """The worker that runs it."""
+        """The worker that runs the request."""
         wait_until(lambda: "worker" in request.record().fields)
         pid = int(request.record().fields["worker"].split(":")[1])
         [worker] = [worker for worker in self.alive() if worker.pid == pid]
         return worker
 
 
-def asked(prompt: str, faults: str = "", model: str = PREFILL, **fields: Any) -> dict[str, Any]:
-    """A Messages body; the faults stand in a message of their own, which no answer hangs on."""
+def request_body(
+    prompt: str, faults: str = "", model: str = PREFILL, **fields: Any
+) -> dict[str, Any]:
+    """A Messages body. Its faults are in a message of their own, which no answer depends on."""
     messages = [{"role": "user", "content": prompt}]
     if faults:
         messages.append({"role": "assistant", "content": "Go on."})
@@ -135,8 +137,8 @@ def asked(prompt: str, faults: str = "", model: str = PREFILL, **fields: Any) ->
     return {"model": model, "max_tokens": 8192, "messages": messages, **fields}
 
 
-def told(request: StreamRequest, *, timeout: float = 30) -> list[Event]:
-    """Every event up to the end, after a look at their order."""
+def events_of(request: StreamRequest, *, timeout: float = 30) -> list[Event]:
+    """All events up to the last, after a check of their order."""
     events = list(request.events(timeout=timeout))
     assert [event.n for event in events] == list(range(1, len(events) + 1))
     assert [event.epoch for event in events] == sorted(event.epoch for event in events)
@@ -146,7 +148,7 @@ def told(request: StreamRequest, *, timeout: float = 30) -> list[Event]:
 
 
 def content(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """The blocks that a reader ends up with."""
+    """The blocks that a reader has at the end."""
     builder = MessageBuilder()
     for event in events:
         builder.apply(event.data)
@@ -159,10 +161,10 @@ def text_of(blocks: Iterable[dict[str, Any]]) -> str:
 
 
 def resumes(events: Iterable[Event]) -> list[tuple[str, str]]:
-    """Mode and reason of every attempt behind the first."""
+    """Mode and reason of every attempt after the first."""
     return [(e.data["mode"], e.data["reason"]) for e in events if e.type == ATTEMPT]
 
 
 def rewinds(events: Iterable[Event]) -> list[tuple[int, int]]:
-    """What was taken back."""
+    """Block and offset of every rewind."""
     return [(e.data["index"], e.data["offset"]) for e in events if e.type == REWIND]

@@ -1,4 +1,4 @@
-"""Answers that break off, requests that wait and requests that are called off."""
+"""Interrupted answers, waiting requests and canceled requests."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -9,6 +9,7 @@ import pytest
 from penstock import Client, RequestCanceled, RequestFailed, State
 from penstock.clock import now_ms
 from penstock.events import ATTEMPT, END, Event
+from penstock.keys import Keys
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.simulator.control import Control
 from penstock.streams.stream import StreamRequest
@@ -17,16 +18,16 @@ from tests.acceptance.stage import (
     PREFILL,
     USER_TURN,
     Stage,
-    asked,
     content,
+    events_of,
+    request_body,
     resumes,
     rewinds,
     text_of,
-    told,
 )
 
 NARROW = 2  #: the database of the worker with two slots
-NOBODY = 5  #: a database without a worker
+WORKERLESS = 5  #: a database without a worker
 
 FAULTS = [
     "disconnect_after=1",
@@ -52,7 +53,7 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    """A worker that carries many streams, and one that carries two, each with its own queue."""
+    """A worker for many streams, and one for two at a time, each with its own queue."""
     settings = {
         "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1",
         "PENSTOCK_MAX_ATTEMPTS": "3",
@@ -92,10 +93,11 @@ def narrow(stage: Stage) -> Iterator[Client]:
 
 @pytest.fixture
 def busy(narrow: Client) -> Iterator[list[StreamRequest]]:
-    """Two streams that fill the narrow worker for as long as the test wants."""
+    """Two streams that occupy the narrow worker until the test cancels them."""
     stall = "[[sim stall_after=1 stall=600]]"
     requests = [
-        narrow.messages.enqueue(**asked(f"Hold {i}. [[sim rate=0]]", stall)) for i in range(2)
+        narrow.messages.enqueue(**request_body(f"Hold {i}. [[sim rate=0]]", stall))
+        for i in range(2)
     ]
     wait_until(
         lambda: all(request.record().state == State.RUNNING for request in requests),
@@ -104,40 +106,40 @@ def busy(narrow: Client) -> Iterator[list[StreamRequest]]:
     yield requests
     for request in requests:
         request.cancel()
-        told(request)
+        events_of(request)
 
 
 @pytest.mark.parametrize(("model", "mode"), [(PREFILL, "prefill"), (USER_TURN, "user_turn")])
-def test_every_break_is_gone_on_with_to_the_exact_text(
+def test_an_answer_is_resumed_to_the_exact_text_after_every_fault(
     client: Client, stage: Stage, model: str, mode: str
 ) -> None:
     bodies = [
-        # Deltas that are long enough for a model to be asked to go on behind the first.
-        asked(f"Break {i}. [[sim deltas=12 chars=17 rate=0]]", f"[[sim {fault}]]", model)
+        # Deltas long enough for an answer to be resumable after the first.
+        request_body(f"Break {i}. [[sim deltas=12 chars=17 rate=0]]", f"[[sim {fault}]]", model)
         for i, fault in enumerate(FAULTS)
     ]
     requests = [client.messages.enqueue(**body) for body in bodies]
     for fault, body, request in zip(FAULTS, bodies, requests, strict=True):
-        events = told(request)
+        events = events_of(request)
         assert content(events) == stage.truth(body), fault
-        if "reset" not in fault:  # which may take what came before it along
+        if "reset" not in fault:  # a reset may discard data that was sent before it
             assert [each[0] for each in resumes(events)] == [mode], fault
         assert request.text() == text_of(content(events)), fault
         assert events[-1].data["attempts"] == 2, fault
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "restart", "fail"])
-def test_what_breaks_behind_the_stop_reason_is_complete(
+def test_an_answer_interrupted_after_its_stop_reason_is_complete(
     client: Client, stage: Stage, control: Control, on_interrupt: str
 ) -> None:
     faults = ["eof_after=stop", "disconnect_after=stop", "error_after=stop", "stall_after=stop"]
     bodies = [
-        asked(f"Over {i}. [[sim deltas=6 rate=0]]", f"[[sim {fault}]]", tools=[TOOL])
+        request_body(f"Over {i}. [[sim deltas=6 rate=0]]", f"[[sim {fault}]]", tools=[TOOL])
         for i, fault in enumerate(faults)
     ]
     requests = [client.messages.enqueue(on_interrupt=on_interrupt, **body) for body in bodies]
     for body, request in zip(bodies, requests, strict=True):
-        events = told(request)
+        events = events_of(request)
         assert content(events) == stage.truth(body)
         assert [event.type for event in events[-3:]] == ["message_delta", "message_stop", END]
         end = events[-1].data
@@ -147,31 +149,31 @@ def test_what_breaks_behind_the_stop_reason_is_complete(
     assert control.stats()["messages_streamed"] == len(faults)
 
 
-def test_a_beginning_too_short_to_go_on_with_is_asked_for_again(
-    client: Client, stage: Stage
-) -> None:
-    body = asked(
+def test_an_answer_too_short_to_resume_is_restarted(client: Client, stage: Stage) -> None:
+    body = request_body(
         '[[sim text="ha ha ha, and so on" chars=3 rate=0]]', "[[sim eof_after=1]]", USER_TURN
     )
-    events = told(client.messages.enqueue(**body))
+    events = events_of(client.messages.enqueue(**body))
     assert text_of(content(events)) == "ha ha ha, and so on"
     assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_a_continuation_may_write_what_the_limit_leaves(
+def test_a_resumed_answer_gets_what_remains_of_max_tokens(
     client: Client, control: Control, model: str
 ) -> None:
-    body = asked("Limit. [[sim deltas=30 chars=16 rate=0]]", "[[sim disconnect_after=12]]", model)
+    body = request_body(
+        "Limit. [[sim deltas=30 chars=16 rate=0]]", "[[sim disconnect_after=12]]", model
+    )
     request = client.messages.enqueue(**body | {"max_tokens": 100})
-    events = told(request)
+    events = events_of(request)
     bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
-    written = sum(len(text_of_delta(event).encode()) for event in before_the_break(events))
+    written = sum(len(text_of_delta(event).encode()) for event in before_the_interruption(events))
     assert [each["max_tokens"] for each in bodies] == [100, 100 - written // 4]
     assert written >= 12 * 16
 
 
-def before_the_break(events: list[Event]) -> list[Event]:
+def before_the_interruption(events: list[Event]) -> list[Event]:
     place = next(i for i, event in enumerate(events) if event.type == ATTEMPT)
     return events[:place]
 
@@ -182,49 +184,51 @@ def text_of_delta(event: Event) -> str:
 
 
 @pytest.mark.parametrize("overlap", [20, 400])
-def test_what_a_model_repeats_when_it_goes_on_is_not_doubled(
+def test_text_that_a_model_repeats_when_it_continues_is_not_doubled(
     client: Client, stage: Stage, overlap: int
 ) -> None:
-    body = asked(
+    body = request_body(
         f"Again. [[sim deltas=20 rate=0 overlap={overlap}]]",
         "[[sim disconnect_after=9]] [[sim eof_after=6]]",
         USER_TURN,
     )
-    events = told(client.messages.enqueue(**body))
+    events = events_of(client.messages.enqueue(**body))
     assert content(events) == stage.truth(body)
     assert [mode for mode, _ in resumes(events)] == ["user_turn", "user_turn"]
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_an_open_tool_call_is_taken_back_and_written_anew(
+def test_an_open_tool_call_is_rewound_and_generated_again(
     client: Client, stage: Stage, model: str
 ) -> None:
-    body = asked(
+    body = request_body(
         "A gate. [[sim deltas=6 rate=0]]", "[[sim disconnect_after=-2]]", model, tools=[TOOL]
     )
-    events = told(client.messages.enqueue(**body))
+    events = events_of(client.messages.enqueue(**body))
     assert content(events) == stage.truth(body)
     assert content(events)[-1]["type"] == "tool_use"
     assert rewinds(events) == [(1, 0)]
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_half_a_thought_is_taken_back_and_thought_anew(
+def test_an_open_thinking_block_is_rewound_and_generated_again(
     client: Client, stage: Stage, model: str
 ) -> None:
-    body = asked(
+    body = request_body(
         "Think. [[sim deltas=6 rate=0]]", "[[sim disconnect_after=2]]", model, thinking=THINKING
     )
-    events = told(client.messages.enqueue(**body))
+    events = events_of(client.messages.enqueue(**body))
     assert content(events) == stage.truth(body)
     assert content(events)[0]["signature"]
     assert (resumes(events)[0][0], rewinds(events)) == ("restart", [(0, 0)])
 
 
-def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage: Stage) -> None:
-    body = asked("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
+def test_on_interrupt_restart_discards_the_answer_and_starts_again(
+    client: Client, stage: Stage
+) -> None:
+    body = request_body("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
     request = client.messages.enqueue(on_interrupt="restart", **body)
-    events = told(request)
+    events = events_of(request)
     assert content(events) == stage.truth(body)
     assert (resumes(events), rewinds(events)) == ([("restart", "incomplete_stream")], [(0, 0)])
     assert request.text() == text_of(stage.truth(body))
@@ -239,10 +243,10 @@ def test_restart_discards_what_was_received_and_asks_anew(client: Client, stage:
         ("stall_after=5 stall=60", "connection_error"),
     ],
 )
-def test_fail_ends_with_the_error_and_keeps_what_was_received(
+def test_on_interrupt_fail_ends_with_the_error_and_keeps_the_text(
     client: Client, stage: Stage, control: Control, fault: str, kind: str
 ) -> None:
-    body = asked("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
+    body = request_body("Fail. [[sim deltas=12 rate=0]]", f"[[sim {fault}]]")
     request = client.messages.enqueue(on_interrupt="fail", **body)
     with pytest.raises(RequestFailed) as failed:
         request.result(timeout=20)
@@ -252,12 +256,12 @@ def test_fail_ends_with_the_error_and_keeps_what_was_received(
     assert control.stats()["messages_streamed"] == 1
 
 
-def test_attempts_are_bounded_and_the_end_tells_what_was_kept(
+def test_attempts_are_bounded_and_the_last_event_describes_the_kept_text(
     client: Client, stage: Stage, control: Control
 ) -> None:
-    body = asked("Never. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
+    body = request_body("Never. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
     request = client.messages.enqueue(**body)
-    end = told(request)[-1].data
+    end = events_of(request)[-1].data
     kept = request.text()
     assert (end["state"], end["error"]["type"]) == ("failed", "connection_error")
     assert end["attempts"] == control.stats()["messages_streamed"] == 3
@@ -269,73 +273,83 @@ def test_attempts_are_bounded_and_the_end_tells_what_was_kept(
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])
-def test_usage_adds_up_over_attempts(
+def test_usage_in_the_last_event_adds_up_over_attempts(
     client: Client, stage: Stage, control: Control, model: str
 ) -> None:
     faults = "[[sim disconnect_after=8]] [[sim eof_after=4]]"
-    request = client.messages.enqueue(**asked("Count. [[sim deltas=30 rate=0]]", faults, model))
-    end = told(request)[-1].data
+    request = client.messages.enqueue(
+        **request_body("Count. [[sim deltas=30 rate=0]]", faults, model)
+    )
+    end = events_of(request)[-1].data
     bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
     assert len(bodies) == end["attempts"] == 3
     assert end["usage"]["input_tokens"] == sum(stage.input_tokens(body) for body in bodies)
 
 
-def test_an_unknown_model_that_takes_no_prefill_is_asked_otherwise(
+def test_an_unknown_model_that_refuses_prefill_gets_a_user_turn(
     client: Client, stage: Stage
 ) -> None:
-    body = asked("New. [[sim deltas=9 rate=0]]", "[[sim disconnect_after=4]]", "claude-nova-9")
-    events = told(client.messages.enqueue(**body))
+    body = request_body(
+        "New. [[sim deltas=9 rate=0]]", "[[sim disconnect_after=4]]", "claude-nova-9"
+    )
+    events = events_of(client.messages.enqueue(**body))
     assert content(events) == stage.truth(body)
     assert resumes(events) == [("user_turn", "connection_error")]
 
 
-def test_a_request_that_nobody_has_taken_is_canceled_at_once(stage: Stage) -> None:
-    with Client(stage.address(NOBODY)) as client:
-        request = client.messages.enqueue(**asked("Nobody. [[sim rate=0]]"))
+def test_a_request_without_a_worker_is_canceled_at_once(stage: Stage) -> None:
+    with Client(stage.address(WORKERLESS)) as client:
+        request = client.messages.enqueue(**request_body("Nobody. [[sim rate=0]]"))
         assert request.cancel("me") is State.QUEUED
-        end = told(request)[-1].data
+        end = events_of(request)[-1].data
     assert (end["state"], end["by"], end["stop_reason"]) == ("canceled", "me", None)
 
 
 def test_a_request_is_canceled_before_its_first_byte(client: Client, control: Control) -> None:
-    request = client.messages.enqueue(**asked("Slow.", "[[sim slow_first=0.9]]"))
+    request = client.messages.enqueue(**request_body("Slow.", "[[sim slow_first=0.9]]"))
     wait_until(lambda: control.stats()["open_streams"] == 1, what="the call to be made")
     request.cancel()
     with pytest.raises(RequestCanceled) as canceled:
         request.result(timeout=20)
     assert canceled.value.text == ""
-    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+    wait_until(
+        lambda: control.stats()["client_disconnects"] == 1, what="the API connection to be closed"
+    )
 
 
-def test_calls_that_were_called_off_do_not_stand_in_the_way_of_others(
+def test_canceled_calls_release_their_places_in_the_rate_limiter(
     client: Client, stage: Stage, control: Control
 ) -> None:
-    model = "claude-haiku-4-5-20991231"  # nothing is known of its limits
+    model = "claude-haiku-4-5-20991231"  # its limits are not known yet
     slow = [
-        client.messages.enqueue(**asked(f"Slow {i}.", "[[sim slow_first=0.9]]", model))
+        client.messages.enqueue(**request_body(f"Slow {i}.", "[[sim slow_first=0.9]]", model))
         for i in range(5)
     ]
     wait_until(lambda: control.stats()["open_streams"] == 5, what="the calls to be made")
+    outstanding = Keys().rate_limit_calls(model)
+    assert stage.connection.zcard(outstanding) == 5
     for request in slow:
         request.cancel()
     for request in slow:
-        told(request)
-    wait_until(lambda: stage.connection.zcard(f"penstock:gate:{{{model}}}:calls") == 0)
+        events_of(request)
+    wait_until(lambda: stage.connection.zcard(outstanding) == 0, what="the calls to be released")
 
 
 def test_two_redis_commands_cancel_a_stream(client: Client, stage: Stage, control: Control) -> None:
-    request = client.messages.enqueue(**asked("Stop. [[sim deltas=9000 rate=40]]"))
+    request = client.messages.enqueue(**request_body("Stop. [[sim deltas=9000 rate=40]]"))
     wait_until(request.text, what="some text")
     stage.connection.hset(f"penstock:{{{request.id}}}:meta", "cancel", "redis-cli")
     stage.connection.publish("penstock:control", request.id)
-    end = told(request)[-1].data
+    end = events_of(request)[-1].data
     assert (end["state"], end["by"]) == ("canceled", "redis-cli")
     assert end["characters"] == len(request.text()) > 0
-    wait_until(lambda: control.stats()["client_disconnects"] == 1, what="the API to be let go")
+    wait_until(
+        lambda: control.stats()["client_disconnects"] == 1, what="the API connection to be closed"
+    )
 
 
 def calls(control: Control) -> list[str]:
-    """The first words of all that was asked of the API, in order."""
+    """The first words of all calls of the API, in order."""
     bodies = [each["body"] for each in control.requests() if each["path"] == "/v1/messages"]
     return [body["messages"][0]["content"].split(".")[0] for body in bodies]
 
@@ -343,10 +357,10 @@ def calls(control: Control) -> list[str]:
 def test_a_message_revoked_in_the_queue_cancels_its_request(
     narrow: Client, busy: list[StreamRequest], control: Control
 ) -> None:
-    request = narrow.messages.enqueue(**asked("Revoked. [[sim rate=0]]"))
+    request = narrow.messages.enqueue(**request_body("Revoked. [[sim rate=0]]"))
     narrow.wakeups._app.control.revoke(request.id)
     busy[0].cancel()
-    end = told(request)[-1].data
+    end = events_of(request)[-1].data
     assert (end["state"], end["by"]) == ("canceled", "revoke")
     assert "Revoked" not in calls(control)
 
@@ -354,12 +368,12 @@ def test_a_message_revoked_in_the_queue_cancels_its_request(
 def test_a_request_whose_deadline_passes_in_the_queue_costs_nothing(
     narrow: Client, busy: list[StreamRequest], control: Control
 ) -> None:
-    request = narrow.messages.enqueue(deadline=0.01, **asked("Late. [[sim rate=0]]"))
-    in_time = narrow.messages.enqueue(deadline=60, **asked("In time. [[sim rate=0]]"))
+    request = narrow.messages.enqueue(deadline=0.01, **request_body("Late. [[sim rate=0]]"))
+    in_time = narrow.messages.enqueue(deadline=60, **request_body("In time. [[sim rate=0]]"))
     wait_until(lambda: now_ms() > int(request.record().fields["deadline_ms"]))
     busy[0].cancel()
-    assert told(request)[-1].data["error"]["type"] == "deadline_exceeded"
-    assert told(in_time)[-1].data["state"] == "done"
+    assert events_of(request)[-1].data["error"]["type"] == "deadline_exceeded"
+    assert events_of(in_time)[-1].data["state"] == "done"
     assert "Late" not in calls(control)
 
 
@@ -368,12 +382,14 @@ def test_a_higher_priority_is_taken_first(
 ) -> None:
     wanted = {9: "last", 3: "third", 0: "first"}
     requests = [
-        narrow.messages.enqueue(priority=priority, **asked(f"Priority {word}. [[sim rate=0]]"))
+        narrow.messages.enqueue(
+            priority=priority, **request_body(f"Priority {word}. [[sim rate=0]]")
+        )
         for priority, word in wanted.items()
     ]
     busy[0].cancel()
     for request in requests:
-        told(request)
+        events_of(request)
     order = [words for words in calls(control) if words.startswith("Priority")]
     assert order == ["Priority first", "Priority third", "Priority last"]
 
@@ -381,13 +397,13 @@ def test_a_higher_priority_is_taken_first(
 def test_a_request_whose_wake_up_was_lost_is_woken_again(
     narrow: Client, busy: list[StreamRequest], stage: Stage
 ) -> None:
-    request = narrow.messages.enqueue(**asked("Lost. [[sim rate=0]]"))
+    request = narrow.messages.enqueue(**request_body("Lost. [[sim rate=0]]"))
     database = redis_of(stage, NARROW)
     assert database.delete(*queue_keys(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
-    # The reaper would look in ten seconds; for it, they have passed.
+    # The reaper would check in ten seconds; make the check due now.
     database.zadd("penstock:live", {request.id: 0})
-    assert told(request)[-1].data["state"] == "done"
+    assert events_of(request)[-1].data["state"] == "done"
     database.close()
 
 

@@ -40,7 +40,7 @@ def text_of(events: list[Any]) -> str:
     return "".join(d["text"] for d in deltas if d["type"] == "text_delta")
 
 
-def test_a_stream_carries_the_answer_as_the_api_gave_it(
+def test_a_stream_carries_the_answer_exactly_as_the_api_sent_it(
     penstock_client: Client, penstock_simulator: SimulatorProcess, body: Body
 ) -> None:
     request = body("Tell me about dams. [[sim deltas=40 rate=0]]")
@@ -53,7 +53,9 @@ def test_a_stream_carries_the_answer_as_the_api_gave_it(
     assert message.usage.output_tokens > 0
 
 
-def test_the_last_event_tells_how_it_went(penstock_client: Client, body: Body) -> None:
+def test_the_last_event_has_state_usage_timing_and_hash(
+    penstock_client: Client, body: Body
+) -> None:
     with penstock_client.messages.stream(**body("[[sim rate=0]] hello"), timeout=20) as stream:
         text = stream.get_final_text()
     end = stream.end
@@ -70,7 +72,7 @@ def test_the_last_event_tells_how_it_went(penstock_client: Client, body: Body) -
 def test_the_first_delta_arrives_before_the_last_one_is_sent(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
-    # The API stalls for ever behind its fifth delta: whoever sees the first one sees it live.
+    # The API stalls after its fifth delta: a reader that gets the first one gets it live.
     request = body("[[sim deltas=10 rate=0 stall_after=5 stall=600]]")
     stream = penstock_client.messages.stream(**request, timeout=20)
     first = next(stream.text_stream)
@@ -79,7 +81,10 @@ def test_the_first_delta_arrives_before_the_last_one_is_sent(
     assert stats["open_streams"] == 1
     assert stats["messages_finished"] == 0
     stream.cancel()
-    wait_until(lambda: penstock_control.stats()["open_streams"] == 0, what="the API to be let go")
+    wait_until(
+        lambda: penstock_control.stats()["open_streams"] == 0,
+        what="the API connection to be closed",
+    )
 
 
 def test_tool_input_arrives_as_it_is_written(penstock_client: Client, body: Body) -> None:
@@ -97,7 +102,7 @@ def test_tool_input_arrives_as_it_is_written(penstock_client: Client, body: Body
     assert "city" in tool.input
 
 
-def test_thinking_and_its_signature_come_through(penstock_client: Client, body: Body) -> None:
+def test_thinking_and_its_signature_reach_the_reader(penstock_client: Client, body: Body) -> None:
     request = body("Think. [[sim rate=0]]", thinking={"type": "enabled", "budget_tokens": 1024})
     with penstock_client.messages.stream(**request, timeout=20) as stream:
         message = stream.get_final_message()
@@ -108,7 +113,7 @@ def test_thinking_and_its_signature_come_through(penstock_client: Client, body: 
 
 
 @pytest.mark.parametrize("directive", ["chunk=1", "chunk=7 crlf", "crlf", "u2028"])
-def test_bytes_may_be_cut_anywhere(
+def test_the_answer_is_exact_wherever_the_bytes_are_cut(
     penstock_client: Client, penstock_simulator: SimulatorProcess, body: Body, directive: str
 ) -> None:
     request = body(f"Ünïcödé 日本 [[sim deltas=12 rate=0 {directive}]]")
@@ -125,7 +130,7 @@ def test_bytes_may_be_cut_anywhere(
         ("error_after=3 error_type=overloaded_error", "overloaded_error"),
     ],
 )
-def test_an_answer_that_breaks_off_is_never_taken_for_whole(
+def test_an_interrupted_answer_is_never_mistaken_for_a_complete_one(
     penstock_client: Client, body: Body, directive: str, kind: str
 ) -> None:
     request = body(f"[[sim deltas=9 rate=100 {directive}]]")
@@ -136,7 +141,7 @@ def test_an_answer_that_breaks_off_is_never_taken_for_whole(
     assert failed.value.text == stream.request.text() != ""
 
 
-def test_a_refusal_goes_back_to_the_queue_until_the_api_takes_it(
+def test_a_refused_request_returns_to_the_queue_until_the_api_accepts_it(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
     request = body("[[sim deltas=5 rate=0 status=529 times=2]]")
@@ -156,7 +161,7 @@ def test_a_spend_limit_is_final(
     assert penstock_control.stats()["requests"]["POST /v1/messages"] == {"429": 1}
 
 
-def test_the_apis_own_words_reach_the_reader(penstock_client: Client, body: Body) -> None:
+def test_the_apis_error_message_reaches_the_reader(penstock_client: Client, body: Body) -> None:
     stream = penstock_client.messages.stream(**body(model="gpt-4"), timeout=20)
     with pytest.raises(RequestFailed, match="not_found_error: model: gpt-4") as failed:
         stream.until_done()
@@ -164,7 +169,7 @@ def test_the_apis_own_words_reach_the_reader(penstock_client: Client, body: Body
     assert failed.value.error["request_id"].startswith("req_")
 
 
-def test_cancel_closes_the_connection_and_keeps_what_came(
+def test_cancel_closes_the_api_connection_and_keeps_the_text(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
     request = body("[[sim deltas=2000 rate=50]]")
@@ -192,7 +197,7 @@ def test_a_second_wake_up_for_the_same_request_does_nothing(
     assert penstock_control.stats()["messages_streamed"] == 2
 
 
-def test_a_late_reader_gets_everything(penstock_client: Client, body: Body) -> None:
+def test_a_late_reader_gets_every_event(penstock_client: Client, body: Body) -> None:
     request = penstock_client.messages.enqueue(**body("[[sim deltas=50 rate=200]]"))
     live = list(request.events(timeout=20))
     late = list(request.events(timeout=20))
@@ -202,7 +207,7 @@ def test_a_late_reader_gets_everything(penstock_client: Client, body: Body) -> N
     assert resumed == live[10:]
 
 
-def test_typed_text_reads_like_a_typewriter(
+def test_the_typed_channel_carries_the_bare_text(
     penstock_client: Client, penstock_redis: EmbeddedRedis, body: Body
 ) -> None:
     import redis
@@ -239,7 +244,7 @@ def test_no_prompt_and_no_answer_reaches_queue_or_log(
 def test_one_process_carries_more_than_a_hundred_streams_at_a_time(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
-    # aiohttp stops at 100 connections unless it is told otherwise, without a word.
+    # By default aiohttp opens at most 100 connections, and further calls wait silently.
     enqueue = penstock_client.messages.enqueue
     requests = [
         enqueue(**body(f"{i} [[sim deltas=5 rate=0 stall_after=2 stall=600]]")) for i in range(120)

@@ -1,4 +1,4 @@
-"""Workers and Redis die under running streams; readers see no hole and an end."""
+"""Workers and Redis die under running streams; readers miss no event and see an end."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ from tests.acceptance.stage import (
     PREFILL,
     USER_TURN,
     Stage,
-    asked,
     content,
+    events_of,
+    request_body,
     resumes,
     text_of,
-    told,
 )
 
 MODELS = [PREFILL, USER_TURN]
@@ -41,7 +41,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def two_workers(stage: Stage) -> Iterator[None]:
-    """Each test begins with two workers that are well."""
+    """Each test begins with two running workers."""
     while len(stage.alive()) < 2:
         stage.launch()
     stage.ready()
@@ -56,7 +56,7 @@ def client(stage: Stage) -> Client:
 
 
 class Follower:
-    """Reads a stream live, in a thread of its own, while the test does its worst."""
+    """Reads a stream live, in a thread of its own, while the test injects faults."""
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
@@ -81,17 +81,17 @@ class Follower:
                 return
 
     def all(self) -> list[Event]:
-        """Everything, once it has ended; the same as a late reader finds."""
+        """All events after the end; checks that a late reader gets the same."""
         self._thread.join(40)
         assert self._error is None
         assert not self._thread.is_alive()
-        assert self.events == told(self._request)
+        assert self.events == events_of(self._request)
         return self.events
 
 
 def long(prompt: str, model: str = PREFILL, faults: str = "") -> dict[str, Any]:
     """A stream of two seconds."""
-    return asked(f"{prompt} [[sim deltas=60 rate=30]]", faults, model)
+    return request_body(f"{prompt} [[sim deltas=60 rate=30]]", faults, model)
 
 
 def started(client: Client, stage: Stage, body: dict[str, Any]) -> tuple[StreamRequest, Follower]:
@@ -101,7 +101,7 @@ def started(client: Client, stage: Stage, body: dict[str, Any]) -> tuple[StreamR
     return request, follower
 
 
-def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage) -> None:
+def test_another_worker_resumes_the_streams_of_a_killed_one(client: Client, stage: Stage) -> None:
     bodies = [long("Killed.", model) for model in MODELS]
     running = [started(client, stage, body) for body in bodies]
     victim = stage.worker_of(running[0][0])
@@ -116,10 +116,10 @@ def test_another_worker_goes_on_when_one_is_killed(client: Client, stage: Stage)
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
-def test_an_answer_that_lacked_only_its_end_is_not_paid_for_twice(
+def test_an_answer_that_lacked_only_its_last_event_is_not_billed_twice(
     client: Client, stage: Stage, on_interrupt: str
 ) -> None:
-    body = asked("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
+    body = request_body("Over. [[sim deltas=6 rate=0]]", "[[sim stall_after=stop stall=600]]")
     request = client.messages.enqueue(on_interrupt=on_interrupt, **body)
     follower = Follower(request)
     wait_until(lambda: any(event.type == "message_delta" for event in follower.events))
@@ -139,29 +139,29 @@ def test_a_worker_that_shuts_down_hands_its_streams_over(client: Client, stage: 
     stage.worker_of(running[0][0]).stop()
     for body, (request, follower) in zip(bodies, running, strict=True):
         assert content(follower.all()) == stage.truth(body)
-        # Nobody had to find a dead lease.
+        # No reaper had to find an expired lease.
         assert not {"worker_losses", "woken"} & request.record().fields.keys()
     assert any(resumes(follower.events) for _, follower in running)
 
 
-def test_a_zombie_cannot_write_any_more(client: Client, stage: Stage) -> None:
-    body = long("Zombie.")
+def test_a_paused_worker_cannot_write_after_a_takeover(client: Client, stage: Stage) -> None:
+    body = long("Paused.")
     request, follower = started(client, stage, body)
-    zombie = stage.worker_of(request)
-    os.kill(zombie.pid, signal.SIGSTOP)
+    paused = stage.worker_of(request)
+    os.kill(paused.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: request.record().epoch == 2, what="another worker to claim it")
     finally:
-        os.kill(zombie.pid, signal.SIGCONT)
+        os.kill(paused.pid, signal.SIGCONT)
     events = follower.all()
     assert content(events) == stage.truth(body)
     wait_until(
-        lambda: f"request {request.id} left alone" in zombie.log.read_text(),
-        what="the zombie to see it",
+        lambda: f"request {request.id} skipped" in paused.log.read_text(),
+        what="the paused worker to notice",
     )
 
 
-def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> None:
+def test_a_request_that_kills_its_workers_fails(client: Client, stage: Stage) -> None:
     request, follower = started(client, stage, long("Killer."))
     stage.connection.hset(f"penstock:{{{request.id}}}:meta", "worker_losses", 4)
     stage.worker_of(request).kill()
@@ -170,21 +170,25 @@ def test_a_request_that_kills_its_workers_ends(client: Client, stage: Stage) -> 
     assert end["characters"] == len(request.text()) > 0
 
 
-def test_two_workers_keep_to_one_retry_after(client: Client, stage: Stage) -> None:
+def test_two_workers_obey_one_retry_after(client: Client, stage: Stage) -> None:
     stage.control.fault(status=429, retry_after=4, times=0)
-    first = client.messages.enqueue(**asked("Storm. [[sim rate=0]]"))
+    first = client.messages.enqueue(**request_body("Storm. [[sim rate=0]]"))
     wait_until(lambda: stage.control.stats()["refused_429"] == 1, what="the refusal")
-    wait_until(lambda: first.record().state == "queued", what="it to be told to all")
-    others = [client.messages.enqueue(**asked(f"Storm {i}. [[sim rate=0]]")) for i in range(12)]
+    wait_until(lambda: first.record().state == "queued", what="the refusal to be shared")
+    others = [
+        client.messages.enqueue(**request_body(f"Storm {i}. [[sim rate=0]]")) for i in range(12)
+    ]
     wait_until(lambda: all("due_ms" in r.record().fields for r in others), what="all to wait")
     stage.control.clear_faults()
     for request in [first, *others]:
-        assert told(request)[-1].data["state"] == "done"
+        assert events_of(request)[-1].data["state"] == "done"
     assert stage.control.stats()["requests"]["POST /v1/messages"] == {"429": 1, "200": 13}
 
 
 @pytest.mark.parametrize("lose", [0, 8_000])
-def test_readers_see_no_hole_when_redis_is_killed(client: Client, stage: Stage, lose: int) -> None:
+def test_readers_miss_no_event_when_redis_is_killed(
+    client: Client, stage: Stage, lose: int
+) -> None:
     bodies = [long(f"Redis killed {lose}.", model) for model in MODELS]
     running = [started(client, stage, body) for body in bodies]
     for _, follower in running:
@@ -201,7 +205,7 @@ QUIET = "[[sim stall_after=20 stall=5]]"
 
 
 @pytest.mark.parametrize("quiet", ["", QUIET])
-def test_readers_see_no_hole_when_redis_loses_even_the_claim(
+def test_readers_miss_no_event_when_redis_loses_even_the_claim(
     client: Client, stage: Stage, quiet: str
 ) -> None:
     workers = stage.alive()
@@ -219,10 +223,10 @@ def test_readers_see_no_hole_when_redis_loses_even_the_claim(
     assert content(follower.all()) == stage.truth(body)
 
 
-def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, stage: Stage) -> None:
-    """The wake-up is in the queue again, and another worker takes it before the first one knows
+def test_a_call_whose_claim_redis_lost_is_not_billed_twice(client: Client, stage: Stage) -> None:
+    """The wake-up is in the queue again, and another worker consumes it before the first notices
     that Redis is back."""
-    told(client.messages.enqueue(**asked("Before. [[sim rate=0]]")))
+    events_of(client.messages.enqueue(**request_body("Before. [[sim rate=0]]")))
     stage.control.reset()
     first, second = stage.alive()
     for worker in (first, second):
@@ -238,7 +242,8 @@ def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, sta
         stage.restart_redis(keep=size)
         os.kill(second.pid, signal.SIGCONT)
         wait_until(
-            lambda: stage.connection.llen("streams") == 0, what="another worker to take the wake-up"
+            lambda: stage.connection.llen("streams") == 0,
+            what="another worker to consume the wake-up",
         )
     finally:
         os.kill(first.pid, signal.SIGCONT)
@@ -248,25 +253,25 @@ def test_nobody_pays_again_for_a_call_whose_claim_redis_lost(client: Client, sta
     assert stage.control.stats()["messages_streamed"] == 1
 
 
-def test_requests_that_are_just_begun_live_through_a_restart_of_redis(
+def test_requests_that_have_just_begun_survive_a_restart_of_redis(
     client: Client, stage: Stage
 ) -> None:
     faults = ["", "[[sim slow_first=1]]", "[[sim status=529]]", "[[sim eof_after=2]]"] * 3
-    bodies = [asked(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
+    bodies = [request_body(f"Begun {i}. [[sim rate=30]]", fault) for i, fault in enumerate(faults)]
     requests = [client.messages.enqueue(**body) for body in bodies]
     stage.restart_redis()
-    # The reaper would look in ten seconds; for it, they have passed.
+    # The reaper would check in ten seconds; make the check due now.
     stage.connection.zadd("penstock:live", {request.id: 0 for request in requests})
     for body, request in zip(bodies, requests, strict=True):
-        assert content(told(request)) == stage.truth(body)
+        assert content(events_of(request)) == stage.truth(body)
 
 
-def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:
+def test_a_stream_waits_while_redis_is_paused(client: Client, stage: Stage) -> None:
     body = long("Redis paused.")
     request, follower = started(client, stage, body)
     os.kill(stage.redis.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to finish")
     finally:
         os.kill(stage.redis.pid, signal.SIGCONT)
     events = follower.all()
@@ -274,12 +279,12 @@ def test_a_pause_of_redis_is_waited_for(client: Client, stage: Stage) -> None:
     assert request.text() == text_of(content(events))
 
 
-def test_a_full_redis_is_waited_for(client: Client, stage: Stage) -> None:
+def test_a_stream_waits_while_redis_is_full(client: Client, stage: Stage) -> None:
     body = long("Redis full.")
     request, follower = started(client, stage, body)
     stage.connection.config_set("maxmemory", "1mb")
     try:
-        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to be done")
+        wait_until(lambda: stage.control.stats()["open_streams"] == 0, what="the API to finish")
     finally:
         stage.connection.config_set("maxmemory", "0")
     events = follower.all()
@@ -287,7 +292,7 @@ def test_a_full_redis_is_waited_for(client: Client, stage: Stage) -> None:
     assert request.text() == text_of(content(events))
 
 
-def test_cut_connections_are_made_anew(client: Client, stage: Stage) -> None:
+def test_cut_redis_connections_are_opened_again(client: Client, stage: Stage) -> None:
     body = long("Cut.")
     _, follower = started(client, stage, body)
     for kind in ("normal", "pubsub"):
@@ -296,7 +301,9 @@ def test_cut_connections_are_made_anew(client: Client, stage: Stage) -> None:
     assert resumes(follower.events) == []
 
 
-def test_every_worker_and_redis_may_die_together(client: Client, stage: Stage) -> None:
+def test_a_stream_survives_the_death_of_every_worker_and_redis(
+    client: Client, stage: Stage
+) -> None:
     body = long("All at once.")
     _, follower = started(client, stage, body)
     dead: list[WorkerProcess] = stage.alive()

@@ -1,4 +1,4 @@
-"""The agent of chaos: does one bad thing after the other, at random moments."""
+"""The agent of a chaos run: injects one fault after the other, at random moments."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from tests.chaos.world import LEASE_S, World, complaints, pause, resume
 
 
 class Agent:
-    """Hurts the world, and heals what it cannot live without."""
+    """Injects faults, and replaces the processes that it ends."""
 
     def __init__(self, world: World, rng: Random, *, every_s: float, lose: int) -> None:
         self._world = world
@@ -25,17 +25,17 @@ class Agent:
         self._stopped = False
 
     def stop(self) -> None:
-        """Finish the act under way, and do no more."""
+        """Finish the current fault and inject no more."""
         self._stopped = True
 
     async def run(self) -> None:
-        """Go on until stopped."""
+        """Inject faults until stopped."""
         acts: list[Any] = [self.kill] * 4 + [self.terminate] * 3 + [self.freeze] * 3
         acts += [self.restart_redis] * 3 + [self.pause_redis, self.cut_connections]
         acts += [self.lose] * 3 + [self.double] * 2 + [self.forget_scripts]
         while not self._stopped:
             await asyncio.sleep(self._rng.uniform(0.3, 1.7) * self._every_s)
-            self._world.welcome()
+            self._world.admit_ready()
             act = self._rng.choice(acts)
             await act()
 
@@ -47,7 +47,7 @@ class Agent:
             self._replace(victim, "worker killed")
 
     async def terminate(self) -> None:
-        """A worker is asked to end, as by a deployment."""
+        """A worker is asked to shut down, as in a deployment."""
         if len(self._world.workers) < 2:
             return
         victim = self._rng.choice(self._world.workers)
@@ -59,12 +59,12 @@ class Agent:
 
     def _replace(self, victim: Any, name: str) -> None:
         self.complaints += complaints(victim.log.read_text(errors="replace"))
-        self._world.bury(victim)
+        self._world.remove(victim)
         self._world.launch()
         self.done[name] += 1
 
     async def freeze(self) -> None:
-        """A worker stands still for longer than its leases live, then wakes as a zombie."""
+        """A worker is paused for longer than its leases last, then continues as a zombie."""
         if len(self._world.workers) < 2:
             return
         victim = self._rng.choice(self._world.workers)
@@ -74,21 +74,21 @@ class Agent:
         self.done["worker frozen"] += 1
 
     async def restart_redis(self) -> None:
-        """Redis crashes and comes back with what it has on disk."""
+        """Redis crashes and restarts with what it has on disk."""
         lose = self._rng.randrange(self._lose + 1)
         await asyncio.to_thread(self._world.restart_redis, lose=lose)
         self.done["Redis killed"] += 1
         self.done["bytes that Redis lost"] += lose
 
     async def pause_redis(self) -> None:
-        """Redis answers nobody for a while."""
+        """Redis does not answer for a while."""
         pause(self._world.redis)
         await asyncio.sleep(self._rng.uniform(0.5, 4))
         resume(self._world.redis)
         self.done["Redis paused"] += 1
 
     async def lose(self) -> None:
-        """Wake-ups vanish from the queue."""
+        """Wake-ups are lost from the queue."""
 
         def act(connection: Any) -> int:
             return sum(bool(connection.rpop(queue)) for queue in self._queues)

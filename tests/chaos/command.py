@@ -1,4 +1,4 @@
-"""What the chaos commands have in common: options from the command line, and how a run is told."""
+"""Shared by the chaos commands: command-line options and the report of a run."""
 
 import argparse
 import sys
@@ -14,13 +14,13 @@ Options = TypeVar("Options", bound=Any)
 
 
 def say(line: str) -> None:
-    """Print, at once."""
+    """Print a line and flush."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def options_of(defaults: Options, module: str, description: str | None) -> Options:
-    """The defaults with what the command line says; a seed that is 0 becomes the time."""
+    """Return the options of the command line; a seed of 0 becomes the current time."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     for each in fields(defaults):
         default = getattr(defaults, each.name)
@@ -32,12 +32,12 @@ def options_of(defaults: Options, module: str, description: str | None) -> Optio
     return options
 
 
-def verdict(faults: Iterable[str], seed: int, well: str) -> int:
-    """Tell the faults, or that all is ``well``; returns the exit code."""
+def report(faults: Iterable[str], seed: int, success: str) -> int:
+    """Print the faults, or ``success`` if there are none; returns the exit code."""
     found = list(faults)
     for fault in found:
         say(f"WRONG {fault}")
-    say(f"seed {seed}: {'WRONG' if found else well}")
+    say(f"seed {seed}: {'WRONG' if found else success}")
     return 1 if found else 0
 
 

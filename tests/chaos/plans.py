@@ -1,4 +1,4 @@
-"""What one stream of a chaos run asks for: a prompt, a model, and what shall go wrong with it."""
+"""Random streams for a chaos run: a prompt, a model, and the faults to inject."""
 
 from dataclasses import dataclass
 from random import Random
@@ -25,41 +25,41 @@ TOOL = {
     },
 }
 ERRORS = ("overloaded_error", "api_error", "rate_limit_error", "timeout_error")
-BREAKS = ("disconnect", "reset", "eof", "error", "stall", "mid_char")
+INTERRUPTIONS = ("disconnect", "reset", "eof", "error", "stall", "mid_char")
 REFUSALS = ("429", "529", "500", "slow_first")
 CUTS = ("chunk", "crlf")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """One stream."""
+class StreamPlan:
+    """One stream and its faults."""
 
     number: int
     body: dict[str, Any]
     on_interrupt: str
-    faults: tuple[str, ...]  #: kind and place, for the tally
+    faults: tuple[str, ...]  #: kind and place, for the counts
     cancel_after_s: float | None
     doubled: bool  #: its wake-up is sent a second time
 
 
-def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
-    """A random stream."""
+def random_plan(rng: Random, number: int, *, stall_s: float = 30.0) -> StreamPlan:
+    """Plan a random stream."""
     kinds = tuple(kind for kind in ("thinking", "tool") if rng.random() < 0.25)
     deltas = rng.choice((4, 12, 30, 30, 45, 150))
     rate = rng.choice((0, 20, 40, 80))
     faults = _faults(rng, kinds, stall_s)
     shape = f"deltas={deltas} rate={rate}"
     if deltas < 45 and rng.random() < 0.3:
-        shape = f"rate={rate}"  # as many as the prompt says; three where a tool is called
+        shape = f"rate={rate}"  # as many deltas as the prompt gives; three if a tool is called
     overlap = rng.choice((0, 0, 0, 20, 60))
     if overlap:
         shape += f" overlap={overlap}"
     prompt = f"Stream {number} of {rng.randrange(10**9)}: tell me about water. [[sim {shape}]]"
-    told = " ".join(f"[[sim {text}]]" for text, _ in faults)
+    directives = " ".join(f"[[sim {text}]]" for text, _ in faults)
     on_interrupt = rng.choice(("continue",) * 8 + ("restart", "fail"))
-    return Plan(
+    return StreamPlan(
         number,
-        _body(rng, prompt, told, kinds),
+        _body(rng, prompt, directives, kinds),
         on_interrupt,
         tuple(label for _, label in faults),
         rng.uniform(0, 2) if rng.random() < 0.03 else None,
@@ -67,13 +67,13 @@ def plan(rng: Random, number: int, *, stall_s: float = 30.0) -> Plan:
     )
 
 
-def _body(rng: Random, prompt: str, told: str, kinds: tuple[str, ...]) -> dict[str, Any]:
-    # The faults stand in a message of their own: the answer hangs on the first text alone.
+def _body(rng: Random, prompt: str, directives: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    # The faults are in a message of their own: the answer depends on the first message alone.
     messages = [{"role": "user", "content": prompt}]
-    if told:
+    if directives:
         messages += [
             {"role": "assistant", "content": "Go on."},
-            {"role": "user", "content": f"Please. {told}"},
+            {"role": "user", "content": f"Please. {directives}"},
         ]
     body: dict[str, Any] = {"model": rng.choice(MODELS), "max_tokens": 8192, "messages": messages}
     if "thinking" in kinds:
@@ -84,16 +84,16 @@ def _body(rng: Random, prompt: str, told: str, kinds: tuple[str, ...]) -> dict[s
 
 
 def without_faults(body: dict[str, Any]) -> dict[str, Any]:
-    """The request whose answer is the whole truth."""
+    """The same request without faults, whose answer is the expected one."""
     return {**body, "messages": body["messages"][:1]}
 
 
 def _faults(rng: Random, kinds: tuple[str, ...], stall_s: float) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
-        kind = rng.choice(BREAKS * 2 + REFUSALS + CUTS)
-        if kind in BREAKS:
-            found.append(_break(rng, kind, kinds, stall_s))
+        kind = rng.choice(INTERRUPTIONS * 2 + REFUSALS + CUTS)
+        if kind in INTERRUPTIONS:
+            found.append(_interruption(rng, kind, kinds, stall_s))
         else:
             found.append(_nuisance(rng, kind))
     return found
@@ -110,7 +110,9 @@ def _nuisance(rng: Random, kind: str) -> tuple[str, str]:
     return f"status={kind}{after}", kind
 
 
-def _break(rng: Random, kind: str, kinds: tuple[str, ...], stall_s: float) -> tuple[str, str]:
+def _interruption(
+    rng: Random, kind: str, kinds: tuple[str, ...], stall_s: float
+) -> tuple[str, str]:
     place, where = _place(rng, kinds)
     text = {
         "disconnect": f"disconnect_after={where}",
@@ -124,13 +126,13 @@ def _break(rng: Random, kind: str, kinds: tuple[str, ...], stall_s: float) -> tu
 
 
 def _place(rng: Random, kinds: tuple[str, ...]) -> tuple[str, str]:
-    """A kind of place in the answer, and the number of deltas before it."""
+    """A random place in the answer: its name, and the number of deltas before it."""
     places = {
         "start": "0",
         "first delta": "1",
         "middle": str(rng.randrange(2, 30)),
         "last delta": "-1",
-        "behind the last delta": "last",
+        "after the last delta": "last",
         "before message_stop": "stop",
     }
     if "thinking" in kinds:

@@ -1,12 +1,11 @@
-"""Points at which a worker dies: before and behind every word that a batch step says to Redis or
-the API.
+"""Points at which a worker is killed: before and after every call of a batch step.
 
-Workers of a chaos run import this module (``celery worker --include tests.chaos.points``). It gives
-each of these moments a name, such as ``create shard_write before``: the step, the word, and on
-which side of it. A worker that comes by a point for which there is a ticket (a file of that name
-in ``CHAOS_TICKETS``) takes the ticket and dies by SIGKILL, so every ticket kills once. The file
-says how many workers may pass before. Every point that was passed is noted in ``CHAOS_POINTS``, so
-that a first run without tickets tells which there are.
+Workers of a chaos run import this module (``celery worker --include tests.chaos.points``). It names
+each point, such as ``create shard_write before``: the step, its call to Redis or the API, and the
+side of the call. A worker that reaches a point with a ticket (a file of that name in
+``CHAOS_TICKETS``) removes the ticket and kills itself with SIGKILL, so every ticket kills once. The
+file holds the number of workers to let pass first. Every point that is reached is recorded in
+``CHAOS_POINTS``, so a first run without tickets lists all points.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from celery.signals import task_postrun, task_prerun
 from penstock.queue.names import BATCH_STEPS
 from penstock.store.scripts import script
 
-#: In an environment that has it, this module is active.
+#: Environment variables; this module is active if the first is set.
 TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"
 
 _SCRIPTS = {
@@ -42,11 +41,11 @@ class _Step(threading.local):
 _step = _Step()
 
 
-def point(word: str, side: str) -> None:
-    """The running step is just before or just behind ``word``."""
+def point(call: str, side: str) -> None:
+    """Record a point just before or after ``call``; die if there is a ticket for it."""
     if not _step.name:
         return
-    name = f"{_step.name} {word} {side}"
+    name = f"{_step.name} {call} {side}"
     note = Path(os.environ[POINTS]) / name
     if not note.exists():
         note.touch()
@@ -64,16 +63,16 @@ def _is_due(ticket: Path) -> bool:
     return not left
 
 
-def _around(owner: Any, method: str, word_of: Any) -> None:
+def _around(owner: Any, method: str, name_of: Any) -> None:
     original = getattr(owner, method)
 
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        word = word_of(self, *args, **kwargs) if _step.name else ""
-        if not word:
+        call = name_of(self, *args, **kwargs) if _step.name else ""
+        if not call:
             return original(self, *args, **kwargs)
-        point(word, "before")
+        point(call, "before")
         answer = original(self, *args, **kwargs)
-        point(word, "behind")
+        point(call, "after")
         return answer
 
     setattr(owner, method, wrapped)
@@ -105,25 +104,25 @@ def _kind(path: str) -> str:
 
 
 class _Body(httpx2.SyncByteStream):
-    """The body of a create call, with points behind its first and its last piece."""
+    """The body of a create call, with points after its first and its last chunk."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
-        for number, piece in enumerate(self._stream):
-            yield piece
+        for number, chunk in enumerate(self._stream):
+            yield chunk
             if number == 0:
-                point("body", "behind its first piece")
-        point("body", "behind its last piece")
+                point("body", "after its first chunk")
+        point("body", "after its last chunk")
 
     def close(self) -> None:
-        """Close what it is made of."""
+        """Close the underlying stream."""
         self._stream.close()
 
 
 def install() -> None:
-    """Begin to note points, and to die at those with a ticket."""
+    """Start to record points and to die at those with a ticket."""
 
     @task_prerun.connect(weak=False)
     def _begin(task: Any, **_: Any) -> None:

@@ -1,6 +1,6 @@
 """Readers that follow one stream by the protocol, and lose messages on purpose.
 
-subscribe → acknowledgement → snapshot or log → live; a number that is not the next one: the log.
+subscribe → acknowledgement → snapshot or log → live. An unexpected number: read the log again.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ import redis.exceptions
 
 from penstock.events import END, HEARTBEAT
 from penstock.keys import RequestKeys
-from tests.chaos.ear import REFILL, Ear, Queue
+from tests.chaos.listener import REFILL, Listener, Queue
 
-#: Redis may be killed and loading: whoever asks it asks again.
+#: Errors after which a call is retried: Redis may have been killed, or be loading.
 UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 SILENCE_S = 3.0
 
@@ -25,13 +25,13 @@ class Habits:
     """How unreliable a reader is."""
 
     joins_after_s: float = 0.0
-    drops: float = 0.0  #: share of published messages that it never sees
-    leaves: float = 0.0  #: share of messages after which it goes away for a while
-    snapshot: bool = False  #: joins by one look at the text instead of reading the log
+    drops: float = 0.0  #: share of published messages that it drops
+    leaves: float = 0.0  #: share of messages after which it disconnects for a while
+    snapshot: bool = False  #: joins with a snapshot of the text instead of reading the log
 
     @classmethod
     def random(cls, rng: Random) -> "Habits":
-        """Some habits."""
+        """Random habits."""
         return cls(
             joins_after_s=rng.choice((0.0, 0.0, rng.uniform(0, 4))),
             drops=rng.choice((0.0, 0.0, 0.05, 0.3)),
@@ -40,8 +40,8 @@ class Habits:
         )
 
 
-class Away(Exception):
-    """The reader goes away for a while."""
+class Disconnected(Exception):
+    """The reader disconnects for a while."""
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class Reader:
 
     keys: RequestKeys
     connection: Any
-    ear: Ear
+    listener: Listener
     habits: Habits
     rng: Random
-    taken: list[bytes] = field(default_factory=list)  #: every event, as it came
+    received: list[bytes] = field(default_factory=list)  #: every event as received
     epoch: int = 0
     n: int = 0
     joined_at: int = 0  #: number of the last event that the snapshot covered
@@ -62,24 +62,24 @@ class Reader:
     dropped: int = 0
     refills: int = 0
     resumes: int = 0
-    regressions: int = 0  #: a later epoch began below what was taken: Redis lost it for good
+    regressions: int = 0  #: a later epoch began before our last event: Redis lost events for good
 
     async def run(self) -> None:
-        """Follow until the end; cut connections are made anew."""
+        """Follow until the last event; reconnects when a connection is cut."""
         await asyncio.sleep(self.habits.joins_after_s)
         while not self.ended:
-            queue = await self.ear.listen(self.keys.events)
+            queue = await self.listener.listen(self.keys.events)
             try:
                 await self._join()
                 await self._refill()
                 while not self.ended:
                     await self._live(queue)
-            except Away:
+            except Disconnected:
                 self.resumes += 1
             except UNAVAILABLE:
                 await asyncio.sleep(0.1)
             finally:
-                self.ear.unlisten(self.keys.events, queue)
+                self.listener.unlisten(self.keys.events, queue)
             if not self.ended:
                 await asyncio.sleep(self.rng.uniform(0, 0.5))
 
@@ -96,14 +96,14 @@ class Reader:
             self.ended = state in (b"done", b"failed", b"canceled")
 
     async def _refill(self) -> None:
-        """Read the log behind what was taken, in small pages."""
+        """Read the log after the last received event, in small pages."""
         self.refills += 1
         while not self.ended:
             after = f"({self.epoch}-{self.n}"
             page = await self.connection.xrange(self.keys.log, min=after, count=100)
             for _, fields in page:
                 raw = fields[b"d"]
-                self._take(raw, orjson.loads(raw))
+                self._record(raw, orjson.loads(raw))
             if len(page) < 100:
                 return
 
@@ -120,16 +120,16 @@ class Reader:
             self.dropped += 1
             return
         if self.rng.random() < self.habits.leaves:
-            raise Away
+            raise Disconnected
         event = orjson.loads(raw)
         if event["e"] > self.epoch and event["n"] <= self.n and self.epoch:
             self.regressions += event["data"]["type"] != HEARTBEAT
         if event["n"] == self.n + 1 and event["data"]["type"] != HEARTBEAT:
-            self._take(raw, event)
+            self._record(raw, event)
         elif event["n"] > self.n:
             await self._refill()
 
-    def _take(self, raw: bytes, event: dict[str, Any]) -> None:
-        self.taken.append(raw)
+    def _record(self, raw: bytes, event: dict[str, Any]) -> None:
+        self.received.append(raw)
         self.epoch, self.n = event["e"], event["n"]
         self.ended = event["data"]["type"] == END

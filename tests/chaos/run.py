@@ -1,7 +1,7 @@
-"""Break everything that can break under random streams, and compare every character.
+"""Injects every kind of fault under random streams, and compares every character.
 
 ``python -m tests.chaos.run --streams 1000`` runs real processes: a Redis, the API simulator and
-streams workers. Exit code 0 says that nothing was lost, doubled or hung.
+stream workers. Exit code 0 means that nothing was lost, doubled or hung.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ from penstock.keys import Keys, RequestKeys
 from penstock.store.connection import Connection, connect_async
 from tests.chaos import plans
 from tests.chaos.agent import Agent
-from tests.chaos.command import keep_logs, options_of, say, verdict
-from tests.chaos.ear import Ear
-from tests.chaos.plans import Plan
+from tests.chaos.checks import Ended, check_stream
+from tests.chaos.command import keep_logs, options_of, report, say
+from tests.chaos.listener import Listener
+from tests.chaos.plans import StreamPlan
 from tests.chaos.readers import UNAVAILABLE, Habits, Reader
-from tests.chaos.verdicts import Ended, judge
 from tests.chaos.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much, and for how long."""
+    """Size and duration of a run."""
 
     streams: int = 1000
     seed: int = 0
-    minutes: float = 20.0  #: no further stream is begun after this
+    minutes: float = 20.0  #: no further stream is started after this
     workers: int = 3
     at_once: int = 40
     readers: int = 20
-    every_s: float = 2.0  #: between two acts of chaos
-    patience_s: float = 90.0  #: a stream that has not ended after this counts as hung
-    lose: int = 0  #: a killed Redis loses up to so many bytes, as in a power cut
+    every_s: float = 2.0  #: average seconds between two faults
+    timeout_s: float = 90.0  #: a stream that has not ended after this counts as hung
+    lose: int = 0  #: maximum bytes that a killed Redis loses, as in a power failure
     keep: str = ""  #: folder for the workers' logs
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened."""
+    """Counts of what happened."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -54,17 +54,17 @@ class Tally:
     done: Counter[str] = field(default_factory=Counter)
 
     def show(self) -> str:
-        """As a table."""
+        """Format as a table."""
         lines = [f"{count:>9,}  {name}" for name, count in sorted(self.counts.items())]
-        lines += ["  -- faults of the API asked for"]
+        lines += ["  -- faults requested of the API"]
         lines += [f"{count:>9,}  {name}" for name, count in sorted(self.asked.items())]
-        lines += ["  -- what the agent did"]
+        lines += ["  -- faults injected by the agent"]
         lines += [f"{count:>9,}  {name}" for name, count in sorted(self.done.items())]
         return "\n".join(lines)
 
 
 class Run:
-    """One run over a world."""
+    """One run."""
 
     def __init__(self, world: World, options: Options) -> None:
         self._world = world
@@ -73,118 +73,118 @@ class Run:
         self._client = Client(world.redis.url, redis_timeout_s=4.0)
         self._keys = Keys()
         self._connection: Connection = connect_async(self._client.settings)
-        self._ears: list[Ear] = []
+        self._listeners: list[Listener] = []
         self.tally = Tally()
 
     async def go(self) -> Tally:
-        """Run all streams under chaos."""
+        """Run all streams while faults are injected."""
         options = self._options
         agent = Agent(
             self._world, Random(options.seed + 1), every_s=options.every_s, lose=options.lose
         )
-        self._ears = [Ear(self._world.redis.port) for _ in range(4)]
+        self._listeners = [Listener(self._world.redis.port) for _ in range(4)]
         chaos = asyncio.create_task(agent.run())
         until = time.monotonic() + options.minutes * 60
-        free = asyncio.Semaphore(options.at_once)
+        slots = asyncio.Semaphore(options.at_once)
         async with asyncio.TaskGroup() as group:
             for number in range(options.streams):
-                await free.acquire()
+                await slots.acquire()
                 if time.monotonic() > until:
-                    free.release()
+                    slots.release()
                     break
-                asked = plans.plan(self._rng, number)
-                group.create_task(self._one(asked, free))
-            group.create_task(self._quiet(agent, chaos))
+                plan = plans.random_plan(self._rng, number)
+                group.create_task(self._one(plan, slots))
+            group.create_task(self._stop_faults(agent, chaos))
         await self._close(agent)
         return self.tally
 
-    async def _quiet(self, agent: Agent, chaos: "asyncio.Task[None]") -> None:
-        """Chaos goes on until the last streams are under way; then the rest must end."""
+    async def _stop_faults(self, agent: Agent, chaos: "asyncio.Task[None]") -> None:
+        """Stop the faults shortly after the last stream has started, so that all can end."""
         await asyncio.sleep(5)
         agent.stop()
         await chaos
 
     async def _close(self, agent: Agent) -> None:
-        for ear in self._ears:
-            self.tally.counts["messages heard"] += ear.messages
-            self.tally.counts["subscriptions cut"] += ear.cuts
-            await ear.close()
+        for listener in self._listeners:
+            self.tally.counts["messages received"] += listener.messages
+            self.tally.counts["subscriptions cut"] += listener.cuts
+            await listener.close()
         await self._connection.aclose()
         self._client.close()
         self.tally.done = agent.done
         for line in Counter([*agent.complaints, *self._world.complaints()]):
             self.tally.faults.append(f"in a worker's log: {line}")
 
-    async def _one(self, asked: Plan, free: asyncio.Semaphore) -> None:
+    async def _one(self, plan: StreamPlan, slots: asyncio.Semaphore) -> None:
         try:
             started = time.monotonic()
-            id = await self._enqueue(asked)
-            problem = await self._follow(asked, id)
+            id = await self._enqueue(plan)
+            problem = await self._follow(plan, id)
             slowest = self.tally.counts["slowest stream, ms"]
             took = int((time.monotonic() - started) * 1000)
             self.tally.counts["slowest stream, ms"] = max(slowest, took)
             if problem:
-                text = f"stream {asked.number} {id} ({', '.join(asked.faults)}): {problem}"
+                text = f"stream {plan.number} {id} ({', '.join(plan.faults)}): {problem}"
                 self.tally.faults.append(text)
                 say(f"WRONG {text}")
         finally:
-            free.release()
+            slots.release()
             self.tally.counts["streams"] += 1
-            self.tally.asked.update(asked.faults or ("none",))
+            self.tally.asked.update(plan.faults or ("none",))
             if self.tally.counts["streams"] % 100 == 0:
                 say(f"{self.tally.counts['streams']} streams")
 
-    async def _enqueue(self, asked: Plan) -> str:
+    async def _enqueue(self, plan: StreamPlan) -> str:
         while True:
             try:
                 request = await asyncio.to_thread(
-                    self._client.messages.enqueue, on_interrupt=asked.on_interrupt, **asked.body
+                    self._client.messages.enqueue, on_interrupt=plan.on_interrupt, **plan.body
                 )
             except (PenstockError, *UNAVAILABLE):
-                self.tally.counts["enqueues refused, tried again"] += 1
+                self.tally.counts["enqueues refused and retried"] += 1
                 await asyncio.sleep(0.3)
             else:
                 return request.id
 
-    async def _follow(self, asked: Plan, id: str) -> str:
-        """Run the readers of a stream to its end; returns what is wrong."""
+    async def _follow(self, plan: StreamPlan, id: str) -> str:
+        """Run a stream's readers to its end; returns what is wrong, or an empty string."""
         keys = self._keys.request(id)
         readers = [
             Reader(
                 keys,
                 self._connection,
-                self._rng.choice(self._ears),
+                self._rng.choice(self._listeners),
                 Habits.random(self._rng),
                 Random(self._rng.random()),
             )
             for _ in range(self._options.readers)
         ]
-        meddling = asyncio.create_task(self._meddle(asked, id))
+        disturbing = asyncio.create_task(self._disturb(plan, id))
         tasks = [asyncio.create_task(reader.run()) for reader in readers]
-        await asyncio.wait(tasks, timeout=self._options.patience_s)
-        for task in [*tasks, meddling]:
+        await asyncio.wait(tasks, timeout=self._options.timeout_s)
+        for task in [*tasks, disturbing]:
             task.cancel()
-        broken = await asyncio.gather(*tasks, meddling, return_exceptions=True)
-        for ear in self._ears:
-            ear.close_channel(keys.events)
-        errors = [repr(each) for each in broken if isinstance(each, Exception)]
-        truth = await asyncio.to_thread(self._truth, asked)
-        judgement = judge(asked, truth, await self._ended(keys), readers)
-        self.tally.counts.update(judgement.counts)
-        return "; ".join([*errors, *judgement.faults])
+        results = await asyncio.gather(*tasks, disturbing, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close_channel(keys.events)
+        errors = [repr(each) for each in results if isinstance(each, Exception)]
+        truth = await asyncio.to_thread(self._truth, plan)
+        findings = check_stream(plan, truth, await self._ended(keys), readers)
+        self.tally.counts.update(findings.counts)
+        return "; ".join([*errors, *findings.faults])
 
-    async def _meddle(self, asked: Plan, id: str) -> None:
-        """Cancel the stream, or wake it twice, as planned."""
-        if asked.doubled:
+    async def _disturb(self, plan: StreamPlan, id: str) -> None:
+        """Cancel the stream or send its wake-up twice, as planned."""
+        if plan.doubled:
             await asyncio.sleep(self._rng.uniform(0, 1))
             self.tally.counts["wake-ups sent twice"] += 1
-            await self._insist(self._client.wakeups.stream, id, str(asked.body["model"]))
-        if asked.cancel_after_s is not None:
-            await asyncio.sleep(asked.cancel_after_s)
-            self.tally.counts["cancels asked for"] += 1
-            await self._insist(lambda: self._client.messages.request(id).cancel("chaos"))
+            await self._retry(self._client.wakeups.stream, id, str(plan.body["model"]))
+        if plan.cancel_after_s is not None:
+            await asyncio.sleep(plan.cancel_after_s)
+            self.tally.counts["cancels requested"] += 1
+            await self._retry(lambda: self._client.messages.request(id).cancel("chaos"))
 
-    async def _insist(self, act: Any, *args: Any) -> None:
+    async def _retry(self, act: Any, *args: Any) -> None:
         while True:
             try:
                 await asyncio.to_thread(act, *args)
@@ -193,9 +193,9 @@ class Run:
             else:
                 return
 
-    def _truth(self, asked: Plan) -> list[dict[str, Any]]:
-        """The whole answer, from the simulator itself."""
-        body = json.dumps(plans.without_faults(asked.body)).encode()
+    def _truth(self, plan: StreamPlan) -> list[dict[str, Any]]:
+        """The complete answer, from the simulator itself."""
+        body = json.dumps(plans.without_faults(plan.body)).encode()
         headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
         url = f"{self._world.simulator.url}/v1/messages"
         call = urllib.request.Request(url, body, headers)  # noqa: S310 - our own address
@@ -220,7 +220,7 @@ class Run:
 
 
 def run(options: Options) -> Tally:
-    """Run it, and keep the workers' logs if that was asked for."""
+    """Run everything, and keep the workers' logs if requested."""
     with World(options.workers) as world:
         tally = asyncio.run(Run(world, options).go())
         if options.keep and tally.faults:
@@ -229,11 +229,11 @@ def run(options: Options) -> Tally:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; returns the exit code."""
     options = options_of(Options(), "tests.chaos.run", __doc__)
     tally = run(options)
     say(tally.show())
-    return verdict(tally.faults, options.seed, "nothing lost, doubled or hung")
+    return report(tally.faults, options.seed, "nothing lost, doubled or hung")
 
 
 if __name__ == "__main__":

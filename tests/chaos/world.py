@@ -1,4 +1,4 @@
-"""The processes of a chaos run: one Redis that can be killed, the simulator, streams workers."""
+"""The processes of a chaos run: a Redis that can be killed, the simulator, workers."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ LEASE_S = 1.5
 
 
 class World:
-    """Everything that runs. A context manager."""
+    """All processes of a run. A context manager."""
 
     queue = STREAMS_QUEUE
     simulator_options: tuple[str, ...] = ()
@@ -30,8 +30,8 @@ class World:
         self.simulator = SimulatorProcess(*self.simulator_options)
         self._count = workers
         self._started = 0
-        self.workers: list[WorkerProcess] = []  #: those that may be hurt
-        self.coming: list[WorkerProcess] = []  #: those that are not ready yet
+        self.workers: list[WorkerProcess] = []  #: ready workers, which may be killed
+        self.coming: list[WorkerProcess] = []  #: workers that are not ready yet
 
     def __enter__(self) -> Self:
         self.redis.start()
@@ -40,7 +40,7 @@ class World:
             self.launch()
         for worker in self.coming:
             worker.wait_until_ready()
-        self.welcome()
+        self.admit_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,12 +53,12 @@ class World:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Patient where giving up would be right in production, quick where waiting would be."""
+        """Settings that never give up where production would, and wait less than it does."""
         return {
             "PENSTOCK_REDIS_URL": self.redis.url,
             "ANTHROPIC_BASE_URL": self.simulator.url,
             "ANTHROPIC_API_KEY": SIMULATOR_KEY,
-            # Few enough that some requests have to wait in the queue.
+            # Low enough that some requests have to wait in the queue.
             "PENSTOCK_STREAMS_CONCURRENCY": "6",
             "PENSTOCK_LEASE_MS": str(int(LEASE_S * 1000)),
             "PENSTOCK_STREAM_IDLE_TIMEOUT_S": "1.5",
@@ -81,20 +81,20 @@ class World:
         )
         self.coming.append(worker.launch())
 
-    def welcome(self) -> None:
-        """Count those in that have become ready."""
+    def admit_ready(self) -> None:
+        """Move workers that have become ready to `workers`."""
         for worker in list(self.coming):
             if not worker.alive or " ready." in worker.log.read_text(errors="replace"):
                 self.coming.remove(worker)
                 self.workers.append(worker)
 
-    def bury(self, worker: WorkerProcess) -> None:
-        """Forget a worker that has ended."""
+    def remove(self, worker: WorkerProcess) -> None:
+        """Remove a worker that has ended."""
         self.workers.remove(worker)
         worker.stop()
 
     def restart_redis(self, *, lose: int = 0) -> None:
-        """Kill Redis and start it on what it has on disk, less the last ``lose`` bytes."""
+        """Kill Redis and restart it without the last ``lose`` bytes on disk."""
         self.redis.kill()
         self.redis.stop()
         [log] = self._folder.glob("appendonlydir/*.incr.aof")
@@ -104,7 +104,7 @@ class World:
         self.redis.start()
 
     def complaints(self) -> list[str]:
-        """Lines of the workers' logs that tell of a mistake of ours."""
+        """Lines of the workers' logs that report a bug of ours."""
         found = []
         for worker in [*self.workers, *self.coming]:
             with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ class World:
 
 
 class BatchWorld(World):
-    """The same with batch workers, which die where `tests.chaos.points` has a ticket."""
+    """A world of batch workers, which are killed where `tests.chaos.points` has a ticket."""
 
     queue = BATCHES_QUEUE
     simulator_options = ("--batch-seconds", "0.4")
@@ -127,7 +127,7 @@ class BatchWorld(World):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Times as short as the simulator's."""
+        """Intervals as short as the simulator's."""
         return {
             **super().environment,
             "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
@@ -141,33 +141,33 @@ class BatchWorld(World):
         }
 
     def replace_the_dead(self) -> int:
-        """Start a worker for each that has died; returns how many had."""
-        self.welcome()
+        """Start a worker for each one that has died; returns their number."""
+        self.admit_ready()
         dead = [worker for worker in self.workers if not worker.alive]
         for worker in dead:
-            self.bury(worker)
+            self.remove(worker)
             self.launch()
         return len(dead)
 
 
 def complaints(log: str) -> list[str]:
-    """What must not stand in a worker's log."""
+    """Lines that must not occur in a worker's log."""
     signs = (
-        "by an error of penstock",
+        "because of a bug in penstock",
         "Task exception was never retrieved",
         "Unrecoverable",
-        "the reaper failed",
+        "reaper tick failed",
     )
     return [line for line in log.splitlines() if any(sign in line for sign in signs)]
 
 
 def pause(worker: WorkerProcess | EmbeddedRedis) -> None:
-    """Stop a process without its knowing."""
+    """Stop a process with SIGSTOP."""
     _signal(worker, signal.SIGSTOP)
 
 
 def resume(worker: WorkerProcess | EmbeddedRedis) -> None:
-    """Let it go on."""
+    """Continue a stopped process."""
     _signal(worker, signal.SIGCONT)
 
 

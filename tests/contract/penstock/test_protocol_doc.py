@@ -69,13 +69,13 @@ class Worker:
         self._flush(publish)
 
     def _flush(self, publish: bool) -> None:
-        call = self._box.take()
+        call = self._box.next_call()
         assert call is not None
         names = [
             "nobody-listens" if key == self._keys.events and not publish else key
             for key in call.keys
         ]
-        self._box.settle(call.script(self._redis, names, call.args))
+        self._box.apply_reply(call.script(self._redis, names, call.args))
         assert not self._box.lost
 
     @property

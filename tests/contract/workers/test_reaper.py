@@ -1,4 +1,4 @@
-"""The reaper over a real Redis: nobody is forgotten, nobody is woken for nothing."""
+"""The reaper over a real Redis: it wakes each request that needs it, and no other."""
 
 import asyncio
 import contextlib
@@ -26,8 +26,8 @@ from workers.reaper import Reaper
 WAIT_MS = 10_000
 
 
-class Desk:
-    """Requests and wake-ups under a prefix of their own, and what the reaper makes of them."""
+class Setup:
+    """Requests and wake-ups under a key prefix of their own, and the wake-ups that are sent."""
 
     def __init__(self, server: EmbeddedRedis) -> None:
         prefix = f"reaper-{new_id()[-8:]}"
@@ -38,7 +38,7 @@ class Desk:
         self.keys: Keys = self.settings.keys
         self.sent: list[tuple[str, str, int]] = []
         self.sent_shards: list[tuple[str, int, str, str]] = []
-        self.failures: list[Exception] = []  #: of the next sends
+        self.failures: list[Exception] = []  #: raised by the next sends
 
     def send_shard(self, job: str, shard: int, model: str, step: str) -> None:
         self.sent_shards.append((job, shard, model, step))
@@ -55,7 +55,7 @@ class Desk:
         self.connection.zadd(self.keys.live, {id: 0})
 
     def queue(self, id: str, *, priority: int = 3) -> None:
-        """Put its message where kombu puts it."""
+        """Put the request's message into the list that kombu uses."""
         step = (0, 3, 6, 9).index(max(s for s in (0, 3, 6, 9) if s <= priority))
         name = queue_keys(STREAMS_QUEUE, self.settings.key_prefix)[step]
         self.connection.lpush(name, orjson.dumps({"headers": {"id": id}}))
@@ -72,7 +72,7 @@ class Desk:
         self.sent.append((id, model, priority))
 
     def reap(self, until: Callable[[], object], *, names: tuple[str, ...] = ("w",)) -> None:
-        """Let reapers work until something has happened."""
+        """Run reapers until a condition holds."""
         asyncio.run(self._reap(until, names))
 
     async def _reap(self, until: Callable[[], object], names: tuple[str, ...]) -> None:
@@ -87,158 +87,160 @@ class Desk:
         await asyncio.wait(tasks)
         await connection.aclose()
 
-    def looked_at(self, id: str) -> bool:
-        """Whether the reaper has seen to it: nothing is due any more."""
+    def checked(self, id: str) -> bool:
+        """Whether the reaper has checked the request: it is no longer due."""
         score = self.connection.zscore(self.keys.live, id)
         return score is None or score > 0
 
 
 @pytest.fixture
-def desk(penstock_redis: EmbeddedRedis) -> Iterator[Desk]:
-    desk = Desk(penstock_redis)
-    yield desk
-    desk.connection.close()
+def setup(penstock_redis: EmbeddedRedis) -> Iterator[Setup]:
+    setup = Setup(penstock_redis)
+    yield setup
+    setup.connection.close()
 
 
-def test_a_request_without_a_message_is_woken_with_its_model_and_priority(desk: Desk) -> None:
-    id = desk.submit(priority=6)
-    desk.reap(lambda: desk.sent)
-    assert desk.sent == [(id, "m", 6)]
+def test_a_request_without_a_message_is_woken_with_its_model_and_priority(setup: Setup) -> None:
+    id = setup.submit(priority=6)
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 6)]
 
 
-def test_a_request_whose_worker_died_is_woken(desk: Desk) -> None:
-    id = desk.submit()
-    desk.claim(id, lease_ms=1)
-    desk.queue(id)  # an old message says nothing about a request that was claimed
-    desk.make_due(id)
-    desk.reap(lambda: desk.sent)
-    assert desk.sent == [(id, "m", 3)]
+def test_a_request_whose_worker_died_is_woken(setup: Setup) -> None:
+    id = setup.submit()
+    setup.claim(id, lease_ms=1)
+    setup.queue(id)  # an old message does not matter once a request was claimed
+    setup.make_due(id)
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3)]
 
 
-def test_a_request_whose_worker_lives_is_looked_at_when_its_lease_ends(desk: Desk) -> None:
-    id = desk.submit()
-    desk.claim(id, lease_ms=50_000)
-    desk.make_due(id)
-    desk.reap(lambda: desk.looked_at(id))
-    seconds, _ = desk.connection.time()
-    assert 40 < desk.connection.zscore(desk.keys.live, id) / 1000 - seconds <= 51
-    assert desk.sent == []
+def test_a_request_whose_worker_lives_is_checked_again_when_its_lease_ends(setup: Setup) -> None:
+    id = setup.submit()
+    setup.claim(id, lease_ms=50_000)
+    setup.make_due(id)
+    setup.reap(lambda: setup.checked(id))
+    seconds, _ = setup.connection.time()
+    assert 40 < setup.connection.zscore(setup.keys.live, id) / 1000 - seconds <= 51
+    assert setup.sent == []
 
 
 @pytest.mark.parametrize("priority", [0, 2, 3, 5, 6, 9])
-def test_a_request_that_waits_in_the_queue_is_left_alone(desk: Desk, priority: int) -> None:
-    id = desk.submit(priority=priority)
-    desk.queue(id, priority=priority)
-    desk.reap(lambda: desk.looked_at(id))
-    assert desk.sent == []
+def test_a_request_whose_message_is_queued_is_not_woken(setup: Setup, priority: int) -> None:
+    id = setup.submit(priority=priority)
+    setup.queue(id, priority=priority)
+    setup.reap(lambda: setup.checked(id))
+    assert setup.sent == []
 
 
-def test_a_request_behind_others_in_the_queue_is_left_alone(desk: Desk) -> None:
-    before, id = desk.submit(due=False), desk.submit()
+def test_a_request_queued_after_others_is_not_woken(setup: Setup) -> None:
+    before, id = setup.submit(due=False), setup.submit()
     for each in (before, id):
-        desk.queue(each)
-    desk.reap(lambda: desk.looked_at(id))
-    assert desk.sent == []
+        setup.queue(each)
+    setup.reap(lambda: setup.checked(id))
+    assert setup.sent == []
 
 
-def test_a_message_that_was_lost_from_before_the_others_is_sent_again(desk: Desk) -> None:
-    id, behind = desk.submit(), desk.submit(due=False)
-    desk.queue(behind)
-    desk.reap(lambda: desk.sent)
-    assert desk.sent == [(id, "m", 3)]
+def test_a_lost_message_that_was_ahead_of_others_is_sent_again(setup: Setup) -> None:
+    id, later = setup.submit(), setup.submit(due=False)
+    setup.queue(later)
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3)]
 
 
-def test_a_lost_message_is_sent_again_though_less_urgent_ones_wait(desk: Desk) -> None:
-    patient, urgent = desk.submit(priority=9, due=False), desk.submit(priority=0)
-    desk.queue(patient, priority=9)
-    desk.reap(lambda: desk.looked_at(urgent))
-    assert desk.sent == [(urgent, "m", 0)]
+def test_a_lost_message_is_sent_again_even_if_less_urgent_ones_are_queued(setup: Setup) -> None:
+    relaxed, urgent = setup.submit(priority=9, due=False), setup.submit(priority=0)
+    setup.queue(relaxed, priority=9)
+    setup.reap(lambda: setup.checked(urgent))
+    assert setup.sent == [(urgent, "m", 0)]
 
 
-def test_each_further_wake_up_comes_later(desk: Desk) -> None:
-    id = desk.submit()
+def test_the_wait_doubles_with_each_further_wake_up(setup: Setup) -> None:
+    id = setup.submit()
     waits = []
     for _ in range(9):
-        count = len(desk.sent)
-        desk.make_due(id)
-        desk.reap(lambda count=count: len(desk.sent) > count)  # type: ignore[misc]
-        seconds, _ = desk.connection.time()
-        waits.append(round(desk.connection.zscore(desk.keys.live, id) / 1000 - seconds, -1))
+        count = len(setup.sent)
+        setup.make_due(id)
+        setup.reap(lambda count=count: len(setup.sent) > count)  # type: ignore[misc]
+        seconds, _ = setup.connection.time()
+        waits.append(round(setup.connection.zscore(setup.keys.live, id) / 1000 - seconds, -1))
     assert waits == [10, 20, 40, 80, 160, 320, 640, 640, 640]
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled", None])
-def test_what_has_ended_or_expired_is_forgotten(desk: Desk, state: str | None) -> None:
-    id = desk.submit()
-    keys = desk.keys.request(id)
+def test_an_ended_or_expired_request_is_removed_from_the_live_set(
+    setup: Setup, state: str | None
+) -> None:
+    id = setup.submit()
+    keys = setup.keys.request(id)
     if state is None:
-        desk.connection.delete(keys.meta)
+        setup.connection.delete(keys.meta)
     else:
-        desk.connection.hset(keys.meta, "state", state)
-    desk.reap(lambda: desk.connection.zscore(desk.keys.live, id) is None)
-    assert desk.sent == []
+        setup.connection.hset(keys.meta, "state", state)
+    setup.reap(lambda: setup.connection.zscore(setup.keys.live, id) is None)
+    assert setup.sent == []
 
 
-def test_one_of_several_reapers_does_the_work(desk: Desk) -> None:
-    requests = {desk.submit() for _ in range(20)}
-    desk.reap(lambda: len(desk.sent) >= 20, names=("a", "b", "c"))
-    assert {id for id, _, _ in desk.sent} == requests
-    assert len(desk.sent) == 20
+def test_one_of_several_reapers_does_the_work(setup: Setup) -> None:
+    requests = {setup.submit() for _ in range(20)}
+    setup.reap(lambda: len(setup.sent) >= 20, names=("a", "b", "c"))
+    assert {id for id, _, _ in setup.sent} == requests
+    assert len(setup.sent) == 20
 
 
-def test_another_reaper_goes_on_when_one_has_died(desk: Desk) -> None:
-    desk.reap(lambda: desk.connection.get(desk.keys.reaper) == b"dies", names=("dies",))
-    id = desk.submit()
-    desk.reap(lambda: desk.sent, names=("lives",))
-    assert desk.sent == [(id, "m", 3)]
+def test_another_reaper_takes_over_when_one_has_died(setup: Setup) -> None:
+    setup.reap(lambda: setup.connection.get(setup.keys.reaper) == b"dies", names=("dies",))
+    id = setup.submit()
+    setup.reap(lambda: setup.sent, names=("lives",))
+    assert setup.sent == [(id, "m", 3)]
 
 
 @pytest.mark.parametrize(
     "failure",
-    [OperationalError("the broker is away"), OSError("reset"), RuntimeError("a bug")],
+    [OperationalError("the broker is unavailable"), OSError("reset"), RuntimeError("a bug")],
     ids=lambda failure: type(failure).__name__,
 )
 def test_a_wake_up_that_cannot_be_sent_does_not_end_the_reaper(
-    desk: Desk, failure: Exception
+    setup: Setup, failure: Exception
 ) -> None:
-    desk.failures.append(failure)
-    ids = [desk.submit(), desk.submit()]
-    desk.reap(lambda: desk.sent)
-    assert desk.sent[0][0] in ids
+    setup.failures.append(failure)
+    ids = [setup.submit(), setup.submit()]
+    setup.reap(lambda: setup.sent)
+    assert setup.sent[0][0] in ids
 
 
-def test_a_message_that_nobody_understands_stands_in_nobodys_way(desk: Desk) -> None:
-    [_, name, *_] = queue_keys(STREAMS_QUEUE, desk.settings.key_prefix)
-    desk.connection.rpush(name, b"[]")
-    desk.connection.expire(name, 60)
-    id = desk.submit()
-    desk.reap(lambda: desk.sent)
-    assert desk.sent == [(id, "m", 3)]
+def test_a_malformed_message_does_not_stop_the_reaper(setup: Setup) -> None:
+    [_, name, *_] = queue_keys(STREAMS_QUEUE, setup.settings.key_prefix)
+    setup.connection.rpush(name, b"[]")
+    setup.connection.expire(name, 60)
+    id = setup.submit()
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3)]
 
 
-def test_a_reaper_outlives_a_restart_of_redis() -> None:
+def test_a_reaper_survives_a_restart_of_redis() -> None:
     with EmbeddedRedis() as first:
-        desk = Desk(first)
+        setup = Setup(first)
         first.kill()
         started: list[EmbeddedRedis] = []
 
         def restart() -> bool:
-            # Runs while the reaper does.
+            # Runs while the reaper is running.
             started.append(EmbeddedRedis(port=first.port).start())
-            desk.submit()
-            wait_until(lambda: desk.sent)
+            setup.submit()
+            wait_until(lambda: setup.sent)
             return True
 
         try:
-            desk.reap(restart)
+            setup.reap(restart)
         finally:
             for server in started:
                 server.stop()
-            desk.connection.close()
+            setup.connection.close()
 
 
-class Deaf:
-    """A driver that swallows the cancellation of a command, as redis-py does in one moment."""
+class UncancellableDriver:
+    """A driver that swallows the cancellation of a command, as redis-py can."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -251,11 +253,11 @@ class Deaf:
         return b"another"
 
 
-def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -> None:
+def test_a_reaper_ends_even_if_the_driver_swallows_its_cancellation(setup: Setup) -> None:
     async def cancel() -> bool:
-        driver = Deaf()
+        driver = UncancellableDriver()
         task = asyncio.ensure_future(
-            Reaper(desk.settings, driver, "w", desk.send, desk.send_shard).run()
+            Reaper(setup.settings, driver, "w", setup.send, setup.send_shard).run()
         )
         await driver.asked.wait()
         task.cancel()
@@ -265,16 +267,16 @@ def test_a_reaper_ends_though_the_driver_swallows_its_cancellation(desk: Desk) -
     assert asyncio.run(cancel())
 
 
-def shard_of(desk: Desk, **changes: Any) -> str:
+def shard_of(setup: Setup, **changes: Any) -> str:
     """A job of one shard that is due."""
     id = new_id()
-    keys = desk.keys.job(id)
+    keys = setup.keys.job(id)
     shard = Shard(number=0, model="m").evolve(**changes)
-    desk.connection.hset(keys.meta, mapping={"state": "running"})
-    desk.connection.hset(keys.shards, "0", shard.encode())
+    setup.connection.hset(keys.meta, mapping={"state": "running"})
+    setup.connection.hset(keys.shards, "0", shard.encode())
     for key in (keys.meta, keys.shards):
-        desk.connection.expire(key, 100)
-    desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
+        setup.connection.expire(key, 100)
+    setup.connection.zadd(setup.keys.live_shards, {f"{id}/0": 0})
     return id
 
 
@@ -288,44 +290,44 @@ def shard_of(desk: Desk, **changes: Any) -> str:
         ("collected", names.BATCH_FINISH),
     ],
 )
-def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
-    desk: Desk, state: str, step: str
+def test_a_shard_whose_message_was_lost_continues_from_its_record(
+    setup: Setup, state: str, step: str
 ) -> None:
-    id = shard_of(desk, state=state)
-    desk.reap(lambda: desk.sent_shards)
-    assert desk.sent_shards == [(id, 0, "m", step)]
+    id = shard_of(setup, state=state)
+    setup.reap(lambda: setup.sent_shards)
+    assert setup.sent_shards == [(id, 0, "m", step)]
 
 
-def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -> None:
-    id = shard_of(desk)
-    keys, shared = desk.keys.job(id), desk.keys
+def test_a_shard_whose_worker_died_is_woken_after_its_lease(setup: Setup) -> None:
+    id = shard_of(setup)
+    keys, shared = setup.keys.job(id), setup.keys
     shard_scripts.claim(keys, shared, 0, worker="dies", lease_ms=700, early_ms=0).run(
-        desk.connection
+        setup.connection
     )
-    desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
-    desk.reap(lambda: desk.sent_shards)
-    assert desk.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]
-    assert not desk.connection.exists(keys.shard_lease(0))
+    setup.connection.zadd(setup.keys.live_shards, {f"{id}/0": 0})
+    setup.reap(lambda: setup.sent_shards)
+    assert setup.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]
+    assert not setup.connection.exists(keys.shard_lease(0))
 
 
-def test_a_parked_shard_and_one_that_is_not_due_are_left_alone(desk: Desk) -> None:
-    parked, waits, due = shard_of(desk), shard_of(desk), shard_of(desk)
-    desk.connection.zrem(desk.keys.live_shards, f"{parked}/0")
-    seconds, _ = desk.connection.time()
-    desk.connection.zadd(desk.keys.live_shards, {f"{waits}/0": (seconds + 60) * 1000})
-    desk.reap(lambda: desk.sent_shards)
-    assert [job for job, *_ in desk.sent_shards] == [due]
+def test_a_parked_shard_and_one_that_is_not_due_are_not_woken(setup: Setup) -> None:
+    parked, waits, due = shard_of(setup), shard_of(setup), shard_of(setup)
+    setup.connection.zrem(setup.keys.live_shards, f"{parked}/0")
+    seconds, _ = setup.connection.time()
+    setup.connection.zadd(setup.keys.live_shards, {f"{waits}/0": (seconds + 60) * 1000})
+    setup.reap(lambda: setup.sent_shards)
+    assert [job for job, *_ in setup.sent_shards] == [due]
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled", None])
-def test_the_shards_of_a_job_that_has_ended_or_expired_are_forgotten(
-    desk: Desk, state: str | None
+def test_the_shards_of_an_ended_or_expired_job_are_removed_from_the_live_set(
+    setup: Setup, state: str | None
 ) -> None:
-    id = shard_of(desk)
-    keys = desk.keys.job(id)
+    id = shard_of(setup)
+    keys = setup.keys.job(id)
     if state is None:
-        desk.connection.delete(keys.meta)
+        setup.connection.delete(keys.meta)
     else:
-        desk.connection.hset(keys.meta, "state", state)
-    desk.reap(lambda: desk.connection.zscore(desk.keys.live_shards, f"{id}/0") is None)
-    assert desk.sent_shards == []
+        setup.connection.hset(keys.meta, "state", state)
+    setup.reap(lambda: setup.connection.zscore(setup.keys.live_shards, f"{id}/0") is None)
+    assert setup.sent_shards == []

@@ -1,4 +1,4 @@
-"""Logs: lines that can be read by machines and people, and hold no secrets."""
+"""Logs: lines for people and machines, without secrets."""
 
 import io
 import json
@@ -20,7 +20,7 @@ SECRET = "xyzzy-the-secret"
 
 @pytest.fixture
 def untouched_logging() -> Iterator[None]:
-    """Put the root logger and the talkative ones back as they were."""
+    """Restore the root logger and the verbose ones."""
     names = ("", "anthropic", "httpx2", "httpcore2", "aiohttp")
     levels = {name: logging.getLogger(name).level for name in names}
     handlers = logging.getLogger().handlers[:]
@@ -43,7 +43,7 @@ def parsed(made: logging.LogRecord) -> dict[str, Any]:
     return fields
 
 
-def test_a_json_line_has_time_level_logger_message_and_what_was_added() -> None:
+def test_a_json_line_has_time_level_logger_message_and_extra_fields() -> None:
     fields = parsed(record("request %s ended", "x", request="x", tokens=5, created=0.0))
     assert fields == {
         "time": "1970-01-01T00:00:00+00:00",
@@ -55,7 +55,7 @@ def test_a_json_line_has_time_level_logger_message_and_what_was_added() -> None:
     }
 
 
-def test_what_is_added_cannot_pose_as_the_line_itself() -> None:
+def test_extra_fields_cannot_replace_the_fields_of_the_line() -> None:
     fields = parsed(record("real", level="FAKE", logger="fake", time="never"))
     assert (fields["message"], fields["level"], fields["logger"]) == (
         "real",
@@ -71,12 +71,12 @@ def test_an_exception_is_part_of_its_line() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j, ValueError("x"), None, "\x00"])
-def test_anything_can_be_added_to_a_line(value: Any) -> None:
+def test_any_object_can_be_an_extra_field_of_a_line(value: Any) -> None:
     assert "extra_field" in parsed(record("x", extra_field=value))
 
 
 @pytest.mark.parametrize("value", [{1: 2}, 2**70, "\ud800", {"a": "\udcff"}], ids=ascii)
-def test_even_what_json_does_not_have_can_be_added_to_a_line(value: Any) -> None:
+def test_values_that_json_cannot_express_can_be_extra_fields(value: Any) -> None:
     assert "extra_field" in parsed(record("x", extra_field=value))
 
 
@@ -95,13 +95,13 @@ def test_a_text_line_has_time_level_logger_and_message() -> None:
     assert line.endswith("INFO    tasks.streams.relay: hello you")
 
 
-def test_a_text_line_shows_what_was_added() -> None:
+def test_a_text_line_shows_the_extra_fields() -> None:
     assert TextFormatter().format(record("hello", tokens=5)).endswith("hello tokens=5")
 
 
 @pytest.mark.usefixtures("untouched_logging")
 @pytest.mark.parametrize("kind", ["text", "json"])
-def test_logs_go_to_standard_error_in_the_form_that_was_asked_for(
+def test_logs_go_to_standard_error_in_the_configured_format(
     kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs(WorkerSettings.load(log_format=kind, log_level="WARNING"))

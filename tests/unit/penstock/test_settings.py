@@ -1,4 +1,4 @@
-"""Settings of clients and workers: from the environment, overridden, refused in one line."""
+"""Settings of clients and workers: read, overridden, and refused in one line."""
 
 import pickle
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_a_misspelt_keyword_is_not_swallowed() -> None:
         ClientSettings.load(key_prefx="x")
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "")
     settings = WorkerSettings.load()
@@ -193,23 +193,23 @@ def test_no_secret_shows_in_a_refusal(monkeypatch: pytest.MonkeyPatch, value: st
         "redis://h:1/0?db=1&username=u&password=hunter2@",
     ],
 )
-def test_an_address_for_messages_has_no_password(url: str) -> None:
+def test_the_address_shown_in_messages_has_no_password(url: str) -> None:
     shown = redis_address(ClientSettings.load(redis_url=url))
     assert "hunter2" not in shown
     assert "ter2" not in shown
     assert shown.startswith(("redis://", "rediss://"))
 
 
-def test_an_address_for_messages_still_says_where() -> None:
+def test_the_address_shown_in_messages_names_host_and_database() -> None:
     assert redis_address(ClientSettings.load(redis_url=URL)) == "redis://redis.example:6380/3"
 
 
-def test_settings_travel_to_another_process() -> None:
+def test_settings_can_be_pickled() -> None:
     settings = ClientSettings.load(redis_url=URL)
     assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own
 
 
-def test_every_setting_is_explained_and_has_a_variable_of_its_own() -> None:
+def test_every_setting_has_a_description_and_a_variable_of_its_own() -> None:
     fields = WorkerSettings.model_fields
     assert all(field.description for field in fields.values())
     variables = [variable_of(WorkerSettings, name) for name in fields]

@@ -72,7 +72,7 @@ def test_a_job_is_paused_and_resumed(batches: Batches, job: HandMadeJob) -> None
     assert (found.paused.type, found.paused.message) == ("billing_error", "no credit")
     assert found.paused.since >= found.created_at
     assert found.alert is not None
-    assert (found.alert.type, found.alert.message) == ("twin", "look at it")
+    assert (found.alert.type, found.alert.message) == ("duplicate_batch", "check it")
     with pytest.raises(TimeoutError):
         batches.wait(job.id, timeout=0.05)
     assert batches.resume(job.id, who="me").paused is None

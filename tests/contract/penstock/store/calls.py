@@ -150,10 +150,10 @@ def outbox(keys: RequestKeys, **options: Any) -> Outbox:
 
 def flush(connection: Any, box: Outbox) -> Any:
     """Make the outbox's next call and give it the answer."""
-    call = box.take()
+    call = box.next_call()
     assert call is not None
     answer = reply(connection, call)
-    box.settle(answer)
+    box.apply_reply(answer)
     return answer
 
 

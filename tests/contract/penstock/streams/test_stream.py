@@ -1,4 +1,4 @@
-"""The handle of a request and its live view, over events that a real log holds."""
+"""The handle of a request and its live stream, over events in a real log."""
 
 import threading
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def text(piece: str) -> dict[str, Any]:
 
 
 class Worker:
-    """Writes a request's answer with the worker's own outbox and scripts, event by event."""
+    """Writes a request's answer with a worker's outbox and scripts, event by event."""
 
     def __init__(self, client: Client) -> None:
         self._redis = client._redis
@@ -85,9 +85,9 @@ class Worker:
         self.end()
 
     def _flush(self) -> None:
-        call = self._box.take()
+        call = self._box.next_call()
         assert call is not None
-        self._box.settle(call.script(self._redis, call.keys, call.args))
+        self._box.apply_reply(call.script(self._redis, call.keys, call.args))
         assert not self._box.lost
 
 
@@ -95,7 +95,7 @@ class Worker:
 def worker(penstock_client: Client) -> Iterator[Worker]:
     worker = Worker(penstock_client)
     yield worker
-    # Real workers of other tests would take it over once its lease has run out.
+    # Real workers of other tests would claim it after its lease has expired.
     penstock_client.messages._records.discard(worker.id)
 
 
@@ -110,11 +110,11 @@ def stream(handle: StreamRequest) -> Iterator[MessageStream]:
         yield stream
 
 
-def test_an_answer_is_read_as_text_and_then_as_a_message(
+def test_an_answer_can_be_read_as_text_and_then_as_a_message(
     worker: Worker, stream: MessageStream, handle: StreamRequest
 ) -> None:
     worker.answer("Hel", "lo")
-    assert list(stream.text_stream) == ["Hello"]  # whoever is late gets it in one piece
+    assert list(stream.text_stream) == ["Hello"]  # a late reader gets it in one piece
     assert stream.get_final_text() == "Hello"
     message = stream.get_final_message()
     assert message.content[0].to_dict() == {"type": "text", "text": "Hello"}
@@ -126,7 +126,7 @@ def test_an_answer_is_read_as_text_and_then_as_a_message(
     assert stream.end.state == "done"
 
 
-def test_text_comes_while_the_answer_is_still_being_written(
+def test_text_arrives_while_the_answer_is_still_being_written(
     worker: Worker, stream: MessageStream, handle: StreamRequest
 ) -> None:
     worker.write(START, BLOCK, text("a"))
@@ -141,7 +141,9 @@ def test_text_comes_while_the_answer_is_still_being_written(
     assert list(pieces) == []
 
 
-def test_penstocks_own_events_come_between_the_apis(worker: Worker, stream: MessageStream) -> None:
+def test_penstocks_own_events_are_read_between_the_apis(
+    worker: Worker, stream: MessageStream
+) -> None:
     worker.answer("x")
     kinds = [event.type for event in stream]
     assert kinds[0] == events.QUEUED
@@ -149,7 +151,7 @@ def test_penstocks_own_events_come_between_the_apis(worker: Worker, stream: Mess
     assert kinds[-1] == events.END
 
 
-def test_a_failed_request_raises_behind_its_last_event_and_keeps_the_text(
+def test_a_failed_request_raises_after_its_last_event_and_keeps_the_text(
     worker: Worker, stream: MessageStream
 ) -> None:
     worker.write(START, BLOCK, text("half"))
@@ -158,7 +160,7 @@ def test_a_failed_request_raises_behind_its_last_event_and_keeps_the_text(
     with pytest.raises(RequestFailed, match="overloaded_error: busy") as failed:
         pieces.extend(stream.text_stream)
     assert failed.value.text == "half"
-    with pytest.raises(RequestFailed):  # and again, whoever asks
+    with pytest.raises(RequestFailed):  # and at each further call
         stream.get_final_message()
 
 
@@ -180,7 +182,7 @@ def test_a_request_that_failed_before_its_first_byte_has_no_text(
     assert failed.value.text == ""
 
 
-def test_a_reader_goes_on_from_the_cursor_of_another(
+def test_a_reader_resumes_from_the_cursor_of_another(
     penstock_client: Client, worker: Worker, stream: MessageStream
 ) -> None:
     worker.write(START, BLOCK, text("a"))
@@ -193,23 +195,19 @@ def test_a_reader_goes_on_from_the_cursor_of_another(
 
 
 @pytest.mark.parametrize("id", ["01a20000-0000-7000-8000-000000000000", "nonsense", "", "*"])
-def test_nobody_attaches_to_an_unknown_request(penstock_client: Client, id: str) -> None:
+def test_attaching_to_an_unknown_request_raises_not_found(penstock_client: Client, id: str) -> None:
     with pytest.raises(NotFound):
         penstock_client.messages.attach(id)
     with pytest.raises(NotFound):
         penstock_client.messages.request(id)
 
 
-def test_a_cursor_that_is_none_is_refused_where_it_is_given(
-    penstock_client: Client, worker: Worker
-) -> None:
+def test_an_invalid_cursor_is_refused_at_attach(penstock_client: Client, worker: Worker) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         penstock_client.messages.attach(worker.id, after="nonsense")
 
 
-def test_a_resumed_stream_stands_where_it_was_resumed(
-    penstock_client: Client, worker: Worker
-) -> None:
+def test_a_resumed_stream_begins_at_its_cursor(penstock_client: Client, worker: Worker) -> None:
     resumed = penstock_client.messages.attach(worker.id, after="1-7")
     assert resumed.cursor == Cursor(1, 7)
 
@@ -218,14 +216,14 @@ def test_a_resumed_stream_still_has_the_whole_answer_at_its_end(
     penstock_client: Client, worker: Worker, handle: StreamRequest
 ) -> None:
     worker.answer("Hel", "lo")
-    early = next(event for event in handle.events(timeout=20) if event.n == 4)  # behind "Hel"
+    early = next(event for event in handle.events(timeout=20) if event.n == 4)  # after "Hel"
     whole = handle.stream(timeout=20).get_final_message()
     resumed = penstock_client.messages.attach(worker.id, after=early.cursor, timeout=20)
     assert resumed.get_final_text() == "Hello"
     assert resumed.get_final_message().to_dict() == whole.to_dict()
 
 
-def test_half_an_answer_is_never_given_out_as_the_final_one(
+def test_an_incomplete_answer_is_never_returned_as_the_final_one(
     worker: Worker, handle: StreamRequest
 ) -> None:
     worker.write(START, BLOCK, text("half"))

@@ -1,4 +1,4 @@
-"""A Redis that forgets: restarted with an older copy of a request, and the outbox that mends it."""
+"""A Redis restarted with an older copy of a request, and the outbox that restores it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ def keys(connection: Any) -> RequestKeys:
 
 
 class Disk:
-    """What Redis has on its disk: all of a request as it is when this is made."""
+    """What Redis has on disk: a copy of a request at this moment."""
 
     def __init__(self, connection: Any, keys: RequestKeys) -> None:
         self._connection, self._keys = connection, keys
@@ -53,7 +53,7 @@ class Disk:
         self._score = connection.zscore(live(keys), keys.id)
 
     def restart(self) -> None:
-        """Redis is started again, and knows no more than this."""
+        """Restart Redis with this copy."""
         for name, (copy, ttl) in self._copies.items():
             self._connection.delete(name)
             if copy is not None:
@@ -62,7 +62,7 @@ class Disk:
 
 
 def add(box: Outbox, *pieces: str) -> None:
-    """Take in texts that are not merged with each other."""
+    """Add texts that are not merged with each other."""
     for index, piece in enumerate(pieces):
         delta = {"type": "text_delta", "text": piece}
         data = {"type": "content_block_delta", "index": index, "delta": delta}
@@ -70,7 +70,7 @@ def add(box: Outbox, *pieces: str) -> None:
 
 
 def write(connection: Any, box: Outbox, *pieces: str) -> Any:
-    """Take in texts and write them, each in a call of its own; returns the last answer."""
+    """Write each text in a call of its own; returns the last reply."""
     for piece in pieces:
         add(box, piece)
         reply = flush(connection, box)
@@ -78,7 +78,7 @@ def write(connection: Any, box: Outbox, *pieces: str) -> Any:
 
 
 def log(connection: Any, keys: RequestKeys) -> list[Event]:
-    """The log, after a look at its own numbers."""
+    """The log, after a check of its numbers."""
     found = []
     for id, fields in connection.xrange(keys.log):
         event = events.decode(fields[b"d"])
@@ -88,7 +88,7 @@ def log(connection: Any, keys: RequestKeys) -> list[Event]:
     return found
 
 
-def test_a_lost_tail_is_written_again(connection: Any, keys: RequestKeys) -> None:
+def test_a_lost_tail_of_the_log_is_written_again(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "a", "b")
@@ -99,14 +99,14 @@ def test_a_lost_tail_is_written_again(connection: Any, keys: RequestKeys) -> Non
     assert (connection.get(keys.text), connection.xlen(keys.log)) == (b"ab", 3)
     assert write(connection, box, "e") == [b"gap", 3]
     assert flush(connection, box) == [b"ok", 6, b""]
-    assert connection.xrange(keys.log)[:-1] == before  # the very same entries
+    assert connection.xrange(keys.log)[:-1] == before  # identical entries
     assert len(log(connection, keys)) == 6
     assert connection.get(keys.text) == b"abcde"
     assert connection.hget(keys.meta, "n") == b"6"
     assert write(connection, box, "f") == [b"ok", 7, b""]
 
 
-def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
+def test_a_lost_claim_is_restored_with_all_events_written_under_it(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -129,7 +129,7 @@ def test_a_lost_claim_is_taken_again_with_all_that_was_written_under_it(
     assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
 
 
-def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
+def test_a_worker_with_nothing_to_write_learns_of_a_lost_tail_when_it_renews(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -137,20 +137,18 @@ def test_whoever_has_nothing_to_write_learns_of_a_lost_tail_when_he_renews(
     box = outbox(keys)
     write(connection, box, "a", "b")
     before = connection.xrange(keys.log)
-    assert not box.forgotten(renew(connection, keys)[2])
+    assert not box.check_log_end(renew(connection, keys)[2])
     disk.restart()
-    assert box.forgotten(renew(connection, keys)[2])
+    assert box.check_log_end(renew(connection, keys)[2])
     assert flush(connection, box) == [b"ok", 3, b""]
     assert connection.xrange(keys.log) == before
     assert connection.get(keys.text) == b"ab"
     assert connection.hmget(keys.meta, "state", "epoch", "worker") == [b"running", b"1", b"w"]
-    assert box.settled
-    assert not box.forgotten(renew(connection, keys)[2])
+    assert box.acknowledged
+    assert not box.check_log_end(renew(connection, keys)[2])
 
 
-def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_a_lost_claim_without_events_is_restored(connection: Any, keys: RequestKeys) -> None:
     disk = Disk(connection, keys)
     claim(connection, keys)
     box = outbox(keys)
@@ -159,7 +157,7 @@ def test_a_claim_that_was_lost_with_nothing_behind_it_is_taken_again(
     assert connection.hmget(keys.meta, "state", "epoch") == [b"running", b"1"]
 
 
-def test_no_key_that_was_written_again_lives_for_ever(connection: Any, keys: RequestKeys) -> None:
+def test_every_key_that_was_written_again_has_a_ttl(connection: Any, keys: RequestKeys) -> None:
     disk = Disk(connection, keys)
     claim(connection, keys)
     box = outbox(keys, ttl_s=5_000)
@@ -171,7 +169,7 @@ def test_no_key_that_was_written_again_lives_for_ever(connection: Any, keys: Req
     assert all(4_900 < connection.ttl(name) <= 5_000 for name in names)
 
 
-def test_text_that_was_taken_back_stays_taken_back(connection: Any, keys: RequestKeys) -> None:
+def test_rewound_text_stays_discarded_after_a_lost_tail(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "Hello")
@@ -187,7 +185,7 @@ def test_text_that_was_taken_back_stays_taken_back(connection: Any, keys: Reques
     assert kinds == [*2 * ["content_block_delta"], events.REWIND, *2 * ["content_block_delta"]]
 
 
-def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
+def test_the_last_event_is_written_again_if_it_was_lost_before_its_reply(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -196,12 +194,12 @@ def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
     disk = Disk(connection, keys)
     write(connection, box, "b")
     box.end({"state": "done"}, ended_ms=5)
-    call = box.take()  # and no answer
+    call = box.next_call()  # without a reply
     disk.restart()
     assert flush(connection, box) == [b"gap", 2]
-    assert box.take() is not call
+    assert box.next_call() is not call
     assert flush(connection, box) == [b"ok", 4, b""]
-    assert box.settled
+    assert box.acknowledged
     assert [event.type for event in log(connection, keys)].count(events.END) == 1
     assert log(connection, keys)[-1].type == events.END
     assert connection.hmget(keys.meta, "state", "ended_ms") == [b"done", b"5"]
@@ -209,7 +207,7 @@ def test_the_end_is_written_again_if_it_was_lost_before_its_answer_came(
     assert connection.zscore(live(keys), keys.id) is None
 
 
-def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
+def test_the_last_event_stays_last_if_it_is_added_while_a_gap_is_found(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -218,9 +216,9 @@ def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
     write(connection, box, "a")
     disk.restart()
     add(box, "b")
-    box.take()
+    box.next_call()
     box.end({"state": "done"})
-    while not box.settled:
+    while not box.acknowledged:
         flush(connection, box)
     assert not box.lost
     kinds = [event.type for event in log(connection, keys)[1:]]
@@ -228,7 +226,7 @@ def test_the_end_comes_last_also_if_it_came_in_while_a_gap_was_found(
     assert connection.hget(keys.meta, "state") == b"done"
 
 
-def test_a_claim_that_went_to_another_meanwhile_is_not_taken_back(
+def test_a_lost_claim_that_another_worker_has_taken_is_not_restored(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -247,7 +245,7 @@ def test_a_claim_that_went_to_another_meanwhile_is_not_taken_back(
     assert connection.get(keys.text) == b"x"
 
 
-def test_what_was_canceled_while_its_claim_was_lost_has_one_end(
+def test_a_request_canceled_while_its_claim_was_lost_has_one_last_event(
     connection: Any, keys: RequestKeys
 ) -> None:
     disk = Disk(connection, keys)
@@ -263,7 +261,9 @@ def test_what_was_canceled_while_its_claim_was_lost_has_one_end(
     assert [event.type for event in log(connection, keys)].count(events.END) == 1
 
 
-def test_a_request_that_was_lost_altogether_is_gone(connection: Any, keys: RequestKeys) -> None:
+def test_a_request_that_redis_lost_entirely_is_not_restored(
+    connection: Any, keys: RequestKeys
+) -> None:
     claim(connection, keys)
     box = outbox(keys)
     write(connection, box, "a")
@@ -273,7 +273,7 @@ def test_a_request_that_was_lost_altogether_is_gone(connection: Any, keys: Reque
     assert not list(connection.scan_iter(f"*{keys.id}*"))
 
 
-def test_a_trimmed_log_that_lost_its_tail_begins_where_it_says(
+def test_a_trimmed_log_that_lost_its_tail_begins_at_its_recorded_base(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -290,7 +290,7 @@ def test_a_trimmed_log_that_lost_its_tail_begins_where_it_says(
     assert connection.get(keys.text) == b"abcdefghijklm"
 
 
-def test_what_is_written_again_is_published_again_for_those_who_missed_it(
+def test_events_written_again_are_published_again_for_readers_that_missed_them(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -305,7 +305,7 @@ def test_what_is_written_again_is_published_again_for_those_who_missed_it(
     ear.close()
 
 
-def test_a_reader_who_had_it_all_gets_nothing_twice(
+def test_a_reader_that_had_all_events_gets_none_twice(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)

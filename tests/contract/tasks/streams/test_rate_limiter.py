@@ -1,4 +1,4 @@
-"""The rate gate over a real Redis: what two workers learn from one answer of the API."""
+"""The rate limiter over a real Redis: what all workers learn from one response."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from penstock.testing import wait_until
 from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS, limit_of
 
 
-class Gate:
-    """The two scripts, as any worker calls them. No state of its own, so one stands for many."""
+class Limiter:
+    """The two scripts as workers call them. Stateless, so one instance represents many workers."""
 
     def __init__(self, connection: Any) -> None:
         model = f"claude-{new_id()}"
-        self.model, self.keys = model, Keys("gate")
+        self.model, self.keys = model, Keys("rate-limit")
         self.names = limit_scripts.acquire_rate_limit(
             self.keys, model, id="", first_calls=0, lost_after_ms=0
         ).keys
         self.connection = connection
 
-    def admit(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
-        """0 to go on, else the ms to wait."""
+    def acquire(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
+        """Returns 0 if the call may be made, else the ms to wait."""
         return limit_scripts.acquire_rate_limit(
             self.keys, self.model, id=id, first_calls=FIRST_CALLS, lost_after_ms=lost_after_ms
         ).run(self.connection)
@@ -52,127 +52,129 @@ class Gate:
             limit=limit,
         ).run(self.connection)
 
-    def unlimited(self) -> "Gate":
-        """One call was made, and the API said nothing."""
-        assert self.admit("first") == 0
+    def unlimited(self) -> "Limiter":
+        """Make one call whose response names no limit."""
+        assert self.acquire("first") == 0
         self.report("first")
         return self
 
-    def limited(self, limit: int, remaining: int, full_in_ms: int = 60_000) -> "Gate":
-        """One call was made, and this is what the API said."""
-        assert self.admit("first") == 0
+    def limited(self, limit: int, remaining: int, full_in_ms: int = 60_000) -> "Limiter":
+        """Make one call whose response names this limit."""
+        assert self.acquire("first") == 0
         self.report("first", RequestLimit(limit, remaining, full_in_ms))
         return self
 
 
 @pytest.fixture
-def gate(penstock_redis: EmbeddedRedis) -> Iterator[Gate]:
+def limiter(penstock_redis: EmbeddedRedis) -> Iterator[Limiter]:
     with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield Gate(connection)
+        yield Limiter(connection)
 
 
 def ids(count: int, name: str = "r") -> list[str]:
     return [f"{name}{i}" for i in range(count)]
 
 
-def test_while_nothing_is_known_only_a_few_calls_are_under_way(gate: Gate) -> None:
-    assert [gate.admit(id) for id in ids(FIRST_CALLS)] == [0] * FIRST_CALLS
-    assert gate.admit("one more") > 0
+def test_while_the_limit_is_unknown_only_a_few_calls_are_outstanding(limiter: Limiter) -> None:
+    assert [limiter.acquire(id) for id in ids(FIRST_CALLS)] == [0] * FIRST_CALLS
+    assert limiter.acquire("one more") > 0
 
 
-def test_an_answer_that_names_no_limit_opens_the_gate_for_all(gate: Gate) -> None:
-    gate.unlimited()
-    assert {gate.admit(id) for id in ids(5 * FIRST_CALLS)} == {0}
+def test_a_response_without_a_limit_lifts_the_bound_on_calls(limiter: Limiter) -> None:
+    limiter.unlimited()
+    assert {limiter.acquire(id) for id in ids(5 * FIRST_CALLS)} == {0}
 
 
-def test_a_refusal_alone_does_not_mean_that_there_is_no_limit(gate: Gate) -> None:
+def test_a_refusal_without_headers_does_not_lift_the_bound_on_calls(limiter: Limiter) -> None:
     for id in ids(FIRST_CALLS):
-        gate.admit(id)
-    gate.report("r0", refused=True)
-    assert gate.admit("one") == 0
-    assert gate.admit("one more") > 0
+        limiter.acquire(id)
+    limiter.report("r0", refused=True)
+    assert limiter.acquire("one") == 0
+    assert limiter.acquire("one more") > 0
 
 
-def test_what_the_api_has_left_is_spent_once_by_all_workers_together(gate: Gate) -> None:
-    gate.limited(50, 7)
-    waits = [gate.admit(id) for pair in zip(ids(9, "a"), ids(9, "b"), strict=True) for id in pair]
+def test_the_remaining_requests_are_shared_by_all_workers(limiter: Limiter) -> None:
+    limiter.limited(50, 7)
+    waits = [
+        limiter.acquire(id) for pair in zip(ids(9, "a"), ids(9, "b"), strict=True) for id in pair
+    ]
     assert waits[:7] == [0] * 7
     assert all(waits[7:])
 
 
-def test_calls_without_an_answer_yet_count_against_what_is_left(gate: Gate) -> None:
-    assert [gate.admit(id) for id in ids(4)] == [0] * 4
-    gate.report("r0", RequestLimit(50, 5, 60_000))
-    assert [gate.admit(id) for id in ids(2, "x")] == [0] * 2
-    assert gate.admit("one more") > 0
+def test_outstanding_calls_count_against_the_remaining_requests(limiter: Limiter) -> None:
+    assert [limiter.acquire(id) for id in ids(4)] == [0] * 4
+    limiter.report("r0", RequestLimit(50, 5, 60_000))
+    assert [limiter.acquire(id) for id in ids(2, "x")] == [0] * 2
+    assert limiter.acquire("one more") > 0
 
 
-def test_everybody_who_waits_has_a_turn_of_his_own(gate: Gate) -> None:
-    gate.limited(60, 0)
-    waits = [gate.admit(id) for id in ids(5)]
+def test_each_waiting_request_gets_its_own_turn(limiter: Limiter) -> None:
+    limiter.limited(60, 0)
+    waits = [limiter.acquire(id) for id in ids(5)]
     apart = [later - earlier for earlier, later in pairwise(waits)]
     assert all(abs(each - 1050) < 100 for each in apart), waits
 
 
-def test_whoever_comes_too_early_keeps_his_turn(gate: Gate) -> None:
-    gate.limited(60, 0)
-    first, _, second = gate.admit("early"), gate.admit("other"), gate.admit("early")
+def test_a_request_that_asks_too_early_keeps_its_turn(limiter: Limiter) -> None:
+    limiter.limited(60, 0)
+    first, _, second = limiter.acquire("early"), limiter.acquire("other"), limiter.acquire("early")
     assert 0 < second <= first
 
 
-def test_a_turn_that_has_come_is_taken_once(gate: Gate) -> None:
-    gate.limited(600, 0, full_in_ms=60_000)
-    assert gate.admit("r") > 0
-    wait_until(lambda: gate.admit("r") == 0, what="its turn")
-    assert gate.admit("r") > 0
+def test_a_turn_is_used_once(limiter: Limiter) -> None:
+    limiter.limited(600, 0, full_in_ms=60_000)
+    assert limiter.acquire("r") > 0
+    wait_until(lambda: limiter.acquire("r") == 0, what="its turn")
+    assert limiter.acquire("r") > 0
 
 
-def test_retry_after_closes_the_gate_for_everybody(gate: Gate) -> None:
-    gate.unlimited()
-    gate.report("r", refused=True, retry_after_ms=30_000)
-    assert all(25_000 < gate.admit(id) <= 35_000 for id in ids(3))
+def test_a_retry_after_holds_back_every_request(limiter: Limiter) -> None:
+    limiter.unlimited()
+    limiter.report("r", refused=True, retry_after_ms=30_000)
+    assert all(25_000 < limiter.acquire(id) <= 35_000 for id in ids(3))
 
 
-def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(gate: Gate) -> None:
-    gate.unlimited()
-    gate.report("r", refused=True, retry_after_ms=30_000)
-    gate.report("s", refused=True, retry_after_ms=1)
-    assert gate.admit("one more") > 20_000
+def test_a_shorter_retry_after_does_not_shorten_a_longer_one(limiter: Limiter) -> None:
+    limiter.unlimited()
+    limiter.report("r", refused=True, retry_after_ms=30_000)
+    limiter.report("s", refused=True, retry_after_ms=1)
+    assert limiter.acquire("one more") > 20_000
 
 
-def test_behind_a_retry_after_requests_come_one_after_the_other(gate: Gate) -> None:
-    gate.limited(60, 40)
-    gate.report("r", refused=True, retry_after_ms=200)
-    waits = [gate.admit(id) for id in ids(4)]
+def test_after_a_retry_after_requests_are_spread_out(limiter: Limiter) -> None:
+    limiter.limited(60, 40)
+    limiter.report("r", refused=True, retry_after_ms=200)
+    waits = [limiter.acquire(id) for id in ids(4)]
     assert all(later > earlier for earlier, later in pairwise(waits))
 
 
-def test_a_call_whose_worker_died_does_not_hold_its_place_for_ever(gate: Gate) -> None:
+def test_the_place_of_a_call_whose_worker_died_expires(limiter: Limiter) -> None:
     for id in ids(FIRST_CALLS):
-        gate.admit(id, lost_after_ms=1)
-    wait_until(lambda: gate.admit("one more") == 0, what="the lost calls to be forgotten")
+        limiter.acquire(id, lost_after_ms=1)
+    wait_until(lambda: limiter.acquire("one more") == 0, what="the lost calls to be forgotten")
 
 
-def test_nothing_of_a_gate_lives_for_ever(gate: Gate) -> None:
-    gate.limited(60, 0)
-    gate.admit("waits")
-    gate.report("r", refused=True, retry_after_ms=1000)
-    lives = [gate.connection.ttl(name) for name in gate.names]
+def test_every_key_of_the_rate_limiter_has_a_ttl(limiter: Limiter) -> None:
+    limiter.limited(60, 0)
+    limiter.acquire("waits")
+    limiter.report("r", refused=True, retry_after_ms=1000)
+    lives = [limiter.connection.ttl(name) for name in limiter.names]
     assert all(life == -2 or 0 < life <= 3600 for life in lives)
     assert lives[0] > 0
     assert lives[2] > 0
 
 
-def test_models_have_gates_of_their_own(gate: Gate) -> None:
-    gate.unlimited()
-    gate.report("r", refused=True, retry_after_ms=30_000)
-    assert Gate(gate.connection).admit("r") == 0
+def test_each_model_has_a_rate_limit_of_its_own(limiter: Limiter) -> None:
+    limiter.unlimited()
+    limiter.report("r", refused=True, retry_after_ms=30_000)
+    assert Limiter(limiter.connection).acquire("r") == 0
 
 
-def test_the_real_gate_waits_for_a_redis_that_is_away() -> None:
+def test_the_rate_limiter_waits_while_redis_is_unavailable() -> None:
     from penstock.settings import ClientSettings
     from penstock.store.connection import connect_async
-    from tasks.streams.rate_limiter import Gate as RealGate
+    from tasks.streams.rate_limiter import RateLimiter
 
     with EmbeddedRedis() as server:
         settings = ClientSettings.load(redis_url=server.url)
@@ -180,9 +182,9 @@ def test_the_real_gate_waits_for_a_redis_that_is_away() -> None:
 
         async def ask() -> float:
             connection = connect_async(settings)
-            gate = RealGate(connection, settings.keys)
-            await gate.report("m", "r", {})  # advice; nothing waits for it
-            asked = asyncio.ensure_future(gate.wait_s("m", "r"))
+            limiter = RateLimiter(connection, settings.keys)
+            await limiter.report("m", "r", {})  # best effort: it does not wait
+            asked = asyncio.ensure_future(limiter.acquire("m", "r"))
             with EmbeddedRedis(port=server.port):
                 waited = await asked
                 await connection.aclose()

@@ -57,22 +57,22 @@ def built(*events: Data) -> MessageBuilder:
     return builder
 
 
-def test_text_is_put_together_from_its_pieces() -> None:
+def test_text_is_joined_from_its_deltas() -> None:
     builder = built(started(), *text(0, "Hel", "", "lo"), stop(0))
     assert builder.content == [{"type": "text", "text": "Hello"}]
 
 
-def test_what_has_arrived_of_an_open_block_can_be_read_at_any_time() -> None:
+def test_the_text_of_an_open_block_can_be_read_at_any_time() -> None:
     builder = built(started(), *text(0, "a"))
     assert builder.content[0]["text"] == "a"
-    assert builder.content[0]["text"] == "a"  # looking changes nothing
+    assert builder.content[0]["text"] == "a"  # reading changes nothing
     builder.apply(delta(0, "text_delta", text="b"))
     assert builder.content[0]["text"] == "ab"
     builder.apply(stop(0))
     assert builder.content[0]["text"] == "ab"
 
 
-def test_text_that_stands_in_the_start_of_a_block_is_kept() -> None:
+def test_text_in_the_start_of_a_block_is_kept() -> None:
     builder = built(started(), block(0, type="text", text="a"), delta(0, "text_delta", text="b"))
     assert builder.content[0]["text"] == "ab"
 
@@ -100,7 +100,7 @@ def test_thinking_keeps_its_signature() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["tool_use", "server_tool_use"])
-def test_tool_input_is_parsed_when_its_block_is_whole(
+def test_tool_input_is_parsed_when_its_block_stops(
     kind: str, pieces: list[str], value: Data
 ) -> None:
     events = [{**event, "index": 0} for event in tool(0, *pieces)]
@@ -113,9 +113,7 @@ def test_tool_input_is_parsed_when_its_block_is_whole(
     ("cut", "value"),
     [('{"a": 1, "b": "tw', {"a": 1}), ('{"a": [1, 2', {"a": [1, 2]}), ("{", {})],
 )
-def test_tool_input_that_max_tokens_cut_off_does_not_cost_the_message(
-    cut: str, value: Data
-) -> None:
+def test_tool_input_cut_off_by_max_tokens_keeps_the_message_readable(cut: str, value: Data) -> None:
     last = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {}}
     builder = built(started(), *tool(0, cut), stop(0), last, {"type": "message_stop"})
     assert builder.content[0]["input"] == value
@@ -123,7 +121,7 @@ def test_tool_input_that_max_tokens_cut_off_does_not_cost_the_message(
     assert builder.message["stop_reason"] == "max_tokens"
 
 
-def test_tool_input_that_is_no_json_does_not_stop_the_reader() -> None:
+def test_tool_input_that_is_not_json_does_not_stop_the_reader() -> None:
     builder = built(started(), *tool(0, '{"a": nonsense}'), stop(0), *text(1, "b"), stop(1))
     assert builder.content[1]["text"] == "b"
 
@@ -160,7 +158,7 @@ def test_usage_and_stop_reason_come_at_the_end_and_null_changes_nothing() -> Non
     assert message["usage"] == {**USAGE, "output_tokens": 12}
 
 
-def test_the_events_themselves_are_left_as_they_were() -> None:
+def test_the_builder_does_not_change_the_events() -> None:
     events = [started(), *text(0, "a", "b"), stop(0)]
     built(*events)
     assert events[0]["message"]["content"] == []
@@ -180,12 +178,12 @@ def test_the_events_themselves_are_left_as_they_were() -> None:
     ],
     ids=lambda event: str(event.get("type")),
 )
-def test_types_that_nobody_knows_are_skipped(unknown: Data) -> None:
+def test_unknown_event_types_are_skipped(unknown: Data) -> None:
     builder = built(started(), *text(0, "a"), unknown, delta(0, "text_delta", text="b"), stop(0))
     assert builder.content == [{"type": "text", "text": "ab"}]
 
 
-def test_block_types_that_nobody_knows_are_kept_as_they_came() -> None:
+def test_unknown_block_types_are_kept_unchanged() -> None:
     new = {"type": "hologram", "depth": 3, "data": {"x": [1]}}
     builder = built(started(), block(0, **new), stop(0), *text(1, "a"), stop(1))
     assert builder.content == [new, {"type": "text", "text": "a"}]
@@ -198,16 +196,16 @@ def test_nothing_is_built_before_the_message_has_started() -> None:
     assert builder.end is None
 
 
-def test_the_last_event_is_kept_and_what_came_before_it_is_joined() -> None:
+def test_the_last_event_is_kept_and_the_text_before_it_is_joined() -> None:
     end = {"type": "penstock.end", "state": "failed"}
     builder = built(started(), *text(0, "half"), end)
     assert builder.end == end
     assert builder.message is not None
     assert builder.message["content"] == [{"type": "text", "text": "half"}]
-    assert built(end).end == end  # an end without any beginning
+    assert built(end).end == end  # an end without a message_start
 
 
-def test_half_a_tools_input_is_no_input() -> None:
+def test_an_incomplete_tool_input_is_left_empty() -> None:
     builder = built(started(), *tool(0, '{"a": '), {"type": "penstock.end", "state": "failed"})
     assert builder.content[0]["input"] == {}
 
@@ -233,7 +231,7 @@ def test_a_rewind_discards_what_came_after_its_place(
     assert [b["text"] for b in builder.content] == left
 
 
-def test_a_rewound_text_goes_on_where_it_was_cut() -> None:
+def test_a_rewound_text_continues_where_it_was_cut() -> None:
     builder = built(
         started(),
         *text(0, "Hello wrold"),
@@ -244,7 +242,7 @@ def test_a_rewound_text_goes_on_where_it_was_cut() -> None:
     assert builder.content == [{"type": "text", "text": "Hello world"}]
 
 
-def test_a_block_that_was_rewound_may_begin_anew() -> None:
+def test_a_rewound_block_may_start_again() -> None:
     builder = built(
         started(), *text(0, "a"), stop(0), *tool(1, '{"x": '), rewind(1, 0), *tool(1, "{}"), stop(1)
     )
@@ -257,7 +255,7 @@ def test_offsets_count_characters_and_not_bytes() -> None:
     assert builder.content[0]["text"] == "日本🚰"
 
 
-def test_a_message_that_starts_again_forgets_the_first_attempt() -> None:
+def test_a_second_message_start_discards_the_first_message() -> None:
     first = [started(id="first"), *text(0, "x"), stop(0), *text(1, "half")]
     builder = built(*first, started(id="second"), *text(0, "y"), stop(0))
     assert builder.content == [{"type": "text", "text": "y"}]
@@ -265,7 +263,7 @@ def test_a_message_that_starts_again_forgets_the_first_attempt() -> None:
     assert builder.message["id"] == "second"
 
 
-def test_a_closed_block_that_was_rewound_into_can_go_on() -> None:
+def test_a_closed_block_that_was_rewound_can_continue() -> None:
     builder = built(
         started(),
         *text(0, "Hello wrold"),

@@ -1,4 +1,4 @@
-"""What a producer may ask for beside the Messages body, and what of it is refused."""
+"""RequestOptions: what a producer may request besides the Messages body."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def refusal(**options: Any) -> InvalidRequest:
     return caught.value
 
 
-def test_nothing_asked_for_is_what_most_want() -> None:
+def test_the_default_options_are_the_common_ones() -> None:
     assert RequestOptions().fields() == {"priority": DEFAULT_PRIORITY, "on_interrupt": "continue"}
 
 
 @pytest.mark.parametrize("priority", range(10))
-def test_every_priority_from_0_to_9_is_noted(priority: int) -> None:
+def test_every_priority_from_0_to_9_is_recorded(priority: int) -> None:
     assert RequestOptions(priority=priority).fields()["priority"] == priority
 
 
@@ -33,12 +33,12 @@ def test_other_priorities_are_refused(priority: Any) -> None:
 
 
 @pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
-def test_whatever_workers_can_do_after_a_break_can_be_asked_for(on_interrupt: OnInterrupt) -> None:
+def test_every_on_interrupt_that_workers_know_can_be_requested(on_interrupt: OnInterrupt) -> None:
     assert RequestOptions(on_interrupt=on_interrupt).fields()["on_interrupt"] == on_interrupt.value
 
 
 @pytest.mark.parametrize("on_interrupt", ["", "retry", "Continue", None])
-def test_what_workers_cannot_do_after_a_break_is_refused(on_interrupt: Any) -> None:
+def test_an_unknown_on_interrupt_is_refused(on_interrupt: Any) -> None:
     error = refusal(on_interrupt=on_interrupt)
     assert error.field == "on_interrupt"
     for known in OnInterrupt:
@@ -46,7 +46,7 @@ def test_what_workers_cannot_do_after_a_break_is_refused(on_interrupt: Any) -> N
 
 
 @pytest.mark.parametrize("seconds", [0.001, 1, 2.5, 86_400])
-def test_a_deadline_is_noted_as_a_time(seconds: float) -> None:
+def test_a_deadline_is_recorded_as_a_time(seconds: float) -> None:
     before = now_ms()
     deadline = RequestOptions(deadline_s=seconds).fields()["deadline_ms"]
     assert isinstance(deadline, int)
@@ -54,14 +54,14 @@ def test_a_deadline_is_noted_as_a_time(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -0.5, float("inf"), float("nan")])
-def test_a_deadline_that_is_none_is_refused(seconds: float) -> None:
+def test_an_invalid_deadline_is_refused(seconds: float) -> None:
     assert refusal(deadline_s=seconds).field == "deadline"
 
 
 @pytest.mark.parametrize(
     "name", ["anthropic-beta", "anthropic-version", "Anthropic-Beta", "ANTHROPIC-NEW-1"]
 )
-def test_headers_of_the_api_are_passed_on_as_they_are(name: str) -> None:
+def test_headers_of_the_api_are_recorded_unchanged(name: str) -> None:
     stored = RequestOptions(headers={name: "a,b"}).fields()["headers"]
     assert orjson.loads(str(stored)) == {name: "a,b"}
 
@@ -82,20 +82,20 @@ def test_headers_of_the_api_are_passed_on_as_they_are(name: str) -> None:
         "anthropic-beta ",
     ],
 )
-def test_no_other_header_is_passed_on_and_its_value_is_not_repeated(name: str) -> None:
-    """It might be a key, and errors end up in logs."""
+def test_any_other_header_is_refused_without_repeating_its_value(name: str) -> None:
+    """It might be a key, and errors are logged."""
     error = refusal(headers={"anthropic-beta": "a", name: "sk-secret"})
     assert error.field == f"extra_headers.{name}"
     assert "sk-secret" not in str(error)
 
 
 @pytest.mark.parametrize("value", [5, None, b"a", "a\r\nx-api-key: b", "a\nb", "é"])
-def test_a_header_that_could_not_be_sent_is_refused_where_it_is_given(value: Any) -> None:
+def test_a_header_that_cannot_be_sent_is_refused_at_enqueue(value: Any) -> None:
     error = refusal(headers={"anthropic-beta": value})
     assert error.field == "extra_headers.anthropic-beta"
     assert "\n" not in str(error)
 
 
-def test_bare_text_is_noted_only_where_it_was_asked_for() -> None:
+def test_bare_text_is_recorded_only_if_it_was_requested() -> None:
     assert RequestOptions(typed=True).fields()["typed"] == 1
     assert "typed" not in RequestOptions().fields()

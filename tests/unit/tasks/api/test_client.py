@@ -1,4 +1,4 @@
-"""The SDK's errors as plain data: what may pass, what was sent, and what may be logged."""
+"""The SDK's errors as plain data: what is retryable, was sent, and may be logged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def failing(error: Exception) -> ApiProblem:
     return problem_of(error_of(handler))
 
 
-def test_a_refusal_has_the_apis_own_words_and_the_id_for_its_support() -> None:
+def test_a_refusal_keeps_the_apis_message_and_request_id() -> None:
     problem = refused(
         400, {"request-id": "req_9"}, type="invalid_request_error", message="max_tokens: too many"
     )
@@ -51,30 +51,30 @@ def test_a_refusal_has_the_apis_own_words_and_the_id_for_its_support() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "passing"), [(429, True), (529, True), (500, True), (401, False)]
+    ("status", "retryable"), [(429, True), (529, True), (500, True), (401, False)]
 )
-def test_whether_a_refusal_passes_is_told_by_its_status(status: int, passing: bool) -> None:
-    assert refused(status, type="x", message="y").retryable is passing
+def test_the_status_decides_whether_a_refusal_is_retryable(status: int, retryable: bool) -> None:
+    assert refused(status, type="x", message="y").retryable is retryable
 
 
-def test_the_wait_that_the_api_asks_for_is_kept() -> None:
+def test_the_retry_after_of_a_refusal_is_kept() -> None:
     assert refused(429, {"retry-after": "7"}, type="rate_limit_error", message="x").retry_after == 7
     assert refused(429, type="rate_limit_error", message="x").retry_after is None
 
 
-def test_the_api_has_the_last_word_on_trying_again() -> None:
+def test_x_should_retry_overrides_the_status() -> None:
     assert not refused(529, {"x-should-retry": "false"}, type="x", message="y").retryable
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Bad gateway</html>", b"null", b"[]", b'"x"'])
-def test_a_refusal_that_is_not_the_apis_own_is_still_a_problem(content: bytes) -> None:
+def test_a_refusal_by_a_gateway_becomes_an_api_problem(content: bytes) -> None:
     problem = problem_of(error_of(lambda _: httpx2.Response(502, content=content)))
     assert (problem.type, problem.status, problem.retryable) == ("api_error", 502, True)
     assert problem.message
 
 
-def test_what_is_logged_does_not_quote_the_api() -> None:
-    """The API's words may quote the request."""
+def test_the_logged_form_of_a_problem_does_not_quote_the_api() -> None:
+    """The API's message may quote the request."""
     problem = refused(400, {"request-id": "req_9"}, type="invalid_request_error", message=SECRET)
     assert str(problem) == "invalid_request_error (HTTP 400), request req_9"
 
@@ -92,7 +92,7 @@ def test_what_is_logged_does_not_quote_the_api() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_call_counts_as_unsent_only_where_no_connection_was_made(
+def test_a_call_counts_as_unsent_only_if_no_connection_was_made(
     error: Exception, sent: bool
 ) -> None:
     problem = failing(error)
@@ -103,18 +103,18 @@ def test_a_call_counts_as_unsent_only_where_no_connection_was_made(
     assert problem.as_error() == {"type": "connection_error", "message": problem.message}
 
 
-def test_an_unexpected_error_is_taken_for_sent_and_final() -> None:
+def test_an_unexpected_error_counts_as_sent_and_not_retryable() -> None:
     problem = problem_of(ValueError("odd"))
     assert problem.sent
     assert not problem.retryable
 
 
-def test_an_answer_that_is_not_the_apis_may_be_another_one_next_time() -> None:
+def test_an_unexpected_response_is_retryable() -> None:
     assert problem_of(UnexpectedResponse("odd")).retryable
     assert problem_of(httpx2.ReadError("cut")).retryable
 
 
-def test_credentials_that_cannot_be_had_are_for_somebody_to_see_to() -> None:
+def test_missing_credentials_are_not_retryable() -> None:
     problem = problem_of(anthropic.CredentialsError("no such profile"))
     assert (problem.type, problem.retryable) == ("authentication_error", False)
     assert "no such profile" in problem.message
@@ -125,8 +125,8 @@ async def closed(client: anthropic.AsyncAnthropic) -> int:
     return client.max_retries
 
 
-def test_the_sdk_never_repeats_a_call_by_itself() -> None:
-    """A batch that is created twice is paid twice."""
+def test_the_sdk_never_retries_a_call_by_itself() -> None:
+    """A batch that is created twice is billed twice."""
     import asyncio
 
     settings = WorkerSettings.load(anthropic_api_key="k", anthropic_base_url="http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Refusals: which pass, and how long to wait."""
+"""Retries: which refusals are retryable, and how long to wait."""
 
 import email.utils
 import time
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.api.retry import LONGEST_RETRY_AFTER_S, is_retryable, retry_after_s, wait_s
+from tasks.api.retry import MAX_RETRY_AFTER_S, is_retryable, retry_after_s, wait_s
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "should_retry", "passes"),
+    ("status", "code", "should_retry", "retryable"),
     [
         (429, None, None, True),
         (529, None, None, True),
@@ -39,10 +39,10 @@ from tasks.api.retry import LONGEST_RETRY_AFTER_S, is_retryable, retry_after_s, 
         (400, None, "", False),
     ],
 )
-def test_what_may_pass(
-    status: int, code: str | None, should_retry: str | None, passes: bool
+def test_status_code_and_header_decide_whether_a_refusal_is_retryable(
+    status: int, code: str | None, should_retry: str | None, retryable: bool
 ) -> None:
-    assert is_retryable(status, code, should_retry) is passes
+    assert is_retryable(status, code, should_retry) is retryable
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,13 @@ def test_what_may_pass(
     ],
     ids=str,
 )
-def test_what_the_api_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read_from_seconds_milliseconds_and_dates(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert retry_after_s(headers) == seconds
 
 
-def test_a_date_is_a_time_from_now() -> None:
+def test_a_retry_after_date_is_converted_to_seconds_from_now() -> None:
     at = email.utils.formatdate(time.time() + 100, usegmt=True)
     asked = retry_after_s({"retry-after": at})
     assert asked is not None
@@ -80,10 +82,10 @@ def test_a_date_is_a_time_from_now() -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example("nan")
 @given(st.text(max_size=20) | st.from_regex(r"-?[0-9]{1,4}(e[0-9]{1,3})?", fullmatch=True))
-def test_whatever_a_header_says_the_wait_is_a_time(value: str) -> None:
+def test_any_retry_after_header_gives_a_valid_wait(value: str) -> None:
     asked = retry_after_s({"retry-after": value})
     assert asked is None or asked >= 0
-    assert 0 <= wait_s(1, asked, 60.0, 0.5) <= LONGEST_RETRY_AFTER_S * 1.2
+    assert 0 <= wait_s(1, asked, 60.0, 0.5) <= MAX_RETRY_AFTER_S * 1.2
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -93,15 +95,17 @@ def test_whatever_a_header_says_the_wait_is_a_time(value: str) -> None:
     st.floats(0.1, 3600),
     st.floats(0, 1, exclude_max=True),
 )
-def test_a_wait_is_bounded(refusals: int, asked: float | None, most: float, jitter: float) -> None:
+def test_the_wait_before_a_retry_is_bounded(
+    refusals: int, asked: float | None, most: float, jitter: float
+) -> None:
     wait = wait_s(refusals, asked, most, jitter)
     if asked is None:
         assert 0 < wait <= most
     else:
-        assert min(asked, LONGEST_RETRY_AFTER_S) <= wait <= LONGEST_RETRY_AFTER_S * 1.2
+        assert min(asked, MAX_RETRY_AFTER_S) <= wait <= MAX_RETRY_AFTER_S * 1.2
 
 
-def test_waits_grow_up_to_the_cap() -> None:
+def test_waits_before_retries_grow_up_to_the_maximum() -> None:
     waits = [wait_s(n, None, 60.0, 0.999) for n in range(1, 12)]
     assert waits == sorted(waits)
     assert waits[0] < 1.01
@@ -109,10 +113,10 @@ def test_waits_grow_up_to_the_cap() -> None:
     assert waits[-1] == pytest.approx(60.0, rel=0.01)
 
 
-def test_requests_that_were_refused_together_do_not_come_back_together() -> None:
+def test_requests_refused_together_are_not_retried_together() -> None:
     for asked in (None, 10.0):
         assert len({wait_s(3, asked, 60.0, jitter / 10) for jitter in range(10)}) == 10
 
 
-def test_an_api_that_asks_for_no_wait_at_all_is_not_asked_again_at_once() -> None:
+def test_a_retry_after_of_zero_still_waits() -> None:
     assert sum(wait_s(n, 0.0, 60.0, 0.5) for n in range(1, 20)) > 10

@@ -1,4 +1,4 @@
-"""The decoder of server-sent events: the same events, wherever the bytes are cut."""
+"""SSEDecoder: the same events, wherever the bytes are cut."""
 
 from collections.abc import Iterable
 
@@ -22,11 +22,11 @@ def cut(stream: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 def expected(stream: str) -> list[bytes]:
-    """The WHATWG algorithm, written down naively over the whole stream."""
+    """The WHATWG algorithm, implemented naively over the whole stream."""
     found: list[bytes] = []
     data: list[str] = []
     lines = stream.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for line in lines[:-1]:  # what follows the last line end is not a line yet
+    for line in lines[:-1]:  # text after the last line end is not a line yet
         name, _, value = line.partition(":")
         if line and name == "data":
             data.append(value.removeprefix(" "))
@@ -54,7 +54,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 @MANY
 @given(st.lists(fields, max_size=20), st.sampled_from(["\n", "\r\n"]), cuts)
-def test_any_stream_cut_anywhere_gives_what_it_gives_whole(
+def test_any_event_stream_cut_anywhere_decodes_as_if_whole(
     lines: list[str], end: str, at: list[int]
 ) -> None:
     stream = "".join(line + end for line in lines)
@@ -64,7 +64,7 @@ def test_any_stream_cut_anywhere_gives_what_it_gives_whole(
 @MANY
 @given(st.lists(st.tuples(fields, st.sampled_from(["\n", "\r\n", "\r"])), max_size=20), cuts)
 @example([("data: 1", "\r"), ("", "\r")], [])
-def test_line_ends_of_every_kind_end_a_line_at_once(
+def test_every_kind_of_line_end_ends_a_line_at_once(
     lines: list[tuple[str, str]], at: list[int]
 ) -> None:
     stream = "".join(line + end for line, end in lines)
@@ -73,7 +73,7 @@ def test_line_ends_of_every_kind_end_a_line_at_once(
 
 @MANY
 @given(st.binary(max_size=300), cuts)
-def test_any_bytes_at_all_decode_the_same_in_pieces_and_whole(stream: bytes, at: list[int]) -> None:
+def test_arbitrary_bytes_decode_the_same_in_pieces_and_whole(stream: bytes, at: list[int]) -> None:
     assert decoded(cut(stream, at)) == decoded([stream])
 
 
@@ -84,12 +84,12 @@ def test_line_ends_decode_the_same_in_pieces_and_whole(parts: list[str], at: lis
     assert decoded(cut(stream, at)) == decoded([stream])
 
 
-def test_a_character_cut_in_two_is_whole_again() -> None:
+def test_a_character_cut_between_chunks_is_decoded_whole() -> None:
     stream = 'data: {"text":"日本 🚰"}\n\n'.encode()
     assert decoded(stream[i : i + 1] for i in range(len(stream))) == [stream[6:-2]]
 
 
-def test_an_event_is_given_out_with_the_byte_that_completes_it() -> None:
+def test_an_event_is_returned_with_the_byte_that_completes_it() -> None:
     decoder = SSEDecoder()
     assert decoder.feed(b"event: x\ndata: 1\n") == []
     assert decoder.feed(b"\n") == [b"1"]
@@ -112,7 +112,7 @@ def test_an_event_is_given_out_with_the_byte_that_completes_it() -> None:
         ("Data: x\n\n", []),
     ],
 )
-def test_the_standards_rules(stream: str, events: list[bytes]) -> None:
+def test_the_examples_of_the_sse_standard_are_decoded(stream: str, events: list[bytes]) -> None:
     assert decoded([stream.encode()]) == events
     assert expected(stream) == events
 
@@ -121,6 +121,6 @@ def test_a_carriage_return_between_two_chunks_is_one_line_end_with_its_line_feed
     assert decoded([b"data: 1\r", b"\ndata: 2\r\n\r", b"\n"]) == [b"1\n2"]
 
 
-def test_many_events_in_one_chunk_come_in_order() -> None:
+def test_many_events_in_one_chunk_are_returned_in_order() -> None:
     stream = b"".join(b'data: {"n":%d}\n\n' % n for n in range(5_000))
     assert decoded([stream]) == [b'{"n":%d}' % n for n in range(5_000)]

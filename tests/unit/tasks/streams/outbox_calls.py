@@ -1,4 +1,4 @@
-"""What an outbox wants written, by name, and the events that go into it."""
+"""The calls of an outbox with named arguments, and events to add to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from penstock.keys import Keys
-from tasks.streams.outbox import Call, Outbox
+from tasks.streams.outbox import Outbox, WriteCall
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 DEPLOYMENT = Keys("p")
@@ -14,7 +14,7 @@ KEYS = DEPLOYMENT.request(ID)
 
 
 @dataclass(frozen=True)
-class Asked:
+class WriteArguments:
     """The arguments of one call of the write script."""
 
     worker: str
@@ -35,15 +35,15 @@ class Asked:
 
     @property
     def numbers(self) -> list[int]:
-        """What the envelopes say."""
+        """The numbers in the envelopes."""
         return [orjson.loads(line)["n"] for line in self.lines]
 
 
-def asked(call: Call) -> Asked:
+def parse_call(call: WriteCall) -> WriteArguments:
     worker, epoch, first, ttl, text, fresh, final, keep, count, *rest = call.args
     assert fresh in ("", "1")
     fields = rest[count:]
-    return Asked(
+    return WriteArguments(
         worker=worker,
         epoch=epoch,
         first=first,
@@ -62,11 +62,11 @@ def outbox(**options: Any) -> Outbox:
     return Outbox(DEPLOYMENT, ID, **{**defaults, **options})
 
 
-def taken(box: Outbox) -> Asked:
-    """What the call that is to be made now asks for."""
-    call = box.take()
+def next_write(box: Outbox) -> WriteArguments:
+    """The arguments of the call to make now."""
+    call = box.next_call()
     assert call is not None
-    return asked(call)
+    return parse_call(call)
 
 
 def add(box: Outbox, *events: bytes) -> None:

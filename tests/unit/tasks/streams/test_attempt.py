@@ -1,7 +1,7 @@
-"""Attempts joined into one message: whatever breaks where, readers see the uncut answer.
+"""Attempts joined into one message: wherever they are interrupted, readers get the uncut answer.
 
-A scripted model stands in for the API: it is cut after any event, and goes on in the ways that
-models do: exactly, with a repetition, all over again, after thinking once more.
+A scripted model stands in for the API. It is cut after any event, and continues in the ways that
+models do: exactly, with a repetition, from the start again, or after more thinking.
 """
 
 from dataclasses import dataclass, field
@@ -15,44 +15,44 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
 from tasks.api.message_stream import StreamInterrupted
-from tasks.streams.attempt import Attempt, ending
-from tasks.streams.continuation import Mode, OnInterrupt, Plan, plan
-from tasks.streams.partial_message import Answer
+from tasks.streams.attempt import Attempt, missing_end
+from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
+from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
 Blocks = list[dict[str, Any]]
 Event = dict[str, Any]
-#: How much of the visible text a model that goes on writes again.
-MANNERS = ("exactly", "with overlap", "all over again")
+#: How much of the visible text a model repeats when it continues.
+MANNERS = ("exactly", "with overlap", "from the start")
 BODY = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 @dataclass
-class Way:
-    """How one call of the API goes."""
+class Course:
+    """The course of one call of the API."""
 
-    cut: int | None = None  #: events before it breaks; None: it ends well
+    cut: int | None = None  #: events before the interruption; None: it is complete
     manner: str = "exactly"
-    thinks: bool = False  #: thinks once more before it goes on
+    thinks: bool = False  #: thinks again before it continues
     piece: int = 3  #: characters in a delta
     takeover: bool = False  #: another worker makes the next call
 
 
 @dataclass
 class Published:
-    """What readers have."""
+    """What has been published to readers."""
 
     events: list[Event] = field(default_factory=list)
-    answer: Answer = field(default_factory=Answer)
+    answer: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     modes: list[Mode] = field(default_factory=list)
 
-    def take(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
         self.events.append(event)
 
     def hand_over(self) -> None:
-        """Rebuild what a worker knows from the log and the record."""
-        self.answer, self.usage = Answer(), Usage(self.usage.total)
+        """Rebuild the state from the log and the record, as another worker does."""
+        self.answer, self.usage = PartialMessage(), Usage(self.usage.total)
         for event in self.events:
             self.answer.apply(event)
 
@@ -71,8 +71,8 @@ def wire(blocks: Blocks, size: int) -> list[Event]:
     found: list[Event] = [{"type": "message_start", "message": message}, {"type": "ping"}]
     for index, block in enumerate(blocks):
         found += _wire_block(index, block, size)
-    told = {"stop_reason": "end_turn"}
-    found.append({"type": "message_delta", "delta": told, "usage": {"output_tokens": 7}})
+    end = {"stop_reason": "end_turn"}
+    found.append({"type": "message_delta", "delta": end, "usage": {"output_tokens": 7}})
     return [*found, {"type": "message_stop"}]
 
 
@@ -99,8 +99,8 @@ def text_of(blocks: Blocks) -> str:
     return "".join(block["text"] for block in blocks if block["type"] == "text")
 
 
-def answer_to(planned: Plan, answer: Blocks, said: str, way: Way) -> Blocks:
-    """What the model says to this plan; ``said`` is the visible text that it is shown."""
+def answer_to(planned: AttemptPlan, answer: Blocks, said: str, course: Course) -> Blocks:
+    """The model's answer to this plan; ``said`` is the visible text that it is shown."""
     if planned.mode in (Mode.START, Mode.RESTART):
         return answer
     left = len(said)
@@ -112,52 +112,57 @@ def answer_to(planned: Plan, answer: Blocks, said: str, way: Way) -> Blocks:
                 rest.append({**block, "text": kept})
         elif left <= 0 and (left < 0 or _all_said(answer, block, said)):
             rest.append(block)
-    again = {"exactly": 0, "with overlap": 24, "all over again": len(said)}[way.manner]
+    again = {"exactly": 0, "with overlap": 24, "from the start": len(said)}[course.manner]
     if planned.mode is Mode.PREFILL:
-        again = len(said) - len(said.rstrip())  # it is shown the text without its last blanks
+        again = len(said) - len(said.rstrip())  # its prompt has no trailing white space
     repeated = said[len(said) - min(again, len(said)) :]
-    if repeated and rest and rest[0]["type"] == "text" and planned.joins is not None:
+    if repeated and rest and rest[0]["type"] == "text" and planned.continues is not None:
         rest[0] = {**rest[0], "text": repeated + rest[0]["text"]}
     elif repeated:
         rest.insert(0, {"type": "text", "text": repeated})
     thought = {"type": "thinking", "thinking": "Where was I?", "signature": "other"}
-    return [thought, *rest] if way.thinks and planned.mode is Mode.USER_TURN else rest
+    return [thought, *rest] if course.thinks and planned.mode is Mode.USER_TURN else rest
 
 
 def _all_said(answer: Blocks, block: dict[str, Any], said: str) -> bool:
-    """Whether ``block`` stands behind everything that was said."""
+    """Whether ``block`` comes after all the text that was said."""
     place = next(i for i, each in enumerate(answer) if each is block)
     return bool(said) and text_of(answer[:place]) == said
 
 
-def call(
-    told: Published, answer: Blocks, way: Way, *, prefill: bool, on_interrupt: OnInterrupt
+def make_call(
+    published: Published,
+    answer: Blocks,
+    course: Course,
+    *,
+    prefill: bool,
+    on_interrupt: OnInterrupt,
 ) -> bool:
-    """One call of the API; whether the answer is complete."""
-    planned = plan(told.answer, BODY, on_interrupt, prefill=prefill)
-    told.modes.append(planned.mode)
-    told.usage.next_attempt()
-    said = told.answer.text
+    """Make one call of the API; returns whether the answer is complete."""
+    planned = plan_attempt(published.answer, BODY, on_interrupt, prefill=prefill)
+    published.modes.append(planned.mode)
+    published.usage.next_attempt()
+    said = published.answer.text
     if planned.rewind:
         index, offset = planned.rewind
         rewind = {"type": events.REWIND, "index": index, "offset": offset}
-        told.take(rewind)
-        told.answer.apply(rewind)
-        said = told.answer.text
-    attempt = Attempt(planned, told.answer, told.usage)
-    for event in wire(answer_to(planned, answer, said, way), way.piece)[: way.cut]:
-        for line, data in attempt.take(orjson.dumps(event)):
+        published.append(rewind)
+        published.answer.apply(rewind)
+        said = published.answer.text
+    attempt = Attempt(planned, published.answer, published.usage)
+    for event in wire(answer_to(planned, answer, said, course), course.piece)[: course.cut]:
+        for line, data in attempt.feed(orjson.dumps(event)):
             assert orjson.loads(line) == data
-            told.take(data)
-    return told.answer.complete
+            published.append(data)
+    return published.answer.complete
 
 
-def coherent(told: list[Event]) -> None:
-    """The rules that every reader may rely on."""
-    assert [event["type"] for event in told].count("message_start") == 1
-    assert told[0]["type"] == "message_start"
+def check_coherent(published: list[Event]) -> None:
+    """Check the rules that every reader relies on."""
+    assert [event["type"] for event in published].count("message_start") == 1
+    assert published[0]["type"] == "message_start"
     open_block, blocks = None, 0
-    for event in told:
+    for event in published:
         kind = event["type"]
         if kind == "content_block_start":
             assert (open_block, event["index"]) == (None, blocks)
@@ -172,7 +177,7 @@ def coherent(told: list[Event]) -> None:
             blocks = event["index"]
             open_block = open_block if open_block is not None and open_block < blocks else None
     assert open_block is None
-    assert told[-1]["type"] == "message_stop"
+    assert published[-1]["type"] == "message_stop"
 
 
 between = st.sampled_from([" ", "\n", " \n", ", ", " 日本 "])
@@ -180,8 +185,8 @@ between = st.sampled_from([" ", "\n", " \n", ", ", " 日本 "])
 
 @st.composite
 def answers(draw: st.DrawFn) -> Blocks:
-    """Thoughts, then texts and tool calls, as models give them. No word comes twice, and no text
-    follows a text: nobody could tell whether the second goes on with the first."""
+    """Thinking, then texts and tool calls. No word occurs twice, and no text follows a text: a
+    reader could not distinguish the second from a continuation of the first."""
     numbers = iter(draw(st.lists(st.integers(0, 10**6), min_size=24, max_size=24, unique=True)))
     found: Blocks = []
     if draw(st.booleans()):
@@ -197,9 +202,9 @@ def answers(draw: st.DrawFn) -> Blocks:
     return found
 
 
-ways = st.lists(
+courses = st.lists(
     st.builds(
-        Way,
+        Course,
         cut=st.integers(0, 60),
         manner=st.sampled_from(MANNERS),
         thinks=st.booleans(),
@@ -210,52 +215,58 @@ ways = st.lists(
 )
 
 
-def carried(answer: Blocks, happens: list[Way], last: Way, **how: Any) -> Published:
-    told = Published()
-    for way in [*happens, last]:
-        complete = call(told, answer, way, **how)
-        if way.takeover:
-            told.hand_over()
+def run_attempts(answer: Blocks, interrupted: list[Course], last: Course, **how: Any) -> Published:
+    published = Published()
+    for course in [*interrupted, last]:
+        complete = make_call(published, answer, course, **how)
+        if course.takeover:
+            published.hand_over()
         if complete:
             break
-    assert told.answer.complete
-    for _, data in ending(told.answer):
-        told.take(data)
-    return told
+    assert published.answer.complete
+    for _, data in missing_end(published.answer):
+        published.append(data)
+    return published
 
 
 @settings(max_examples=400, deadline=None)
-@given(answers(), ways, st.sampled_from(MANNERS), st.booleans(), st.booleans())
+@given(answers(), courses, st.sampled_from(MANNERS), st.booleans(), st.booleans())
 def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
-    answer: Blocks, happens: list[Way], manner: str, prefill: bool, thinks: bool
+    answer: Blocks, interrupted: list[Course], manner: str, prefill: bool, thinks: bool
 ) -> None:
-    last = Way(manner=manner, thinks=thinks)
-    told = carried(answer, happens, last, prefill=prefill, on_interrupt=OnInterrupt.CONTINUE)
-    coherent(told.events)
+    last = Course(manner=manner, thinks=thinks)
+    published = run_attempts(
+        answer, interrupted, last, prefill=prefill, on_interrupt=OnInterrupt.CONTINUE
+    )
+    check_coherent(published.events)
     builder = MessageBuilder()
-    for event in told.events:
+    for event in published.events:
         builder.apply(event)
     assert builder.content == answer
-    assert told.answer.text == text_of(answer)
+    assert published.answer.text == text_of(answer)
 
 
 @settings(max_examples=100, deadline=None)
-@given(answers(), ways)
+@given(answers(), courses)
 def test_a_restart_discards_everything_and_is_the_uncut_message(
-    answer: Blocks, happens: list[Way]
+    answer: Blocks, interrupted: list[Course]
 ) -> None:
-    told = carried(answer, happens, Way(), prefill=True, on_interrupt=OnInterrupt.RESTART)
-    coherent(told.events)
+    published = run_attempts(
+        answer, interrupted, Course(), prefill=True, on_interrupt=OnInterrupt.RESTART
+    )
+    check_coherent(published.events)
     builder = MessageBuilder()
-    for event in told.events:
+    for event in published.events:
         builder.apply(event)
     assert builder.content == answer
-    assert set(told.modes) <= {Mode.START, Mode.RESTART}
+    assert set(published.modes) <= {Mode.START, Mode.RESTART}
 
 
 @pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize("manner", MANNERS)
-def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
+def test_an_answer_cut_after_any_event_is_resumed_to_the_uncut_message(
+    prefill: bool, manner: str
+) -> None:
     answer: Blocks = [
         {"type": "thinking", "thinking": "Let me see.", "signature": "sig"},
         {"type": "text", "text": "I look at the first gauge and at the second one. "},
@@ -265,79 +276,95 @@ def test_a_cut_at_every_event_is_mended(prefill: bool, manner: str) -> None:
     ]
     whole = len(wire(answer, 5))
     for cut in range(whole):
-        happens = [Way(cut=cut, piece=5)]
-        told = carried(
-            answer, happens, Way(manner=manner), prefill=prefill, on_interrupt=OnInterrupt.CONTINUE
+        interrupted = [Course(cut=cut, piece=5)]
+        published = run_attempts(
+            answer,
+            interrupted,
+            Course(manner=manner),
+            prefill=prefill,
+            on_interrupt=OnInterrupt.CONTINUE,
         )
-        coherent(told.events)
+        check_coherent(published.events)
         builder = MessageBuilder()
-        for event in told.events:
+        for event in published.events:
             builder.apply(event)
         assert builder.content == answer, f"cut after {cut} events"
 
 
 @pytest.mark.parametrize("takeover", [True, False])
 @pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
-def test_an_answer_that_lacks_only_message_stop_is_not_asked_for_again(
+def test_an_answer_that_lacks_only_message_stop_is_not_requested_again(
     on_interrupt: OnInterrupt, takeover: bool
 ) -> None:
     answer: Blocks = [
         {"type": "text", "text": "I look at the gauge of the dam."},
         {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
     ]
-    cut = Way(cut=len(wire(answer, 3)) - 1, takeover=takeover)
-    told = carried(answer, [cut], Way(), prefill=True, on_interrupt=on_interrupt)
-    coherent(told.events)
-    assert told.modes == [Mode.START]
-    assert told.usage.total["output_tokens"] == 7
+    cut = Course(cut=len(wire(answer, 3)) - 1, takeover=takeover)
+    published = run_attempts(answer, [cut], Course(), prefill=True, on_interrupt=on_interrupt)
+    check_coherent(published.events)
+    assert published.modes == [Mode.START]
+    assert published.usage.total["output_tokens"] == 7
 
 
-@given(answers(), ways)
-def test_usage_adds_up_over_the_attempts(answer: Blocks, happens: list[Way]) -> None:
-    told = carried(answer, happens, Way(), prefill=False, on_interrupt=OnInterrupt.CONTINUE)
-    begun = sum(1 for way in happens[: len(told.modes) - 1] if way.cut)
-    last = [event for event in told.events if event["type"] == "message_delta"][-1]
-    assert told.usage.total["input_tokens"] == 10 * (begun + 1)
+@given(answers(), courses)
+def test_usage_adds_up_over_the_attempts(answer: Blocks, interrupted: list[Course]) -> None:
+    published = run_attempts(
+        answer, interrupted, Course(), prefill=False, on_interrupt=OnInterrupt.CONTINUE
+    )
+    begun = sum(1 for course in interrupted[: len(published.modes) - 1] if course.cut)
+    last = [event for event in published.events if event["type"] == "message_delta"][-1]
+    assert published.usage.total["input_tokens"] == 10 * (begun + 1)
     if begun:
-        assert last["usage"] == told.usage.total
+        assert last["usage"] == published.usage.total
 
 
 def first_attempt() -> Attempt:
-    planned = plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True)
-    return Attempt(planned, Answer(), Usage())
+    planned = plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True)
+    return Attempt(planned, PartialMessage(), Usage())
 
 
 def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
     odd = b'{ "type":"message_start",  "message":{"usage":{"input_tokens":1.0}}, "new":"field" }'
-    assert [line for line, _ in attempt.take(odd)] == [odd]
+    assert [line for line, _ in attempt.feed(odd)] == [odd]
 
 
-def test_thoughts_about_how_to_go_on_are_not_shown() -> None:
+def test_thinking_about_how_to_continue_is_not_published() -> None:
     tool = {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}}
     answer: Blocks = [{"type": "text", "text": "The gate is open."}, tool]
-    again = Way(thinks=True)
-    for cut in range(3, 8):  # inside the text, behind it, inside the tool call
-        told = carried(
-            answer, [Way(cut=cut, piece=9)], again, prefill=False, on_interrupt=OnInterrupt.CONTINUE
+    again = Course(thinks=True)
+    for cut in range(3, 8):  # inside the text, after it, inside the tool call
+        published = run_attempts(
+            answer,
+            [Course(cut=cut, piece=9)],
+            again,
+            prefill=False,
+            on_interrupt=OnInterrupt.CONTINUE,
         )
-        started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
+        started = [
+            e["content_block"] for e in published.events if e["type"] == "content_block_start"
+        ]
         assert "thinking" not in {block["type"] for block in started}
 
 
-def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
+def test_a_block_that_only_repeats_published_text_is_not_published() -> None:
     answer: Blocks = [
         {"type": "text", "text": "I look at the gauge of the dam."},
         {"type": "tool_use", "id": "t", "name": "look", "input": {"n": 1}},
     ]
-    told = carried(
+    published = run_attempts(
         answer,
-        [Way(cut=8, piece=60)],
-        Way(manner="with overlap"),
+        [Course(cut=8, piece=60)],
+        Course(manner="with overlap"),
         prefill=False,
         on_interrupt=OnInterrupt.CONTINUE,
     )
-    started = [e["content_block"] for e in told.events if e["type"] == "content_block_start"]
+    started = [e["content_block"] for e in published.events if e["type"] == "content_block_start"]
     assert [block["type"] for block in started if block["type"] == "text"] == ["text"]
 
 
@@ -345,11 +372,15 @@ def test_a_block_that_only_repeats_what_was_said_is_not_shown() -> None:
     "raw",
     [b"", b"{", b"[]", b"null", b'{"no":"type"}', b'"text"'],
 )
-def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
-    with pytest.raises(StreamInterrupted) as broken:
-        attempt.take(raw)
-    assert broken.value.transient
+def test_invalid_event_data_interrupts_the_stream(raw: bytes) -> None:
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
+    with pytest.raises(StreamInterrupted) as interruption:
+        attempt.feed(raw)
+    assert interruption.value.retryable
 
 
 @pytest.mark.parametrize(
@@ -364,10 +395,16 @@ def test_what_is_no_event_breaks_the_stream(raw: bytes) -> None:
         ("billing_error", False),
     ],
 )
-def test_an_error_event_says_whether_going_on_may_help(kind: str, transient: bool) -> None:
-    attempt = Attempt(plan(Answer(), BODY, OnInterrupt.CONTINUE, prefill=True), Answer(), Usage())
+def test_the_type_of_an_error_event_decides_whether_the_stream_is_retryable(
+    kind: str, transient: bool
+) -> None:
+    attempt = Attempt(
+        plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True),
+        PartialMessage(),
+        Usage(),
+    )
     event = {"type": "error", "error": {"type": kind, "message": "Words."}}
-    with pytest.raises(StreamInterrupted) as broken:
-        attempt.take(orjson.dumps(event))
-    assert broken.value.error == {"type": kind, "message": "Words."}
-    assert broken.value.transient is transient
+    with pytest.raises(StreamInterrupted) as interruption:
+        attempt.feed(orjson.dumps(event))
+    assert interruption.value.error == {"type": kind, "message": "Words."}
+    assert interruption.value.retryable is transient

@@ -1,4 +1,4 @@
-"""Outbox: what is written of a stream, in which pieces, and what the answers mean."""
+"""Outbox: which calls write a stream's events, and what Redis's replies mean."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from penstock import events
 from tests.unit.tasks.streams.outbox_calls import (
     DEPLOYMENT,
     KEYS,
-    Asked,
+    WriteArguments,
     add,
     delta,
     gap,
+    next_write,
     ok,
     outbox,
-    taken,
     text,
 )
 
 
-def test_an_event_alone_is_written_as_the_very_bytes_that_came() -> None:
+def test_a_single_event_is_written_byte_for_byte_as_received() -> None:
     box = outbox()
     raw = (
         b'{"type": "content_block_delta","index":0, "delta":{"type":"text_delta","text":"\\u00e9"}}'
     )
     add(box, raw)
-    assert taken(box) == Asked(
+    assert next_write(box) == WriteArguments(
         worker="w",
         epoch=3,
         first=11,
@@ -41,20 +41,20 @@ def test_an_event_alone_is_written_as_the_very_bytes_that_came() -> None:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_bare_text_is_published_only_where_it_was_asked_for(typed: bool) -> None:
+def test_bare_text_is_published_only_if_it_was_requested(typed: bool) -> None:
     box = outbox(typed=typed)
     add(box, text("a"))
-    call = box.take()
+    call = box.next_call()
     assert call is not None
     own = [KEYS.meta, KEYS.log, KEYS.lease, KEYS.events, KEYS.text, KEYS.request, DEPLOYMENT.live]
     assert call.keys == [*own, *([KEYS.typed] if typed else [])]
 
 
-def test_the_length_of_the_log_is_limited_only_where_a_limit_is_set() -> None:
+def test_the_length_of_the_log_is_limited_only_if_a_limit_is_set() -> None:
     for limit, keep in ((0, ""), (500, 500)):
         box = outbox(log_limit=limit)
         add(box, text("a"))
-        assert taken(box).keep == keep
+        assert next_write(box).keep == keep
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_the_length_of_the_log_is_limited_only_where_a_limit_is_set() -> None:
         ("input_json_delta", "partial_json"),
     ],
 )
-def test_neighbours_of_one_block_and_kind_become_one_event(kind: str, field: str) -> None:
+def test_adjacent_deltas_of_one_block_and_type_become_one_event(kind: str, field: str) -> None:
     box = outbox()
     for piece in ("a", "", "b\u2028", "日"):
         add(box, delta(2, kind, field, piece))
-    assert taken(box).data == [
+    assert next_write(box).data == [
         {"type": "content_block_delta", "index": 2, "delta": {"type": kind, field: "ab\u2028日"}}
     ]
 
@@ -86,11 +86,11 @@ def test_neighbours_of_one_block_and_kind_become_one_event(kind: str, field: str
         b'{"type":"brand_new","x":1}',
     ],
 )
-def test_only_neighbours_are_merged(between: bytes) -> None:
+def test_only_adjacent_deltas_are_merged(between: bytes) -> None:
     box = outbox()
     for raw in (text("a"), text("b"), between, text("c"), text("d")):
         add(box, raw)
-    ab, other, cd = taken(box).data
+    ab, other, cd = next_write(box).data
     assert (ab["delta"]["text"], cd["delta"]["text"]) == ("ab", "cd")
     assert other == orjson.loads(between)
 
@@ -98,11 +98,11 @@ def test_only_neighbours_are_merged(between: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "field"), [("signature_delta", "signature"), ("citations_delta", "citation")]
 )
-def test_what_is_not_known_to_add_up_is_never_merged(kind: str, field: str) -> None:
+def test_deltas_that_do_not_concatenate_are_never_merged(kind: str, field: str) -> None:
     box = outbox()
     add(box, delta(0, kind, field, "a"))
     add(box, delta(0, kind, field, "b"))
-    assert [line["delta"][field] for line in taken(box).data] == ["a", "b"]
+    assert [line["delta"][field] for line in next_write(box).data] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_what_is_not_known_to_add_up_is_never_merged(kind: str, field: str) -> N
     ],
     ids=["in the delta", "in the event"],
 )
-def test_merging_loses_no_field_that_is_new_to_the_api(raw: bytes) -> None:
+def test_merging_loses_no_field_that_is_new_in_the_api(raw: bytes) -> None:
     box = outbox()
     for each in (text("a"), raw, text("b")):
         add(box, each)
-    assert orjson.loads(raw) in taken(box).data
+    assert orjson.loads(raw) in next_write(box).data
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_merging_loses_no_field_that_is_new_to_the_api(raw: bytes) -> None:
         b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta"}}',
     ],
 )
-def test_an_event_of_a_form_that_nobody_knows_passes_as_it_is(raw: bytes) -> None:
+def test_an_event_of_unknown_form_is_written_unchanged(raw: bytes) -> None:
     box = outbox()
     add(box, raw)
-    assert taken(box).lines == [events.wrap(3, 11, raw)]
+    assert next_write(box).lines == [events.wrap(3, 11, raw)]
 
 
-def test_visible_text_goes_with_the_events_that_carry_it() -> None:
+def test_visible_text_is_written_with_the_events_that_carry_it() -> None:
     box = outbox()
     for raw in (
         text("a"),
@@ -145,23 +145,23 @@ def test_visible_text_goes_with_the_events_that_carry_it() -> None:
         text("b", index=2),
     ):
         add(box, raw)
-    assert taken(box).text == "ab"
+    assert next_write(box).text == "ab"
     add(box, text("c"))
-    assert taken(box).text == "ab"  # the call under way stays what it was
-    box.settle(ok(14))
-    assert taken(box).text == "c"
-    assert not taken(box).fresh
+    assert next_write(box).text == "ab"  # the outstanding call does not change
+    box.apply_reply(ok(14))
+    assert next_write(box).text == "c"
+    assert not next_write(box).fresh
 
 
-def test_events_that_come_while_a_call_is_under_way_go_with_the_next() -> None:
+def test_events_added_while_a_call_is_outstanding_are_written_with_the_next() -> None:
     box = outbox()
     add(box, text("a"))
-    first = box.take()
+    first = box.next_call()
     add(box, text("b"))
     add(box, text("c"))
-    assert box.take() is first  # sent again unchanged until Redis has answered
-    box.settle(ok(11))
-    second = taken(box)
+    assert box.next_call() is first  # retried unchanged until Redis has replied
+    box.apply_reply(ok(11))
+    second = next_write(box)
     assert second.first == 12
     assert [line["delta"]["text"] for line in second.data] == ["bc"]
 
@@ -171,35 +171,35 @@ def test_numbers_are_dense_over_all_calls() -> None:
     for count in (1, 3, 2):
         for i in range(count):
             add(box, text("x", index=i))
-        written += [orjson.loads(line) for line in taken(box).lines]
-        box.settle(ok(written[-1]["n"]))
+        written += [orjson.loads(line) for line in next_write(box).lines]
+        box.apply_reply(ok(written[-1]["n"]))
     assert [line["n"] for line in written] == list(range(11, 17))
     assert {line["e"] for line in written} == {3}
 
 
-def test_nothing_to_write_is_no_call() -> None:
+def test_an_empty_outbox_makes_no_call() -> None:
     box = outbox()
-    assert box.settled
-    assert box.take() is None
+    assert box.acknowledged
+    assert box.next_call() is None
     add(box, text("a"))
-    assert not box.settled
-    box.take()
-    assert not box.settled  # not before the answer
-    box.settle(ok(11))
-    assert box.settled
-    assert box.take() is None
+    assert not box.acknowledged
+    box.next_call()
+    assert not box.acknowledged  # not before the reply
+    box.apply_reply(ok(11))
+    assert box.acknowledged
+    assert box.next_call() is None
 
 
 def test_fields_of_the_record_are_written_even_without_an_event() -> None:
     box = outbox()
     box.note(a=1)
     box.note(a=2, b="x")
-    assert not box.settled
-    call = taken(box)
+    assert not box.acknowledged
+    call = next_write(box)
     assert (call.lines, call.fields) == ([], {"a": 2, "b": "x"})
-    box.settle(ok(10))
+    box.apply_reply(ok(10))
     add(box, text("a"))
-    assert taken(box).first == 11
+    assert next_write(box).first == 11
 
 
 @pytest.mark.parametrize(
@@ -207,109 +207,109 @@ def test_fields_of_the_record_are_written_even_without_an_event() -> None:
     [
         ([b"fenced", 4], "another worker has claimed it"),
         ([b"gone"], "expired or was deleted"),
-        (gap(7), "its log ends at 7, and what came behind is not in memory any more"),
+        (gap(7), "its log ends at 7, and the events after that are no longer in memory"),
     ],
 )
-def test_a_writer_that_was_refused_writes_no_more(reply: list[Any], words: str) -> None:
+def test_a_refused_writer_writes_no_more(reply: list[Any], words: str) -> None:
     box = outbox()
     add(box, text("a"))
-    box.take()
-    box.settle(reply)
+    box.next_call()
+    box.apply_reply(reply)
     assert words in box.lost
-    assert box.settled
+    assert box.acknowledged
     add(box, text("b"))
-    assert box.take() is None
-    assert box.settled
+    assert box.next_call() is None
+    assert box.acknowledged
 
 
-def test_a_wish_to_cancel_comes_with_the_answer_and_stays() -> None:
+def test_a_cancel_request_arrives_with_the_reply_and_stays() -> None:
     box = outbox()
     for n, cancel in ((11, b""), (12, b"alice"), (13, b"")):
         add(box, text("x"))
-        box.take()
-        box.settle(ok(n, cancel))
+        box.next_call()
+        box.apply_reply(ok(n, cancel))
     assert box.cancel == "alice"
     assert not box.lost
 
 
-def test_the_end_changes_state_log_and_lifetime_in_one_call() -> None:
+def test_the_last_event_sets_state_log_and_ttl_in_one_call() -> None:
     box = outbox()
     add(box, text("a"))
     assert not box.ending
     box.end({"state": "done", "stop_reason": "end_turn"}, ended_ms=5)
     assert box.ending
-    call = taken(box)
+    call = next_write(box)
     assert (call.first, call.ttl, call.text, call.final) == (11, 60, "a", "done")
     assert call.data[1:] == [{"type": events.END, "state": "done", "stop_reason": "end_turn"}]
     assert call.fields == {"ended_ms": 5}
-    box.settle(ok(12))
-    assert box.settled
+    box.apply_reply(ok(12))
+    assert box.acknowledged
 
 
-def test_a_call_that_is_under_way_when_the_end_comes_is_not_the_last_one() -> None:
+def test_a_call_outstanding_when_the_end_is_added_is_not_the_last_one() -> None:
     box = outbox()
     add(box, text("a"))
-    first = taken(box)
+    first = next_write(box)
     box.end({"state": "canceled"})
     assert (first.ttl, first.final) == (600, "")
-    assert taken(box) == first
-    box.settle(ok(11))
-    assert taken(box).final == "canceled"
+    assert next_write(box) == first
+    box.apply_reply(ok(11))
+    assert next_write(box).final == "canceled"
 
 
-def test_a_state_that_does_not_exist_ends_nothing() -> None:
+def test_an_unknown_final_state_is_refused() -> None:
     with pytest.raises(ValueError, match="is not a valid State"):
         outbox().end({"state": "finished"})
 
 
-def test_lifetimes_are_set_with_the_first_call_and_with_the_last_one() -> None:
-    """What lies between, the renewal of the lease sees to."""
+def test_ttls_are_set_with_the_first_call_and_the_last() -> None:
+    """The renewal of the lease sets them in between."""
     box, lifetimes = outbox(n=0), []
     for n in range(1, 600):
         add(box, text("x"))
-        lifetimes.append(taken(box).ttl)
-        box.settle(ok(n))
+        lifetimes.append(next_write(box).ttl)
+        box.apply_reply(ok(n))
     box.end({"state": "done"})
     assert lifetimes == [600] + 598 * [""]
-    assert taken(box).ttl == 60
+    assert next_write(box).ttl == 60
 
 
 def test_penstocks_own_events_are_numbered_like_the_others() -> None:
     box = outbox()
     box.add_own({"type": events.ATTEMPT, "mode": "continue"})
     add(box, text("a"))
-    call = taken(box)
+    call = next_write(box)
     assert [line["type"] for line in call.data] == [events.ATTEMPT, "content_block_delta"]
 
 
-def test_text_that_is_taken_back_is_replaced_by_what_is_left_of_it() -> None:
+def test_a_rewind_replaces_the_visible_text_by_what_remains() -> None:
     box = outbox()
     add(box, text("Hel"), text("lo"))
-    box.take()
+    box.next_call()
     add(box, text(" you"))
-    box.settle(ok(11))
+    box.apply_reply(ok(11))
     box.rewind(0, 3, left="Hel")
     add(box, text("p!"))
-    call = taken(box)
+    call = next_write(box)
     assert call.data[1] == {"type": events.REWIND, "index": 0, "offset": 3}
     assert (call.fresh, call.text) == (True, "Help!")
-    box.settle(ok(14))
+    box.apply_reply(ok(14))
     add(box, text("?"))
-    assert (taken(box).fresh, taken(box).text) == (False, "?")
+    assert (next_write(box).fresh, next_write(box).text) == (False, "?")
 
 
-def test_all_text_can_be_taken_back() -> None:
+def test_a_rewind_can_discard_all_text() -> None:
     box = outbox()
     add(box, text("Hello"))
     box.rewind(0, 0, left="")
-    assert (taken(box).fresh, taken(box).text) == (True, "")
+    assert (next_write(box).fresh, next_write(box).text) == (True, "")
 
 
-def test_taking_back_what_is_no_text_leaves_the_text_alone() -> None:
+def test_a_rewind_of_other_blocks_leaves_the_text_unchanged() -> None:
     box = outbox()
     add(box, text("Hello"), delta(1, "input_json_delta", "partial_json", "{"))
     box.rewind(1, 0, left=None)
     add(box, text("!"))
-    call = taken(box)
+    call = next_write(box)
     assert (call.fresh, call.text) == (False, "Hello!")
     assert [line["type"] for line in call.data][2:] == [events.REWIND, "content_block_delta"]

@@ -1,5 +1,6 @@
-"""Outbox and write script together, with answers that get lost and a Redis that forgets: every
-text exactly once.
+"""Outbox and write script together, with lost replies and a Redis that loses writes.
+
+Every text is written exactly once.
 
 `Log` is a model of ``write.lua`` in Python, by its contract; tests/contract has the real one.
 """
@@ -15,15 +16,15 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import decode
-from tasks.streams.outbox import Call, Outbox
-from tests.unit.tasks.streams.outbox_calls import asked, outbox
+from tasks.streams.outbox import Outbox, WriteCall
+from tests.unit.tasks.streams.outbox_calls import outbox, parse_call
 
 STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass
 class Log:
-    """What Redis holds of one request. Before it is claimed, it has one event of the producer's."""
+    """What Redis holds of one request: before its claim, only the producer's event."""
 
     epoch: int = 0
     worker: str = ""
@@ -36,8 +37,8 @@ class Log:
     def claim(self, worker: str) -> None:
         self.epoch, self.worker, self.state = self.epoch + 1, worker, "running"
 
-    def write(self, call: Call) -> list[Any]:
-        wanted = asked(call)
+    def write(self, call: WriteCall) -> list[Any]:
+        wanted = parse_call(call)
         mine, count = wanted.epoch, len(wanted.lines)
         if self.epoch > mine or (self.epoch == mine and self.worker != wanted.worker):
             return [b"fenced", self.epoch]
@@ -56,7 +57,7 @@ class Log:
 
 
 class Redis:
-    """A log, and the copy of it that would survive a restart."""
+    """A log, and the copy of it that survives a restart."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -82,9 +83,9 @@ adds = st.one_of(
     st.builds(delta, st.just("signature_delta"), st.just("signature"), st.just(0), pieces),
     st.just({"type": "content_block_stop", "index": 0}),
 )
-#: What happens to a call: it is written and answered, written and the answer lost, lost before.
-#: And what happens to Redis: it has written everything to disk, or has lost what it had not; and
-#: the lease is renewed, whose answer tells where the log ends.
+#: A call is written and acknowledged, written with its reply lost, or lost before it is written.
+#: Redis syncs everything to disk, or restarts and loses what it had not synced; or the lease is
+#: renewed, and the reply says where the log ends.
 fates = st.sampled_from(["answered", "answered", "answer lost", "call lost"])
 mishaps = st.sampled_from(["synced", "restarted", "renewed"])
 noted = st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 9), min_size=1)
@@ -97,7 +98,7 @@ mishap_steps = st.lists(st.one_of(adds, fates, fates, mishaps, notes, rewinds), 
 
 
 class Stream:
-    """An outbox at work, and what should become of it."""
+    """An outbox, and the log that it should produce."""
 
     def __init__(self) -> None:
         self.redis = Redis()
@@ -106,7 +107,7 @@ class Stream:
         self.text = ""
         self.meta: dict[str, Any] = {}
 
-    def take(self, step: Any) -> None:
+    def apply(self, step: Any) -> None:
         if isinstance(step, dict):
             self.box.add(orjson.dumps(step), step)
             self.added.append(step)
@@ -128,8 +129,8 @@ class Stream:
         elif fate == "restarted":
             self.redis.restart()
         elif fate == "renewed":
-            if not self.box.ending:  # as the publisher does it
-                self.box.forgotten(self.redis.log.n)
+            if not self.box.ending:  # as in the publisher
+                self.box.check_log_end(self.redis.log.n)
         else:
             flush(self.box, self.redis.log, fate)
 
@@ -137,23 +138,23 @@ class Stream:
         self.box.end({"state": "done"}, ended_ms=1)
         for fate in fates:
             self.meet(fate)
-        while not self.box.settled:
+        while not self.box.acknowledged:
             flush(self.box, self.redis.log, "answer lost")
             flush(self.box, self.redis.log, "answered")
 
 
 def flush(box: Outbox, log: Log, fate: str) -> None:
-    call = box.take()
+    call = box.next_call()
     if call is None:
         return
     if fate != "call lost":
         reply = log.write(call)
         if fate == "answered":
-            box.settle(reply)
+            box.apply_reply(reply)
 
 
 def folded(data: list[dict[str, Any]]) -> list[Any]:
-    """Events with all neighbours merged, so that it does not matter how they were cut."""
+    """Events with all adjacent deltas merged, so that it does not matter how they were cut."""
     found: list[list[Any]] = []
     for each in data:
         kind = each.get("delta", {}).get("type", each["type"])
@@ -168,7 +169,7 @@ def folded(data: list[dict[str, Any]]) -> list[Any]:
 
 
 def assert_whole(stream: Stream) -> None:
-    """Everything was written once and in order."""
+    """Check that every event was written once and in order."""
     log = stream.redis.log
     written = [decode(line) for line in log.lines]
     assert [event.n for event in written] == list(range(2, 2 + len(written)))
@@ -180,54 +181,54 @@ def assert_whole(stream: Stream) -> None:
 
 @settings(STEPS, max_examples=400)
 @given(mishap_steps, endings, endings)
-def test_whatever_is_lost_everything_is_written_once_and_in_order(
-    happened: list[Any], before_end: list[str], behind_end: list[str]
+def test_whatever_redis_or_the_network_loses_each_event_is_written_once_in_order(
+    happened: list[Any], before_end: list[str], after_end: list[str]
 ) -> None:
-    """Lost on the way or by Redis; but for fields that were written alone at the end of the log: if
-    Redis loses those, nobody is told."""
+    """The exception is fields written without an event at the end of the log: a loss of those goes
+    unnoticed."""
     stream = Stream()
     for step in [*happened, *before_end]:
-        stream.take(step)
-    stream.finish(behind_end)
+        stream.apply(step)
+    stream.finish(after_end)
     assert_whole(stream)
-    if "restarted" not in [*happened, *before_end, *behind_end]:
+    if "restarted" not in [*happened, *before_end, *after_end]:
         assert stream.redis.log.meta == {**stream.meta, "ended_ms": 1}
 
 
 @STEPS
 @given(steps, steps)
-def test_after_a_takeover_nothing_of_the_first_writer_is_written(
-    before: list[Any], behind: list[Any]
+def test_after_a_takeover_the_first_writer_writes_nothing(
+    before: list[Any], after: list[Any]
 ) -> None:
     stream = Stream()
     for step in before:
-        stream.take(step)
+        stream.apply(step)
     stream.redis.log.claim("another")
     kept = deepcopy(stream.redis.log)
-    for step in behind:
-        stream.take(step)
+    for step in after:
+        stream.apply(step)
     stream.box.end({"state": "done"})
     flush(stream.box, stream.redis.log, "answered")
     assert stream.redis.log == kept
-    assert stream.box.settled
+    assert stream.box.acknowledged
     assert stream.box.lost
 
 
 @STEPS
 @given(steps, steps)
-def test_a_claim_that_redis_lost_and_gave_to_another_shuts_out_the_first(
-    before: list[Any], behind: list[Any]
+def test_a_claim_that_redis_lost_and_gave_to_another_fences_the_first_worker(
+    before: list[Any], after: list[Any]
 ) -> None:
-    """Both have the same epoch; the worker's name tells them apart."""
+    """Both have the same epoch; the worker's name distinguishes them."""
     stream = Stream()
     for step in before:
-        stream.take(step)
+        stream.apply(step)
     stream.redis.restart()
     stream.redis.log.claim("another")
     kept = deepcopy(stream.redis.log)
     assert kept.epoch == stream.box.epoch
-    for step in behind:
-        stream.take(step)
+    for step in after:
+        stream.apply(step)
     stream.box.end({"state": "done"})
     flush(stream.box, stream.redis.log, "answered")
     assert stream.redis.log == kept

@@ -1,4 +1,4 @@
-"""What readers have been given, from the events alone."""
+"""PartialMessage: what has been published, from the events alone."""
 
 from hashlib import sha256
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
-from tasks.streams.partial_message import Answer
+from tasks.streams.partial_message import PartialMessage
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
 
@@ -32,8 +32,8 @@ def rewind(index: int, offset: int = 0) -> dict[str, Any]:
     return {"type": events.REWIND, "index": index, "offset": offset}
 
 
-def answer(*happened: dict[str, Any]) -> Answer:
-    found = Answer()
+def answer(*happened: dict[str, Any]) -> PartialMessage:
+    found = PartialMessage()
     for event in happened:
         found.apply(event)
     return found
@@ -52,7 +52,7 @@ def test_the_visible_text_is_that_of_all_text_blocks() -> None:
     )
     assert found.text == "Inflow."
     assert found.text_sha256 == sha256(b"Inflow.").hexdigest()
-    assert [each.open for each in found.blocks] == [False, False, True]
+    assert [each.open for each in found.blocks.values()] == [False, False, True]
 
 
 NAMED: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}}
@@ -72,32 +72,32 @@ OVER: dict[str, Any] = {"type": "message_stop"}
         ([NAMED, UNNAMED, OVER], True),
     ],
 )
-def test_complete_means_a_stop_reason_behind_the_last_block(
+def test_a_message_is_complete_with_a_stop_reason_after_its_last_block(
     ending: list[dict[str, Any]], complete: bool
 ) -> None:
     assert answer(START, block(0), stop(0), *ending).complete is complete
 
 
 @pytest.mark.parametrize("kind", ["text", "tool_use", "thinking"])
-def test_a_stop_reason_is_not_the_end_while_a_block_is_open(kind: str) -> None:
+def test_a_stop_reason_does_not_complete_a_message_with_an_open_block(kind: str) -> None:
     found = answer(START, block(0), stop(0), block(1, kind), NAMED)
     assert not found.complete
     found.apply(stop(1))
     assert found.complete
 
 
-def test_a_rewind_takes_back_the_end_of_the_message_as_well() -> None:
-    told: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
-    found = answer(START, block(0), stop(0), told, {"type": "message_stop"}, rewind(0))
+def test_a_rewind_also_discards_the_end_of_the_message() -> None:
+    ended: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "x"}}
+    found = answer(START, block(0), stop(0), ended, {"type": "message_stop"}, rewind(0))
     assert (found.complete, found.stop_reason, found.started) == (False, None, True)
 
 
 def test_events_of_unknown_types_change_nothing() -> None:
     found = answer(START, {"type": "ping"}, {"type": "new"}, {}, {"type": events.QUEUED})
-    assert (found.text, found.blocks, found.started) == ("", [], True)
+    assert (found.text, found.blocks, found.started) == ("", {}, True)
 
 
-def test_the_last_text_block_is_the_last_that_says_something() -> None:
+def test_the_last_text_block_is_the_last_that_is_not_white_space() -> None:
     found = answer(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
     assert found.last_text_block() == 0
     assert answer(START, block(0, "thinking")).last_text_block() is None
@@ -107,7 +107,7 @@ texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_si
 
 
 @given(st.lists(texts, min_size=1, max_size=4), st.data())
-def test_a_rewind_leaves_what_readers_are_left_with(
+def test_a_rewind_leaves_the_worker_with_the_same_text_as_readers(
     blocks: list[list[str]], data: st.DataObject
 ) -> None:
     happened: list[dict[str, Any]] = [START]
@@ -119,15 +119,17 @@ def test_a_rewind_leaves_what_readers_are_left_with(
     for event in happened:
         builder.apply(event)
     found = answer(*happened)
-    assert [each.text for each in found.blocks] == [each["text"] for each in builder.content]
+    assert [each.text for each in found.blocks.values()] == [
+        each["text"] for each in builder.content
+    ]
 
 
-#: How a text goes on: with its own block, with a further one, with a tool call between.
+#: How a text continues: in its own block, in a further one, or after a tool call.
 shapes = st.lists(st.sampled_from(["more", "block", "tool"]), max_size=12)
 
 
 @given(shapes, st.data())
-def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
+def test_a_trimmed_log_and_the_visible_text_are_enough_to_resume(
     shape: list[str], data: st.DataObject
 ) -> None:
     happened, index, number = [START, block(0), piece(0, "w0 ")], 0, 0
@@ -144,28 +146,29 @@ def test_a_trimmed_log_and_the_text_so_far_are_enough_to_go_on(
         happened += [block(index), piece(index, f"w{number} ")]
     whole = answer(*happened)
     rest = happened[data.draw(st.integers(1, len(happened) - 1)) :]
-    found = Answer()
+    found = PartialMessage()
     found.restore(whole.text, rest)
     for event in rest:
         found.apply(event)
     assert found.text == whole.text
     assert len(found.blocks) == len(whole.blocks)
     assert found.last_text_block() == whole.last_text_block()
-    assert found.blocks[-1].open == whole.blocks[-1].open
+    last = whole.blocks.end - 1
+    assert found.blocks[last].open == whole.blocks[last].open
 
 
-def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_go_on() -> None:
-    rest = [rewind(0), block(0), piece(0, "anew")]
-    found = Answer()
-    found.restore("anew", rest)
+def test_a_trimmed_log_that_begins_with_a_rewind_is_enough_to_resume() -> None:
+    rest = [rewind(0), block(0), piece(0, "again")]
+    found = PartialMessage()
+    found.restore("again", rest)
     for event in rest:
         found.apply(event)
-    assert (found.text, len(found.blocks)) == ("anew", 1)
+    assert (found.text, len(found.blocks)) == ("again", 1)
 
 
-def test_a_trimmed_log_with_text_that_was_taken_back_is_enough_to_go_on() -> None:
+def test_a_trimmed_log_with_rewound_text_is_enough_to_resume() -> None:
     rest = [piece(0, "one "), stop(0), block(1), piece(1, " "), rewind(1), block(1), piece(1, "b")]
-    found = Answer()
+    found = PartialMessage()
     found.restore("the one b", rest)
     for event in rest:
         found.apply(event)

@@ -1,4 +1,4 @@
-"""Tokens add up over attempts."""
+"""Usage: tokens add up over attempts."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ attempts = st.lists(st.lists(reports, max_size=4), max_size=5)
 
 
 def of_attempt(reported: list[dict[str, Any]], name: str) -> int | None:
-    told = [each[name] for each in reported if each.get(name) is not None]
-    return told[-1] if told else None
+    numbers_seen = [each[name] for each in reported if each.get(name) is not None]
+    return numbers_seen[-1] if numbers_seen else None
 
 
 @given(attempts)
@@ -29,33 +29,33 @@ def test_the_last_number_of_each_attempt_counts_and_attempts_add_up(
         for each in reported:
             usage.add(each)
     for name in NAMES:
-        told = [of_attempt(each, name) for each in happened]
-        expected = sum(number for number in told if number is not None)
+        numbers_seen = [of_attempt(each, name) for each in happened]
+        expected = sum(number for number in numbers_seen if number is not None)
         assert usage.total.get(name, 0) == expected
 
 
 @given(attempts)
-def test_it_does_not_matter_which_worker_made_which_attempt(
+def test_usage_does_not_depend_on_which_worker_made_which_attempt(
     happened: list[list[dict[str, Any]]],
 ) -> None:
     one, other = Usage(), Usage()
     for reported in happened:
         one.next_attempt()
-        other = Usage(other.total)  # as a worker that takes over reads it from the record
+        other = Usage(other.total)  # as another worker reads it from the record
         for each in reported:
             one.add(each)
             other.add(each)
     assert one.total == other.total
 
 
-def test_null_means_unchanged() -> None:
+def test_a_null_in_usage_means_unchanged() -> None:
     usage = Usage()
     usage.add({"input_tokens": 10, "output_tokens": 1})
     usage.add({"input_tokens": None, "output_tokens": 25})
     assert usage.total == {"input_tokens": 10, "output_tokens": 25}
 
 
-def test_numbers_inside_of_objects_add_up_and_words_are_the_latest() -> None:
+def test_nested_usage_numbers_add_up_and_strings_are_the_latest() -> None:
     usage = Usage()
     usage.add({"server_tool_use": {"web_search_requests": 2}, "service_tier": "standard"})
     usage.next_attempt()
@@ -67,7 +67,7 @@ def test_numbers_inside_of_objects_add_up_and_words_are_the_latest() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, {}, {"input_tokens": None}])
-def test_an_event_that_reports_nothing_changes_nothing(nothing: dict[str, Any] | None) -> None:
+def test_an_event_without_usage_changes_nothing(nothing: dict[str, Any] | None) -> None:
     usage = Usage({"input_tokens": 3})
     usage.add(nothing)
     assert usage.total == {"input_tokens": 3}

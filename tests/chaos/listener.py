@@ -1,7 +1,7 @@
-"""One pub/sub connection that many readers share: hears channels, heals itself.
+"""A pub/sub connection that many readers share, and that reconnects by itself.
 
-Deliberately not Penstock's own reader: it speaks RESP by itself, so that a mistake of the product
-cannot hide in both.
+Deliberately independent of Penstock's own reader: it speaks RESP itself, so that the same bug
+cannot be in both.
 """
 
 import asyncio
@@ -10,26 +10,26 @@ from typing import Any, Final
 
 import hiredis
 
-#: Put into a reader's queue when messages may have been lost: read the log.
+#: Put into a reader's queue when messages may have been lost, so that it reads the log.
 REFILL: Final = b""
 
 Queue = asyncio.Queue[bytes]
 
 
-class Ear:
-    """A connection that is subscribed to many channels and comes back when it is cut."""
+class Listener:
+    """A connection that subscribes to many channels and reconnects when it is cut."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._queues: dict[bytes, set[Queue]] = {}
         self._acknowledged: dict[bytes, asyncio.Event] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._task = asyncio.create_task(self._hear_for_ever())
+        self._task = asyncio.create_task(self._run())
         self.messages = 0
         self.cuts = 0
 
     async def listen(self, channel: str) -> Queue:
-        """A queue of what is published from now on; returns once Redis has acknowledged."""
+        """Return a queue of the messages from now on, after Redis has acknowledged."""
         name = channel.encode()
         queue: Queue = asyncio.Queue()
         self._queues.setdefault(name, set()).add(queue)
@@ -40,19 +40,19 @@ class Ear:
         return queue
 
     def unlisten(self, channel: str, queue: Queue) -> None:
-        """Hear no more of it; the last one out ends the subscription."""
+        """Stop a reader's queue; the subscription itself stays until `close_channel`."""
         name = channel.encode()
         self._queues[name].discard(queue)
 
     def close_channel(self, channel: str) -> None:
-        """Nobody will want it again."""
+        """End the subscription of a channel that no reader needs any more."""
         name = channel.encode()
         if self._queues.pop(name, None) is not None:
             self._acknowledged.pop(name, None)
             self._send(b"UNSUBSCRIBE", name)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -62,10 +62,10 @@ class Ear:
             parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
             self._writer.write(b"*%d\r\n%b" % (len(words), parts))
 
-    async def _hear_for_ever(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                await self._hear()
+                await self._receive()
             except OSError:
                 pass
             finally:
@@ -73,7 +73,7 @@ class Ear:
             self.cuts += 1
             await asyncio.sleep(0.05)
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         source, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             for name, event in self._acknowledged.items():
@@ -83,13 +83,13 @@ class Ear:
             while data := await source.read(1 << 16):
                 parser.feed(data)
                 while (message := parser.gets()) is not False:
-                    self._take(message)
+                    self._apply(message)
         finally:
             self._writer.close()
 
-    def _take(self, message: Any) -> None:
+    def _apply(self, message: Any) -> None:
         if not isinstance(message, list):
-            raise ConnectionError("Redis is not ready")  # it loads its data: ask again
+            raise ConnectionError("Redis is not ready")  # it is loading its data: retry
         kind, name, data = message
         if kind == b"message":
             self.messages += 1

@@ -1,4 +1,4 @@
-"""Judge a stream that has ended: the log against the truth, and every reader against the log."""
+"""Checks a stream that has ended: the log against the truth, each reader against the log."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import orjson
 
 from penstock.events import ATTEMPT, END, QUEUED, REWIND
 from penstock.streams.message_builder import MessageBuilder
-from tests.chaos.plans import Plan
+from tests.chaos.plans import StreamPlan
 from tests.chaos.readers import Reader
 
 
@@ -22,23 +22,23 @@ class Ended:
 
 
 @dataclass(slots=True)
-class Judgement:
-    """What was found; ``faults`` is empty when all is well."""
+class Findings:
+    """What the checks found; ``faults`` is empty if there is no fault."""
 
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def judge(
-    plan: Plan, truth: list[dict[str, Any]], ended: Ended, readers: list[Reader]
-) -> Judgement:
-    """Compare everything with everything."""
-    found = Judgement()
+def check_stream(
+    plan: StreamPlan, truth: list[dict[str, Any]], ended: Ended, readers: list[Reader]
+) -> Findings:
+    """Check the log, the text, the record and every reader of a stream."""
+    found = Findings()
     events = [orjson.loads(line) for line in ended.log]
-    _judge_order(events, found)
-    _judge_content(plan, truth, events, ended, found)
+    _check_order(events, found)
+    _check_content(plan, truth, events, ended, found)
     for each in readers:
-        _judge_reader(each, ended.log, found)
+        _check_reader(each, ended.log, found)
     datas = [event["data"] for event in events]
     for data in datas:
         if data["type"] == ATTEMPT:
@@ -47,7 +47,7 @@ def judge(
                 data["reason"] == "takeover"
             )
             if data["reason"] != "takeover":
-                found.counts[f"break {data['reason']}"] += 1
+                found.counts[f"interrupted by {data['reason']}"] += 1
         found.counts["rewinds"] += data["type"] == REWIND
     found.counts["events"] += len(events)
     found.counts["api_retries"] += int(ended.meta.get("api_retries", 0))
@@ -56,23 +56,25 @@ def judge(
     return found
 
 
-def _judge_order(events: list[dict[str, Any]], found: Judgement) -> None:
+def _check_order(events: list[dict[str, Any]], found: Findings) -> None:
     if [event["n"] for event in events] != list(range(1, len(events) + 1)):
-        found.faults.append("the log's numbers are not dense")
+        found.faults.append("the log's numbers are not contiguous")
     epochs = [event["e"] for event in events]
     if epochs != sorted(epochs):
-        found.faults.append("epochs fall")
+        found.faults.append("epochs decrease")
     types = [event["data"]["type"] for event in events]
     if types[:1] != [QUEUED] or types.count(END) != 1 or types[-1:] != [END]:
-        found.faults.append(f"begins or ends wrongly: {types[:1]} {types[-1:]} {types.count(END)}")
+        found.faults.append(
+            f"wrong first or last event: {types[:1]} {types[-1:]} {types.count(END)}"
+        )
 
 
-def _judge_content(
-    plan: Plan,
+def _check_content(
+    plan: StreamPlan,
     truth: list[dict[str, Any]],
     events: list[dict[str, Any]],
     ended: Ended,
-    found: Judgement,
+    found: Findings,
 ) -> None:
     builder = MessageBuilder()
     for event in events:
@@ -87,31 +89,31 @@ def _judge_content(
         found.faults.append(f"the text key differs: {difference(ended.text, text)}")
     canceled = state == "canceled" and plan.cancel_after_s is not None
     if canceled or (state == "failed" and plan.on_interrupt == "fail"):
-        _judge_prefix(text, whole, found)
+        _check_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")
     elif content != truth:
         found.faults.append(f"content differs: {difference(content, truth)}")
 
 
-def _judge_prefix(text: str, whole: str, found: Judgement) -> None:
+def _check_prefix(text: str, whole: str, found: Findings) -> None:
     if not whole.startswith(text):
-        found.faults.append(f"what was kept is not the beginning: {text!r} of {whole!r}")
+        found.faults.append(f"the kept text is not a prefix of the answer: {text!r} of {whole!r}")
 
 
-def _judge_reader(reader: Reader, log: list[bytes], found: Judgement) -> None:
+def _check_reader(reader: Reader, log: list[bytes], found: Findings) -> None:
     found.counts["readers"] += 1
-    found.counts["events read"] += len(reader.taken)
+    found.counts["events read"] += len(reader.received)
     found.counts["messages dropped on purpose"] += reader.dropped
     found.counts["refills"] += reader.refills
-    found.counts["readers that left and came back"] += reader.resumes
+    found.counts["readers that disconnected and returned"] += reader.resumes
     if not reader.ended:
         found.faults.append(f"a reader hangs at {reader.epoch}-{reader.n}")
         found.counts["HUNG"] += 1
         return
     expected = log[reader.joined_at :]
-    if reader.taken != expected:
-        numbers = Counter(orjson.loads(raw)["n"] for raw in reader.taken)
+    if reader.received != expected:
+        numbers = Counter(orjson.loads(raw)["n"] for raw in reader.received)
         wanted = range(reader.joined_at + 1, len(log) + 1)
         lost = [n for n in wanted if n not in numbers]
         doubled = [n for n, count in numbers.items() if count > 1]
@@ -120,10 +122,10 @@ def _judge_reader(reader: Reader, log: list[bytes], found: Judgement) -> None:
         found.counts["OTHER THAN THE LOG"] += not lost and not doubled
         found.faults.append(f"a reader differs: lost {lost[:9]} doubled {doubled[:9]}")
     if reader.text is not None:
-        _judge_snapshot(reader, log, found)
+        _check_snapshot(reader, log, found)
 
 
-def _judge_snapshot(reader: Reader, log: list[bytes], found: Judgement) -> None:
+def _check_snapshot(reader: Reader, log: list[bytes], found: Findings) -> None:
     found.counts["snapshots"] += 1
     builder = MessageBuilder()
     for raw in log[: reader.joined_at]:
@@ -138,7 +140,7 @@ def text_of(content: list[dict[str, Any]]) -> str:
 
 
 def difference(found: Any, wanted: Any) -> str:
-    """Where two values begin to differ, and a little of both."""
+    """The first difference of two values, with some context of both."""
     one, other = repr(found), repr(wanted)
     places = (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
     place = max(next(places, min(len(one), len(other))) - 30, 0)

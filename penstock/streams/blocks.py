@@ -1,0 +1,72 @@
+"""The content blocks of a message, accumulated from its events. Pure.
+
+Workers use it to know what they have published, readers to build the message. Both must come to the
+same text after the same events, above all after a rewind; so there is one implementation.
+"""
+
+from typing import Any, Final
+
+#: Delta type → the field that holds its piece. The pieces of a block are concatenated.
+PIECE_FIELDS: Final = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
+
+#: Block types whose pieces make up the field of the same name.
+TEXT_KINDS: Final = frozenset({"text", "thinking"})
+
+
+class Block:
+    """One content block: its kind, and the pieces that its deltas have added."""
+
+    __slots__ = ("fields", "kind", "open", "pieces")
+
+    def __init__(self, kind: str, text: str = "", *, open: bool = True) -> None:
+        self.kind = kind  #: text, thinking, tool_use, …
+        self.open = open
+        self.pieces: list[str] = [text] if text else []
+        self.fields: dict[str, Any] = {}  #: of the block itself, for a reader that builds it
+
+    @property
+    def text(self) -> str:
+        """All pieces so far, joined: text, thinking, or the JSON of a tool's input."""
+        if len(self.pieces) > 1:
+            self.pieces[:] = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+
+class Blocks(dict[int, Block]):
+    """Blocks by their index in the message."""
+
+    @property
+    def text(self) -> str:
+        """All visible text, in the order of the blocks."""
+        return "".join(self[index].text for index in sorted(self) if self[index].kind == "text")
+
+    @property
+    def end(self) -> int:
+        """The index of the block that comes next."""
+        return max(self, default=-1) + 1
+
+    def start(self, index: int, block: Block) -> None:
+        """Begin a block; it replaces all blocks from ``index`` on."""
+        self._discard_from(index)
+        self[index] = block
+
+    def rewind(self, index: int, offset: int) -> None:
+        """Discard all after ``offset`` characters of block ``index``.
+
+        All later blocks are discarded too. Only text can be cut; a block of another kind is
+        discarded whole.
+        """
+        self._discard_from(index + 1)
+        block = self.get(index)
+        if block is not None and offset and block.kind in TEXT_KINDS:
+            block.pieces[:] = [block.text[:offset]]
+        else:
+            self._discard_from(index)
+
+    def _discard_from(self, index: int) -> None:
+        for later in [i for i in self if i >= index]:
+            del self[later]

@@ -1,0 +1,67 @@
+"""How the run of a stream ended, for its log, Celery and Flower. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.api.client import ApiProblem
+from tasks.streams.claim import ClaimedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The result of one run. It never holds a prompt or an answer."""
+
+    state: str  #: done · failed · canceled · retry · skipped
+    summary: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""  #: why the run failed, was skipped, or is retried
+    countdown_s: float = 0.0  #: seconds until the retry
+
+
+def end_event(
+    request: ClaimedRequest, state: str, ended_ms: int, more: dict[str, Any]
+) -> dict[str, Any]:
+    """The data of a stream's last event."""
+    message = request.message
+    return {
+        "state": state,
+        "stop_reason": message.stop_reason,
+        "usage": request.usage.total,
+        "characters": len(message.text),
+        "text_sha256": message.text_sha256,
+        "first_delta_ms": request.first_delta_ms,
+        "total_ms": ended_ms - request.started_ms,
+        "attempts": request.attempts,
+        "api_request_ids": [id for id in request.api_request_ids if id],
+        **more,
+    }
+
+
+def ended(end: dict[str, Any]) -> RunResult:
+    """The result of a stream that has ended with this event."""
+    summary = {
+        "kind": "stream",
+        "state": str(end["state"]),
+        "stop_reason": end["stop_reason"],
+        "input_tokens": end["usage"].get("input_tokens"),
+        "output_tokens": end["usage"].get("output_tokens"),
+        "first_delta_ms": end["first_delta_ms"],
+        "total_ms": end["total_ms"],
+        "attempts": end["attempts"],
+    }
+    return RunResult(end["state"], summary, reason=_reason(end.get("error")))
+
+
+def error_after_retries(problem: ApiProblem, retries: int) -> dict[str, Any]:
+    """The error of a request that the API has refused too often."""
+    error = problem.as_error()
+    error["message"] += f" (refused {retries} times)"
+    return error
+
+
+def _reason(error: dict[str, Any] | None) -> str:
+    """Why a stream failed, without the API's message: it may quote the request."""
+    if error is None:
+        return ""
+    status = f" (HTTP {error['status']})" if "status" in error else ""
+    request = f", request {error['request_id']}" if "request_id" in error else ""
+    return f"{error['type']}{status}{request}"
