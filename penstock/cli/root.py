@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.failure import BROKEN_PIPE, explained
+from penstock.cli.command_error import BROKEN_PIPE, explained
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
 

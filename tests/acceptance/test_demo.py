@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.commands.showcase import ANSWER
+from penstock.cli.demo_steps import ANSWER
 from penstock.local.stack import SimulatorProcess
 from penstock.queue.names import BATCH_STEPS, STREAM
 

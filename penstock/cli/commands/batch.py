@@ -6,12 +6,12 @@ from typing import IO, Any
 import click
 import orjson
 
+from penstock.cli.command_error import INTERRUPTED, Failure
 from penstock.cli.commands.results import results
-from penstock.cli.failure import INTERRUPTED, Failure
-from penstock.cli.jobs import job_of
-from penstock.cli.text.batch_text import SHOWN, facts, table, why
+from penstock.cli.job_lookup import job_of
+from penstock.cli.text.job_fields import SHOWN, facts, table, why
+from penstock.cli.text.job_progress import bytes_read, watched
 from penstock.cli.text.output import money, note, outcome, price, some, write_line
-from penstock.cli.text.watching import bytes_read, watched
 from penstock.client import Client
 from penstock.errors import InvalidRequest
 from penstock.states import State

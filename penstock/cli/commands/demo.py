@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.commands.showcase import QUESTION, Show
 from penstock.cli.commands.up import require_key
-from penstock.cli.local import Local, signals_end_it
+from penstock.cli.demo_steps import QUESTION, Show
+from penstock.cli.local_deployment import Local, signals_end_it
 from penstock.cli.text.output import say
 from penstock.client import Client
 from penstock.errors import PenstockError

@@ -9,12 +9,12 @@ import click
 from penstock.batches.parquet import write_parquet
 from penstock.batches.results import ORDERS, checked_order
 from penstock.batches.view import Batch
-from penstock.cli.failure import Failure
-from penstock.cli.jobs import job_of
-from penstock.cli.partial import Partial, part_of, partial
-from penstock.cli.text.batch_text import why
+from penstock.cli.command_error import Failure
+from penstock.cli.job_lookup import job_of
+from penstock.cli.partial_file import Partial, part_of, partial
+from penstock.cli.text.job_fields import why
+from penstock.cli.text.job_progress import lines_written
 from penstock.cli.text.output import note, some, write_line
-from penstock.cli.text.watching import lines_written
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from penstock import events
-from penstock.cli.failure import INTERRUPTED, Failure
+from penstock.cli.command_error import INTERRUPTED, Failure
 from penstock.cli.text.output import note, summary, type_text, write_line
 from penstock.client import Client
 from penstock.errors import RequestCanceled, RequestFailed

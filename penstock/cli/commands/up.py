@@ -5,9 +5,9 @@ import socket
 
 import click
 
+from penstock.cli.command_error import Failure
 from penstock.cli.commands.programs import need
-from penstock.cli.failure import Failure
-from penstock.cli.local import Local, signals_end_it
+from penstock.cli.local_deployment import Local, signals_end_it
 from penstock.cli.text.output import note, say
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_errors_translated

@@ -15,7 +15,7 @@ from rich.text import Text
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Shard
 from penstock.batches.view import Batch
-from penstock.cli.text.batch_text import fate, interesting, shards, state, words
+from penstock.cli.text.job_fields import fate, interesting, shards, state, words
 from penstock.cli.text.output import span
 from penstock.cli.text.remedies import remedy
 from penstock.clock import now_ms

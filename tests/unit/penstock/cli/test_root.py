@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli import COMMANDS, cli
-from penstock.cli.failure import Failure, explained
+from penstock.cli.command_error import Failure, explained
 from penstock.errors import InvalidRequest, NotFound
 
 #: An address at which nobody listens: port 1 of loopback.

@@ -1,7 +1,7 @@
 """How commands find the batch job that they are told to look at."""
 
 from penstock.batches.view import Batch
-from penstock.cli.failure import Failure
+from penstock.cli.command_error import Failure
 from penstock.client import Client
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.cli.text.job_progress import watched
 from penstock.cli.text.output import duration, outcome, price, say, summary, type_text
-from penstock.cli.text.watching import watched
 from penstock.client import Client
 from penstock.errors import LocalProcessError
 from penstock.queue import names

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from penstock.cli.failure import Failure
+from penstock.cli.command_error import Failure
 
 _BLOCK = 1 << 20
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.failure import Failure
-from penstock.cli.partial import part_of, partial
+from penstock.cli.command_error import Failure
+from penstock.cli.partial_file import part_of, partial
 
 
 class Interrupted(Exception):

@@ -21,7 +21,7 @@ from rich.progress import (
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
 from penstock.batches.view import Batch
-from penstock.cli.text.batch_text import left, shard_line, words
+from penstock.cli.text.job_fields import left, shard_line, words
 from penstock.cli.text.output import outcome, some
 from penstock.cli.text.remedies import remedy
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.view import Batch, Budget, Notice, Progress
-from penstock.cli.text.batch_text import facts, interesting, shard_line, table
+from penstock.cli.text.job_fields import facts, interesting, shard_line, table
+from penstock.cli.text.job_progress import Lines
 from penstock.cli.text.live_table import Table
 from penstock.cli.text.output import price
 from penstock.cli.text.remedies import REMEDIES, remedy
-from penstock.cli.text.watching import Lines
 from penstock.clock import now_ms
 from penstock.states import State
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
+from penstock.cli.command_error import Failure
 from penstock.cli.commands.programs import need
-from penstock.cli.failure import Failure
 from penstock.errors import LocalProcessError
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
