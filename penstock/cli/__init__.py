@@ -5,7 +5,7 @@ from typing import Final
 import click
 
 from penstock import __version__
-from penstock.cli.root import Root
+from penstock.cli.root import RootGroup
 
 #: Section of the help → command → module that holds it, and what it is for.
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
@@ -53,7 +53,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 
 
 @click.group(
-    cls=Root,
+    cls=RootGroup,
     commands_by_section=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First steps: `penstock demo`. Then `penstock up --simulate` in one terminal, and "

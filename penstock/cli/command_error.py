@@ -12,7 +12,7 @@ INTERRUPTED = 130  # Ctrl-C
 BROKEN_PIPE = 141  # whoever read our stdout has gone
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """An expected error: its message is all that the user sees."""
 
     def __init__(self, message: str, code: int = 1) -> None:
@@ -28,24 +28,24 @@ class Failure(click.ClickException):
         click.echo(f"{over}penstock: {self.message}", err=True)
 
 
-def explained(error: BaseException) -> Failure | None:
+def as_command_error(error: BaseException) -> CommandError | None:
     """The failure that ``error`` stands for, or None if nobody foresaw it."""
-    if isinstance(error, Failure):
+    if isinstance(error, CommandError):
         return error
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return None
     if isinstance(error, click.UsageError):
-        return Failure(_usage(error), error.exit_code)
+        return CommandError(_usage(error), error.exit_code)
     if isinstance(error, click.ClickException):
-        return Failure(error.format_message(), error.exit_code)
+        return CommandError(error.format_message(), error.exit_code)
     if isinstance(error, PenstockError):
-        return Failure(str(error))
+        return CommandError(str(error))
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return Failure("interrupted", INTERRUPTED)
+        return CommandError("interrupted", INTERRUPTED)
     if isinstance(error, BrokenPipeError):
-        return Failure("", BROKEN_PIPE)
+        return CommandError("", BROKEN_PIPE)
     if isinstance(error, OSError):
-        return Failure(_system(error))
+        return CommandError(_system(error))
     return _driver(error)
 
 
@@ -59,9 +59,9 @@ def _system(error: OSError) -> str:
     return f"{error.filename}: {what}" if error.filename else what
 
 
-def _driver(error: BaseException) -> Failure | None:
+def _driver(error: BaseException) -> CommandError | None:
     # What Redis says to a command is translated by the client only where it means "unavailable".
     driver = sys.modules.get("redis")
     if driver is not None and isinstance(error, driver.RedisError):
-        return Failure(f"Redis: {error}")
+        return CommandError(f"Redis: {error}")
     return None

@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.cli.text.job_progress import watched
-from penstock.cli.text.output import duration, outcome, price, say, summary, type_text
+from penstock.cli.text.job_progress import watch_job
+from penstock.cli.text.output import (
+    cost_summary,
+    duration,
+    outcome_counts,
+    print_line,
+    summary,
+    write_text,
+)
 from penstock.client import Client
 from penstock.errors import LocalProcessError
 from penstock.queue import names
@@ -43,14 +50,14 @@ SHARD: Final = 100
 LIVE_BATCH: Final = 3
 
 #: Longest silence of the simulator's work that is still believable.
-SILENCE_S: Final = 60.0
+IDLE_TIMEOUT_S: Final = 60.0
 #: Flower hears of a task a moment after it has ended.
-FLOWER_PATIENCE_S: Final = 20.0
+FLOWER_TIMEOUT_S: Final = 20.0
 FINAL_STATES: Final = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 @dataclass(frozen=True)
-class Show:
+class DemoSteps:
     """The demo, once its parts run."""
 
     client: Client
@@ -66,71 +73,73 @@ class Show:
 
     def stream(self) -> None:
         """An answer, typed as it comes."""
-        _title(1, "A streamed answer, typed as its deltas come over Redis pub/sub")
-        say(f"> {QUESTION}\n")
+        _print_heading(1, "A streamed answer, typed as its deltas come over Redis pub/sub")
+        print_line(f"> {QUESTION}\n")
         with self.client.messages.stream(
             model=MODEL,
             max_tokens=300,
-            messages=[_asks(QUESTION, "" if self.live else f" [[sim text={json.dumps(ANSWER)}]]")],
-            timeout=SILENCE_S,
+            messages=[
+                _user_message(QUESTION, "" if self.live else f" [[sim text={json.dumps(ANSWER)}]]")
+            ],
+            timeout=IDLE_TIMEOUT_S,
         ) as stream:
             for text in stream.text_stream:
-                type_text(text)
+                write_text(text)
         assert stream.end is not None
-        say(f"\n\n{summary(stream.id, stream.end)}")
+        print_line(f"\n\n{summary(stream.id, stream.end)}")
 
     def tool_use(self) -> None:
         """The API's events themselves: a tool call, its input arriving in pieces."""
-        _title(2, "The same, event by event: a tool call, its input arriving in pieces")
-        say(f"> {WEATHER}\n")
+        _print_heading(2, "The same, event by event: a tool call, its input arriving in pieces")
+        print_line(f"> {WEATHER}\n")
         with self.client.messages.stream(
             model=MODEL,
             max_tokens=300,
-            messages=[_asks(WEATHER)],
+            messages=[_user_message(WEATHER)],
             tools=[TOOL],
             tool_choice={"type": "tool", "name": TOOL["name"]},
-            timeout=SILENCE_S,
+            timeout=IDLE_TIMEOUT_S,
         ) as stream:
             pieces = []
             for event in stream:
                 if event.type == "content_block_start" and event.content_block.type == "tool_use":
-                    say(f"{event.type:<22}tool_use {event.content_block.name}")
+                    print_line(f"{event.type:<22}tool_use {event.content_block.name}")
                 elif event.type == "content_block_delta" and event.delta.type == "input_json_delta":
                     pieces.append(event.delta.partial_json)
-                    say(f"{event.delta.type:<22}{event.delta.partial_json or '(empty)'}")
+                    print_line(f"{event.delta.type:<22}{event.delta.partial_json or '(empty)'}")
         assert stream.end is not None
         call = json.dumps(json.loads("".join(pieces)), ensure_ascii=False)
-        say(f"{'together':<22}{call}")
-        say(f"\n{summary(stream.id, stream.end)}")
+        print_line(f"{'together':<22}{call}")
+        print_line(f"\n{summary(stream.id, stream.end)}")
 
     def batch(self) -> None:
         """A batch job: create, poll, collect, finish."""
         size = LIVE_BATCH if self.live else BATCH
-        _title(3, f"A job of {size} requests in batches: create, poll, collect, finish")
+        _print_heading(3, f"A job of {size} requests in batches: create, poll, collect, finish")
         batches = self.client.messages.batches
         started = time.monotonic()
         requests = _questions(size, directed=not self.live)
         job = batches.create(requests=requests, shard_requests=SHARD)
-        say(f"id {job.id}")
+        print_line(f"id {job.id}")
         # The real API may take its time, up to a day; the simulator may not.
-        job = watched(batches, job.id, timeout=None if self.live else 3 * SILENCE_S)
+        job = watch_job(batches, job.id, timeout=None if self.live else 3 * IDLE_TIMEOUT_S)
         took = duration((time.monotonic() - started) * 1000)
-        say(f"\n{outcome(job.request_counts)}; in {took}")
-        for line in _a_few(batches.results(job.id)):
-            say(f"  {line['custom_id']:<14}{_told(line['result'])}")
-        say(f"cost {price(job.cost)}")
+        print_line(f"\n{outcome_counts(job.request_counts)}; in {took}")
+        for line in _samples(batches.results(job.id)):
+            print_line(f"  {line['custom_id']:<14}{_result_line(line['result'])}")
+        print_line(f"cost {cost_summary(job.cost)}")
 
     def flower(self) -> None:
         """The same work as Flower tells it."""
-        _title(4, "What Flower has seen")
+        _print_heading(4, "What Flower has seen")
         for task in sorted(self._ended_tasks(), key=lambda task: task["received"] or 0):
-            say(f"{task['name']:<24}{task['state'].lower():<10}{_facts(task)}")
+            print_line(f"{task['name']:<24}{task['state'].lower():<10}{_task_details(task)}")
 
     def _ended_tasks(self) -> list[dict[str, Any]]:
         """The tasks that Flower knows of, when it knows the end of each of ours."""
-        deadline = time.monotonic() + FLOWER_PATIENCE_S
+        deadline = time.monotonic() + FLOWER_TIMEOUT_S
         while True:
-            tasks = _json_of(f"{self.flower_url}/api/tasks")
+            tasks = _get_json(f"{self.flower_url}/api/tasks")
             ours = {task["name"] for task in tasks.values() if task["state"] in FINAL_STATES}
             if ours >= {names.STREAM, *names.BATCH_STEPS}:
                 return list(tasks.values())
@@ -139,7 +148,7 @@ class Show:
             time.sleep(0.2)
 
 
-def _asks(text: str, directive: str = "") -> dict[str, str]:
+def _user_message(text: str, directive: str = "") -> dict[str, str]:
     """A user's message; a directive tells the simulator how to answer it."""
     return {"role": "user", "content": text + directive}
 
@@ -154,14 +163,14 @@ def _questions(count: int, *, directed: bool) -> Iterator[dict[str, Any]]:
             directive = " [[sim expired first=1]]"
         elif directed and number % 100 == 42:
             directive = " [[sim errored=invalid_request_error]]"
-        asked = _asks(f"Describe turbine no. {number} in one sentence.", directive)
+        asked = _user_message(f"Describe turbine no. {number} in one sentence.", directive)
         yield {
             "custom_id": f"turbine-{number:03}",
             "params": {"model": MODEL, "max_tokens": 60, "messages": [asked]},
         }
 
 
-def _a_few(results: Iterator[Any]) -> list[Any]:
+def _samples(results: Iterator[Any]) -> list[Any]:
     """Two results of each kind."""
     kept: dict[str, list[Any]] = {}
     for line in results:
@@ -171,7 +180,7 @@ def _a_few(results: Iterator[Any]) -> list[Any]:
     return [line for kind in sorted(kept, reverse=True) for line in kept[kind]]
 
 
-def _told(result: dict[str, Any]) -> str:
+def _result_line(result: dict[str, Any]) -> str:
     """A result in half a line."""
     if result["type"] == "succeeded":
         text = "".join(block.get("text", "") for block in result["message"]["content"])
@@ -181,7 +190,7 @@ def _told(result: dict[str, Any]) -> str:
     return str(result["type"])
 
 
-def _facts(task: dict[str, Any]) -> str:
+def _task_details(task: dict[str, Any]) -> str:
     """What Flower shows of a task's result, and how often the task came back."""
     result = ast.literal_eval(task["result"] or "{}")
     facts = [f"{name} {value}" for name, value in _leaves(result) if value]
@@ -198,7 +207,7 @@ def _leaves(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _json_of(url: str) -> dict[str, Any]:
+def _get_json(url: str) -> dict[str, Any]:
     # No proxy: this is our own loopback address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -209,5 +218,5 @@ def _json_of(url: str) -> dict[str, Any]:
     return tasks
 
 
-def _title(number: int, text: str) -> None:
-    say(f"\n{number}. {text}\n", bold=True)
+def _print_heading(number: int, text: str) -> None:
+    print_line(f"\n{number}. {text}\n", bold=True)

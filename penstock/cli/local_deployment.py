@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-from penstock.cli.command_error import Failure
-from penstock.cli.commands.programs import need
+from penstock.cli.command_error import CommandError
+from penstock.cli.commands.programs import require_module
 from penstock.errors import LocalProcessError
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
@@ -19,23 +19,23 @@ from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 
 #: How long a part may take to end: a worker would like to wait for its running streams, but what
 #: they write to is about to end too.
-GOODBYE_S = 3.0
+STOP_TIMEOUT_S = 3.0
 #: The signals that ask us to end; Python turns the first into KeyboardInterrupt by itself.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: How often `Local` looks whether all parts are alive.
-LOOK_S = 0.3
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: How often `LocalDeployment` looks whether all parts are alive.
+CHECK_INTERVAL_S = 0.3
 
 
-class Local:
+class LocalDeployment:
     """Redis, the simulator, both workers and Flower. A context manager that leaves nothing.
 
-    ``say`` is given one line for each part: what it is and where. Without ``redis_url`` a
+    ``announce`` is given one line for each part: what it is and where. Without ``redis_url`` a
     private Redis is started; without ``simulate`` the workers call the real API.
     """
 
     def __init__(
         self,
-        say: Callable[[str], None],
+        announce: Callable[[str], None],
         *,
         redis_url: str | None = None,
         redis_port: int | None = None,
@@ -44,7 +44,7 @@ class Local:
         env: Mapping[str, str] | None = None,
         flower_port: int | None = None,
     ) -> None:
-        self._say = say
+        self._print = announce
         self._given_redis = redis_url
         self._redis_port = redis_port
         self._simulate = simulate
@@ -71,8 +71,8 @@ class Local:
         self.stop()
 
     def stop(self) -> None:
-        """End every part, in the order that lets each say goodbye to those it talks to."""
-        with _undisturbed():
+        """End every part, in the order that lets each announce goodbye to those it talks to."""
+        with _signals_ignored():
             self._stop()
 
     def _stop(self) -> None:
@@ -81,7 +81,7 @@ class Local:
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="end") as enders:
             list(enders.map(_stop, clients))
             # Whoever is being started at this moment ends as soon as it has a process.
-            while wait(self._starts, timeout=LOOK_S).not_done:
+            while wait(self._starts, timeout=CHECK_INTERVAL_S).not_done:
                 list(enders.map(_stop, clients))
             list(enders.map(_stop, clients))
         # One whose start an interruption kept from being noted comes up first.
@@ -91,23 +91,23 @@ class Local:
         for server in reversed(servers):
             _stop(server)
 
-    def check(self) -> None:
-        """Raise `Failure` with the end of its log if a part has died."""
+    def raise_if_exited(self) -> None:
+        """Raise `CommandError` with the end of its log if a part has died."""
         for part in self._parts:
             if not part.alive:
-                raise Failure(f"{part.name} has ended, so the rest ends too{part.tail()}")
+                raise CommandError(f"{part.name} has ended, so the rest ends too{part.tail()}")
 
-    def wait_for_ever(self) -> None:
+    def run_forever(self) -> None:
         """Return never, but raise what `check` raises when a part dies."""
         forever = threading.Event()
-        while not forever.wait(LOOK_S):
-            self.check()
+        while not forever.wait(CHECK_INTERVAL_S):
+            self.raise_if_exited()
 
     def _start(self) -> None:
-        need("anthropic", "the anthropic SDK", "demo")
-        need("flower", "Flower", "demo")
+        require_module("anthropic", "the anthropic SDK", "demo")
+        require_module("flower", "Flower", "demo")
         if self._simulate:
-            need("uvicorn", "the simulator's server (uvicorn)", "demo")
+            require_module("uvicorn", "the simulator's server (uvicorn)", "demo")
         env = {**self._env, "PENSTOCK_REDIS_URL": self._start_redis()}
         if self._simulate:
             env |= self._start_simulator()
@@ -115,7 +115,7 @@ class Local:
         batches = WorkerProcess(BATCHES_QUEUE, env=env)
         self.flower = flower = FlowerProcess(env=env, port=self._flower_port)
         # Each of these imports Celery for a second or two: let them do it at the same time.
-        starts = [self._begin(part) for part in (streams, batches, flower)]
+        starts = [self._submit_start(part) for part in (streams, batches, flower)]
         for part, start in zip((streams, batches, flower), starts, strict=True):
             start.result()
             self._announce(part, flower.url if part is flower else f"log {part.log}")
@@ -123,14 +123,14 @@ class Local:
     def _start_redis(self) -> str:
         if self._given_redis is None:
             server = EmbeddedRedis(port=self._redis_port)
-            self._begin(server).result()
+            self._submit_start(server).result()
             self.redis_url = server.url
             self._announce(server, f"{server.url} ({server.binary.name}, private)")
         return self.redis_url
 
     def _start_simulator(self) -> dict[str, str]:
         simulator = SimulatorProcess(*self._simulator_options)
-        self._begin(simulator).result()
+        self._submit_start(simulator).result()
         self._announce(simulator, f"{simulator.url} (stands in for the API)")
         return {
             "ANTHROPIC_BASE_URL": simulator.url,
@@ -139,25 +139,25 @@ class Local:
             "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"])),
         }
 
-    def _begin(self, part: LocalProcess) -> "Future[LocalProcess]":
+    def _submit_start(self, part: LocalProcess) -> "Future[LocalProcess]":
         self._parts.append(part)
         start = self._starters.submit(part.start)
         self._starts.append(start)
         return start
 
     def _announce(self, part: LocalProcess, where: str) -> None:
-        self._say(f"{part.name:<10} pid {part.pid:<8} {where}")
+        self._print(f"{part.name:<10} pid {part.pid:<8} {where}")
 
 
 def _stop(part: LocalProcess) -> None:
     with suppress(LocalProcessError):  # it was never started
-        part.stop(timeout=GOODBYE_S)
+        part.stop(timeout=STOP_TIMEOUT_S)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_ignored() -> Iterator[None]:
     """Hold off impatience: the end takes a second or two, and a second Ctrl-C would cut it off."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -166,13 +166,13 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def signals_end_it() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that everything is ended in order."""
 
     def unwind(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, unwind) for number in ENDING[1:]}
+    before = {number: signal.signal(number, unwind) for number in STOP_SIGNALS[1:]}
     try:
         yield
     finally:

@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from penstock.cli.command_error import Failure
+from penstock.cli.command_error import CommandError
 
 _BLOCK = 1 << 20
 
 
-def part_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """What a file is called while it is not complete."""
     return path.with_name(f"{path.name}.part")
 
 
-class Partial:
+class PartialFile:
     """A file that lines are added to."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
@@ -41,16 +41,16 @@ class Partial:
 
 
 @contextmanager
-def partial(path: Path, *, resume: bool) -> Iterator[Partial]:
+def open_partial(path: Path, *, resume: bool) -> Iterator[PartialFile]:
     """The lines that are to become the file ``path``, anew or behind what is there. It gets its
     name when the block ends well; otherwise what was written is kept."""
-    part = part_of(path)
+    part = partial_path(path)
     file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     with file:
         _lock(file, part)
         if not resume:
             file.truncate(0)
-        lines = Partial(file, part)
+        lines = PartialFile(file, part)
         try:
             yield lines
             file.flush()
@@ -70,7 +70,7 @@ def _lock(file: IO[bytes], part: Path) -> None:
     except BlockingIOError:
         ours = False
     if not ours:
-        raise Failure(f"{part} is being written by another process")
+        raise CommandError(f"{part} is being written by another process")
 
 
 def _trimmed(file: IO[bytes]) -> tuple[int, bytes]:

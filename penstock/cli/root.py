@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from penstock.cli.command_error import BROKEN_PIPE, explained
+from penstock.cli.command_error import BROKEN_PIPE, as_command_error
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
 
 
-class Root(click.Group):
+class RootGroup(click.Group):
     """A group that knows its commands' names and purposes before it imports any of them."""
 
     def __init__(self, *args: Any, commands_by_section: Sections, **kwargs: Any) -> None:
@@ -48,12 +48,12 @@ class Root(click.Group):
                 )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; whatever is expected to go wrong becomes a `Failure`."""
+        """Run the command; whatever is expected to go wrong becomes a `CommandError`."""
         try:
             return super().invoke(ctx)
         # Here and not in `main`, because click would answer these in its own way first.
         except (KeyboardInterrupt, OSError) as error:
-            raise explained(error) or error from error
+            raise as_command_error(error) or error from error
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Parse ``args``, run, and exit with the code that tells how it went."""
@@ -62,13 +62,13 @@ class Root(click.Group):
             code = super().main(args, **extra)
             sys.stdout.flush()
         except Exception as error:
-            code = _told(error)
+            code = _report(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Exception) -> int:
+def _report(error: Exception) -> int:
     """Print what ``error`` means to the user and return the exit code, or raise it again."""
-    failure = explained(error)
+    failure = as_command_error(error)
     if failure is None and isinstance(error, click.UsageError):
         error.show()  # no arguments at all: the help
         return error.exit_code

@@ -6,12 +6,19 @@ from typing import IO, Any
 import click
 import orjson
 
-from penstock.cli.command_error import INTERRUPTED, Failure
+from penstock.cli.command_error import INTERRUPTED, CommandError
 from penstock.cli.commands.results import results
-from penstock.cli.job_lookup import job_of
-from penstock.cli.text.job_fields import SHOWN, facts, table, why
-from penstock.cli.text.job_progress import bytes_read, watched
-from penstock.cli.text.output import money, note, outcome, price, some, write_line
+from penstock.cli.job_lookup import find_job
+from penstock.cli.text.job_fields import MAX_ROWS, end_reason, job_fields, shard_table
+from penstock.cli.text.job_progress import requests_bar, watch_job
+from penstock.cli.text.output import (
+    cost_summary,
+    dollars,
+    outcome_counts,
+    print_status,
+    quantity,
+    write_line,
+)
 from penstock.client import Client
 from penstock.errors import InvalidRequest
 from penstock.states import State
@@ -61,37 +68,37 @@ def submit(
     if betas:
         options["betas"] = betas
     with Client() as client:
-        with bytes_read(file) as lines:
+        with requests_bar(file) as lines:
             job = client.messages.batches.create(requests=_requests(lines), **options)
         click.echo(job.id)
-        told = some(job.request_counts.total, "request")
+        told = quantity(job.request_counts.total, "request")
         if len(job.shards) > 1:
-            told += f" in {some(len(job.shards), 'batch', 'batches')}"
-        note(f"{told} (penstock batch watch {job.id})")
+            told += f" in {quantity(len(job.shards), 'batch', 'batches')}"
+        print_status(f"{told} (penstock batch watch {job.id})")
         if watching:
             _watch(client, job.id)
 
 
-@batch.command(short_help="Show how a job stands.")
+@batch.command(short_help="DemoSteps how a job stands.")
 @click.argument("id")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--all", "every", is_flag=True, help=f"Show all batches, not only {SHOWN}.")
+@click.option("--all", "every", is_flag=True, help=f"DemoSteps all batches, not only {MAX_ROWS}.")
 def status(id: str, as_json: bool, every: bool) -> None:
-    """Show how job ID stands: what it waits for, its batches, its tokens and its cost.
+    """DemoSteps how job ID stands: what it waits for, its batches, its tokens and its cost.
 
     Nothing is known of a batch's requests before all of it has ended: until then they count as
     processing.
     """
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if as_json:
             write_line(orjson.dumps(job))
             return
         estimate = client.messages.batches.estimate(job)
-    for name, value in facts(job, estimate):
+    for name, value in job_fields(job, estimate):
         click.echo(f"{name:<11}{value}")
     click.echo()
-    for line in table(job, rows=None if every else SHOWN):
+    for line in shard_table(job, rows=None if every else MAX_ROWS):
         click.echo(line)
 
 
@@ -104,7 +111,7 @@ def watch(id: str) -> None:
     paused is followed further: the table says what to do. Ctrl-C ends only the watching.
     """
     with Client() as client:
-        job_of(client, id)
+        find_job(client, id)
         _watch(client, id)
 
 
@@ -113,11 +120,11 @@ def watch(id: str) -> None:
 def cancel(id: str) -> None:
     """Ask for job ID to be canceled; requests that have succeeded keep their results."""
     with Client() as client:
-        if job_of(client, id).state.ended:
-            note(f"{id} had ended already")
+        if find_job(client, id).state.ended:
+            print_status(f"{id} had ended already")
             return
         client.messages.batches.cancel(id, who="command line")
-    note(f"{id} is being canceled (penstock batch watch {id})")
+    print_status(f"{id} is being canceled (penstock batch watch {id})")
 
 
 @batch.command(short_help="Let a paused job go on.")
@@ -126,16 +133,16 @@ def cancel(id: str) -> None:
 def resume(id: str, max_cost: float | None) -> None:
     """Let job ID go on, once what it was paused for is put right (penstock batch status ID)."""
     with Client() as client:
-        before = job_of(client, id)
+        before = find_job(client, id)
         if before.state.ended:
-            raise Failure(f"{id} has ended: {before.state}")
+            raise CommandError(f"{id} has ended: {before.state}")
         client.messages.batches.resume(id, who="command line", max_cost_usd=max_cost)
     if max_cost is not None:
-        note(f"{id} may cost {money(max_cost)} USD now")
+        print_status(f"{id} may cost {dollars(max_cost)} USD now")
     if before.paused is None:
-        note(f"{id} was not paused")
+        print_status(f"{id} was not paused")
         return
-    note(f"{id} goes on; it was paused by {before.paused.type} (penstock batch watch {id})")
+    print_status(f"{id} goes on; it was paused by {before.paused.type} (penstock batch watch {id})")
 
 
 @batch.command(short_help="Remove an ended job and its results.")
@@ -144,12 +151,14 @@ def resume(id: str, max_cost: float | None) -> None:
 def delete(id: str, yes: bool) -> None:
     """Remove job ID with all its results, for good. Only what has ended can be removed."""
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if not yes and job.state.ended:
             lines = job.request_counts.total - job.request_counts.processing
-            raise Failure(f"this removes {some(lines, 'result')} for good; if so, say --yes")
+            raise CommandError(
+                f"this removes {quantity(lines, 'result')} for good; if so, say --yes"
+            )
         client.messages.batches.delete(id)
-    note(f"{id} is removed")
+    print_status(f"{id} is removed")
 
 
 @batch.command("list", short_help="List the newest jobs.")
@@ -160,23 +169,23 @@ def list_jobs(limit: int) -> None:
         jobs = client.messages.batches.list(limit=limit).data
     for job in jobs:
         made = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        counts = outcome(job.request_counts)
+        counts = outcome_counts(job.request_counts)
         state = f"paused by {job.paused.type}; " if job.paused else ""
         click.echo(f"{job.id}  {job.state:<8}  {made}  {job.model:<16}  {state}{counts}")
     if not jobs:
-        note("no batch jobs (penstock batch submit FILE.jsonl makes one)")
+        print_status("no batch jobs (penstock batch submit FILE.jsonl makes one)")
 
 
 def _watch(client: Client, id: str) -> None:
-    """Follow a job; one that does not end well is a `Failure`."""
+    """Follow a job; one that does not end well is a `CommandError`."""
     try:
-        job = watched(client.messages.batches, id)
+        job = watch_job(client.messages.batches, id)
     except KeyboardInterrupt:
         hint = f"interrupted; the job goes on: penstock batch watch {id}"
-        raise Failure(hint, INTERRUPTED) from None
-    note(f"{outcome(job.request_counts)}; cost {price(job.cost)}")
+        raise CommandError(hint, INTERRUPTED) from None
+    print_status(f"{outcome_counts(job.request_counts)}; cost {cost_summary(job.cost)}")
     if job.state is not State.DONE:
-        raise Failure(why(job))
+        raise CommandError(end_reason(job))
 
 
 def _requests(lines: Iterator[bytes]) -> Iterator[object]:

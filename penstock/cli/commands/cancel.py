@@ -2,7 +2,7 @@
 
 import click
 
-from penstock.cli.text.output import note
+from penstock.cli.text.output import print_status
 from penstock.client import Client
 
 
@@ -20,10 +20,10 @@ def cancel(id: str) -> None:
     with Client() as client:
         record = client.messages.request(id).record()
         if record.state.ended:
-            note(f"{id} had ended already: {record.state}")
+            print_status(f"{id} had ended already: {record.state}")
         elif record.fields.get("kind") == "batch":
             client.messages.batches.cancel(id, who="command line")
-            note(f"{id} is being canceled (penstock batch watch {id})")
+            print_status(f"{id} is being canceled (penstock batch watch {id})")
         else:
             client.messages.request(id).cancel("command line")
-            note(f"{id} is being canceled (penstock follow {id})")
+            print_status(f"{id} is being canceled (penstock follow {id})")

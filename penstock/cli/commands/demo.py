@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from penstock.cli.commands.up import require_key
-from penstock.cli.demo_steps import QUESTION, Show
-from penstock.cli.local_deployment import Local, signals_end_it
-from penstock.cli.text.output import say
+from penstock.cli.demo_steps import QUESTION, DemoSteps
+from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.text.output import print_line
 from penstock.client import Client
 from penstock.errors import PenstockError
 
@@ -37,35 +37,35 @@ def demo(keep: bool, live: bool) -> None:
         click.echo(
             f"This uses the real API and costs {LIVE_COST}. Its batch of 3 may take minutes.\n"
         )
-    with signals_end_it():
+    with exit_on_signals():
         with (
-            Local(
-                say,
+            LocalDeployment(
+                print_line,
                 simulate=not live,
                 simulator_options=("--batch-seconds", "4"),
                 env=_environment(live),
-            ) as local,
-            Client(local.redis_url) as client,
+            ) as deployment,
+            Client(deployment.redis_url) as client,
         ):
-            _shown(local, Show(client, local.flower.url, live=live))
+            _run_steps(deployment, DemoSteps(client, deployment.flower.url, live=live))
             if keep:
-                say(_invitation(local))
-                local.wait_for_ever()
-        say("\nEverything has been ended; nothing is left behind.")
-        say(f"More: {program()} demo --keep, {program()} --help")
+                print_line(_instructions(deployment))
+                deployment.run_forever()
+        print_line("\nEverything has been ended; nothing is left behind.")
+        print_line(f"More: {command_name()} demo --keep, {command_name()} --help")
 
 
-def _shown(local: Local, show: Show) -> None:
+def _run_steps(deployment: LocalDeployment, steps: DemoSteps) -> None:
     """Run the show; where nothing comes any more, tell which part has died."""
     try:
-        local.flower.wait_for_workers(2)  # it shows nothing that ran before
-        show.run()
+        deployment.flower.wait_for_workers(2)  # it shows nothing that ran before
+        steps.run()
     except (PenstockError, TimeoutError):
-        local.check()
+        deployment.raise_if_exited()
         raise
 
 
-def program() -> str:
+def command_name() -> str:
     """How the user can call this program again."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
@@ -86,16 +86,16 @@ def _environment(live: bool) -> dict[str, str]:
     }
 
 
-def _invitation(local: Local) -> str:
-    penstock = program()
+def _instructions(deployment: LocalDeployment) -> str:
+    penstock = command_name()
     return "\n".join(
         (
             "\nAll of it keeps running until Ctrl-C. In another terminal:",
-            f"  export PENSTOCK_REDIS_URL={local.redis_url}",
+            f"  export PENSTOCK_REDIS_URL={deployment.redis_url}",
             f'  {penstock} stream "{QUESTION}"',
             f"  {penstock} batch list",
             f"  {penstock} doctor",
-            f"  redis-cli -u {local.redis_url} psubscribe 'penstock:*:events'",
-            f"In a browser: {local.flower.url}",
+            f"  redis-cli -u {deployment.redis_url} psubscribe 'penstock:*:events'",
+            f"In a browser: {deployment.flower.url}",
         )
     )

@@ -8,16 +8,16 @@ from typing import Any, Final, Literal
 
 import click
 
-from penstock.cli.text.output import say, styled
+from penstock.cli.text.output import print_line, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
 
 #: How long workers have to answer.
-INSPECT_S: Final = 2.0
+INSPECT_TIMEOUT_S: Final = 2.0
 #: Above this share of ``maxmemory`` there is little room left for answers.
-FULL: Final = 0.8
+MEMORY_WARNING_RATIO: Final = 0.8
 
 Level = Literal["ok", "warn", "wrong"]
 _COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "wrong": "red"}
@@ -28,8 +28,8 @@ class Finding:
     """What one look has shown."""
 
     level: Level
-    what: str
-    fact: str
+    subject: str
+    detail: str
     remedy: str = ""
 
 
@@ -45,9 +45,9 @@ def doctor() -> None:
     worst = 0
     for finding in _findings(ClientSettings.load()):
         mark = styled(f"{finding.level:<7}", sys.stdout, fg=_COLOURS[finding.level])
-        say(f"{mark}{finding.what:<13}{finding.fact}")
+        print_line(f"{mark}{finding.subject:<13}{finding.detail}")
         if finding.remedy:
-            say(f"{'':<20}→ {finding.remedy}")
+            print_line(f"{'':<20}→ {finding.remedy}")
         worst = max(worst, finding.level == "wrong")
     sys.exit(worst)
 
@@ -58,7 +58,8 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
         with redis_errors_translated(settings):
             info = connection.info()
             lengths = {
-                queue: _waiting(connection, queue, settings.key_prefix) for queue in names.QUEUES
+                queue: _queue_length(connection, queue, settings.key_prefix)
+                for queue in names.QUEUES
             }
     except RedisUnavailable as error:
         yield Finding("wrong", "redis", str(error), "penstock up --simulate starts one here")
@@ -104,10 +105,10 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
 
 def _memory(info: Mapping[str, Any]) -> Finding:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    fact = f"{used / 1e6:.1f} MB used, " + (f"of {limit / 1e6:.0f} MB" if limit else "no limit")
-    if limit and used > FULL * limit:
-        return Finding("warn", "memory", fact, "raise maxmemory, or lower PENSTOCK_RETENTION_S")
-    return Finding("ok", "memory", fact)
+    detail = f"{used / 1e6:.1f} MB used, " + (f"of {limit / 1e6:.0f} MB" if limit else "no limit")
+    if limit and used > MEMORY_WARNING_RATIO * limit:
+        return Finding("warn", "memory", detail, "raise maxmemory, or lower PENSTOCK_RETENTION_S")
+    return Finding("ok", "memory", detail)
 
 
 def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
@@ -129,13 +130,13 @@ def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
 def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
     """Whether somebody works on a queue."""
     alive = sorted(workers)
-    fact = f"{waiting} waiting, " + (f"worker {', '.join(alive)}" if alive else "no worker")
+    detail = f"{waiting} waiting, " + (f"worker {', '.join(alive)}" if alive else "no worker")
     if alive:
-        return Finding("ok", queue, fact)
-    return Finding("wrong", queue, fact, f"penstock worker {queue}")
+        return Finding("ok", queue, detail)
+    return Finding("wrong", queue, detail, f"penstock worker {queue}")
 
 
-def _waiting(connection: Connection, queue: str, key_prefix: str) -> int:
+def _queue_length(connection: Connection, queue: str, key_prefix: str) -> int:
     return sum(int(connection.llen(name)) for name in names.queue_keys(queue, key_prefix))
 
 
@@ -151,7 +152,7 @@ def _workers(settings: ClientSettings) -> dict[str, list[str]]:
             broker_url=settings.redis_url.get_secret_value(),
             broker_transport_options=transport_options(settings),
         )
-        answers = app.control.inspect(timeout=INSPECT_S).active_queues() or {}
+        answers = app.control.inspect(timeout=INSPECT_TIMEOUT_S).active_queues() or {}
     for worker, queues in answers.items():
         for queue in queues:
             if queue["name"] in found:

@@ -33,8 +33,8 @@ def worker(queue: str, options: tuple[str, ...]) -> None:
       penstock worker batches
       penstock worker streams -- --hostname second@%h
     """
-    need("anthropic", "the anthropic SDK", "worker")
-    become(worker_command(queue, "--hostname", f"{queue}@%h", *options))
+    require_module("anthropic", "the anthropic SDK", "worker")
+    replace_process(worker_command(queue, "--hostname", f"{queue}@%h", *options))
 
 
 @click.command(short_help="Run Flower, which shows every task in a browser.")
@@ -49,9 +49,9 @@ def flower(options: tuple[str, ...]) -> None:
       penstock flower
       penstock flower -- --port=8080 --address=0.0.0.0 --basic-auth=me:secret
     """
-    need("flower", "Flower", "worker")
+    require_module("flower", "Flower", "worker")
     local = () if "FLOWER_ADDRESS" in os.environ else ("--address=127.0.0.1",)
-    become(flower_command(*local, *options))
+    replace_process(flower_command(*local, *options))
 
 
 @click.command(short_help="Run the API's local stand-in.")
@@ -65,8 +65,8 @@ def simulate(options: tuple[str, ...]) -> None:
       penstock simulate -- --port 8099
       ANTHROPIC_BASE_URL=http://127.0.0.1:8099 ANTHROPIC_API_KEY=any penstock worker streams
     """
-    need("uvicorn", "the simulator's server (uvicorn)", "simulator")
-    become([sys.executable, "-m", "penstock.simulator", *options])
+    require_module("uvicorn", "the simulator's server (uvicorn)", "simulator")
+    replace_process([sys.executable, "-m", "penstock.simulator", *options])
 
 
 @click.command(short_help="Every setting: its value, its default, its meaning.")
@@ -76,16 +76,16 @@ def settings() -> None:
     \b
       PENSTOCK_LEASE_MS=3000 penstock settings
     """
-    become([sys.executable, "-m", "config"])
+    replace_process([sys.executable, "-m", "config"])
 
 
-def need(module: str, what: str, extra: str) -> None:
+def require_module(module: str, what: str, extra: str) -> None:
     """Raise `MissingDependency` if ``module`` is not installed."""
     if importlib.util.find_spec(module) is None:
         raise MissingDependency(what, extra)
 
 
-def become(command: list[str]) -> NoReturn:
+def replace_process(command: list[str]) -> NoReturn:
     """Replace this process by ``command``, which finds the application's folders."""
     sys.stdout.flush()
     sys.stderr.flush()

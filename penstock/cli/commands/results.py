@@ -9,18 +9,18 @@ import click
 from penstock.batches.parquet import write_parquet
 from penstock.batches.results import ORDERS, checked_order
 from penstock.batches.view import Batch
-from penstock.cli.command_error import Failure
-from penstock.cli.job_lookup import job_of
-from penstock.cli.partial_file import Partial, part_of, partial
-from penstock.cli.text.job_fields import why
-from penstock.cli.text.job_progress import lines_written
-from penstock.cli.text.output import note, some, write_line
+from penstock.cli.command_error import CommandError
+from penstock.cli.job_lookup import find_job
+from penstock.cli.partial_file import PartialFile, open_partial, partial_path
+from penstock.cli.text.job_fields import end_reason
+from penstock.cli.text.job_progress import results_bar
+from penstock.cli.text.output import print_status, quantity, write_line
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State
 
 #: The result lines behind so many.
-Lines = Callable[[int], Iterator[bytes]]
+LinesAfter = Callable[[int], Iterator[bytes]]
 
 
 @click.command(short_help="Write a job's results: JSONL or Parquet.")
@@ -52,7 +52,7 @@ def results(
     _check(output, resume=resume, parquet=parquet)
     checked_order(order, wait=wait)
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if not (job.state.ended or wait):
             raise NotEnded(
                 f"{id} has not ended. Results that are there already, and the others as they "
@@ -74,9 +74,9 @@ def results(
             else:
                 written = _write_lines(lines, output, job, order=order, resume=resume, live=wait)
         except OSError as error:
-            raise Failure(f"{output}: {error.strerror}") from error
-        note(f"{some(written, 'result')} in {output}")
-        _tell_what_is_missing(client.messages.batches.retrieve(id))
+            raise CommandError(f"{output}: {error.strerror}") from error
+        print_status(f"{quantity(written, 'result')} in {output}")
+        _report_missing_results(client.messages.batches.retrieve(id))
 
 
 def _check(output: Path | None, *, resume: bool, parquet: bool) -> None:
@@ -86,7 +86,7 @@ def _check(output: Path | None, *, resume: bool, parquet: bool) -> None:
         raise click.UsageError("a Parquet file cannot be gone on with: leave --resume out")
 
 
-def _again(id: str, path: Path, order: str, *, live: bool) -> str:
+def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:
     """The command that goes on with what is kept."""
     chosen = "" if order == "completed" else f" --order {order}"
     if live:
@@ -95,43 +95,45 @@ def _again(id: str, path: Path, order: str, *, live: bool) -> str:
 
 
 def _write_lines(
-    lines: Lines, path: Path, job: Batch, *, order: str, resume: bool, live: bool
+    lines: LinesAfter, path: Path, job: Batch, *, order: str, resume: bool, live: bool
 ) -> int:
-    with partial(path, resume=resume) as file:
-        source = _behind(lines, file, path)
+    with open_partial(path, resume=resume) as file:
+        source = _remaining_lines(lines, file, path)
         try:
             total = job.request_counts.total
-            with lines_written(source, total, done=file.lines) as counted:
+            with results_bar(source, total, done=file.lines) as counted:
                 for line in counted:
                     file.write(line)
                     if live:
                         file.flush()
         except BaseException:
             if file.lines:
-                kept = f"{some(file.lines, 'result')} kept in {file.path}"
-                note(f"{kept}; to go on: {_again(job.id, path, order, live=live)}")
+                kept = f"{quantity(file.lines, 'result')} kept in {file.path}"
+                print_status(f"{kept}; to go on: {_resume_command(job.id, path, order, live=live)}")
             raise
         return file.lines
 
 
-def _behind(lines: Lines, file: Partial, path: Path) -> Iterator[bytes]:
-    """The lines behind those in the file. Raises `Failure` if it holds those of another job, or of
-    another order."""
+def _remaining_lines(lines: LinesAfter, file: PartialFile, path: Path) -> Iterator[bytes]:
+    """The lines behind those in the file.
+
+    Raises `CommandError` if it holds those of another job, or of another order.
+    """
     if not file.lines:
         return lines(0)
     rest = lines(file.lines - 1)
     if next(rest, None) != file.last:
-        raise Failure(
+        raise CommandError(
             f"{file.path} holds results of another job, or in another order; to begin anew: "
             f"the same without --resume, or with another name than {path}"
         )
     return rest
 
 
-def _write_parquet(lines: Lines, path: Path, job: Batch) -> int:
-    part = part_of(path)
+def _write_parquet(lines: LinesAfter, path: Path, job: Batch) -> int:
+    part = partial_path(path)
     try:
-        with lines_written(lines(0), job.request_counts.total) as counted:
+        with results_bar(lines(0), job.request_counts.total) as counted:
             written = write_parquet(counted, part)
         part.replace(path)
     finally:
@@ -139,9 +141,9 @@ def _write_parquet(lines: Lines, path: Path, job: Batch) -> int:
     return written
 
 
-def _tell_what_is_missing(job: Batch) -> None:
+def _report_missing_results(job: Batch) -> None:
     """A job that failed may have requests without a result."""
     if job.request_counts.processing:
-        note(f"{some(job.request_counts.processing, 'request')} without a result")
+        print_status(f"{quantity(job.request_counts.processing, 'request')} without a result")
     if job.state is State.FAILED:
-        note(f"the job failed: {why(job)}")
+        print_status(f"the job failed: {end_reason(job)}")

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from penstock import events
-from penstock.cli.command_error import INTERRUPTED, Failure
-from penstock.cli.text.output import note, summary, type_text, write_line
+from penstock.cli.command_error import INTERRUPTED, CommandError
+from penstock.cli.text.output import print_status, summary, write_line, write_text
 from penstock.client import Client
 from penstock.errors import RequestCanceled, RequestFailed
 from penstock.events import Cursor, Event
@@ -18,7 +18,7 @@ from penstock.streams.stream import MessageStream, StreamRequest
 DEFAULT_MODEL = "claude-haiku-4-5"
 
 #: After so many seconds without an event we look whether a worker has taken the request at all.
-PATIENCE_S = 5.0
+WORKER_NOTICE_S = 5.0
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the raw events, one a line.")
 
@@ -72,17 +72,17 @@ def follow(id: str, after: str | None, as_json: bool) -> None:
     with Client() as client:
         request = client.messages.request(id)
         if request.record().fields.get("kind") == "batch":
-            raise Failure(f"{id} is a batch job; try: penstock batch watch {id}")
+            raise CommandError(f"{id} is a batch job; try: penstock batch watch {id}")
         _show(request, after=_cursor(after), as_json=as_json)
 
 
 def _read_stdin() -> str:
     if sys.stdin.isatty():
-        note("Type the prompt; Ctrl-D on an empty line sends it.")
+        print_status("Type the prompt; Ctrl-D on an empty line sends it.")
     try:
         return sys.stdin.buffer.read().decode().strip()
     except UnicodeDecodeError as error:
-        raise Failure(f"the prompt on stdin is not UTF-8 (byte {error.start})") from None
+        raise CommandError(f"the prompt on stdin is not UTF-8 (byte {error.start})") from None
 
 
 def _cursor(text: str | None) -> Cursor | None:
@@ -94,25 +94,25 @@ def _cursor(text: str | None) -> Cursor | None:
 
 def _show(request: StreamRequest, *, after: Cursor | None = None, as_json: bool) -> None:
     """Type one answer; a failed or canceled one raises behind its last event."""
-    source = _patiently(request, after)
-    answer = MessageStream(request, _printed(source) if as_json else source)
+    source = _events_with_notice(request, after)
+    answer = MessageStream(request, _print_events(source) if as_json else source)
     try:
         if as_json:
             answer.until_done()
         else:
             _type(answer)
     except KeyboardInterrupt:
-        raise Failure(
+        raise CommandError(
             f"interrupted; the request goes on: penstock follow {request.id}, "
             f"or penstock cancel {request.id}",
             INTERRUPTED,
         ) from None
     except (RequestFailed, RequestCanceled) as error:
-        raise Failure(f"{error} (id {request.id})") from error
+        raise CommandError(f"{error} (id {request.id})") from error
     finally:
         answer.close()
     if answer.end is not None:
-        note(summary(request.id, answer.end))
+        print_status(summary(request.id, answer.end))
 
 
 def _type(answer: MessageStream) -> None:
@@ -121,31 +121,33 @@ def _type(answer: MessageStream) -> None:
         for event in answer:
             if event.type == "content_block_delta" and event.delta.type == "text_delta":
                 typed = event.delta.text or typed
-                type_text(event.delta.text)
+                write_text(event.delta.text)
             elif event.type == events.REWIND:
-                note(f"\n(block {event.index} starts again behind character {event.offset})")
+                print_status(
+                    f"\n(block {event.index} starts again behind character {event.offset})"
+                )
     finally:
         if typed and not typed.endswith("\n"):
-            type_text("\n")
+            write_text("\n")
 
 
-def _printed(source: Iterator[Event]) -> Iterator[Event]:
+def _print_events(source: Iterator[Event]) -> Iterator[Event]:
     for event in source:
         write_line(events.encode(event.epoch, event.n, event.data))
         sys.stdout.flush()
         yield event
 
 
-def _patiently(request: StreamRequest, after: Cursor | None) -> Iterator[Event]:
+def _events_with_notice(request: StreamRequest, after: Cursor | None) -> Iterator[Event]:
     """All events; says so, once, where no worker takes the request."""
     told = False
     while True:
         try:
-            for event in request.events(after=after, timeout=PATIENCE_S):
+            for event in request.events(after=after, timeout=WORKER_NOTICE_S):
                 after = event.cursor
                 yield event
             return
         except TimeoutError:
             if not told and request.state is State.QUEUED:
-                note(f"{request.id} waits for a worker (penstock doctor looks for one)")
+                print_status(f"{request.id} waits for a worker (penstock doctor looks for one)")
                 told = True

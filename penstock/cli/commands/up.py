@@ -5,10 +5,10 @@ import socket
 
 import click
 
-from penstock.cli.command_error import Failure
-from penstock.cli.commands.programs import need
-from penstock.cli.local_deployment import Local, signals_end_it
-from penstock.cli.text.output import note, say
+from penstock.cli.command_error import CommandError
+from penstock.cli.commands.programs import require_module
+from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.text.output import print_line, print_status
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_errors_translated
 
@@ -32,11 +32,11 @@ def up(simulate: bool) -> None:
         require_key("penstock up --simulate")
     redis_url = _given_redis()
     with (
-        signals_end_it(),
-        Local(
-            note,
+        exit_on_signals(),
+        LocalDeployment(
+            print_status,
             redis_url=redis_url,
-            redis_port=_if_free(REDIS_PORT),
+            redis_port=_port_if_free(REDIS_PORT),
             simulate=simulate,
             # The simulator's batches end within seconds: look sooner than the real API needs.
             env={
@@ -44,26 +44,26 @@ def up(simulate: bool) -> None:
             }
             if simulate
             else None,
-            flower_port=_if_free(FLOWER_PORT),
-        ) as local,
+            flower_port=_port_if_free(FLOWER_PORT),
+        ) as deployment,
     ):
-        note("\nReady. Ctrl-C ends everything.")
+        print_status("\nReady. Ctrl-C ends everything.")
         if redis_url is None:
-            note("For other terminals:")
-            say(f"export PENSTOCK_REDIS_URL={local.redis_url}")
-        local.wait_for_ever()
+            print_status("For other terminals:")
+            print_line(f"export PENSTOCK_REDIS_URL={deployment.redis_url}")
+        deployment.run_forever()
 
 
 def require_key(otherwise: str) -> None:
-    """Raise `Failure` where the real API cannot be used; ``otherwise`` works without a key."""
+    """Raise `CommandError` where the real API cannot be used; ``otherwise`` works without a key."""
     if any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")):
         return
-    need("anthropic", "the anthropic SDK", "demo")
+    require_module("anthropic", "the anthropic SDK", "demo")
     import anthropic  # slow, and needed by those alone who have set no key
 
     sdk = anthropic.Anthropic(max_retries=0)
     if sdk.api_key is None and sdk.auth_token is None and sdk.credentials is None:
-        raise Failure(f"ANTHROPIC_API_KEY is not set. Without a key try: {otherwise}")
+        raise CommandError(f"ANTHROPIC_API_KEY is not set. Without a key try: {otherwise}")
 
 
 def _given_redis() -> str | None:
@@ -78,7 +78,7 @@ def _given_redis() -> str | None:
     return settings.redis_url.get_secret_value()
 
 
-def _if_free(port: int) -> int | None:
+def _port_if_free(port: int) -> int | None:
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -21,27 +21,27 @@ from rich.progress import (
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
 from penstock.batches.view import Batch
-from penstock.cli.text.job_fields import left, shard_line, words
-from penstock.cli.text.output import outcome, some
+from penstock.cli.text.job_fields import notice_text, remaining_time, shard_line
+from penstock.cli.text.output import outcome_counts, quantity
 from penstock.cli.text.remedies import remedy
 
 #: Seconds after which the remaining time is estimated anew, at the next step of the job.
 _ESTIMATE_S = 10.0
 
 
-class Board(Protocol):
+class JobDisplay(Protocol):
     """Something that shows a job."""
 
     def show(self, job: Batch, estimate: Estimate | None) -> None:
-        """Show the job as it stands."""
+        """DemoSteps the job as it stands."""
 
 
-def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
-    """Show job ``id`` on stdout until it has ended; returns it as it stands then.
+def watch_job(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
+    """DemoSteps job ``id`` on stdout until it has ended; returns it as it stands then.
 
     Raises `TimeoutError` after ``timeout`` seconds.
     """
-    with _board() as board:
+    with _display() as board:
         guess: Estimate | None = None
         due = 0.0
 
@@ -54,15 +54,15 @@ def watched(batches: Batches, id: str, *, timeout: float | None = None) -> Batch
         return batches.wait(id, show, timeout=timeout)
 
 
-def _board() -> AbstractContextManager[Board]:
+def _display() -> AbstractContextManager[JobDisplay]:
     if not sys.stdout.isatty():
-        return Lines()
-    from penstock.cli.text.live_table import Table
+        return LogDisplay()
+    from penstock.cli.text.live_table import LiveTable
 
-    return Table(Console())
+    return LiveTable(Console())
 
 
-class Lines:
+class LogDisplay:
     """For logs and pipes: a line whenever something is not what it was."""
 
     def __init__(self) -> None:
@@ -77,24 +77,25 @@ class Lines:
     def show(self, job: Batch, estimate: Estimate | None) -> None:
         """Print what has changed."""
         counts = job.request_counts
-        first = f"{some(counts.total, 'request')} in {some(len(job.shards), 'batch', 'batches')}"
-        self._tell("job", first, once=True)
+        batches = quantity(len(job.shards), "batch", "batches")
+        first = f"{quantity(counts.total, 'request')} in {batches}"
+        self._print_change("job", first, once=True)
         if estimate and not job.state.ended:
-            self._tell("left", f"{left(estimate)} left")
+            self._print_change("left", f"{remaining_time(estimate)} left")
         for shard in job.shards:
             if shard.state != "planned":
-                self._tell(str(shard.number), shard_line(shard))
+                self._print_change(str(shard.number), shard_line(shard))
         notices = {"paused": job.paused, "alert": job.alert}
         for name, notice in notices.items():
             if notice:
                 action = f" ({remedy(job)})" if name == "paused" else ""
-                self._tell(name, f"{name}  {words(notice)}{action}")
+                self._print_change(name, f"{name}  {notice_text(notice)}{action}")
         if not job.paused and self._last.pop("paused", ""):
             self._print("resumed")
         if job.state.ended:
-            self._tell("ended", f"{job.state}  {outcome(counts)}")
+            self._print_change("ended", f"{job.state}  {outcome_counts(counts)}")
 
-    def _tell(self, name: str, line: str, *, once: bool = False) -> None:
+    def _print_change(self, name: str, line: str, *, once: bool = False) -> None:
         last = self._last.get(name)
         if last is None or (last != line and not once):
             self._last[name] = line
@@ -106,7 +107,7 @@ class Lines:
 
 
 @contextmanager
-def bytes_read(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
+def requests_bar(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
     """The lines of ``file``; while they are taken, a bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield iter(file)
@@ -117,14 +118,12 @@ def bytes_read(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
         DownloadColumn(),
         TextColumn("{task.fields[lines]:,} requests"),
     )
-    with _Counter(*columns, total=_size(file)) as counter:
+    with _Bar(*columns, total=_size(file)) as counter:
         yield _advancing(file, counter)
 
 
 @contextmanager
-def lines_written(
-    lines: Iterator[bytes], total: int, *, done: int = 0
-) -> Iterator[Iterator[bytes]]:
+def results_bar(lines: Iterator[bytes], total: int, *, done: int = 0) -> Iterator[Iterator[bytes]]:
     """The same lines; while they are taken, a bar on stderr if that is a terminal. ``done``: so
     many of them were taken before."""
     if not sys.stderr.isatty():
@@ -136,11 +135,11 @@ def lines_written(
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
         TimeRemainingColumn(),
     )
-    with _Counter(*columns, total=total, done=done) as counter:
+    with _Bar(*columns, total=total, done=done) as counter:
         yield _counted(lines, counter, done)
 
 
-class _Counter(Progress):
+class _Bar(Progress):
     """A bar that looks up how far it is whenever it is drawn: counting costs next to nothing, and
     while the next line takes hours the last one is shown."""
 
@@ -156,12 +155,12 @@ class _Counter(Progress):
         return super().get_renderables()
 
 
-def _counted(lines: Iterator[bytes], counter: _Counter, done: int) -> Iterator[bytes]:
+def _counted(lines: Iterator[bytes], counter: _Bar, done: int) -> Iterator[bytes]:
     for counter.done, line in enumerate(lines, start=done + 1):
         yield line
 
 
-def _advancing(file: IO[bytes], counter: _Counter) -> Iterator[bytes]:
+def _advancing(file: IO[bytes], counter: _Bar) -> Iterator[bytes]:
     for counter.lines, line in enumerate(file, start=1):
         counter.done += len(line)
         yield line

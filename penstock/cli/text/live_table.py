@@ -15,8 +15,14 @@ from rich.text import Text
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Shard
 from penstock.batches.view import Batch
-from penstock.cli.text.job_fields import fate, interesting, shards, state, words
-from penstock.cli.text.output import span
+from penstock.cli.text.job_fields import (
+    batch_progress,
+    most_relevant,
+    notice_text,
+    shard_summary,
+    state_text,
+)
+from penstock.cli.text.output import rough_duration
 from penstock.cli.text.remedies import remedy
 from penstock.clock import now_ms
 
@@ -28,7 +34,7 @@ _BAR = 24
 _PLANNED = "planned"
 
 
-class Table:
+class LiveTable:
     """Shows a job on a terminal; ages and bars move between its steps, too."""
 
     def __init__(self, console: Console) -> None:
@@ -63,17 +69,17 @@ class Table:
         return Group(*self._parts(self._job))
 
     def _parts(self, job: Batch) -> Iterator[RenderableType]:
-        yield _line(f"{job.id}  {job.model}  {state(job)}")
+        yield _line(f"{job.id}  {job.model}  {state_text(job)}")
         yield self._totals(job)
         rows = max(self._console.height - _FRAME, _FEWEST_ROWS)
-        shown = interesting(job.shards, rows)
+        shown = most_relevant(job.shards, rows)
         yield _grid(shown, ended=job.state.ended)
         if len(shown) < len(job.shards):
             yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
         if job.alert:
-            yield _line(f"alert   {words(job.alert)}", style="yellow")
+            yield _line(f"alert   {notice_text(job.alert)}", style="yellow")
         if job.paused:
-            yield _line(f"paused  {words(job.paused)}", style="bold yellow")
+            yield _line(f"paused  {notice_text(job.paused)}", style="bold yellow")
             yield Text(f"to do   {remedy(job)}", style="bold")
 
     def _totals(self, job: Batch) -> RenderableType:
@@ -81,9 +87,9 @@ class Table:
         done = counts.total - counts.processing
         end = job.ended_at.timestamp() * 1000 if job.ended_at else now_ms()
         age_s = max(end / 1000 - job.created_at.timestamp(), 0)
-        told = [f"{done:,}/{counts.total:,}", shards(job), f"{span(age_s)} old"]
+        told = [f"{done:,}/{counts.total:,}", batch_progress(job), f"{rough_duration(age_s)} old"]
         if job.state.ended:
-            told[2] = f"took {span(age_s)}"
+            told[2] = f"took {rough_duration(age_s)}"
         else:
             told += self._left()
         line = _columns({"width": _BAR})
@@ -98,10 +104,14 @@ class Table:
         passed_s = time.monotonic() - self._estimated_at
         middle, high = self._estimate.median_s - passed_s, self._estimate.high_s - passed_s
         if middle > 0:
-            bad_day = f" (bad day: {span(high)})" if span(high) != span(middle) else ""
-            yield f"about {span(middle)} left{bad_day}"
+            bad_day = (
+                f" (bad day: {rough_duration(high)})"
+                if rough_duration(high) != rough_duration(middle)
+                else ""
+            )
+            yield f"about {rough_duration(middle)} left{bad_day}"
         elif high > 0:
-            yield f"up to {span(high)} left"
+            yield f"up to {rough_duration(high)} left"
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -139,8 +149,8 @@ def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
         pulse=not (collected or waits),
     )
     yield f"{shard.requests if collected else 0:,}/{shard.requests:,}"
-    yield span(_age_s(shard)) if shard.created_ms else ""
-    yield _line("  ".join(filter(None, (shard.batch_id, fate(shard)))), style="dim")
+    yield rough_duration(_age_s(shard)) if shard.created_ms else ""
+    yield _line("  ".join(filter(None, (shard.batch_id, shard_summary(shard)))), style="dim")
 
 
 def _age_s(shard: Shard) -> float:

@@ -13,7 +13,7 @@ from penstock.batches.shard import Counts
 _ENDS = ("succeeded", "errored", "canceled", "expired")
 
 
-def note(text: str) -> None:
+def print_status(text: str) -> None:
     """A line for the person, on stderr; dim where that is a terminal with colours."""
     click.echo(styled(text, sys.stderr, dim=True), err=True)
 
@@ -24,13 +24,13 @@ def styled(text: str, file: IO[Any], **style: Any) -> str:
     return text if plain else click.style(text, **style)
 
 
-def say(text: str, **style: Any) -> None:
+def print_line(text: str, **style: Any) -> None:
     """A line on stdout that shows at once."""
     click.echo(styled(text, sys.stdout, **style))
     sys.stdout.flush()
 
 
-def type_text(text: str) -> None:
+def write_text(text: str) -> None:
     """Payload that shows at once."""
     click.echo(text, nl=False)
 
@@ -65,7 +65,7 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def span(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3.5 h`` or ``2.1 days``: for what nobody knows any better."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -74,7 +74,7 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
-def outcome(counts: Counts) -> str:
+def outcome_counts(counts: Counts) -> str:
     """The counts of a batch, in the order in which people ask for them."""
     told = [f"{getattr(counts, name):,} {name}" for name in _ENDS]
     if counts.processing == counts.total:
@@ -84,30 +84,30 @@ def outcome(counts: Counts) -> str:
     return ", ".join(told)
 
 
-def brief(counts: Counts) -> str:
+def nonzero_counts(counts: Counts) -> str:
     """The counts that are not 0, for a column."""
     told = ((getattr(counts, name), name) for name in ("processing", *_ENDS))
     return ", ".join(f"{count:,} {name}" for count, name in told if count)
 
 
-def some(number: int, one: str, many: str = "") -> str:
+def quantity(number: int, one: str, many: str = "") -> str:
     """``1 request``, ``1,000 requests``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def price(cost: Mapping[str, Any] | None) -> str:
+def cost_summary(cost: Mapping[str, Any] | None) -> str:
     """What a batch cost beside what it would have cost live."""
     if not cost:
         return "unknown: no price is known for this model"
     if not cost["live"]:
-        return f"{money(cost['batch'])} {cost['currency']}"
+        return f"{dollars(cost['batch'])} {cost['currency']}"
     saved = 1 - cost["batch"] / cost["live"]
     return (
-        f"{money(cost['batch'])} {cost['currency']}; "
-        f"live it would be {money(cost['live'])} ({saved:.0%} saved)"
+        f"{dollars(cost['batch'])} {cost['currency']}; "
+        f"live it would be {dollars(cost['live'])} ({saved:.0%} saved)"
     )
 
 
-def money(amount: float) -> str:
+def dollars(amount: float) -> str:
     """An amount in as many digits as are of use."""
     return f"{amount:.4f}" if amount < 1 else f"{amount:,.2f}"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli import COMMANDS, cli
-from penstock.cli.command_error import Failure, explained
+from penstock.cli.command_error import CommandError, as_command_error
 from penstock.errors import InvalidRequest, NotFound
 
 #: An address at which nobody listens: port 1 of loopback.
@@ -162,25 +162,25 @@ def test_a_missing_extra_is_one_line_that_installs_it(
         (click.Abort(), 130, "interrupted"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
         (click.FileError("x", "unreadable"), 1, "Could not open file 'x': unreadable"),
-        (Failure("so it is", 7), 7, "so it is"),
+        (CommandError("so it is", 7), 7, "so it is"),
     ],
 )
 def test_each_foreseen_error_has_a_line_and_a_code(
     error: BaseException, code: int, line: str
 ) -> None:
-    failure = explained(error)
+    failure = as_command_error(error)
     assert failure is not None
     assert (failure.code, failure.message) == (code, line)
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback() -> None:
-    assert explained(ZeroDivisionError("bug")) is None
+    assert as_command_error(ZeroDivisionError("bug")) is None
 
 
 def test_what_redis_refuses_is_an_expected_error() -> None:
     import redis
 
-    failure = explained(redis.ResponseError("WRONGTYPE"))
+    failure = as_command_error(redis.ResponseError("WRONGTYPE"))
     assert failure is not None
     assert failure.message == "Redis: WRONGTYPE"
 

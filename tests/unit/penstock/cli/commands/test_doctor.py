@@ -15,10 +15,10 @@ HEALTHY: dict[str, Any] = {
 }
 
 
-def about(what: str, **facts: Any) -> Finding:
+def about(subject: str, **facts: Any) -> Finding:
     """What is said about one side of a Redis that is healthy but for these facts."""
-    found = {f.what: f for f in redis_health({**HEALTHY, **facts}, "redis://here:6379/0")}
-    return found[what]
+    found = {f.subject: f for f in redis_health({**HEALTHY, **facts}, "redis://here:6379/0")}
+    return found[subject]
 
 
 def test_a_healthy_redis_has_nothing_but_good_findings() -> None:
@@ -26,16 +26,16 @@ def test_a_healthy_redis_has_nothing_but_good_findings() -> None:
 
 
 def test_the_version_is_the_servers_own() -> None:
-    assert about("redis").fact == "redis 7.4.1 at redis://here:6379/0"
+    assert about("redis").detail == "redis 7.4.1 at redis://here:6379/0"
     valkey = {"server_name": "valkey", "valkey_version": "9.1.2"}
-    assert about("redis", **valkey).fact == "valkey 9.1.2 at redis://here:6379/0"
+    assert about("redis", **valkey).detail == "valkey 9.1.2 at redis://here:6379/0"
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_redis_that_evicts_is_wrong(policy: str) -> None:
     finding = about("eviction", maxmemory_policy=policy)
     assert finding.level == "wrong"
-    assert policy in finding.fact
+    assert policy in finding.detail
     assert "noeviction" in finding.remedy
 
 
@@ -49,7 +49,7 @@ def test_a_redis_that_is_nearly_full_is_a_warning() -> None:
     assert about("memory", maxmemory=3_000_000).level == "ok"
     finding = about("memory", maxmemory=2_100_000)
     assert finding.level == "warn"
-    assert finding.fact == "2.0 MB used, of 2 MB"
+    assert finding.detail == "2.0 MB used, of 2 MB"
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
@@ -68,7 +68,7 @@ def test_a_missing_key_matters_only_where_no_worker_runs() -> None:
 
 def test_another_address_of_the_api_is_told() -> None:
     env = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://127.0.0.1:8099"}
-    assert [f.fact for f in credentials(env, workers=True)] == [
+    assert [f.detail for f in credentials(env, workers=True)] == [
         "ANTHROPIC_API_KEY",
         "http://127.0.0.1:8099 (ANTHROPIC_BASE_URL)",
     ]

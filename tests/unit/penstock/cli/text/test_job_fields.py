@@ -12,10 +12,10 @@ from rich.console import Console
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.view import Batch, Budget, Notice, Progress
-from penstock.cli.text.job_fields import facts, interesting, shard_line, table
-from penstock.cli.text.job_progress import Lines
-from penstock.cli.text.live_table import Table
-from penstock.cli.text.output import price
+from penstock.cli.text.job_fields import job_fields, most_relevant, shard_line, shard_table
+from penstock.cli.text.job_progress import LogDisplay
+from penstock.cli.text.live_table import LiveTable
+from penstock.cli.text.output import cost_summary
 from penstock.cli.text.remedies import REMEDIES, remedy
 from penstock.clock import now_ms
 from penstock.states import State
@@ -69,7 +69,7 @@ def batch(*shards: Shard, **fields: Any) -> Batch:
 
 
 def told(job: Batch, estimate: Estimate | None = None) -> dict[str, str]:
-    return dict(facts(job, estimate))
+    return dict(job_fields(job, estimate))
 
 
 def test_a_running_job_tells_how_far_it_is() -> None:
@@ -115,7 +115,7 @@ def test_a_job_that_has_ended_tells_what_it_cost() -> None:
     )  # fmt: skip
     said = told(job)
     assert said["cost"] == "1.00 USD; live it would be 2.00 (50% saved)"
-    assert price({"currency": "USD", "batch": 0.0, "live": 0.0}) == "0.0000 USD"
+    assert cost_summary({"currency": "USD", "batch": 0.0, "live": 0.0}) == "0.0000 USD"
     assert said["money cap"] == "5.00 USD: 1.00 spent, up to 0.5000 under way"
     assert said["error"] == "x: no message"
     assert "ended" in said
@@ -149,20 +149,20 @@ def test_what_is_interesting_is_shown_first() -> None:
         running(52, failures=1),
         *(planned(n) for n in range(53, 100)),
     ]
-    assert [s.number for s in interesting(shards, 1)] == [52]
-    assert [s.number for s in interesting(shards, 3)] == [50, 51, 52]
-    assert [s.number for s in interesting(shards, 5)] == [50, 51, 52, 53, 54]
-    assert [s.number for s in interesting(shards, 51)] == [49, *range(50, 100)]
-    assert interesting(shards, 0) == []
-    assert interesting(shards, 100) == shards
+    assert [s.number for s in most_relevant(shards, 1)] == [52]
+    assert [s.number for s in most_relevant(shards, 3)] == [50, 51, 52]
+    assert [s.number for s in most_relevant(shards, 5)] == [50, 51, 52, 53, 54]
+    assert [s.number for s in most_relevant(shards, 51)] == [49, *range(50, 100)]
+    assert most_relevant(shards, 0) == []
+    assert most_relevant(shards, 100) == shards
 
 
 def test_the_table_says_how_many_shards_it_leaves_out() -> None:
     job = batch(*(planned(n) for n in range(30)))
-    lines = list(table(job))
+    lines = list(shard_table(job))
     assert len(lines) == 22
     assert lines[-1].endswith("… and 10 more (--all)")
-    assert len(list(table(job, rows=None))) == 31
+    assert len(list(shard_table(job, rows=None))) == 31
     assert lines[1].split() == ["0", "planned", "10", "-"]
 
 
@@ -171,7 +171,7 @@ def test_a_log_has_a_line_whenever_something_changes(capsys: pytest.CaptureFixtu
         lines.show(job, estimate)
         return capsys.readouterr().out.splitlines()
 
-    with Lines() as lines:
+    with LogDisplay() as lines:
         assert said(batch(planned(0), planned(1))) == ["20 requests in 2 batches"]
         first = batch(running(0), planned(1))
         assert said(first, Estimate(60, 120)) == [
@@ -201,7 +201,7 @@ def drawn(
     """What a terminal of this height shows, so long after the estimate."""
     file = io.StringIO()
     console = Console(file=file, width=130, height=height, force_terminal=True, no_color=True)
-    view = Table(console)
+    view = LiveTable(console)
     view._job, view._estimate, view._estimated_at = job, estimate, time.monotonic() - passed_s
     with console.capture() as shown:
         console.print(view._drawn())

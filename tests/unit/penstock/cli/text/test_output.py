@@ -6,11 +6,11 @@ import pytest
 
 from penstock.batches.shard import Counts
 from penstock.cli.text.output import (
+    cost_summary,
     duration,
-    outcome,
-    price,
-    some,
-    span,
+    outcome_counts,
+    quantity,
+    rough_duration,
     styled,
     summary,
     write_line,
@@ -50,22 +50,22 @@ def test_a_summary_leaves_out_what_is_not_known() -> None:
 
 def test_the_outcome_names_all_four_ends() -> None:
     counts = Counts(succeeded=291, errored=5, expired=4)
-    assert outcome(counts) == "291 succeeded, 5 errored, 0 canceled, 4 expired"
+    assert outcome_counts(counts) == "291 succeeded, 5 errored, 0 canceled, 4 expired"
 
 
 def test_requests_that_are_under_way_are_told_first() -> None:
-    assert outcome(Counts(processing=3)) == "3 processing"
-    assert outcome(Counts(processing=3, succeeded=1)).startswith("3 processing, 1 succeeded")
+    assert outcome_counts(Counts(processing=3)) == "3 processing"
+    assert outcome_counts(Counts(processing=3, succeeded=1)).startswith("3 processing, 1 succeeded")
 
 
 def test_the_price_is_told_beside_the_live_one() -> None:
     cost = {"currency": "USD", "batch": 0.25, "live": 0.5}
-    assert price(cost) == "0.2500 USD; live it would be 0.5000 (50% saved)"
+    assert cost_summary(cost) == "0.2500 USD; live it would be 0.5000 (50% saved)"
 
 
 def test_a_price_of_nothing_and_an_unknown_one_can_be_told() -> None:
-    assert price({"currency": "USD", "batch": 0.0, "live": 0.0}).startswith("0.0000 USD")
-    assert price(None) == "unknown: no price is known for this model"
+    assert cost_summary({"currency": "USD", "batch": 0.0, "live": 0.0}).startswith("0.0000 USD")
+    assert cost_summary(None) == "unknown: no price is known for this model"
 
 
 @pytest.mark.parametrize(
@@ -80,17 +80,17 @@ def test_a_price_of_nothing_and_an_unknown_one_can_be_told() -> None:
     ],
 )
 def test_a_span_is_as_rough_as_what_is_known(seconds: float, told: str) -> None:
-    assert span(seconds) == told
+    assert rough_duration(seconds) == told
 
 
 def test_numbers_are_told_with_what_they_count() -> None:
-    assert [some(n, "request") for n in (0, 1, 1_000)] == [
+    assert [quantity(n, "request") for n in (0, 1, 1_000)] == [
         "0 requests",
         "1 request",
         "1,000 requests",
     ]
-    assert some(2, "batch", "batches") == "2 batches"
-    assert outcome(Counts(succeeded=1_000_000)).startswith("1,000,000 succeeded")
+    assert quantity(2, "batch", "batches") == "2 batches"
+    assert outcome_counts(Counts(succeeded=1_000_000)).startswith("1,000,000 succeeded")
 
 
 def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
