@@ -9,8 +9,8 @@ import orjson
 from penstock.cli.command_error import INTERRUPTED, CommandError
 from penstock.cli.commands.results import results
 from penstock.cli.job_lookup import find_job
-from penstock.cli.text.job_fields import MAX_ROWS, end_reason, job_fields, shard_table
-from penstock.cli.text.job_progress import requests_bar, watch_job
+from penstock.cli.text.job_fields import end_reason, job_fields
+from penstock.cli.text.job_progress import watch_job
 from penstock.cli.text.output import (
     cost_summary,
     dollars,
@@ -19,6 +19,8 @@ from penstock.cli.text.output import (
     quantity,
     write_line,
 )
+from penstock.cli.text.progress_bars import requests_bar
+from penstock.cli.text.shard_table import MAX_ROWS, shard_table
 from penstock.client import Client
 from penstock.errors import InvalidRequest
 from penstock.states import State

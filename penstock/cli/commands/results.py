@@ -13,8 +13,8 @@ from penstock.cli.command_error import CommandError
 from penstock.cli.job_lookup import find_job
 from penstock.cli.partial_file import PartialFile, open_partial, partial_path
 from penstock.cli.text.job_fields import end_reason
-from penstock.cli.text.job_progress import results_bar
 from penstock.cli.text.output import print_status, quantity, write_line
+from penstock.cli.text.progress_bars import results_bar
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State

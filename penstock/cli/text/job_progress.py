@@ -1,29 +1,20 @@
 """Where a person waits: a live table or a bar on a terminal, a plain line per step elsewhere."""
 
-import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Protocol, Self
+from contextlib import AbstractContextManager
+from typing import Protocol, Self
 
 import click
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console
 
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
 from penstock.batches.view import Batch
-from penstock.cli.text.job_fields import notice_text, remaining_time, shard_line
+from penstock.cli.text.job_fields import notice_text, remaining_time
 from penstock.cli.text.output import outcome_counts, quantity
 from penstock.cli.text.remedies import remedy
+from penstock.cli.text.shard_table import shard_line
 
 #: Seconds after which the remaining time is estimated anew, at the next step of the job.
 _ESTIMATE_S = 10.0
@@ -104,70 +95,3 @@ class LogDisplay:
     def _print(self, line: str) -> None:
         click.echo(line)
         sys.stdout.flush()
-
-
-@contextmanager
-def requests_bar(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
-    """The lines of ``file``; while they are taken, a bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield iter(file)
-        return
-    columns = (
-        TextColumn("reading"),
-        BarColumn(),
-        DownloadColumn(),
-        TextColumn("{task.fields[lines]:,} requests"),
-    )
-    with _Bar(*columns, total=_size(file)) as counter:
-        yield _advancing(file, counter)
-
-
-@contextmanager
-def results_bar(lines: Iterator[bytes], total: int, *, done: int = 0) -> Iterator[Iterator[bytes]]:
-    """The same lines; while they are taken, a bar on stderr if that is a terminal. ``done``: so
-    many of them were taken before."""
-    if not sys.stderr.isatty():
-        yield lines
-        return
-    columns = (
-        TextColumn("writing"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
-        TimeRemainingColumn(),
-    )
-    with _Bar(*columns, total=total, done=done) as counter:
-        yield _counted(lines, counter, done)
-
-
-class _Bar(Progress):
-    """A bar that looks up how far it is whenever it is drawn: counting costs next to nothing, and
-    while the next line takes hours the last one is shown."""
-
-    def __init__(self, *columns: ProgressColumn, total: int | None, done: int = 0) -> None:
-        self.done = self.lines = done  #: of ``total``; lines, where that counts something else
-        super().__init__(*columns, console=Console(stderr=True), transient=True)
-        self.add_task("", total=total, completed=done, lines=done)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn."""
-        for task in self.task_ids:
-            self.update(task, completed=self.done, lines=self.lines)
-        return super().get_renderables()
-
-
-def _counted(lines: Iterator[bytes], counter: _Bar, done: int) -> Iterator[bytes]:
-    for counter.done, line in enumerate(lines, start=done + 1):
-        yield line
-
-
-def _advancing(file: IO[bytes], counter: _Bar) -> Iterator[bytes]:
-    for counter.lines, line in enumerate(file, start=1):
-        counter.done += len(line)
-        yield line
-
-
-def _size(file: IO[bytes]) -> int | None:
-    try:
-        return os.fstat(file.fileno()).st_size or None
-    except OSError:
-        return None

@@ -15,15 +15,10 @@ from rich.text import Text
 from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Shard
 from penstock.batches.view import Batch
-from penstock.cli.text.job_fields import (
-    batch_progress,
-    most_relevant,
-    notice_text,
-    shard_summary,
-    state_text,
-)
+from penstock.cli.text.job_fields import batch_progress, notice_text, state_text
 from penstock.cli.text.output import rough_duration
 from penstock.cli.text.remedies import remedy
+from penstock.cli.text.shard_table import most_relevant, shard_summary
 from penstock.clock import now_ms
 
 #: Lines of a terminal that are not shards, at the most.
