@@ -1,4 +1,4 @@
-"""How a command fails: one line on stderr and an exit code. The only place that decides it."""
+"""How a command fails: one line on stderr and an exit code, both decided here."""
 
 import sys
 from typing import IO, Any
@@ -7,35 +7,35 @@ import click
 
 from penstock.errors import PenstockError
 
-#: Exit codes that shells use for "ended by a signal".
-INTERRUPTED = 130  # Ctrl-C
-BROKEN_PIPE = 141  # whoever read our stdout has gone
+#: Exit codes that shells use for a process ended by a signal.
+INTERRUPTED = 130  # SIGINT (Ctrl-C)
+BROKEN_PIPE = 141  # SIGPIPE: the reader of our stdout has exited
 
 
 class CommandError(click.ClickException):
-    """An expected error: its message is all that the user sees."""
+    """An expected error, shown to the user as one line without a traceback."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the line, unless there is none."""
+        """Print the message on stderr, unless it is empty."""
         if not self.message:
             return
-        # A terminal shows ^C where the cursor stands; our line takes its place.
-        over = "\r" if self.code == INTERRUPTED and sys.stderr.isatty() else ""
-        click.echo(f"{over}penstock: {self.message}", err=True)
+        # The terminal has just echoed ^C at the cursor; the carriage return overwrites it.
+        start = "\r" if self.code == INTERRUPTED and sys.stderr.isatty() else ""
+        click.echo(f"{start}penstock: {self.message}", err=True)
 
 
 def as_command_error(error: BaseException) -> CommandError | None:
-    """The failure that ``error`` stands for, or None if nobody foresaw it."""
+    """Convert an expected error; None for an error that needs its traceback."""
     if isinstance(error, CommandError):
         return error
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return None
     if isinstance(error, click.UsageError):
-        return CommandError(_usage(error), error.exit_code)
+        return CommandError(_usage_message(error), error.exit_code)
     if isinstance(error, click.ClickException):
         return CommandError(error.format_message(), error.exit_code)
     if isinstance(error, PenstockError):
@@ -45,23 +45,23 @@ def as_command_error(error: BaseException) -> CommandError | None:
     if isinstance(error, BrokenPipeError):
         return CommandError("", BROKEN_PIPE)
     if isinstance(error, OSError):
-        return CommandError(_system(error))
-    return _driver(error)
+        return CommandError(_os_error_message(error))
+    return _redis_error(error)
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage_message(error: click.UsageError) -> str:
     hint = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
     return f"{error.format_message().rstrip('.')}{hint}"
 
 
-def _system(error: OSError) -> str:
-    what = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {what}" if error.filename else what
+def _os_error_message(error: OSError) -> str:
+    message = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {message}" if error.filename else message
 
 
-def _driver(error: BaseException) -> CommandError | None:
-    # What Redis says to a command is translated by the client only where it means "unavailable".
-    driver = sys.modules.get("redis")
-    if driver is not None and isinstance(error, driver.RedisError):
+def _redis_error(error: BaseException) -> CommandError | None:
+    # The client translates errors that mean "Redis is unavailable"; this is for all others.
+    redis = sys.modules.get("redis")
+    if redis is not None and isinstance(error, redis.RedisError):
         return CommandError(f"Redis: {error}")
     return None

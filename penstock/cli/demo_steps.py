@@ -1,4 +1,4 @@
-"""What the demo shows, one method a step. All of it goes through the public client."""
+"""The steps of the demo, one method each; all of them use the public client."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ from penstock.queue import names
 
 MODEL: Final = "claude-haiku-4-5"
 QUESTION: Final = "Why is a pipe to a turbine called a penstock?"
-#: What the simulator is asked to say; the real API finds its own words.
+#: The simulator is told to answer with this text; the real API writes its own.
 ANSWER: Final = (
     "A penstock was first the gate that pens water in: the sluice of a mill pond. "
     "Later the word moved on to the pipe behind the gate, the one that carries the water "
@@ -49,31 +49,31 @@ BATCH: Final = 300
 SHARD: Final = 100
 LIVE_BATCH: Final = 3
 
-#: Longest silence of the simulator's work that is still believable.
+#: Seconds without an event after which the demo has failed.
 IDLE_TIMEOUT_S: Final = 60.0
-#: Flower hears of a task a moment after it has ended.
+#: Seconds to wait until Flower has recorded the end of every task.
 FLOWER_TIMEOUT_S: Final = 20.0
 FINAL_STATES: Final = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 @dataclass(frozen=True)
 class DemoSteps:
-    """The demo, once its parts run."""
+    """The demo of a deployment that is already running."""
 
     client: Client
     flower_url: str
     live: bool
 
     def run(self) -> None:
-        """All four steps."""
+        """Run all four steps."""
         self.stream()
         self.tool_use()
         self.batch()
         self.flower()
 
     def stream(self) -> None:
-        """An answer, typed as it comes."""
-        _print_heading(1, "A streamed answer, typed as its deltas come over Redis pub/sub")
+        """Print a streamed answer as it arrives."""
+        _print_heading(1, "Stream: an answer, printed as its deltas arrive over Redis pub/sub")
         print_line(f"> {QUESTION}\n")
         with self.client.messages.stream(
             model=MODEL,
@@ -89,8 +89,8 @@ class DemoSteps:
         print_line(f"\n\n{summary(stream.id, stream.end)}")
 
     def tool_use(self) -> None:
-        """The API's events themselves: a tool call, its input arriving in pieces."""
-        _print_heading(2, "The same, event by event: a tool call, its input arriving in pieces")
+        """Print the API's own events for a tool call whose input arrives in pieces."""
+        _print_heading(2, "Tool call: the API's own events, with the input arriving in pieces")
         print_line(f"> {WEATHER}\n")
         with self.client.messages.stream(
             model=MODEL,
@@ -109,56 +109,56 @@ class DemoSteps:
                     print_line(f"{event.delta.type:<22}{event.delta.partial_json or '(empty)'}")
         assert stream.end is not None
         call = json.dumps(json.loads("".join(pieces)), ensure_ascii=False)
-        print_line(f"{'together':<22}{call}")
+        print_line(f"{'complete input':<22}{call}")
         print_line(f"\n{summary(stream.id, stream.end)}")
 
     def batch(self) -> None:
-        """A batch job: create, poll, collect, finish."""
+        """Run a batch job: create, poll, collect, finish."""
         size = LIVE_BATCH if self.live else BATCH
-        _print_heading(3, f"A job of {size} requests in batches: create, poll, collect, finish")
+        _print_heading(3, f"Batch job: {size} requests through create, poll, collect and finish")
         batches = self.client.messages.batches
         started = time.monotonic()
         requests = _questions(size, directed=not self.live)
         job = batches.create(requests=requests, shard_requests=SHARD)
         print_line(f"id {job.id}")
-        # The real API may take its time, up to a day; the simulator may not.
+        # The real API may take up to 24 hours; the simulator ends a batch within seconds.
         job = watch_job(batches, job.id, timeout=None if self.live else 3 * IDLE_TIMEOUT_S)
         took = duration((time.monotonic() - started) * 1000)
-        print_line(f"\n{outcome_counts(job.request_counts)}; in {took}")
+        print_line(f"\n{outcome_counts(job.request_counts)} in {took}")
         for line in _samples(batches.results(job.id)):
             print_line(f"  {line['custom_id']:<14}{_result_line(line['result'])}")
         print_line(f"cost {cost_summary(job.cost)}")
 
     def flower(self) -> None:
-        """The same work as Flower tells it."""
-        _print_heading(4, "What Flower has seen")
+        """Print the tasks of the previous steps as Flower shows them."""
+        _print_heading(4, "Flower: the Celery tasks that did this work")
         for task in sorted(self._ended_tasks(), key=lambda task: task["received"] or 0):
             print_line(f"{task['name']:<24}{task['state'].lower():<10}{_task_details(task)}")
 
     def _ended_tasks(self) -> list[dict[str, Any]]:
-        """The tasks that Flower knows of, when it knows the end of each of ours."""
+        """Return the tasks in Flower once it has recorded the end of every step."""
         deadline = time.monotonic() + FLOWER_TIMEOUT_S
         while True:
             tasks = _get_json(f"{self.flower_url}/api/tasks")
-            ours = {task["name"] for task in tasks.values() if task["state"] in FINAL_STATES}
-            if ours >= {names.STREAM, *names.BATCH_STEPS}:
+            ended = {task["name"] for task in tasks.values() if task["state"] in FINAL_STATES}
+            if ended >= {names.STREAM, *names.BATCH_STEPS}:
                 return list(tasks.values())
             if time.monotonic() > deadline:
-                raise LocalProcessError(f"Flower has only heard of {sorted(ours)}")
+                raise LocalProcessError(f"Flower has recorded the end of {sorted(ended)} only")
             time.sleep(0.2)
 
 
 def _user_message(text: str, directive: str = "") -> dict[str, str]:
-    """A user's message; a directive tells the simulator how to answer it."""
+    """Return a user message; ``directive`` tells the simulator how to answer it."""
     return {"role": "user", "content": text + directive}
 
 
 def _questions(count: int, *, directed: bool) -> Iterator[dict[str, Any]]:
-    """Requests; a few of them carry a directive that makes the simulator fail that line."""
+    """Yield requests; if ``directed``, the simulator fails some of them."""
     for number in range(1, count + 1):
         directive = ""
         if directed and number % 60 == 7:
-            directive = " [[sim errored=overloaded_error first=1]]"  # passes when it is sent again
+            directive = " [[sim errored=overloaded_error first=1]]"  # succeeds when retried
         elif directed and number % 75 == 11:
             directive = " [[sim expired first=1]]"
         elif directed and number % 100 == 42:
@@ -171,7 +171,7 @@ def _questions(count: int, *, directed: bool) -> Iterator[dict[str, Any]]:
 
 
 def _samples(results: Iterator[Any]) -> list[Any]:
-    """Two results of each kind."""
+    """Return two results of each type."""
     kept: dict[str, list[Any]] = {}
     for line in results:
         kind = kept.setdefault(line["result"]["type"], [])
@@ -181,7 +181,7 @@ def _samples(results: Iterator[Any]) -> list[Any]:
 
 
 def _result_line(result: dict[str, Any]) -> str:
-    """A result in half a line."""
+    """Format the type and the beginning of a result."""
     if result["type"] == "succeeded":
         text = "".join(block.get("text", "") for block in result["message"]["content"])
         return f"succeeded  {text[:56].strip()}…"
@@ -191,12 +191,12 @@ def _result_line(result: dict[str, Any]) -> str:
 
 
 def _task_details(task: dict[str, Any]) -> str:
-    """What Flower shows of a task's result, and how often the task came back."""
+    """Format the result of a task and its number of retries, as Flower reports them."""
     result = ast.literal_eval(task["result"] or "{}")
-    facts = [f"{name} {value}" for name, value in _leaves(result) if value]
+    details = [f"{name} {value}" for name, value in _leaves(result) if value]
     if task["retries"]:
-        facts.append(f"retries {task['retries']}")
-    return ", ".join(facts)
+        details.append(f"retries {task['retries']}")
+    return ", ".join(details)
 
 
 def _leaves(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -208,13 +208,13 @@ def _leaves(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _get_json(url: str) -> dict[str, Any]:
-    # No proxy: this is our own loopback address.
+    # Bypass any proxy: this is a loopback address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as response:
             tasks: dict[str, Any] = json.load(response)
     except OSError as error:
-        raise LocalProcessError(f"Flower does not answer: {error}") from error
+        raise LocalProcessError(f"Flower does not respond: {error}") from error
     return tasks
 
 

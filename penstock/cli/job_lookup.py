@@ -1,4 +1,4 @@
-"""How commands find the batch job that they are told to look at."""
+"""Finding the batch job that a command is given by its id."""
 
 from penstock.batches.view import Batch
 from penstock.cli.command_error import CommandError
@@ -6,7 +6,7 @@ from penstock.client import Client
 
 
 def find_job(client: Client, id: str) -> Batch:
-    """The batch job ``id``; a stream's id is a `CommandError` that says so."""
+    """Return the batch job ``id``. Raises `CommandError` if the id is a streamed request."""
     if client.messages.request(id).record().fields.get("kind") != "batch":
         raise CommandError(
             f"{id} is a streamed request, not a batch job; try: penstock follow {id}"

@@ -1,4 +1,4 @@
-"""``penstock demo``: the four things worth seeing, on a machine where nothing is set up."""
+"""``penstock demo``: a tour of Penstock on this machine, without any setup."""
 
 import os
 import shutil
@@ -14,19 +14,19 @@ from penstock.cli.text.output import print_line
 from penstock.client import Client
 from penstock.errors import PenstockError
 
-#: At most: 3 batch requests and 2 streams of some hundred tokens each, with Claude Haiku 4.5.
+#: Upper bound for 3 batch requests and 2 streams of a few hundred tokens each on Claude Haiku 4.5.
 LIVE_COST = "less than one US cent"
 
 
-@click.command(short_help="Watch a stream and a batch run, with nothing set up.")
-@click.option("--keep", is_flag=True, help="Leave all running afterwards, until Ctrl-C.")
-@click.option("--live", is_flag=True, help="Use the real API, with ANTHROPIC_API_KEY.")
+@click.command(short_help="Run a stream and a batch on this machine, without any setup.")
+@click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C.")
+@click.option("--live", is_flag=True, help="Use the real API; requires ANTHROPIC_API_KEY.")
 def demo(keep: bool, live: bool) -> None:
-    """Run all of Penstock here for half a minute, and show what it does.
+    """Run Penstock on this machine for half a minute and show what it does.
 
-    A private Redis, the simulator, both workers and Flower are started on free ports of
-    this machine; then come a streamed answer, a tool call event by event, a batch, and what
-    Flower has seen. Everything is ended and removed afterwards.
+    Starts a private Redis, the API simulator, both workers and Flower on free local ports. Then
+    shows a streamed answer, the events of a tool call, a batch job, and the tasks in Flower.
+    Stops all processes and removes their files at the end.
 
     \b
       penstock demo
@@ -35,7 +35,8 @@ def demo(keep: bool, live: bool) -> None:
     if live:
         require_key("penstock demo")
         click.echo(
-            f"This uses the real API and costs {LIVE_COST}. Its batch of 3 may take minutes.\n"
+            f"This uses the real API and costs {LIVE_COST}. "
+            "The batch of 3 requests may take several minutes.\n"
         )
     with exit_on_signals():
         with (
@@ -51,14 +52,14 @@ def demo(keep: bool, live: bool) -> None:
             if keep:
                 print_line(_instructions(deployment))
                 deployment.run_forever()
-        print_line("\nEverything has been ended; nothing is left behind.")
-        print_line(f"More: {command_name()} demo --keep, {command_name()} --help")
+        print_line("\nStopped all processes and removed their files.")
+        print_line(f"Next: {command_name()} demo --keep, {command_name()} --help")
 
 
 def _run_steps(deployment: LocalDeployment, steps: DemoSteps) -> None:
-    """Run the show; where nothing comes any more, tell which part has died."""
+    """Run the steps; if one fails because a process has exited, report that process."""
     try:
-        deployment.flower.wait_for_workers(2)  # it shows nothing that ran before
+        deployment.flower.wait_for_workers(2)  # Flower shows no task that ran before
         steps.run()
     except (PenstockError, TimeoutError):
         deployment.raise_if_exited()
@@ -66,7 +67,7 @@ def _run_steps(deployment: LocalDeployment, steps: DemoSteps) -> None:
 
 
 def command_name() -> str:
-    """How the user can call this program again."""
+    """Return the shortest command with which the user can run this program again."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{sys.executable} -m penstock.cli"
@@ -80,7 +81,7 @@ def command_name() -> str:
 
 def _environment(live: bool) -> dict[str, str]:
     return {
-        # Only this machine's Flower, and only as long as the demo runs: step 4 asks it.
+        # For step 4. This Flower listens on loopback only and stops with the demo.
         "FLOWER_UNAUTHENTICATED_API": "true",
         "PENSTOCK_POLL_INTERVAL_MIN_S": "2" if live else "0.5",
     }
@@ -90,7 +91,7 @@ def _instructions(deployment: LocalDeployment) -> str:
     penstock = command_name()
     return "\n".join(
         (
-            "\nAll of it keeps running until Ctrl-C. In another terminal:",
+            "\nEverything keeps running until Ctrl-C. In another terminal, run:",
             f"  export PENSTOCK_REDIS_URL={deployment.redis_url}",
             f'  {penstock} stream "{QUESTION}"',
             f"  {penstock} batch list",

@@ -1,4 +1,4 @@
-"""``penstock batch results``: JSONL to stdout or a file that can be gone on with, or Parquet."""
+"""``penstock batch results``: write results as JSONL, resumable, or as Parquet."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,29 +19,39 @@ from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State
 
-#: The result lines behind so many.
+#: Returns the result lines after a given number of them.
 LinesAfter = Callable[[int], Iterator[bytes]]
 
 
-@click.command(short_help="Write a job's results: JSONL or Parquet.")
+@click.command(short_help="Write the results of a job as JSONL or Parquet.")
 @click.argument("id")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Output file; Parquet if it is named *.parquet.  [default: stdout]",
+)
 @click.option(
     "--order",
     type=click.Choice(ORDERS),
     default="completed",
     show_default=True,
-    help="As they came, or as they were asked for.",
+    help="Order of the results: as completed, or as submitted.",
 )
-@click.option("--wait", is_flag=True, help="Of a running job: each result as soon as it is there.")
-@click.option("--resume", is_flag=True, help="Go on with what an earlier call left in FILE.part.")
-@click.option("--parquet", is_flag=True, help="Write Parquet, also where FILE is not *.parquet.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for a running job; write each result as soon as it is available.",
+)
+@click.option("--resume", is_flag=True, help="Resume an interrupted download from FILE.part.")
+@click.option("--parquet", is_flag=True, help="Write Parquet even if FILE is not named *.parquet.")
 def results(
     id: str, output: Path | None, order: str, wait: bool, resume: bool, parquet: bool
 ) -> None:
-    """Write the results of job ID as JSONL, as the API gives them: to stdout, or to FILE.
+    """Write the results of job ID to stdout or to FILE, in the format of the API.
 
-    custom_id tells which is which. FILE appears when it is complete; until then it is FILE.part.
+    Match results to requests by their custom_id. An incomplete FILE is named FILE.part.
 
     \b
       penstock batch results ID | jq -r .result.message.content[0].text
@@ -49,14 +59,14 @@ def results(
       penstock batch results ID -o answers.parquet --order submitted
     """
     parquet = parquet or (output is not None and output.suffix == ".parquet")
-    _check(output, resume=resume, parquet=parquet)
+    _check_options(output, resume=resume, parquet=parquet)
     checked_order(order, wait=wait)
     with Client() as client:
         job = find_job(client, id)
         if not (job.state.ended or wait):
             raise NotEnded(
-                f"{id} has not ended. Results that are there already, and the others as they "
-                f"come: penstock batch results {id} --wait"
+                f"{id} has not ended; to write its results as they become available: "
+                f"penstock batch results {id} --wait"
             )
 
         def lines(after: int) -> Iterator[bytes]:
@@ -75,23 +85,23 @@ def results(
                 written = _write_lines(lines, output, job, order=order, resume=resume, live=wait)
         except OSError as error:
             raise CommandError(f"{output}: {error.strerror}") from error
-        print_status(f"{quantity(written, 'result')} in {output}")
+        print_status(f"wrote {quantity(written, 'result')} to {output}")
         _report_missing_results(client.messages.batches.retrieve(id))
 
 
-def _check(output: Path | None, *, resume: bool, parquet: bool) -> None:
+def _check_options(output: Path | None, *, resume: bool, parquet: bool) -> None:
     if output is None and (resume or parquet):
-        raise click.UsageError(f"--{'resume' if resume else 'parquet'} needs -o FILE")
+        raise click.UsageError(f"--{'resume' if resume else 'parquet'} requires -o FILE")
     if resume and parquet:
-        raise click.UsageError("a Parquet file cannot be gone on with: leave --resume out")
+        raise click.UsageError("--resume is not supported for Parquet output")
 
 
 def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:
-    """The command that goes on with what is kept."""
-    chosen = "" if order == "completed" else f" --order {order}"
+    """Return the command that resumes an interrupted download."""
+    options = "" if order == "completed" else f" --order {order}"
     if live:
-        chosen += " --wait"
-    return f"penstock batch results {id} -o {path}{chosen} --resume"
+        options += " --wait"
+    return f"penstock batch results {id} -o {path}{options} --resume"
 
 
 def _write_lines(
@@ -108,26 +118,27 @@ def _write_lines(
                         file.flush()
         except BaseException:
             if file.lines:
-                kept = f"{quantity(file.lines, 'result')} kept in {file.path}"
-                print_status(f"{kept}; to go on: {_resume_command(job.id, path, order, live=live)}")
+                kept = f"kept {quantity(file.lines, 'result')} in {file.path}"
+                command = _resume_command(job.id, path, order, live=live)
+                print_status(f"{kept}; to resume: {command}")
             raise
         return file.lines
 
 
 def _remaining_lines(lines: LinesAfter, file: PartialFile, path: Path) -> Iterator[bytes]:
-    """The lines behind those in the file.
+    """Return the lines after those in the file.
 
-    Raises `CommandError` if it holds those of another job, or of another order.
+    Raises `CommandError` if the file holds results of another job or in another order.
     """
     if not file.lines:
         return lines(0)
-    rest = lines(file.lines - 1)
-    if next(rest, None) != file.last:
+    remaining = lines(file.lines - 1)
+    if next(remaining, None) != file.last_line:
         raise CommandError(
-            f"{file.path} holds results of another job, or in another order; to begin anew: "
-            f"the same without --resume, or with another name than {path}"
+            f"{file.path} holds results of another job or in another order; to overwrite it, "
+            f"omit --resume; to keep it, choose another name than {path}"
         )
-    return rest
+    return remaining
 
 
 def _write_parquet(lines: LinesAfter, path: Path, job: Batch) -> int:
@@ -142,7 +153,7 @@ def _write_parquet(lines: LinesAfter, path: Path, job: Batch) -> int:
 
 
 def _report_missing_results(job: Batch) -> None:
-    """A job that failed may have requests without a result."""
+    """Print how many requests of a failed job have no result, and why it failed."""
     if job.request_counts.processing:
         print_status(f"{quantity(job.request_counts.processing, 'request')} without a result")
     if job.state is State.FAILED:

@@ -1,4 +1,4 @@
-"""Where a person waits: a live table or a bar on a terminal, a plain line per step elsewhere."""
+"""Watching a batch job: a live table on a terminal, one line per change elsewhere."""
 
 import sys
 import time
@@ -16,31 +16,32 @@ from penstock.cli.text.output import outcome_counts, quantity
 from penstock.cli.text.remedies import remedy
 from penstock.cli.text.shard_table import shard_line
 
-#: Seconds after which the remaining time is estimated anew, at the next step of the job.
-_ESTIMATE_S = 10.0
+#: Minimum seconds between two estimates of the remaining time.
+_ESTIMATE_INTERVAL_S = 10.0
 
 
 class JobDisplay(Protocol):
-    """Something that shows a job."""
+    """Shows the progress of a job."""
 
     def show(self, job: Batch, estimate: Estimate | None) -> None:
-        """DemoSteps the job as it stands."""
+        """Show the current state of the job."""
 
 
 def watch_job(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
-    """DemoSteps job ``id`` on stdout until it has ended; returns it as it stands then.
+    """Show the progress of job ``id`` on stdout until it ends, and return the ended job.
 
     Raises `TimeoutError` after ``timeout`` seconds.
     """
-    with _display() as board:
-        guess: Estimate | None = None
-        due = 0.0
+    with _display() as display:
+        estimate: Estimate | None = None
+        next_estimate_at = 0.0
 
         def show(job: Batch) -> None:
-            nonlocal guess, due
-            if time.monotonic() >= due or job.state.ended or job.paused:
-                guess, due = batches.estimate(job), time.monotonic() + _ESTIMATE_S
-            board.show(job, guess)
+            nonlocal estimate, next_estimate_at
+            if time.monotonic() >= next_estimate_at or job.state.ended or job.paused:
+                estimate = batches.estimate(job)
+                next_estimate_at = time.monotonic() + _ESTIMATE_INTERVAL_S
+            display.show(job, estimate)
 
         return batches.wait(id, show, timeout=timeout)
 
@@ -54,25 +55,25 @@ def _display() -> AbstractContextManager[JobDisplay]:
 
 
 class LogDisplay:
-    """For logs and pipes: a line whenever something is not what it was."""
+    """Prints one line per change, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._last: dict[str, str] = {}
+        self._printed: dict[str, str] = {}  #: subject → the last line printed about it
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is held."""
+        """Release nothing; `LiveTable` has a terminal to restore."""
 
     def show(self, job: Batch, estimate: Estimate | None) -> None:
-        """Print what has changed."""
+        """Print a line for everything that has changed since the previous call."""
         counts = job.request_counts
         batches = quantity(len(job.shards), "batch", "batches")
         first = f"{quantity(counts.total, 'request')} in {batches}"
         self._print_change("job", first, once=True)
         if estimate and not job.state.ended:
-            self._print_change("left", f"{remaining_time(estimate)} left")
+            self._print_change("remaining", f"remaining: {remaining_time(estimate)}")
         for shard in job.shards:
             if shard.state != "planned":
                 self._print_change(str(shard.number), shard_line(shard))
@@ -81,15 +82,15 @@ class LogDisplay:
             if notice:
                 action = f" ({remedy(job)})" if name == "paused" else ""
                 self._print_change(name, f"{name}  {notice_text(notice)}{action}")
-        if not job.paused and self._last.pop("paused", ""):
+        if not job.paused and self._printed.pop("paused", ""):
             self._print("resumed")
         if job.state.ended:
             self._print_change("ended", f"{job.state}  {outcome_counts(counts)}")
 
-    def _print_change(self, name: str, line: str, *, once: bool = False) -> None:
-        last = self._last.get(name)
-        if last is None or (last != line and not once):
-            self._last[name] = line
+    def _print_change(self, subject: str, line: str, *, once: bool = False) -> None:
+        previous = self._printed.get(subject)
+        if previous is None or (previous != line and not once):
+            self._printed[subject] = line
             self._print(line)
 
     def _print(self, line: str) -> None:

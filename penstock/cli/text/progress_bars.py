@@ -19,61 +19,64 @@ from rich.progress import (
 
 @contextmanager
 def requests_bar(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
-    """The lines of ``file``; while they are taken, a bar on stderr if that is a terminal."""
+    """Yield the lines of ``file``, with a progress bar that counts bytes and requests."""
     if not sys.stderr.isatty():
         yield iter(file)
         return
     columns = (
-        TextColumn("reading"),
+        TextColumn("Reading"),
         BarColumn(),
         DownloadColumn(),
         TextColumn("{task.fields[lines]:,} requests"),
     )
-    with _Bar(*columns, total=_size(file)) as counter:
-        yield _advancing(file, counter)
+    with _Bar(*columns, total=_size(file)) as bar:
+        yield _counting_bytes(file, bar)
 
 
 @contextmanager
 def results_bar(lines: Iterator[bytes], total: int, *, done: int = 0) -> Iterator[Iterator[bytes]]:
-    """The same lines; while they are taken, a bar on stderr if that is a terminal. ``done``: so
-    many of them were taken before."""
+    """Yield ``lines``, with a progress bar that starts at ``done`` of ``total`` results."""
     if not sys.stderr.isatty():
         yield lines
         return
     columns = (
-        TextColumn("writing"),
+        TextColumn("Writing"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} results"),
         TimeRemainingColumn(),
     )
-    with _Bar(*columns, total=total, done=done) as counter:
-        yield _counted(lines, counter, done)
+    with _Bar(*columns, total=total, done=done) as bar:
+        yield _counting_lines(lines, bar, done)
 
 
 class _Bar(Progress):
-    """A bar that looks up how far it is whenever it is drawn: counting costs next to nothing, and
-    while the next line takes hours the last one is shown."""
+    """A bar that reads its counters when it is drawn.
+
+    Counting a line costs next to nothing, and the bar is current even if the next line takes
+    hours.
+    """
 
     def __init__(self, *columns: ProgressColumn, total: int | None, done: int = 0) -> None:
-        self.done = self.lines = done  #: of ``total``; lines, where that counts something else
+        self.done = done  #: completed part of ``total``, in bytes or lines
+        self.lines = done  #: lines read
         super().__init__(*columns, console=Console(stderr=True), transient=True)
         self.add_task("", total=total, completed=done, lines=done)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn."""
+        """Update the task from the counters and return what rich draws."""
         for task in self.task_ids:
             self.update(task, completed=self.done, lines=self.lines)
         return super().get_renderables()
 
 
-def _counted(lines: Iterator[bytes], counter: _Bar, done: int) -> Iterator[bytes]:
-    for counter.done, line in enumerate(lines, start=done + 1):
+def _counting_lines(lines: Iterator[bytes], bar: _Bar, done: int) -> Iterator[bytes]:
+    for bar.done, line in enumerate(lines, start=done + 1):
         yield line
 
 
-def _advancing(file: IO[bytes], counter: _Bar) -> Iterator[bytes]:
-    for counter.lines, line in enumerate(file, start=1):
-        counter.done += len(line)
+def _counting_bytes(file: IO[bytes], bar: _Bar) -> Iterator[bytes]:
+    for bar.lines, line in enumerate(file, start=1):
+        bar.done += len(line)
         yield line
 
 

@@ -6,12 +6,12 @@ from penstock.batches.shard import Shard
 from penstock.batches.view import Batch
 from penstock.cli.text.output import nonzero_counts, quantity
 
-#: Shards that ``penstock batch status`` tells about, unless it is asked for all.
+#: Maximum number of shards that ``penstock batch status`` shows without ``--all``.
 MAX_ROWS = 20
 
 
 def shard_table(job: Batch, *, rows: int | None = MAX_ROWS) -> Iterator[str]:
-    """A line for each shard, or for ``rows`` of them, and how many there are beside."""
+    """Yield a header and one line per shard, at most ``rows`` of them; None shows all."""
     shown = list(job.shards) if rows is None else most_relevant(job.shards, rows)
     yield f"{'shard':>7}  {'state':<11}  {'requests':>8}  {'batch':<30}  outcome"
     for shard in shown:
@@ -20,35 +20,38 @@ def shard_table(job: Batch, *, rows: int | None = MAX_ROWS) -> Iterator[str]:
             f"{shard.batch_id or '-':<30}  {shard_summary(shard)}"
         ).rstrip()
     if len(shown) < len(job.shards):
-        yield f"{'':>7}  … and {len(job.shards) - len(shown):,} more (--all)"
+        yield f"{'':>7}  … and {len(job.shards) - len(shown):,} more (use --all to show them)"
 
 
 def shard_summary(shard: Shard) -> str:
-    """What became of a shard's requests, or what is the matter with it."""
-    told = []
+    """Summarize the results, retries and API failures of a shard."""
+    parts = []
     if shard.live:
-        told.append("canary: live calls")
+        parts.append("canary (live calls)")
     if shard.state == "collected":
-        told.append(nonzero_counts(shard.counts))
+        parts.append(nonzero_counts(shard.counts))
     if shard.retried:
-        told.append(f"{shard.retried:,} tried again")
+        parts.append(f"{shard.retried:,} retried")
     if shard.round:
-        told.append(f"round {shard.round + 1}")
+        parts.append(f"retry round {shard.round}")
     if shard.failures:
-        told.append(f"refused {quantity(shard.failures, 'time')} in a row")
-    return "; ".join(filter(None, told))
+        parts.append(quantity(shard.failures, "consecutive API failure"))
+    return "; ".join(filter(None, parts))
 
 
 def shard_line(shard: Shard) -> str:
-    """A shard as one line of a log."""
+    """Describe a shard in one line of a log."""
     parts = [f"shard {shard.number}", f"{shard.state:<11}", shard.batch_id]
     parts.append(shard_summary(shard) or quantity(shard.requests, "request"))
     return "  ".join(part for part in parts if part)
 
 
 def most_relevant(shards: Sequence[Shard], rows: int) -> list[Shard]:
-    """At most ``rows`` shards, by number: those with trouble, those under way, those that failed,
-    the next ones, and the ones that were collected last."""
+    """Select at most ``rows`` shards, returned in the order of their numbers.
+
+    Shards with API failures come first, then active shards, shards with requests that did not
+    succeed, planned shards, and finally the most recently collected ones.
+    """
     if len(shards) <= rows:
         return list(shards)
     chosen = sorted(shards, key=_display_rank)[: max(rows, 0)]
@@ -56,10 +59,10 @@ def most_relevant(shards: Sequence[Shard], rows: int) -> list[Shard]:
 
 
 def _display_rank(shard: Shard) -> tuple[int, int]:
-    """What is looked at first is the lowest."""
+    """Return the sort key of a shard; the lowest is displayed first."""
     if shard.state == "collected":
-        failed = shard.counts.total > shard.counts.succeeded
-        return (2 if failed else 4, -shard.collected_ms)
+        unsuccessful = shard.counts.total > shard.counts.succeeded
+        return (2 if unsuccessful else 4, -shard.collected_ms)
     if shard.failures:
         return 0, shard.number
     return (3 if shard.state == "planned" else 1, shard.number)

@@ -10,7 +10,7 @@ from penstock.states import State
 
 MADE = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 PAUSED = Notice("billing_error", "Your credit balance\nis too low.", MADE)
-ALERT = Notice("duplicate_batch", "msgbatch_x may be a twin", MADE)
+ALERT = Notice("duplicate_batch", "msgbatch_x may be a duplicate", MADE)
 
 
 def planned(number: int, requests: int = 10) -> Shard:

@@ -20,28 +20,28 @@ from tests.unit.penstock.cli.text.example_jobs import (
 )
 
 
-def test_a_log_has_a_line_whenever_something_changes(capsys: pytest.CaptureFixture[str]) -> None:
-    def said(job: Batch, estimate: Estimate | None = None) -> list[str]:
-        lines.show(job, estimate)
+def test_the_log_has_a_line_for_every_change(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(job: Batch, estimate: Estimate | None = None) -> list[str]:
+        display.show(job, estimate)
         return capsys.readouterr().out.splitlines()
 
-    with LogDisplay() as lines:
-        assert said(batch(planned(0), planned(1))) == ["20 requests in 2 batches"]
+    with LogDisplay() as display:
+        assert printed(batch(planned(0), planned(1))) == ["20 requests in 2 batches"]
         first = batch(running(0), planned(1))
-        assert said(first, Estimate(60, 120)) == [
-            "about 60 s, on a bad day 2 min left",
+        assert printed(first, Estimate(60, 120)) == [
+            "remaining: about 60 s (p90: 2 min)",
             "shard 0  in_progress  msgbatch_0  10 requests",
         ]
-        assert said(first, Estimate(60, 120)) == []
+        assert printed(first, Estimate(60, 120)) == []
         paused = replace(first, paused=PAUSED, alert=ALERT)
-        assert said(paused, Estimate(60, 120)) == [
+        assert printed(paused, Estimate(60, 120)) == [
             f"paused  billing_error: Your credit balance is too low. ({remedy(paused)})",
-            "alert  duplicate_batch: msgbatch_x may be a twin",
+            "alert  duplicate_batch: msgbatch_x may be a duplicate",
         ]
-        assert said(replace(first, alert=ALERT), Estimate(60, 120)) == ["resumed"]
-        assert said(paused)[0].startswith("paused  ")  # once more, a new line
+        assert printed(replace(first, alert=ALERT), Estimate(60, 120)) == ["resumed"]
+        assert printed(paused)[0].startswith("paused  ")  # a second pause is printed again
         done = batch(collected(0), collected(1, 1), state=State.DONE, ended_at=MADE)
-        assert said(done) == [
+        assert printed(done) == [
             "shard 0  collected    msgbatch_0  10 succeeded",
             "shard 1  collected    msgbatch_1  9 succeeded, 1 errored",
             "resumed",
