@@ -1,1 +1,1 @@
-"""A whole deployment on this machine: Redis, simulator, workers and Flower."""
+"""Runs a complete deployment on this machine: Redis, simulator, workers and Flower."""

@@ -23,7 +23,7 @@ import redis
 from penstock.client import Client
 from penstock.local.embedded_redis import server_binary
 from penstock.local.processes import LocalProcess, free_port
-from penstock.local.stack import answers
+from penstock.local.stack import responds
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect
 from tests.container_files import (
@@ -131,7 +131,7 @@ def start_all(stack: Stack, processes: dict[str, LocalProcess]) -> None:
     for name in ("worker-streams", "worker-batches"):
         processes[name].wait_until(said(processes[name], " ready."), timeout=60)
     url = f"http://127.0.0.1:{stack.ports['5555']}/healthcheck"
-    processes["flower"].wait_until(lambda: answers(url), timeout=60)
+    processes["flower"].wait_until(lambda: responds(url), timeout=60)
 
 
 @pytest.fixture(scope="module")
