@@ -1,4 +1,4 @@
-"""The command line. Each command has a module of its own, imported when it is used."""
+"""The command line; the module of a command is imported when it is used."""
 
 from typing import Final
 

@@ -23,7 +23,7 @@ from penstock.queue import names
 
 MODEL: Final = "claude-haiku-4-5"
 QUESTION: Final = "Why is a pipe to a turbine called a penstock?"
-#: The simulator is told to answer with this text; the real API writes its own.
+#: The text that the simulator answers with; the real API writes its own.
 ANSWER: Final = (
     "A penstock was first the gate that pens water in: the sluice of a mill pond. "
     "Later the word moved on to the pipe behind the gate, the one that carries the water "
@@ -149,7 +149,7 @@ class DemoSteps:
 
 
 def _user_message(text: str, directive: str = "") -> dict[str, str]:
-    """Return a user message; ``directive`` tells the simulator how to answer it."""
+    """Return a user message; ``directive`` is an instruction to the simulator."""
     return {"role": "user", "content": text + directive}
 
 

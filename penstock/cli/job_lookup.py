@@ -6,7 +6,10 @@ from penstock.client import Client
 
 
 def find_job(client: Client, id: str) -> Batch:
-    """Return the batch job ``id``. Raises `CommandError` if the id is a streamed request."""
+    """Return the batch job ``id``.
+
+    Raises `CommandError` if the id is that of a streamed request, or `NotFound`.
+    """
     if client.messages.request(id).record().fields.get("kind") != "batch":
         raise CommandError(
             f"{id} is a streamed request, not a batch job; try: penstock follow {id}"

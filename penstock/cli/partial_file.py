@@ -1,4 +1,4 @@
-"""A file of lines that gets its name when it is complete and can be resumed before that.
+"""A file of lines that can be resumed until it is complete.
 
 Until then it is named ``FILE.part``. Resuming keeps its complete lines and removes an incomplete
 last line. A lock prevents two processes from writing the same file.

@@ -1,4 +1,4 @@
-"""The root command group: imports commands on demand and turns errors into exit codes."""
+"""The root command group: imports commands on demand, reports errors."""
 
 import contextlib
 import os

@@ -1,1 +1,1 @@
-"""Runs a complete deployment on this machine: Redis, simulator, workers and Flower."""
+"""A deployment on this machine: Redis, the simulator, workers and Flower."""

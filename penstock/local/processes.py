@@ -1,4 +1,4 @@
-"""Child processes that never outlive this process: Redis, simulator, workers, Flower.
+"""Child processes that never outlive this process.
 
 Each child has a watchdog: a shell that reads from a pipe held by this process. When this process
 ends, even by SIGKILL, the pipe closes, and the watchdog stops the child and removes its folder.
@@ -53,7 +53,7 @@ class LocalProcess:
         self.folder = Path()
 
     def start(self) -> Self:
-        """Start the child and its watchdog. Raises `LocalProcessError` if that is impossible."""
+        """Start the child and its watchdog. Raises `LocalProcessError` on failure."""
         with _signals_deferred():
             self._start()
         return self

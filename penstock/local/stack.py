@@ -1,4 +1,4 @@
-"""The processes of a deployment on one machine, for the demo, the tests and ``up``.
+"""The processes of a deployment on one machine, for ``demo``, ``up`` and tests.
 
 They are the ones that run in production, except for the simulator: it replaces the API, and
 workers reach it only through ``ANTHROPIC_BASE_URL``.
@@ -90,7 +90,7 @@ class FlowerProcess(LocalProcess):
         return self
 
     def wait_for_workers(self, count: int) -> "FlowerProcess":
-        """Wait until Flower receives events of ``count`` workers; it shows no earlier task."""
+        """Wait until Flower sees ``count`` workers; it shows no task that ran earlier."""
         return self.wait_until(lambda: self._workers() >= count)
 
     def _workers(self) -> int:

@@ -1,4 +1,4 @@
-"""The commands that run programs in the foreground: worker, flower, simulate, settings, up."""
+"""The commands that run in the foreground: worker, flower, simulate, settings, up."""
 
 import os
 import re
@@ -52,7 +52,7 @@ def running(*args: str, env: Mapping[str, str]) -> Iterator["subprocess.Popen[st
 
 
 def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
-    """Return everything a process prints, up to and including the line with ``marker``."""
+    """Return what a process prints, up to and including the line with ``marker``."""
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:

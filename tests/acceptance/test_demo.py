@@ -41,7 +41,7 @@ def demo(folder: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
-    """Return everything a process prints, up to and including the line with ``marker``."""
+    """Return what a process prints, up to and including the line with ``marker``."""
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""Commands that run another program: the workers, Flower, the simulator, the settings.
+"""Commands that run another program: workers, Flower, simulator, settings.
 
 The program replaces this process (exec), so that signals and exit codes are its own, exactly as
 if ``celery -A workers.app`` had been started directly.
@@ -81,7 +81,7 @@ def settings() -> None:
 
 
 def require_module(module: str, description: str, extra: str) -> None:
-    """Raise `MissingDependency`, which names ``extra``, if ``module`` is not installed."""
+    """Raise `MissingDependency`, naming ``extra``, if ``module`` is not installed."""
     if importlib.util.find_spec(module) is None:
         raise MissingDependency(description, extra)
 

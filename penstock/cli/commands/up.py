@@ -67,7 +67,7 @@ def require_key(alternative: str) -> None:
 
 
 def _redis_from_environment() -> str | None:
-    """Return the URL in PENSTOCK_REDIS_URL after checking that it answers; None if unset."""
+    """Return PENSTOCK_REDIS_URL, after a PING to that server, or None if it is unset."""
     if not os.environ.get("PENSTOCK_REDIS_URL"):
         return None
     settings = ClientSettings.load()

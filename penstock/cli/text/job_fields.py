@@ -64,7 +64,7 @@ def end_reason(job: Batch) -> str:
 
 
 def batch_progress(job: Batch) -> str:
-    """Return how many of the job's batches have ended, are at the API and were retries."""
+    """Return how many batches have ended and are at the API, and the retry rounds."""
     progress = job.progress
     parts = [f"{progress.ended:,} of {progress.shards:,} ended"]
     if progress.active:
@@ -75,7 +75,7 @@ def batch_progress(job: Batch) -> str:
 
 
 def remaining_time(estimate: Estimate) -> str:
-    """Return the estimated remaining time: the median and, if it differs, the 90th percentile."""
+    """Format the median of the remaining time and, if it differs, the 90th percentile."""
     median, high = rough_duration(estimate.median_s), rough_duration(estimate.high_s)
     return f"about {median}" if median == high else f"about {median} (p90: {high})"
 

@@ -28,9 +28,9 @@ class JobDisplay(Protocol):
 
 
 def watch_job(batches: Batches, id: str, *, timeout: float | None = None) -> Batch:
-    """Show the progress of job ``id`` on stdout until it ends, and return the ended job.
+    """Show the progress of job ``id`` on stdout until it ends.
 
-    Raises `TimeoutError` after ``timeout`` seconds.
+    Returns the ended job. Raises `TimeoutError` after ``timeout`` seconds.
     """
     with _display() as display:
         estimate: Estimate | None = None

@@ -1,4 +1,4 @@
-"""The live table of ``penstock batch watch``: totals, notices and the relevant shards."""
+"""The live table of ``penstock batch watch``: totals, shards and notices."""
 
 import time
 from collections.abc import Iterator
@@ -144,7 +144,7 @@ def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
 
 
 def _age_s(shard: Shard) -> float:
-    """Return the seconds from the creation of the batch at the API until its end, or until now."""
+    """Return the age in seconds of a batch at the API; how long it took if it has ended."""
     return max((shard.ended_ms or now_ms()) - shard.created_ms, 0) / 1000
 
 

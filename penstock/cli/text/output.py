@@ -1,4 +1,4 @@
-"""Printing: status messages to stderr, results to stdout, and the wording of numbers."""
+"""Prints status messages on stderr and results on stdout; formats numbers."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def print_status(text: str) -> None:
 
 
 def styled(text: str, file: IO[Any], **style: Any) -> str:
-    """Return ``text`` with a style if ``file`` is a terminal and ``NO_COLOR`` is not set."""
+    """Style ``text`` if ``file`` is a terminal and ``NO_COLOR`` is not set."""
     plain = os.environ.get("NO_COLOR") or not file.isatty()
     return text if plain else click.style(text, **style)
 

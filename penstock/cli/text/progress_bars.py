@@ -35,7 +35,7 @@ def requests_bar(file: IO[bytes]) -> Iterator[Iterator[bytes]]:
 
 @contextmanager
 def results_bar(lines: Iterator[bytes], total: int, *, done: int = 0) -> Iterator[Iterator[bytes]]:
-    """Yield ``lines``, with a progress bar that starts at ``done`` of ``total`` results."""
+    """Yield ``lines``, with a bar that starts at ``done`` of ``total`` results."""
     if not sys.stderr.isatty():
         yield lines
         return

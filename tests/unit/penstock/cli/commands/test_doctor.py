@@ -16,7 +16,7 @@ HEALTHY: dict[str, Any] = {
 
 
 def finding_about(subject: str, **info: Any) -> Finding:
-    """Return one finding about a Redis that is healthy except for these fields of INFO."""
+    """Return a finding about a Redis, healthy except for these fields of INFO."""
     found = {f.subject: f for f in redis_health({**HEALTHY, **info}, "redis://here:6379/0")}
     return found[subject]
 
