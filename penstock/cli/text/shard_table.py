@@ -13,7 +13,7 @@ MAX_ROWS = 20
 def shard_table(job: Batch, *, rows: int | None = MAX_ROWS) -> Iterator[str]:
     """Yield a header and one line per shard, at most ``rows`` of them; None shows all."""
     shown = list(job.shards) if rows is None else most_relevant(job.shards, rows)
-    yield f"{'shard':>7}  {'state':<11}  {'requests':>8}  {'batch':<30}  outcome"
+    yield f"{'shard':>7}  {'state':<11}  {'requests':>8}  {'batch id':<30}  outcome"
     for shard in shown:
         yield (
             f"{shard.number:>7}  {shard.state:<11}  {shard.requests:>8,}  "
