@@ -15,8 +15,8 @@ from typing import Final
 import orjson
 
 from penstock.batches.wire import wire_id
-from penstock.simulator.batch_store import scattered
-from penstock.simulator.prose import prose, seeded
+from penstock.simulator.batches.store import scattered
+from penstock.simulator.messages.prose import prose, seeded
 
 NONCE: Final = "benchmark001"
 BATCH: Final = "msgbatch_benchmark"

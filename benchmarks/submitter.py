@@ -17,7 +17,7 @@ from benchmarks.rig import MODEL
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from penstock import Client
 from penstock.local.stack import SIMULATOR_KEY
-from penstock.simulator.prose import prose, seeded
+from penstock.simulator.messages.prose import prose, seeded
 
 _TEXTS: Final = 2_000
 

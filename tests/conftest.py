@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from penstock.errors import PenstockError
 from penstock.keys import PERMANENT
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.server_choice import find_server
 
 pytest_plugins = ["penstock.testing"]
 
@@ -15,6 +17,15 @@ pytest_plugins = ["penstock.testing"]
 for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
     if name != "PENSTOCK_REDIS_SERVER":
         del os.environ[name]
+
+
+def pytest_report_header() -> list[str]:
+    """Say which Redis server the tests run against, and why not against another one."""
+    try:
+        server = find_server()
+    except PenstockError as error:
+        return [f"redis: {error}"]
+    return [f"redis: {server}", *(f"redis: skipped {each}" for each in server.skipped)]
 
 
 @pytest.fixture(autouse=True)

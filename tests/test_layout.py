@@ -1,11 +1,13 @@
-"""What holds the layout up: who may import whom, how large things may get, what is documented."""
+"""Rules of the layout: direction of imports, rooms without circles, sizes, and documentation."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from inspect import getdoc, signature
 from pathlib import Path
 
@@ -30,8 +32,17 @@ MAY_IMPORT = {
     "tasks": {"workers", "config", "penstock"},
 }
 
+#: Streams and batches share nothing but what both of them import.
+SEPARATE = (
+    ("penstock.streams", "penstock.batches"),
+    ("tasks.streams", "tasks.batches"),
+    ("penstock.streams", "tasks.batches"),
+    ("penstock.batches", "tasks.streams"),
+)
+
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
+MAX_FOLDER_FILES = 20
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -64,10 +75,107 @@ def foreign_imports(package: str) -> list[str]:
     ]
 
 
+def module_name(path: Path) -> str:
+    """The dotted name under which a source file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def all_imports(tree: ast.AST) -> Iterator[str]:
+    """The dotted name of every import at any depth; `from a import b` counts as `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def room_of(module: str) -> str:
+    """The folder directly below a top-level package, or the module itself where there is none."""
+    parts = module.split(".")
+    folder = ROOT.joinpath(*parts[:2])
+    return ".".join(parts[:2]) if len(parts) > 1 and folder.is_dir() else module
+
+
+def room_graph() -> dict[str, set[str]]:
+    """Room → the other rooms that it imports, lazily or not."""
+    modules = {module_name(path): path for path in python_files(*APPLICATION)}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found = {name for name in all_imports(tree_of(path)) if name in modules}
+        rooms = {room_of(name) for name in found if name != "penstock"}
+        graph.setdefault(room_of(module), set()).update(rooms - {room_of(module)})
+    return graph
+
+
 @pytest.mark.parametrize("package", APPLICATION)
 def test_packages_import_in_one_direction_only(package: str) -> None:
     """tasks → workers → config → penstock, and never back, not even inside a function."""
     assert foreign_imports(package) == []
+
+
+@pytest.mark.parametrize(("one", "other"), SEPARATE)
+def test_streams_and_batches_never_import_each_other(one: str, other: str) -> None:
+    """A change to one of them cannot break the other."""
+    crossings = [
+        f"{module_name(path)} imports {name}"
+        for path in python_files(*APPLICATION)
+        for name in all_imports(tree_of(path))
+        for package, forbidden in ((one, other), (other, one))
+        if within(module_name(path), package) and within(name, forbidden)
+    ]
+    assert crossings == []
+
+
+def test_rooms_import_each_other_without_a_circle() -> None:
+    """Folders can be read one after the other: none depends on one that depends on it."""
+    order = TopologicalSorter(room_graph())
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(f"circle of imports: {' → '.join(error.args[1])}")
+
+
+def test_the_api_is_called_from_one_room_only() -> None:
+    """Whatever sends a request to the Anthropic API is in tasks/api."""
+    callers = {
+        module_name(path)
+        for path in python_files("penstock", "config", "tasks", "workers")
+        if ".messages.with_streaming_response" in (text := path.read_text(encoding="utf-8"))
+        or "api.post(" in text
+    }
+    assert callers
+    assert [name for name in callers if not within(name, "tasks.api")] == []
+
+
+def test_every_folder_says_in_one_sentence_what_it_is_for() -> None:
+    """Its `__init__.py` begins with that sentence."""
+    missing = [
+        str(folder.relative_to(ROOT))
+        for name in APPLICATION
+        for folder in [ROOT / name, *(each for each in (ROOT / name).rglob("*") if each.is_dir())]
+        if any(folder.glob("*.py"))
+        and not re.match(
+            r"[^\n]+\.(\n|$)", ast.get_docstring(tree_of(folder / "__init__.py")) or ""
+        )
+    ]
+    assert missing == []
+
+
+def test_folders_hold_at_most_twenty_files() -> None:
+    """A folder that cannot be taken in at a glance is two folders."""
+    tracked = [path for name in (*SOURCES, "tests") for path in (ROOT / name).rglob("*.*")]
+    sizes = Counter(
+        str(path.parent.relative_to(ROOT))
+        for path in tracked
+        if path.suffix in {".py", ".lua"} and path.name != "__init__.py"
+    )
+    assert {folder: size for folder, size in sizes.items() if size > MAX_FOLDER_FILES} == {}
 
 
 def test_an_import_inside_a_function_is_found_as_well() -> None:

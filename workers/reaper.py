@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-import redis
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
+from penstock.store import request_scripts, shard_scripts
+from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.request_scripts import Reaped
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Reaper:
             try:
                 if await self._is_mine():
                     await self._tick()
-            except (redis.RedisError, OperationalError, OSError) as error:
+            except (*ANY_FAILURE, OperationalError) as error:
                 logger.warning("the reaper cannot reach Redis: %s", error)
             except Exception:
                 # Nobody would miss it before requests hang.
@@ -122,15 +123,15 @@ class Reaper:
         return [member.decode() for member in found]
 
     async def _look_at_shard(self, job: str, shard: int) -> None:
-        keys = self._settings.keys.job(job)
-        names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
-        verdict, *record = await script("reap_shard").run(
-            self._redis,
-            [*names, self._settings.keys.live_shards],
-            [shard, int(self._settings.wakeup_retry_s * 1000)],
-        )
-        if verdict == b"wake":
-            found = Shard.parse(record[0])
+        shared = self._settings.keys
+        reaped = await shard_scripts.reap(
+            shared.job(job),
+            shared,
+            shard,
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+        ).run_async(self._redis)
+        if reaped.verdict is Reaped.WAKE:
+            found = Shard.parse(reaped.record)
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 
@@ -141,12 +142,13 @@ class Reaper:
         # next in its list has been taken out of it, or was never there.
         next_id = next_ids[int(priority or 0) // 3]
         may_hold = bool(next_id) and next_id <= id
-        verdict = await script("reap").run(
-            self._redis,
-            [keys.meta, keys.lease, shared.live],
-            [int(self._settings.wakeup_retry_s * 1000), int(may_hold)],
-        )
-        if verdict == b"wake":
+        reaped = await request_scripts.reap(
+            keys,
+            shared,
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+            may_be_queued=may_hold,
+        ).run_async(self._redis)
+        if reaped is Reaped.WAKE:
             logger.warning("request %s has no worker; waking one", id)
             await asyncio.to_thread(
                 self._send_request, id, (model or b"").decode(), int(priority or 0)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 
 #: What a deployment has at the API at once, where nobody has set other limits.
 ACTIVE_BATCHES: Final = 90
@@ -60,7 +60,9 @@ def remaining(
     """
     if not history:
         return None
-    left = [shard for shard in shards if shard.state not in ("ended", "collected")]
+    left = [
+        shard for shard in shards if shard.state not in (ShardState.ENDED, ShardState.COLLECTED)
+    ]
     if not left:
         return Estimate(0.0, 0.0)
     if width is None:

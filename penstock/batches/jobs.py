@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
 from penstock import events
 from penstock.batches.results import Results
-from penstock.batches.shard import Counts, Shard
+from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
@@ -17,9 +17,9 @@ from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.states import State
+from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found
-from penstock.store.scripts import script
 
 #: Events behind which every shard may be another one: the last one, and what tells of a log that
 #: was lost.
@@ -49,7 +49,9 @@ class Job:
         """The counts of all shards together. Of a shard that is not collected nothing is known:
         the API tells no counts before, and some of its lines may be tried again."""
         known = (
-            shard.counts if shard.state == "collected" else Counts(processing=shard.requests)
+            shard.counts
+            if shard.state == ShardState.COLLECTED
+            else Counts(processing=shard.requests)
             for shard in self.shards
         )
         return sum(known, Counts())
@@ -170,15 +172,22 @@ class JobRecords:
         url = record.fields.get("spool", "")
         return open_spool(url, self._redis, keys, self._settings.batch_ttl_s)
 
-    def _rouse(self, id: str, what: str, who: str, event: dict[str, Any] | None = None) -> State:
-        keys = self._settings.keys.job(checked_id(id))
-        names = [keys.meta, keys.shards, keys.claims, self._settings.keys.live_shards]
-        state, _ = script("job_wake")(
-            self._redis,
-            [*names, keys.log, keys.events],
-            [what, who, orjson.dumps(event) if event else ""],
+    def _rouse(
+        self,
+        id: str,
+        what: Literal["cancel", "resume"],
+        who: str,
+        event: dict[str, Any] | None = None,
+    ) -> State:
+        shared = self._settings.keys
+        wake = job_scripts.wake(
+            shared.job(checked_id(id)),
+            shared,
+            action=what,
+            who=who,
+            event=orjson.dumps(event) if event else b"",
         )
-        return state_found(id, state)
+        return state_found(id, wake.run(self._redis))
 
 
 def _amounts(raw: dict[bytes, bytes]) -> dict[str, int]:

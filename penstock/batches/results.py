@@ -17,7 +17,7 @@ from typing import IO, Final, NamedTuple
 import orjson
 
 from penstock import events
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.batches.wire import WIRE_ID
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
@@ -167,7 +167,7 @@ class Results:
 
 def held(shard: Shard) -> int:
     """How many result lines there are of a shard."""
-    if shard.state != "collected":
+    if shard.state != ShardState.COLLECTED:
         return 0
     return shard.result_lines if shard.uniform_result is None else shard.requests
 
@@ -184,7 +184,9 @@ class Arrivals:
 
     def take(self, event: Event) -> int | None:
         """The number of the shard that was collected with this event, if one was."""
-        collected = event.type == events.PROGRESS and event.data.get("state") == "collected"
+        collected = (
+            event.type == events.PROGRESS and event.data.get("state") == ShardState.COLLECTED
+        )
         number = event.data.get("shard")
         if not collected or not isinstance(number, int) or number in self._seen:
             return None
@@ -193,7 +195,9 @@ class Arrivals:
 
     def rest(self, shards: Collection[Shard]) -> list[Shard]:
         """The collected shards that no event told of: of an older version, or the log was lost."""
-        missing = [s for s in shards if s.number not in self._seen and s.state == "collected"]
+        missing = [
+            s for s in shards if s.number not in self._seen and s.state == ShardState.COLLECTED
+        ]
         return sorted(missing, key=lambda shard: (shard.collected_ms, shard.number))
 
 

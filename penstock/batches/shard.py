@@ -1,11 +1,22 @@
 """Shards: the parts of a batch job, each of which becomes one batch at the API; pure."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from typing import Any, Final, Self
 
 import orjson
 
 from penstock.queue import names
+
+
+class ShardState(StrEnum):
+    """How far a shard is. One of live calls (a canary) goes from planned to collected."""
+
+    PLANNED = "planned"  #: not sent yet
+    SENDING = "sending"  #: a create call has begun and its answer is not known
+    IN_PROGRESS = "in_progress"  #: its batch is at the API
+    ENDED = "ended"  #: its batch has ended; the results are not collected
+    COLLECTED = "collected"  #: every request has its result, or is in the next round's shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +49,7 @@ class Shard:
     """One batch at the API, as its record stands."""
 
     number: int  #: counted from 0; a shard of the next round has its parent's plus the job's shards
-    #: planned · sending · in_progress · ended · collected. A shard of live calls (a canary) goes
-    #: from planned to collected.
-    state: str = "planned"
+    state: str = ShardState.PLANNED  #: a `ShardState`; a newer worker may write another value
     requests: int = 0  #: how many requests it holds
     size: int = 0  #: bytes of the create call's body
     first: int = 0  #: position in the job of its first request
@@ -120,12 +129,12 @@ class Shard:
         return _STEPS[self.state]
 
 
-_STEPS: Final = {
-    "planned": names.BATCH_CREATE,
-    "sending": names.BATCH_CREATE,
-    "in_progress": names.BATCH_POLL,
-    "ended": names.BATCH_COLLECT,
-    "collected": names.BATCH_FINISH,
+_STEPS: Final[dict[str, str]] = {
+    ShardState.PLANNED: names.BATCH_CREATE,
+    ShardState.SENDING: names.BATCH_CREATE,
+    ShardState.IN_PROGRESS: names.BATCH_POLL,
+    ShardState.ENDED: names.BATCH_COLLECT,
+    ShardState.COLLECTED: names.BATCH_FINISH,
 }
 
 

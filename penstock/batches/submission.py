@@ -6,7 +6,7 @@ leaves no job, and its chunks expire. A job of a million requests never lies in 
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -26,9 +26,10 @@ from penstock.settings import ClientSettings
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
 from penstock.spool.stores import open_spool
 from penstock.spool.writer import BackgroundWriter
+from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import LOST_AFTER_MS
-from penstock.store.scripts import script
+from penstock.store.scripts import Arg, ScriptCall
 from penstock.validation import check_line, encode_body
 
 logger = logging.getLogger(__name__)
@@ -177,16 +178,16 @@ class Submission:
             if self._options.max_cost_usd is not None:
                 pipe.hset(keys.money, "cap", round(self._options.max_cost_usd * 1_000_000))
                 pipe.expire(keys.money, settings.batch_ttl_s)
-            pipe.eval(script("submit").text, 3, *self._submit_args())
+            self._submit().add_to(pipe)
             pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})
             pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
             self._may_be_there = True
             pipe.execute()
 
-    def _submit_args(self) -> Iterator[Any]:
+    def _submit(self) -> ScriptCall[bool]:
         count, requests = len(self._shards), sum(shard.requests for shard in self._shards)
         queued = {"type": events.QUEUED, "id": self.id, "requests": requests, "shards": count}
-        meta = {
+        meta: dict[str, Arg] = {
             "kind": "batch",
             "model": self._shards[0].model,
             "created_ms": now_ms(),
@@ -198,19 +199,17 @@ class Submission:
         }
         if self._options.canary:
             meta["waiting_for_canary"] = "canary"
-        yield from (self.keys.meta, self.keys.log, self.keys.events)
-        yield from (self._settings.batch_ttl_s, events.encode(0, 1, queued), "", "")
-        for name, value in meta.items():
-            yield from (name, value)
+        return job_scripts.submit(
+            self.keys,
+            ttl_s=self._settings.batch_ttl_s,
+            first_event=events.encode(0, 1, queued),
+            fields=meta,
+        )
 
     def _take_back(self, error: BaseException) -> bool:
         """Whether the job is as if it had never been. Raises `RedisUnavailable` if nobody knows."""
-        keys, shared = self.keys, self._settings.keys
-        names = [keys.meta, keys.log, keys.shards, keys.claims, keys.money]
         try:
-            gone = script("job_withdraw")(
-                self._redis, [*names, shared.live_shards, shared.jobs], []
-            )
+            gone = job_scripts.withdraw(self.keys, self._settings.keys).run(self._redis)
             if gone:
                 with suppress(SpoolUnavailable):  # the reaper will see to it
                     self._chunks.clear(self._names)
@@ -221,7 +220,7 @@ class Submission:
                 f"Redis went away while job {self.id} was recorded ({error}). It may be there: "
                 f"look with 'penstock batch status {self.id}' before submitting it again"
             ) from error
-        return bool(gone)
+        return gone
 
 
 def _used_in(line: int, custom_id: str) -> InvalidRequest:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from penstock.batches.jobs import Job
-from penstock.batches.shard import Counts, Shard
+from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
 
 #: States of a shard whose batch is at the API, or may be.
-_ACTIVE = ("sending", "in_progress")
+_ACTIVE = (ShardState.SENDING, ShardState.IN_PROGRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Progress:
         states = Counter(shard.state for shard in shards)
         return cls(
             shards=len(shards),
-            ended=states["ended"] + states["collected"],
-            collected=states["collected"],
+            ended=states[ShardState.ENDED] + states[ShardState.COLLECTED],
+            collected=states[ShardState.COLLECTED],
             active=sum(states[state] for state in _ACTIVE),
             rounds=max((shard.round for shard in shards), default=0),
         )

@@ -128,7 +128,9 @@ class LocalDeployment:
             server = EmbeddedRedis(port=self._redis_port)
             self._submit_start(server).result()
             self.redis_url = server.url
-            self._report(server, f"{server.url} ({server.binary.name}, private)")
+            self._report(server, f"{server.url} (private, {server.server})")
+            for reason in server.server.skipped:
+                self._announce(f"{'':<24}skipped {reason}")
         return self.redis_url
 
     def _start_simulator(self) -> dict[str, str]:

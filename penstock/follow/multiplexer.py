@@ -22,6 +22,7 @@ from penstock.errors import PenstockError
 from penstock.follow.subscription import Dispatcher, Received, Subscription
 from penstock.jitter import jitter
 from penstock.settings import ClientSettings
+from penstock.store.availability import CONNECTION_LOST
 from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,6 @@ LONGEST_PAUSE_S: Final = 1.0
 #: Commands that readers of one client have under way at the same time. After a cut all of them
 #: ask at once; a thousand connections would take Redis longer than a few in turn.
 COMMANDS: Final = 8
-
-UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
 class ClientClosed(PenstockError):
@@ -85,7 +84,7 @@ class _Connection:
             while True:
                 try:
                     await self._session(client.connection_pool)
-                except* UNAVAILABLE as group:
+                except* CONNECTION_LOST as group:
                     logger.info("pub/sub connection lost: %s", group.exceptions[0])
                 except* ResponseError as group:
                     self._refused(group)

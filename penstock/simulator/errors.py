@@ -1,6 +1,4 @@
-"""Errors as the API words them: a status, a type, a message, one JSON envelope."""
-
-from __future__ import annotations
+"""Errors in the API's words: a status, a type, a message and one JSON envelope."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,15 +30,15 @@ _WORDS = {
 }
 
 
+#: The API sends this as an invalid_request_error, though the request itself is valid.
 NO_CREDIT = (
     "Your credit balance is too low to access the Anthropic API. "
     "Please go to Plans & Billing to upgrade or purchase credits."
 )
-"""Comes as an invalid_request_error, though nothing is wrong with the request."""
 
 
 class ApiError(Exception):
-    """An answer other than the one asked for."""
+    """An error response. Status and message follow from ``kind`` unless given."""
 
     def __init__(
         self,
@@ -51,7 +49,6 @@ class ApiError(Exception):
         error_code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Describe the error; the status and the words follow from `kind` unless given."""
         self.kind = kind
         self.message = message or _WORDS.get(kind, kind)
         self.status = status or STATUS_OF_TYPE.get(kind, 500)
@@ -60,7 +57,7 @@ class ApiError(Exception):
         super().__init__(self.message)
 
     def envelope(self, request_id: str | None) -> dict[str, Any]:
-        """Return the JSON body that carries this error."""
+        """The JSON body that carries this error."""
         error: dict[str, Any] = {"type": self.kind, "message": self.message}
         if self.error_code:
             error["details"] = {"error_code": self.error_code}
@@ -68,10 +65,10 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """Return the 400 for a request that cannot be right."""
+    """The 400 for a request that is not valid."""
     return ApiError("invalid_request_error", message)
 
 
 def not_found(message: str) -> ApiError:
-    """Return the 404 for something that is not there."""
+    """The 404 for something that does not exist."""
     return ApiError("not_found_error", message)

@@ -1,6 +1,4 @@
-"""One HTTP request and its answer, over ASGI."""
-
-from __future__ import annotations
+"""One HTTP request and its response, over ASGI."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -11,23 +9,22 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from .errors import ApiError
+from penstock.simulator.errors import ApiError
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
 Send = Callable[[ASGIMessage], Awaitable[None]]
 
-DROP_EXTENSION = "penstock.drop"
-"""The ASGI extension by which our HTTP protocol lets the application cut a connection."""
+#: The ASGI extension through which `uvicorn_server` lets the application cut a connection.
+DISCONNECT_EXTENSION = "penstock.disconnect"
 
 
 class Exchange:
-    """A request, the means to answer it, and what was answered so far."""
+    """A request, the means to respond to it, and what has been sent so far."""
 
     def __init__(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send, request_id: str
     ) -> None:
-        """Wrap one ASGI call."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.scheme: str = scope.get("scheme", "http")
@@ -38,27 +35,29 @@ class Exchange:
         self.request_id = request_id
         self.body = bytearray()
         self.size = 0
-        self.dropped = False
+        self.disconnected = False
         self.status = 0
-        #: Headers that every answer to this request carries.
-        self.answer_headers: dict[str, str] = {"request-id": request_id} | _account(self.headers)
+        #: Headers of every response to this request.
+        self.response_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
+            self.headers
+        )
         self.on_start: Callable[[int], None] = lambda status: None
         self._receive = receive
         self._send = send
         self._extensions = scope.get("extensions") or {}
 
     async def read(self, limit: int) -> None:
-        """Read the body; raises ApiError when it is larger than `limit`.
+        """Read the body. Raises `ApiError` when it is larger than ``limit`` bytes.
 
-        What is too much is read all the same and thrown away: a client that is
-        still writing would not see the answer.
+        An oversized body is read to its end and discarded: a client that is still writing would not
+        see the response.
         """
-        # One array that grows: a list of parts would hold a batch of 256 MB twice.
+        # One growing array: joining a list of parts would hold a batch of 256 MB twice.
         body = bytearray()
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGoneError
+                raise ClientDisconnected
             part = message.get("body", b"")
             self.size += len(part)
             if self.size <= limit:
@@ -78,7 +77,7 @@ class Exchange:
         """Send the status and the headers."""
         self.status = status
         self.on_start(status)
-        both = {**self.answer_headers, **headers}
+        both = {**self.response_headers, **headers}
         raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in both.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -87,62 +86,62 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
-        """Send the end of the body."""
+        """Send the last part of the body."""
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def reply(
         self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a whole JSON answer."""
+        """Send a complete JSON response."""
         data = orjson.dumps(value)
         shape = {"content-type": "application/json", "content-length": str(len(data))}
         await self.start(status, {**shape, **(headers or {})})
         await self.end(data)
 
-    async def refuse(self, error: ApiError) -> None:
+    async def reply_error(self, error: ApiError) -> None:
         """Send an error."""
         await self.reply(
             error.envelope(self.request_id), status=error.status, headers=error.headers
         )
 
-    async def gone(self) -> None:
-        """Wait until the client leaves, or the answer is complete."""
+    async def wait_for_disconnect(self) -> None:
+        """Wait until the client disconnects or the response is complete."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def drop(self, *, reset: bool = False) -> None:
-        """Cut the connection: what was written still arrives, unless `reset` is set."""
-        extension = self._extensions.get(DROP_EXTENSION)
+    async def disconnect(self, *, reset: bool = False) -> None:
+        """Cut the connection. Written data still arrives, unless ``reset`` is set."""
+        extension = self._extensions.get(DISCONNECT_EXTENSION)
         if extension is None:
-            raise RuntimeError("this server cannot cut a connection; use penstock.simulator.server")
-        self.dropped = True
+            raise RuntimeError("cannot cut a connection: not served by server.uvicorn_server")
+        self.disconnected = True
         extension["cut"](reset)
-        # A server answers 500 for an application that returns without an answer,
-        # so it must have seen the end of the connection before.
-        await self.gone()
+        # The server responds with a 500 when an application returns without a response,
+        # so it must have noticed the end of the connection before.
+        await self.wait_for_disconnect()
 
-    async def run(self, work: Awaitable[None]) -> bool:
-        """Do `work` for as long as the client stays; return False if it left before the end."""
+    async def run_while_connected(self, work: Awaitable[None]) -> bool:
+        """Run ``work`` while the client is connected; False if the client left early."""
         task = asyncio.ensure_future(work)
-        watcher = asyncio.ensure_future(self.gone())
+        watcher = asyncio.ensure_future(self.wait_for_disconnect())
         try:
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-            # The end of an answer wakes the watcher as well; the work is then done or about to be.
+            # The end of a response wakes the watcher as well; by then the work is done or almost.
             left = not task.done()
         finally:
             watcher.cancel()
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        return self.dropped or not left
+        return self.disconnected or not left
 
 
-class ClientGoneError(Exception):
-    """The client left before its request was complete."""
+class ClientDisconnected(Exception):
+    """The client disconnected before its request was complete."""
 
 
-def _account(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return whose request it is: each key counts as one of a workspace of its own."""
+def _workspace_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that name organization and workspace; each key has a workspace."""
     key = headers.get("x-api-key") or headers.get("authorization", "")
     return {
         "anthropic-organization-id": "00000000-0000-4000-8000-000000000000",

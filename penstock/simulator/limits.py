@@ -1,26 +1,23 @@
-"""The rate limit of POST /v1/messages: a token bucket, and the headers that tell of it."""
-
-from __future__ import annotations
+"""The API's rate limits: requests a minute, and batches in progress."""
 
 import math
 from datetime import UTC, datetime, timedelta
 
-from .errors import ApiError
-from .options import Options
+from penstock.simulator.errors import ApiError
+from penstock.simulator.options import Options
 
 
-class Bucket:
-    """As many tokens as requests a minute allows, refilled all the time."""
+class TokenBucket:
+    """Holds the requests that one minute allows, and refills continuously."""
 
     def __init__(self, options: Options, now: float) -> None:
-        """Begin full."""
         self.capacity = options.requests_per_minute
         self.per_second = self.capacity / options.minute_seconds
         self.tokens = float(self.capacity)
         self.filled_at = now
 
-    def take(self, now: float) -> None:
-        """Take a token; raises the API's 429 when there is none."""
+    def spend(self, now: float) -> None:
+        """Spend a token. Raises the API's 429 when there is none."""
         if not self.capacity:
             return
         self.tokens = min(self.capacity, self.tokens + (now - self.filled_at) * self.per_second)
@@ -37,7 +34,7 @@ class Bucket:
         )
 
     def headers(self, wall: datetime | None = None) -> dict[str, str]:
-        """Return the anthropic-ratelimit headers, none without a limit."""
+        """The anthropic-ratelimit headers; none without a limit."""
         if not self.capacity:
             return {}
         full_in = (self.capacity - self.tokens) / self.per_second
@@ -50,8 +47,10 @@ class Bucket:
         }
 
 
-def check_batches(options: Options, *, active: int, queued: int, new: int, wait_s: int) -> None:
-    """Raise the API's 429 for a batch of `new` requests beyond what may be in progress."""
+def check_batch_limits(
+    options: Options, *, active: int, queued: int, new: int, wait_s: int
+) -> None:
+    """Raise the API's 429 when a batch of ``new`` requests would exceed a limit."""
     if options.active_batches and active >= options.active_batches:
         limit = f"limit of {options.active_batches} batches in progress"
     elif options.queued_requests and queued + new > options.queued_requests:

@@ -1,21 +1,22 @@
-"""Starting a simulator of one's own, and stopping it: for tests."""
-
-from __future__ import annotations
+"""A simulator process for the length of a ``with`` block, for tests."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .control import Control
+from penstock.simulator.control import Control
 
 
 @contextmanager
 def simulator(**options: float) -> Iterator[Control]:
-    """Run a simulator on a free port of the loopback; yields its control.
+    """Run a simulator on a free loopback port; yields its `Control`.
 
-    Its `base_url` is what ANTHROPIC_BASE_URL has to be. Options are those of
-    `penstock.simulator.options.Options`.
+    ``base_url`` of the control is the value for ANTHROPIC_BASE_URL. The options are those of
+    `penstock.simulator.options.Options`::
+
+        with simulator(batch_seconds=0.2) as control:
+            client = anthropic.Anthropic(base_url=control.base_url, api_key="any")
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     process = subprocess.Popen(
@@ -25,7 +26,7 @@ def simulator(**options: float) -> Iterator[Control]:
         try:
             url = process.stdout.readline().strip() if process.stdout else ""
             if not url:
-                raise RuntimeError(f"the simulator ended with status {process.wait()}")
+                raise RuntimeError(f"the simulator exited with status {process.wait()}")
             yield Control(url)
         finally:
             process.terminate()

@@ -1,8 +1,5 @@
-"""Everything one simulator process knows."""
+"""What all endpoints of one simulator process share."""
 
-from __future__ import annotations
-
-import asyncio
 import itertools
 import secrets
 import time
@@ -13,13 +10,12 @@ from typing import Any
 
 import orjson
 
-from .background import Background
-from .batch_store import BatchStore
-from .exchange import Exchange
-from .faults import Faults
-from .limits import Bucket
-from .options import Options
-from .stats import Stats
+from penstock.simulator.exchange import Exchange
+from penstock.simulator.faults.fault import Fault
+from penstock.simulator.faults.registry import ActiveFaults
+from penstock.simulator.limits import TokenBucket
+from penstock.simulator.options import Options
+from penstock.simulator.stats import Stats
 
 _MAX_LOGGED_BODY = 256 * 1024
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
@@ -27,18 +23,17 @@ _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
 
 @dataclass
 class LoggedRequest:
-    """One API request, kept for the tests that ask what was sent."""
+    """One API request, kept for tests that ask what was sent."""
 
     method: str
     path: str
     headers: dict[str, str]
     raw: bytes
     size: int
-    status: int = 0
-    """Zero until the answer begins, and for good when it never does."""
+    status: int = 0  #: 0 until the response begins, and for ever if it never does
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the request with its JSON; the body is null when it was no JSON or too large."""
+        """The request with its parsed body; None for one that is not JSON or too large."""
         try:
             body = orjson.loads(self.raw) if self.raw else None
         except orjson.JSONDecodeError:
@@ -55,52 +50,43 @@ class LoggedRequest:
 
 @dataclass
 class State:
-    """The options and all that changes while the simulator runs."""
+    """The options, and everything that changes while the simulator runs."""
 
     options: Options
     stats: Stats = field(default_factory=Stats)
-    faults: Faults = field(default_factory=Faults)
-    batches: BatchStore = field(default_factory=BatchStore)
-    background: Background = field(default_factory=Background)
-    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sightings: Counter[int] = field(default_factory=Counter)
-    """How often a request that passes later was seen in a batch, by the hash of its params."""
+    faults: ActiveFaults = field(default_factory=ActiveFaults)
+    #: messages answered in full, by the hash of their body
     live_paid: Counter[int] = field(default_factory=Counter)
-    """Messages answered whole, by the hash of their body."""
     log: deque[LoggedRequest] = field(init=False)
-    bucket: Bucket = field(init=False)
+    bucket: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set up what follows from the options."""
         self._initial = self.options
-        # Ids differ between two runs, as a client that outlives a simulator expects.
+        # A client may outlive a simulator, so ids differ between two runs.
         self._run = secrets.token_hex(4)
         self._count = itertools.count(1)
-        self._configured()
+        self._apply_options()
 
     def configure(self, values: Mapping[str, Any]) -> None:
-        """Change options while running; raises ValueError or TypeError for bad ones."""
+        """Change options at run time. Raises `ValueError` or `TypeError` for bad ones."""
         self.options = self.options.changed(values)
-        self._configured()
+        self._apply_options()
 
     def reset(self) -> None:
         """Forget everything but the options the process was started with."""
         self.options = self._initial
         self.stats.reset()
         self.faults.clear()
-        self.background.cancel()
-        self.batches.clear()
-        self.sightings.clear()
         self.live_paid.clear()
-        self._configured()
+        self._apply_options()
         self.log.clear()
 
     def new_id(self, prefix: str) -> str:
-        """Return an id nobody has seen before."""
+        """An id that no earlier run has used."""
         return f"{prefix}_01{self._run}{next(self._count):012d}"
 
-    def record(self, exchange: Exchange, endpoint: str) -> None:
-        """Keep a request, and count its answer once that begins."""
+    def log_request(self, exchange: Exchange, endpoint: str) -> None:
+        """Log a request, and count its response once that begins."""
         headers = {k: "***" if k in _SECRET_HEADERS else v for k, v in exchange.headers.items()}
         raw = bytes(exchange.body) if exchange.size <= _MAX_LOGGED_BODY else b""
         entry = LoggedRequest(exchange.method, exchange.path, headers, raw, exchange.size)
@@ -108,10 +94,15 @@ class State:
 
         def started(status: int) -> None:
             entry.status = status
-            self.stats.answered(endpoint, status)
+            self.stats.response_started(endpoint, status)
 
         exchange.on_start = started
 
-    def _configured(self) -> None:
-        self.bucket = Bucket(self.options, time.monotonic())
+    def count_fault(self, fault: Fault | None) -> None:
+        """Count the effects of a fault that fired."""
+        if fault is not None:
+            self.stats.faults.update(fault.effects)
+
+    def _apply_options(self) -> None:
+        self.bucket = TokenBucket(self.options, time.monotonic())
         self.log = deque(getattr(self, "log", ()), maxlen=self.options.log_size)

@@ -1,4 +1,8 @@
-"""Redis may be away for a while: what a stream cannot do without waits until it is back."""
+"""Which errors mean that Redis is unavailable, and how to wait until it is available again.
+
+Every module that retries or reports such errors uses one of these sets. They differ in what a
+caller may repeat: a reader retries what it cannot reach, a writer also what Redis refuses for now.
+"""
 
 import asyncio
 import logging
@@ -11,24 +15,36 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Pause before Redis is asked again.
+#: Seconds until Redis is asked again.
 RETRY_S: Final = 0.2
 
-#: Nothing was done, or what was done may be done again. A full Redis is away for writers.
+#: What the driver raises when it cannot reach Redis or gets no reply in time. For readers.
+UNREACHABLE: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+#: The same for code that uses a connection below the driver's commands, where nothing translates
+#: the errors of sockets and of `asyncio.timeout` (both are `OSError`).
+CONNECTION_LOST: Final = (*UNREACHABLE, OSError)
+
+#: The same for writers, to whom a Redis that refuses writes for now is unavailable as well: its
+#: memory is full, or it is a replica. The command had no effect, or may be repeated.
 UNAVAILABLE: Final = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
+    *CONNECTION_LOST,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
-    OSError,
 )
 
+#: For loops that continue whatever Redis answers, a missing permission included.
+ANY_FAILURE: Final = (redis.exceptions.RedisError, OSError)
 
-async def retry_until_available(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer of ``ask``, which has to be harmless when it is done twice."""
+
+async def retry_until_available(command: Callable[[], Awaitable[T]]) -> T:
+    """Run ``command`` until Redis answers, and return the answer.
+
+    The command must be harmless when it runs twice: the answer to the first run may be lost.
+    """
     while True:
         try:
-            return await ask()
+            return await command()
         except UNAVAILABLE as error:
-            logger.warning("Redis is away, asking again: %s", error)
+            logger.warning("Redis is unavailable, retrying: %s", error)
             await asyncio.sleep(RETRY_S)

@@ -20,6 +20,7 @@ import redis.retry
 
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
+from penstock.store.availability import UNREACHABLE
 
 #: A redis-py client. Its own annotations are unions of the sync and async answers in both
 #: decoding modes, which says less than our docstrings do.
@@ -99,7 +100,7 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
             f"Redis at {redis_address(settings)} refused the user or password "
             f"in PENSTOCK_REDIS_URL: {error}"
         ) from error
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+    except UNREACHABLE as error:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} cannot be reached ({error}). "
             "Is it running, and is PENSTOCK_REDIS_URL right?"

@@ -56,8 +56,8 @@ def checked_id(id: str) -> str:
     return id
 
 
-def state_found(id: str, state: bytes) -> State:
-    """The cancel script's answer. Raises `NotFound`."""
-    if not state:
+def state_found(id: str, state: State | None) -> State:
+    """The state that a script found. Raises `NotFound` if there is no record."""
+    if state is None:
         raise NotFound(f"no record of {id}: it never existed, or it has expired")
-    return State(state.decode())
+    return state

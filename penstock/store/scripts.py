@@ -1,21 +1,28 @@
-"""The Lua scripts that keep a record, its log and its channel in step.
+"""The Lua scripts that keep a record, its log and its channel consistent.
 
-Each lies beside this file in ``lua/`` and begins with its contract; ``-- include <file>`` on a line
-of its own stands for what several of them need. They are loaded by hash (EVALSHA), so that the text
-travels once per Redis, not once per delta.
+Each is stored beside this file in ``lua/`` and begins with its contract; ``-- include <file>`` on a
+line of its own stands for what several of them need. They are called by hash (EVALSHA), so that the
+text travels once per Redis, not once per delta. Callers use the functions of `request_scripts`,
+`shard_scripts`, `job_scripts` and `limit_scripts`, each of which returns a `ScriptCall`.
 """
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from redis.exceptions import NoScriptError
 
 _FOLDER = Path(__file__).parent / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+\.lua)$", re.MULTILINE)
+
+T = TypeVar("T")
+
+#: What Redis takes as an argument of a script.
+Arg: TypeAlias = str | bytes | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +33,60 @@ class Script:
     sha: str
 
     def __call__(self, redis: Any, keys: list[str], args: list[Any]) -> Any:
-        """Run it on a synchronous client and return Redis's answer."""
+        """Run it on a synchronous client and return Redis's reply."""
         try:
             return redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return redis.eval(self.text, len(keys), *keys, *args)
 
     async def run(self, redis: Any, keys: list[str], args: list[Any]) -> Any:
-        """Run it on an asyncio client and return Redis's answer."""
+        """Run it on an asyncio client and return Redis's reply."""
         try:
             return await redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await redis.eval(self.text, len(keys), *keys, *args)
+
+
+class ScriptCall(NamedTuple, Generic[T]):
+    """One call of a script, not yet made: its arguments, and how to read its reply."""
+
+    script: Script
+    keys: list[str]
+    args: list[Any]  #: each an `Arg`
+    parse: Callable[[Any], T]
+
+    def run(self, redis: Any) -> T:
+        """Make the call on a synchronous client. Raises `redis.RedisError`."""
+        return self.parse(self.script(redis, self.keys, self.args))
+
+    async def run_async(self, redis: Any) -> T:
+        """Make the call on an asyncio client. Raises `redis.RedisError`."""
+        return self.parse(await self.script.run(redis, self.keys, self.args))
+
+    def add_to(self, pipe: Any) -> None:
+        """Add the call to a pipeline, with the script's text; `parse` reads the pipeline's reply.
+
+        A pipeline cannot repeat a call of a script that Redis does not have, so it does not use the
+        hash.
+        """
+        pipe.eval(self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The claim is lost: another worker has claimed the record, or the record has ended."""
+
+
+class ClaimRefused(NamedTuple):
+    """The record cannot be claimed now, or not any more."""
+
+    reason: str  #: gone · ended · leased · early (the last for shards only)
+
+
+class Restarted(NamedTuple):
+    """Redis was restarted: nothing is claimed before lost claims could be renewed."""
+
+    wait_ms: int  #: until a claim can be made
 
 
 @cache
@@ -46,6 +95,12 @@ def script(name: str) -> Script:
     text = _INCLUDE.sub(lambda found: _read(found[1]), _read(f"{name}.lua"))
     # SHA-1 is how Redis names scripts; nothing here rests on its strength.
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def pairs(fields: Mapping[str, Arg] | Iterable[tuple[Arg, Arg]]) -> list[Arg]:
+    """Fields and values in turn, as a script takes them."""
+    found = fields.items() if isinstance(fields, Mapping) else fields
+    return [item for pair in found for item in pair]
 
 
 def _read(file: str) -> str:

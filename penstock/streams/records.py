@@ -15,9 +15,9 @@ from penstock.clock import now_ms
 from penstock.errors import InvalidRequest
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
-from penstock.store.scripts import script
 from penstock.validation import check_headers
 
 
@@ -71,18 +71,16 @@ class RequestRecords:
         queued = {"type": events.QUEUED, "id": id, "model": model}
         meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
         meta |= options.fields()
-        fresh = script("submit")(
-            self._redis,
-            [keys.meta, keys.log, keys.events, keys.request, self._settings.keys.live],
-            [
-                self._settings.request_ttl_s,
-                events.encode(0, 1, queued),
-                body,
-                LOST_AFTER_MS,
-                *(item for pair in meta.items() for item in pair),
-            ],
+        submit = request_scripts.submit(
+            keys,
+            self._settings.keys,
+            ttl_s=self._settings.request_ttl_s,
+            first_event=events.encode(0, 1, queued),
+            body=body,
+            check_after_ms=LOST_AFTER_MS,
+            fields=meta,
         )
-        if not fresh:
+        if not submit.run(self._redis):
             raise InvalidRequest(f"{id} is in use", field="id")
 
     def discard(self, id: str) -> None:
@@ -112,10 +110,11 @@ class RequestRecords:
         """
         keys = self._settings.keys.request(checked_id(id))
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
-        names = [keys.meta, keys.log, keys.events, self._settings.keys.control]
-        state = script("cancel")(
-            self._redis,
-            [*names, keys.lease, self._settings.keys.live, keys.text, keys.request],
-            [who, orjson.dumps(end), self._settings.retention_s],
+        cancel = request_scripts.cancel(
+            keys,
+            self._settings.keys,
+            who=who,
+            end_event=orjson.dumps(end),
+            retention_s=self._settings.retention_s,
         )
-        return state_found(id, state)
+        return state_found(id, cancel.run(self._redis))

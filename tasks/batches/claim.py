@@ -16,8 +16,10 @@ from penstock.clock import now_ms
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_spool
 from penstock.states import State
+from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.scripts import ClaimRefused, Restarted, ScriptCall
+from penstock.store.shard_scripts import Becomes, ShardClaimed, ShardWritten
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +65,17 @@ class ClaimedShard:
         *,
         job: str,
         worker: str,
-        claim: Sequence[Any],
+        claim: ShardClaimed,
     ) -> None:
-        _, epoch, raw, cancel, paused = claim
         self.redis = connection
         self.settings = settings
         self.job = job
         self.keys = settings.keys.job(job)
-        self.shard = Shard.parse(raw)
-        self.epoch = int(epoch)
-        self._cancel: str = cancel.decode()
+        self.shard = Shard.parse(claim.record)
+        self.epoch = claim.epoch
+        self._cancel = claim.cancel
         self._saw_cancel = bool(self._cancel)
-        self.paused: dict[str, Any] | None = orjson.loads(paused) if paused else None
+        self.paused: dict[str, Any] | None = orjson.loads(claim.paused) if claim.paused else None
         self._worker = worker
         self._held = True
         self._over = threading.Event()
@@ -94,17 +95,18 @@ class ClaimedShard:
 
         Left without a `release`, by an error, the shard comes due again after a while.
         """
-        keys = settings.keys.job(job)
-        names = [keys.meta, keys.shards, keys.shard_lease(shard), keys.claims]
-        reply = script("shard_claim")(
-            connection,
-            [*names, settings.keys.live_shards, settings.keys.run],
-            [shard, worker, settings.lease_ms, EARLY_MS],
-        )
-        if reply[0] == b"restarted":
-            raise Settling(int(reply[1]) / 1000)
-        if reply[0] != b"claimed":
-            raise NotClaimed(reply[0].decode())
+        reply = shard_scripts.claim(
+            settings.keys.job(job),
+            settings.keys,
+            shard,
+            worker=worker,
+            lease_ms=settings.lease_ms,
+            early_ms=EARLY_MS,
+        ).run(connection)
+        if isinstance(reply, Restarted):
+            raise Settling(reply.wait_ms / 1000)
+        if isinstance(reply, ClaimRefused):
+            raise NotClaimed(reply.reason)
         work = cls(connection, settings, job=job, worker=worker, claim=reply)
         threading.Thread(target=work._renew, name=f"lease-{job}/{shard}", daemon=True).start()
         try:
@@ -147,8 +149,8 @@ class ClaimedShard:
         long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
-        args = self._args("hold", event=event, left=left, spent=spent, records=records, meta=meta)
-        self._took(self._write_durably(args) if durable else self._write(args))
+        call = self._call("hold", event=event, left=left, spent=spent, records=records, meta=meta)
+        self._took(self._write_durably(call) if durable else self._write(call))
         self.shard = changed or self.shard
 
     def advance(self, step: str, changed: Shard, **options: Any) -> None:
@@ -184,19 +186,19 @@ class ClaimedShard:
         if pause is not None:
             pause = {**pause, "shard": self.shard.number, "at_ms": now_ms()}
             event = {"type": events.PAUSED, "reason": pause}
-        becomes: str | int = int(countdown_s * 1000)
+        becomes: Becomes = int(countdown_s * 1000)
         if done:
             becomes = "done"
         elif park:
             age_ms = now_ms() - self.shard.created_ms
             becomes = "rest" if self.shard.batch_id and age_ms < _RESULTS_GONE_MS else "park"
-        reply = self._took(self._write(self._args(becomes, event=event, pause=pause)))
+        reply = self._took(self._write(self._call(becomes, event=event, pause=pause)))
         self._held = False
-        return int(reply[3]) / 1000
+        return reply.due_in_ms / 1000
 
     def end(self, final: State, event: dict[str, Any], **meta: Any) -> None:
         """End the job: its last event, its state. Raises `Fenced`."""
-        self._took(self._write(self._args("hold", event=event, final=final, meta=meta)))
+        self._took(self._write(self._call("hold", event=event, final=final, meta=meta)))
         self._held = False
 
     def alert(self, kind: str, message: str) -> None:
@@ -211,16 +213,17 @@ class ClaimedShard:
 
     def check(self) -> None:
         """Renew the lease now. Raises `Fenced` when the claim is lost."""
-        number, keys, shared = self.shard.number, self.keys, self.settings.keys
-        names = [keys.meta, keys.shard_lease(number), keys.claims, shared.live_shards, keys.shards]
-        reply = script("shard_renew")(
-            self.redis,
-            names,
-            [number, self._worker, self.epoch, self.settings.lease_ms],
-        )
-        if reply[0] != b"ok":
+        reply = shard_scripts.renew(
+            self.keys,
+            self.settings.keys,
+            self.shard.number,
+            worker=self._worker,
+            epoch=self.epoch,
+            lease_ms=self.settings.lease_ms,
+        ).run(self.redis)
+        if isinstance(reply, scripts.Fenced):
             raise Fenced
-        self._cancel = reply[1].decode()
+        self._cancel = reply.cancel
 
     def now_ms(self) -> int:
         """The time by Redis's clock, which all workers share: what one notes another compares."""
@@ -247,9 +250,9 @@ class ClaimedShard:
         [url] = self.read_job("spool")
         return open_spool(url, self.redis, self.keys, self.settings.batch_ttl_s)
 
-    def _args(
+    def _call(
         self,
-        becomes: str | int,
+        becomes: Becomes,
         *,
         event: dict[str, Any] | None = None,
         final: str = "",
@@ -258,39 +261,38 @@ class ClaimedShard:
         spent: int | Literal["all"] | None = None,
         records: Sequence[Shard] = (),
         meta: dict[str, Any] | None = None,
-    ) -> list[Any]:
+    ) -> ScriptCall[ShardWritten | scripts.Fenced]:
         settings = self.settings
-        return [
-            *(self.shard.number, self._worker, self.epoch),
-            settings.batch_retention_s if final else settings.batch_ttl_s,
-            becomes,
-            int(settings.wakeup_retry_s * 1000),
-            orjson.dumps(event) if event else "",
-            final,
-            orjson.dumps(pause) if pause else "",
-            left,
-            "" if spent is None else spent,
-            1 if self._saw_cancel else "",
-            len(records),
-            *(item for shard in records for item in (shard.number, shard.encode())),
-            *(item for pair in (meta or {}).items() for item in pair),
-        ]
+        return shard_scripts.write(
+            self.keys,
+            settings.keys,
+            self.shard.number,
+            worker=self._worker,
+            epoch=self.epoch,
+            ttl_s=settings.batch_retention_s if final else settings.batch_ttl_s,
+            check_after_ms=int(settings.wakeup_retry_s * 1000),
+            becomes=becomes,
+            event=orjson.dumps(event) if event else b"",
+            final_state=final,
+            pause=orjson.dumps(pause) if pause else b"",
+            left=left,
+            spent=spent,
+            saw_cancel=self._saw_cancel,
+            records=[(shard.number, shard.encode()) for shard in records],
+            fields=meta,
+        )
 
-    def _names(self) -> list[str]:
-        keys = self.keys
-        return [
-            *(keys.meta, keys.shards, keys.log, keys.shard_lease(self.shard.number)),
-            *(keys.events, keys.claims, self.settings.keys.live_shards, keys.money),
-        ]
+    def _write(
+        self, call: ScriptCall[ShardWritten | scripts.Fenced]
+    ) -> ShardWritten | scripts.Fenced:
+        return call.run(self.redis)
 
-    def _write(self, args: list[Any]) -> Any:
-        return script("shard_write")(self.redis, self._names(), args)
-
-    def _write_durably(self, args: list[Any]) -> Any:
+    def _write_durably(
+        self, call: ScriptCall[ShardWritten | scripts.Fenced]
+    ) -> ShardWritten | scripts.Fenced:
         # WAITAOF is about what its own connection wrote, so both go down the same one.
-        names = self._names()
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.eval(script("shard_write").text, len(names), *names, *args)
+            call.add_to(pipe)
             # Below the driver's own timeout, so that a server without a disk says so.
             patience_ms = min(_ON_DISK_MS, int(self.settings.redis_timeout_s * 800))
             pipe.execute_command("WAITAOF", 1, 0, patience_ms)
@@ -298,19 +300,19 @@ class ClaimedShard:
         if isinstance(written, Exception):
             raise written
         if isinstance(on_disk, redis.ResponseError):
-            return written  # no append-only file, or a server from before Redis 7.2
+            return call.parse(written)  # no append-only file, or a server from before Redis 7.2
         if isinstance(on_disk, Exception):
             raise on_disk
         if not on_disk[0]:
             raise redis.TimeoutError("Redis did not bring a write to disk in time")
-        return written
+        return call.parse(written)
 
-    def _took(self, reply: Any) -> Any:
-        if reply[0] != b"ok":
+    def _took(self, reply: ShardWritten | scripts.Fenced) -> ShardWritten:
+        if isinstance(reply, scripts.Fenced):
             self._held = False
             raise Fenced
-        self._cancel = reply[1].decode()
-        self.paused = orjson.loads(reply[2]) if reply[2] else None
+        self._cancel = reply.cancel
+        self.paused = orjson.loads(reply.paused) if reply.paused else None
         return reply
 
     def _renew(self) -> None:

@@ -8,7 +8,7 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.batches.shard import Counts, Shard
+from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits.prices import cost_of
@@ -30,7 +30,7 @@ class FinishStep:
         if left > 0:
             return Step(summary={"kind": "batch", "shards_left": left}, done=True)
         shards = work.all_shards()
-        open_ = sum(shard.state != "collected" for shard in shards)
+        open_ = sum(shard.state != ShardState.COLLECTED for shard in shards)
         if open_:
             return Step(summary={"kind": "batch", "shards_left": open_}, done=True)
         self._retain(work, shards)

@@ -10,7 +10,8 @@ import anthropic
 from anthropic.types.messages import MessageBatch
 
 from config.settings import WorkerSettings
-from penstock.batches.shard import Shard
+from penstock.batches.notices import Alert, PauseReason
+from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from tasks.api.batch_calls import cancel_batch, job_headers, retrieve_batch
@@ -41,7 +42,7 @@ class PollStep:
 
     def run(self, work: ClaimedShard) -> Step:
         """Look once; pass a wish to cancel on to the API."""
-        if work.shard.state != "in_progress":
+        if work.shard.state != ShardState.IN_PROGRESS:
             return _over(work.shard)
         try:
             batch = self._look(work)
@@ -51,7 +52,7 @@ class PollStep:
         if batch.processing_status == "ended":
             # Before the record says so: a slot that nobody gives back blocks others for a day.
             woken = active_batches.free(work)
-            work.advance("poll", shard.evolve(state="ended", ended_ms=now_ms()))
+            work.advance("poll", shard.evolve(state=ShardState.ENDED, ended_ms=now_ms()))
             return _over(work.shard, wake=woken)
         work.write(shard)
         keep_chunks(work)
@@ -95,13 +96,13 @@ def not_found(work: ClaimedShard, api: anthropic.Anthropic, error: anthropic.Not
         return Step(countdown_s=settings.list_consistency_s, reason=f"{shard.batch_id} is gone")
     if not work.cancel and (work.paused or not shard.not_found_count):
         work.write(shard.evolve(not_found_count=1))
-        why = {"type": "batch_not_found", "message": message}
+        why = {"type": PauseReason.BATCH_NOT_FOUND, "message": message}
         return Step(pause=why, park=True, reason=f"the API does not know {shard.batch_id}")
     if shard.not_found_count < _NOT_FOUND:
         return _once_more(work, shard.evolve(not_found_count=shard.not_found_count + 1))
     if shard.workspace and BatchesApi(api, job_headers(work)).newest().workspace != shard.workspace:
         return elsewhere()
-    return collect_without(work, "batch_not_found", message, fatal=not work.cancel)
+    return collect_without(work, Alert.BATCH_NOT_FOUND, message, fatal=not work.cancel)
 
 
 def _once_more(work: ClaimedShard, shard: Shard) -> Step:

@@ -12,6 +12,7 @@ import httpx2
 import redis
 
 from config.settings import WorkerSettings
+from penstock.batches.notices import Alert, PauseReason
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, SpoolUnavailable
 from penstock.jitter import jitter
@@ -27,7 +28,9 @@ from tasks.batches.step_result import Step
 
 _DAY_MS = 86_400_000
 
-_NO_KEY = ApiProblem(type="authentication_error", message="the workers have no key for the API")
+_NO_KEY = ApiProblem(
+    type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no key for the API"
+)
 
 
 class BatchSteps:
@@ -56,7 +59,7 @@ class BatchSteps:
             return self._refused(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
-                work.alert("spool_unavailable", str(error))
+                work.alert(Alert.SPOOL_UNAVAILABLE, str(error))
             raise  # it is tried again in a while
         except TypeError:
             if not lacks_credentials(self._api):
@@ -84,7 +87,7 @@ class BatchSteps:
         age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
         if age_days > self._settings.results_alert_days:
             work.alert(
-                "results_expire",
+                Alert.RESULTS_EXPIRE,
                 f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
                 "the API removes them after 29 days",
             )

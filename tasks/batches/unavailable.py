@@ -4,14 +4,15 @@ from typing import Any
 
 import orjson
 
-from penstock.batches.shard import Counts
+from penstock.batches.notices import Alert
+from penstock.batches.shard import Counts, ShardState
 from penstock.clock import now_ms
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Step
 
 
-def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal: bool) -> Step:
+def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fatal: bool) -> Step:
     """Give every request of the shard this error in place of its result. ``fatal``: the job will
     have failed by it, once the rest of it has been done."""
     shard = work.shard
@@ -22,10 +23,10 @@ def collect_without(work: ClaimedShard, error_type: str, message: str, *, fatal:
     work.advance(
         "collect",
         shard.evolve(
-            state="collected",
+            state=ShardState.COLLECTED,
             collected_ms=now_ms(),
             counts=Counts(errored=shard.requests),
-            errors={error_type: shard.requests},
+            errors={str(error_type): shard.requests},
             uniform_result={"type": "errored", "error": {"type": "error", "error": error}},
         ),
         left=-1,

@@ -10,8 +10,9 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.clock import now_ms
 from penstock.events import Cursor
+from penstock.store import request_scripts
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.scripts import ClaimRefused, Restarted
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.outbox import Outbox
 from tasks.streams.partial_message import Answer
@@ -70,16 +71,16 @@ class Work:
     ) -> "Work":
         """Claim a request and read what is known of it. Raises `Refused` or `Postponed`."""
         keys = settings.keys.request(id)
-        names = [keys.meta, keys.lease, settings.keys.live, settings.keys.run]
-        claim = await script("claim").run(connection, names, [worker, settings.lease_ms])
-        if claim[0] == b"restarted":
+        claim = await request_scripts.claim(
+            keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
+        ).run_async(connection)
+        if isinstance(claim, Restarted):
             reason = (
                 "Redis was restarted, and running requests are for their workers to claim again"
             )
-            raise Postponed(reason, claim[1] / 1000)
-        if claim[0] != b"claimed":
-            raise Refused(_WHY_NOT[claim[0]])
-        _, epoch, n, cancel, worker_losses = claim
+            raise Postponed(reason, claim.wait_ms / 1000)
+        if isinstance(claim, ClaimRefused):
+            raise Refused(_WHY_NOT[claim.reason])
         async with connection.pipeline(transaction=False) as pipe:
             pipe.hmget(keys.meta, *_FIELDS)
             pipe.get(keys.request)
@@ -91,14 +92,14 @@ class Work:
             settings.keys,
             id,
             worker=worker,
-            epoch=epoch,
-            n=n,
+            epoch=claim.epoch,
+            n=claim.n,
             ttl_s=settings.request_ttl_s,
             retention_s=settings.retention_s,
             log_limit=settings.log_limit,
             typed=bool(record["typed"]),
         )
-        outbox.cancel = cancel.decode()
+        outbox.cancel = claim.cancel
         work = cls(
             id=id,
             outbox=outbox,
@@ -106,7 +107,7 @@ class Work:
             on_interrupt=OnInterrupt(record["on_interrupt"] or OnInterrupt.CONTINUE),
             deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
             started_ms=int(record["started_ms"]),
-            worker_losses=worker_losses,
+            worker_losses=claim.worker_losses,
             body=None if body is None else orjson.loads(body),
             headers=orjson.loads(record["headers"] or "{}"),
             attempts=int(record["attempts"] or 0),
@@ -149,7 +150,7 @@ class Work:
 
 
 _WHY_NOT = {
-    b"gone": "its record has expired or was deleted",
-    b"ended": "it has ended already",
-    b"leased": "another worker is at it",
+    "gone": "its record has expired or was deleted",
+    "ended": "it has ended already",
+    "leased": "another worker is at it",
 }

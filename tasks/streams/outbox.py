@@ -10,13 +10,16 @@ its log, and says so with the next call (``gap``); then the same lines are writt
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
 from penstock import events
 from penstock.keys import Keys
 from penstock.states import State
+from penstock.store import request_scripts
+from penstock.store.request_scripts import Gap, Gone, Written
+from penstock.store.scripts import Fenced, ScriptCall
 
 #: Delta type → its field. These say the same whether they come in one piece or in many.
 MERGED: Final = {
@@ -65,11 +68,8 @@ class _Written(NamedTuple):
 _Kept = tuple[Any, ...]
 
 
-class Call(NamedTuple):
-    """One call of the write script; sent again unchanged until Redis has answered."""
-
-    keys: list[str]
-    args: list[Any]
+#: One call of the write script; sent again unchanged until Redis has answered.
+Call: TypeAlias = ScriptCall[request_scripts.WriteReply]
 
 
 class Outbox:
@@ -97,7 +97,7 @@ class Outbox:
         self._n = n  # number of the last event that stands in the log
         self.ttl_s = ttl_s
         self._retention_s = retention_s
-        self._log_limit = log_limit or ""
+        self._log_limit = log_limit
         self._entries: list[_Entry] = []
         self._text: list[str] = []
         self._fresh = False
@@ -108,10 +108,7 @@ class Outbox:
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._calls = 0
-        own = self.keys
-        self._names = [own.meta, own.log, own.lease, own.events, own.text, own.request, keys.live]
-        if typed:
-            self._names.append(own.typed)
+        self._names = request_scripts.write_keys(self.keys, keys, typed=typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Take one of the API's events: ``raw`` is its JSON, ``data`` the same, parsed."""
@@ -180,15 +177,15 @@ class Outbox:
 
     def settle(self, reply: list[Any]) -> None:
         """Take the script's answer to the call."""
-        verdict = reply[0]
-        if verdict == b"ok":
-            self._stands(reply[2].decode())
-        elif verdict == b"fenced":
-            self.lost = "another worker has claimed it, or it has ended"
-        elif verdict == b"gone":
-            self.lost = "its record has expired or was deleted"
-        else:
-            self._write_again(int(reply[1]))
+        match request_scripts.write_reply(reply):
+            case Written(cancel=cancel):
+                self._stands(cancel)
+            case Fenced():
+                self.lost = "another worker has claimed it, or it has ended"
+            case Gone():
+                self.lost = "its record has expired or was deleted"
+            case Gap(n):
+                self._write_again(n)
 
     def forgotten(self, top: int) -> bool:
         """Whether a log that ends at ``top`` has lost something; it is then written again."""
@@ -212,11 +209,20 @@ class Outbox:
         return written
 
     def _call_for(self, written: _Written) -> Call:
-        meta = [item for pair in written.meta for item in pair]
         self._calls += 1
-        args = [self.worker, self.epoch, written.first, self._renewal(written), written.text]
-        args += ["1" if written.fresh else "", written.final, self._log_limit, len(written.lines)]
-        return Call(self._names, [*args, *written.lines, *meta])
+        return request_scripts.write(
+            self._names,
+            worker=self.worker,
+            epoch=self.epoch,
+            first=written.first,
+            events=written.lines,
+            fields=written.meta,
+            text=written.text,
+            empty_text=written.fresh,
+            final_state=written.final,
+            ttl_s=self._renewal(written),
+            log_limit=self._log_limit,
+        )
 
     def _stands(self, cancel: str) -> None:
         written = self._sent
@@ -256,9 +262,9 @@ class Outbox:
         self._calls = 0  # the lifetimes may be lost as well
         self._call = self._call_for(self._sent)
 
-    def _renewal(self, written: _Written) -> int | str:
+    def _renewal(self, written: _Written) -> int | None:
         """The lifetime to set with this call. Between the first and the last one the renewal of
         the lease does it, by the clock."""
         if written.final:
             return self._retention_s
-        return self.ttl_s if self._calls == 1 else ""
+        return self.ttl_s if self._calls == 1 else None

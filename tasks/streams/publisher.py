@@ -9,13 +9,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-
 from penstock.keys import Keys
-from penstock.store.scripts import Script, script
+from penstock.store import request_scripts
+from penstock.store.availability import CONNECTION_LOST
+from penstock.store.request_scripts import Renewed
+from penstock.store.scripts import Fenced, ScriptCall
 from tasks.streams.outbox import Call, Outbox
 from tasks.streams.script_pipeline import Pipe
 
@@ -41,8 +42,6 @@ class Publisher:
         self._pipe = pipe
         self._keys = keys
         self._lease_ms = lease_ms
-        self._write: Script = script("write")
-        self._renew: Script = script("renew")
         self._watched: dict[Outbox, Callable[[], None]] = {}
         self._dirty: dict[Outbox, None] = {}
         self._wake = asyncio.Event()
@@ -115,7 +114,7 @@ class Publisher:
 
     async def _flush(self, calls: list[tuple[Outbox, Call]]) -> bool:
         """Make the calls in one pipeline; False if Redis is away."""
-        replies = await self._pipelined(self._write, [call for _, call in calls])
+        replies = await self._pipelined([call for _, call in calls])
         if replies is None:
             return False
         for (outbox, _), reply in zip(calls, replies, strict=True):
@@ -161,35 +160,40 @@ class Publisher:
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
         stood = [outbox.n for outbox in outboxes]
-        replies = await self._pipelined(self._renew, [self._renewal(o) for o in outboxes])
+        replies = await self._pipelined([self._renewal(o) for o in outboxes])
         for outbox, n, reply in zip(outboxes, stood, replies or [], strict=False):
             self._take_renewal(outbox, n, reply)
 
-    def _renewal(self, outbox: Outbox) -> Call:
-        keys = outbox.keys
-        names = [keys.meta, keys.lease, keys.events, self._keys.live]
-        names += [keys.log, keys.text, keys.request]
-        return Call(names, [outbox.worker, outbox.epoch, self._lease_ms, outbox.ttl_s])
+    def _renewal(self, outbox: Outbox) -> ScriptCall[Renewed | Fenced]:
+        return request_scripts.renew(
+            outbox.keys,
+            self._keys,
+            worker=outbox.worker,
+            epoch=outbox.epoch,
+            lease_ms=self._lease_ms,
+            ttl_s=outbox.ttl_s,
+        )
 
     def _take_renewal(self, outbox: Outbox, stood: int, reply: Any) -> None:
         if isinstance(reply, Exception) or outbox not in self._watched or outbox.ending:
             return
-        if reply[0] == b"fenced":
+        renewed = request_scripts.renew_reply(reply)
+        if isinstance(renewed, Fenced):
             outbox.lost = outbox.lost or "another worker has claimed it, or it has ended"
             self._settled[outbox].set()
         else:
-            outbox.cancel = outbox.cancel or reply[1].decode()
+            outbox.cancel = outbox.cancel or renewed.cancel
             # A write that came in between makes the answer an old one.
-            if outbox.n == stood and outbox.forgotten(int(reply[2])):
+            if outbox.n == stood and outbox.forgotten(renewed.n):
                 self.notify(outbox)
         self._interrupt_if_due(outbox)
 
-    async def _pipelined(self, called: Script, calls: list[Call]) -> list[Any] | None:
-        """Run one script many times in one round trip. None: Redis is away."""
+    async def _pipelined(self, calls: Sequence[ScriptCall[Any]]) -> list[Any] | None:
+        """Make calls of one script in one round trip. None: Redis is away."""
         if not calls:
             return []
         try:
-            return await self._pipe.run(called, calls)
-        except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+            return await self._pipe.run(calls[0].script, calls)
+        except CONNECTION_LOST as error:
             logger.warning("Redis is away, trying again: %s", str(error) or "it does not answer")
             return None

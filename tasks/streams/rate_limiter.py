@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from penstock.keys import Keys
+from penstock.store import limit_scripts
 from penstock.store.availability import UNAVAILABLE, retry_until_available
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.limit_scripts import RequestLimit
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,10 @@ class Gate:
 
     async def wait_s(self, model: str, id: str) -> float:
         """Seconds to wait before the call may be made; 0 to make it now."""
-        names = self._names(model)
-        args = [id, FIRST_CALLS, LOST_AFTER_MS]
-        answer = await retry_until_available(
-            lambda: script("rate_limit_acquire").run(self._redis, names, args)
+        acquire = limit_scripts.acquire_rate_limit(
+            self._keys, model, id=id, first_calls=FIRST_CALLS, lost_after_ms=LOST_AFTER_MS
         )
-        return int(answer) / 1000
+        return await retry_until_available(lambda: acquire.run_async(self._redis)) / 1000
 
     async def report(
         self,
@@ -56,10 +55,16 @@ class Gate:
 
         Advice for others: an answer that is under way does not wait for a Redis that is away.
         """
-        after = "" if retry_after_s is None else int(retry_after_s * 1000)
-        args = [id, "1" if refused else "", after, *limit_of(headers, time.time())]
+        report = limit_scripts.report_rate_limit(
+            self._keys,
+            model,
+            id=id,
+            refused=refused,
+            retry_after_ms=None if retry_after_s is None else int(retry_after_s * 1000),
+            limit=limit_of(headers, time.time()),
+        )
         try:
-            await script("rate_limit_report").run(self._redis, self._names(model), args)
+            await report.run_async(self._redis)
         except UNAVAILABLE as error:
             logger.warning("the rate gate was not told of an answer: %s", error)
 
@@ -74,20 +79,16 @@ class Gate:
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
 
-    def _names(self, model: str) -> list[str]:
-        keys = self._keys
-        return [keys.rate_limit(model), keys.rate_limit_calls(model), keys.rate_limit_turns(model)]
 
-
-def limit_of(headers: Mapping[str, str], now: float) -> list[Any]:
-    """Requests limit, requests remaining and ms until the limit is full again, from the API's
-    headers; three times ``""`` where it did not say, or said it in another form."""
+def limit_of(headers: Mapping[str, str], now: float) -> RequestLimit | None:
+    """What the API's headers say of the limit on requests; None where they do not, or say it in
+    another form."""
     try:
         limit = int(headers[f"{_LIMIT}limit"])
         remaining = int(headers[f"{_LIMIT}remaining"])
         reset = datetime.fromisoformat(headers[f"{_LIMIT}reset"]).timestamp()
     except (KeyError, ValueError):
-        return ["", "", ""]
+        return None
     if limit < 1:
-        return ["", "", ""]
-    return [limit, remaining, max(0, int((reset - now) * 1000))]
+        return None
+    return RequestLimit(limit, remaining, max(0, int((reset - now) * 1000)))

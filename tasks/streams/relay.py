@@ -22,9 +22,9 @@ from penstock.capabilities import takes_prefill
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.states import State
+from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
 from tasks.api.client import ApiProblem, problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
@@ -107,12 +107,13 @@ class Relay:
         """Cancel a request, wherever it is."""
         keys, shared = self._settings.keys.request(id), self._settings.keys
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
-        names = [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live]
-        await script("cancel").run(
-            self._redis,
-            [*names, keys.text, keys.request],
-            [who, orjson.dumps(end), self._settings.retention_s],
-        )
+        await request_scripts.cancel(
+            keys,
+            shared,
+            who=who,
+            end_event=orjson.dumps(end),
+            retention_s=self._settings.retention_s,
+        ).run_async(self._redis)
         self._publisher.look(id)
 
     def hand_over(self) -> None:
@@ -301,11 +302,15 @@ class Relay:
         await self._publisher.drain(work.outbox)
         if work.outbox.lost:
             return Outcome("skipped", reason=work.outbox.lost)
-        keys = work.outbox.keys
-        due_ms, patience_ms = int(countdown_s * 1000), int(self._settings.wakeup_retry_s * 1000)
-        names = [keys.meta, keys.lease, self._settings.keys.live]
-        args = [self._worker, work.outbox.epoch, due_ms, patience_ms]
-        await retry_until_available(lambda: script("release").run(self._redis, names, args))
+        release = request_scripts.release(
+            work.outbox.keys,
+            self._settings.keys,
+            worker=self._worker,
+            epoch=work.outbox.epoch,
+            due_in_ms=int(countdown_s * 1000),
+            check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+        )
+        await retry_until_available(lambda: release.run_async(self._redis))
         return Outcome("retry", reason=reason, countdown_s=countdown_s)
 
     async def _finish(self, work: Work, state: State, **more: Any) -> Outcome:

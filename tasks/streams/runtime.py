@@ -7,9 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-import redis
-
 from config.settings import WorkerSettings
+from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import Connection, connect_async
 from tasks.api.client import async_client
 from tasks.streams.publisher import Publisher
@@ -73,7 +72,7 @@ class Engine:
                     async for message in channel.listen():
                         if message["type"] == "message":
                             publisher.look(message["data"].decode(errors="replace"))
-            except (redis.RedisError, OSError) as error:
+            except ANY_FAILURE as error:
                 # Only a wake-up: the next write or renewal sees the flag as well.
                 logger.debug("the control channel is away: %s", error)
             await asyncio.sleep(1)

@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from penstock.client import Client
-from penstock.local.embedded_redis import server_binary
 from penstock.local.processes import LocalProcess, free_port
+from penstock.local.server_choice import find_server
 from penstock.local.stack import responds
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect
@@ -68,7 +68,7 @@ class Stack:
     def process(self, service: str, *options: str) -> LocalProcess:
         """Return the process of a service, not yet started."""
         first, *rest = [self.here(word) for word in services()[service]["command"]]
-        program = str(server_binary()) if first == "redis-server" else first
+        program = str(find_server().binary) if first == "redis-server" else first
         command = [program, *rest, *options]
         return LocalProcess(service, command, env=self.environment(service))
 

@@ -152,6 +152,25 @@ def test_the_demo_can_be_interrupted_at_any_step(
     assert_everything_is_removed(tmp_path, shown + rest)
 
 
+def test_the_demo_reports_its_redis_and_why_an_installed_one_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    old = tmp_path / "bin" / "redis-server"
+    old.write_text("#!/bin/sh\necho Redis server v=7.0.15 sha=00000000:0\n")
+    old.chmod(0o755)
+    monkeypatch.delenv("PENSTOCK_REDIS_SERVER", raising=False)
+    monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
+    with demo(tmp_path) as process:
+        shown = read_until(process, "simulator ")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    private = r"^redis +pid \d+ +redis://\S+ \(private, (Redis|Valkey) \d+\.\d+\.\d+ from \S+\)$"
+    assert re.search(private, shown, re.M)
+    assert f"skipped {old}: Redis 7.0.15 is older than 7.2\n" in shown
+    assert_everything_is_removed(tmp_path, shown)
+
+
 def test_the_live_demo_without_an_api_key_fails_in_one_line(tmp_path: Path) -> None:
     with demo(tmp_path, "--live") as process:
         shown, error = process.communicate(timeout=60)

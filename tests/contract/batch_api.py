@@ -1,4 +1,4 @@
-"""Batches of the simulator, made and read over plain HTTP."""
+"""The simulator's batches, created and read over plain HTTP."""
 
 import json
 import ssl
@@ -37,13 +37,13 @@ def call(method: str, url: str, **options: Any) -> httpx2.Response:
 
 
 def create(control: Control, *texts: str) -> httpx2.Response:
-    """Ask for a batch, of two requests unless others are given."""
+    """Create a batch, of two requests unless others are given."""
     url = f"{control.base_url}/v1/messages/batches"
     return call("POST", url, json=lines(*(texts or ("a", "b"))))
 
 
 def ended(control: Control, *texts: str) -> str:
-    """Make a batch and end it; its id."""
+    """Create a batch and end it; its id."""
     batch_id = str(create(control, *texts).json()["id"])
     control.end_batch(batch_id)
     return batch_id
@@ -60,12 +60,12 @@ def listed(control: Control, **query: Any) -> list[str]:
 
 
 def raw_results(control: Control, batch_id: str) -> bytes:
-    """The body of the results, as the server wrote it."""
+    """The body of the results, as the server sent it."""
     return get(control, f"/{batch_id}/results").content
 
 
 def results(control: Control, batch_id: str) -> dict[str, dict[str, Any]]:
-    """What became of each request, by its custom_id."""
+    """The result of each request, by custom_id."""
     found = [json.loads(line) for line in raw_results(control, batch_id).split(b"\n") if line]
     return {each["custom_id"]: each["result"] for each in found}
 

@@ -17,8 +17,9 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
 from penstock.spool.stores import open_spool
+from penstock.store import shard_scripts
 from penstock.store.connection import connect
-from penstock.store.scripts import script
+from penstock.store.shard_scripts import ShardClaimed
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.step_result import Step
 
@@ -144,15 +145,12 @@ class Desk:
 
     def take_over(self, id: str, number: int = 0, worker: str = "other") -> None:
         """Let another worker claim the shard, as if the lease of the first had run out."""
-        keys, shared = self.keys(id), self.settings.keys
+        keys = self.keys(id)
         self.connection.delete(keys.shard_lease(number))
-        names = [keys.meta, keys.shards, keys.shard_lease(number), keys.claims]
-        reply = script("shard_claim")(
-            self.connection,
-            [*names, shared.live_shards, shared.run],
-            [number, worker, 60_000, 0],
+        claim = shard_scripts.claim(
+            keys, self.settings.keys, number, worker=worker, lease_ms=60_000, early_ms=0
         )
-        assert reply[0] == b"claimed"
+        assert isinstance(claim.run(self.connection), ShardClaimed)
 
     def close(self) -> None:
         """Close the connection."""

@@ -14,8 +14,8 @@ from penstock.local.stack import WorkerProcess
 from tests.docs.blocks import Block, blocks
 
 PYTHON = blocks("python")
-#: A program of its own, which its contract test runs.
-PROGRAMS = {ROOT / "docs" / "protocol.md"}
+#: Programs of their own, which the contract test of the page runs.
+PROGRAMS = {ROOT / "docs" / "protocol.md", ROOT / "docs" / "simulator.md"}
 RUN = sorted({block.page for block in PYTHON} - PROGRAMS)
 
 

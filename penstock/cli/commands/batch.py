@@ -164,7 +164,7 @@ def cancel(id: str) -> None:
     "--max-cost",
     type=float,
     metavar="USD",
-    help="New maximum cost in US dollars, for a job submitted with --max-cost.",
+    help="New cost cap in US dollars, for a job submitted with --max-cost.",
 )
 def resume(id: str, max_cost: float | None) -> None:
     """Resume job ID after fixing the cause shown by `penstock batch status ID`."""
@@ -174,7 +174,7 @@ def resume(id: str, max_cost: float | None) -> None:
             raise CommandError(f"{id} has already ended: {before.state}")
         client.messages.batches.resume(id, who="command line", max_cost_usd=max_cost)
     if max_cost is not None:
-        print_status(f"set the maximum cost of {id} to {dollars(max_cost)} USD")
+        print_status(f"set the cost cap of {id} to {dollars(max_cost)} USD")
     if before.paused is None:
         print_status(f"{id} was not paused")
         return

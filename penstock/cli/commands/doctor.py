@@ -13,6 +13,7 @@ from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
+from penstock.store.server_version import REQUIRED, version_running
 
 #: Seconds to wait for the replies of workers.
 INSPECT_TIMEOUT_S: Final = 2.0
@@ -76,9 +77,17 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
 
 def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
     """Check the version, eviction, persistence and memory in the reply to INFO."""
-    server = info.get("server_name", "redis")
-    version = info.get(f"{server}_version", info.get("redis_version"))
-    yield Finding("ok", "redis", f"{server} {version} at {address}")
+    version = version_running(info)
+    yield (
+        Finding("ok", "redis", f"{version} at {address}")
+        if version.has_waitaof
+        else Finding(
+            "warn",
+            "redis",
+            f"{version} at {address}: too old for durable batches",
+            f"use {REQUIRED}; otherwise a power failure may cause a batch to be paid for twice",
+        )
+    )
     policy = info.get("maxmemory_policy", "unknown")
     yield (
         Finding("ok", "eviction", policy)

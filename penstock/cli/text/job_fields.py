@@ -12,7 +12,7 @@ from penstock.cli.text.output import (
     quantity,
     rough_duration,
 )
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 
 
 def job_fields(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str]]:
@@ -21,9 +21,10 @@ def job_fields(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str
     yield "state", state_text(job)
     if job.paused:
         yield "paused", f"{notice_text(job.paused)} (since {local_time(job.paused.since)})"
-        yield "action", remedy(job)
+        yield "action", pause_remedy(job)
     if job.alert:
         yield "alert", f"{notice_text(job.alert)} (since {local_time(job.alert.since)})"
+        yield "check", alert_remedy(job.alert)
     if job.error:
         yield "error", end_reason(job)
     yield "model", job.model
@@ -39,7 +40,7 @@ def job_fields(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str
     if job.state.ended:
         yield "cost", cost_summary(job.cost)
     if job.budget:
-        yield "max cost", budget_text(job)
+        yield "cost cap", budget_text(job)
 
 
 def state_text(job: Batch) -> str:
@@ -81,7 +82,7 @@ def remaining_time(estimate: Estimate) -> str:
 
 
 def budget_text(job: Batch) -> str:
-    """Return the job's maximum cost and how much of it is spent and reserved."""
+    """Format the job's cost cap and how much of it is spent and reserved."""
     assert job.budget is not None
     cap, spent, reserved = job.budget.cap_usd, job.budget.spent_usd, job.budget.reserved_usd
     used = f"{dollars(spent)} spent"

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
+from penstock.batches.shard import ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.job_fields import notice_text, remaining_time
 from penstock.cli.text.output import outcome_counts, quantity
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.shard_table import shard_line
 
 #: Minimum seconds between two estimates of the remaining time.
@@ -75,13 +76,14 @@ class LogDisplay:
         if estimate and not job.state.ended:
             self._print_change("remaining", f"remaining: {remaining_time(estimate)}")
         for shard in job.shards:
-            if shard.state != "planned":
+            if shard.state != ShardState.PLANNED:
                 self._print_change(str(shard.number), shard_line(shard))
-        notices = {"paused": job.paused, "alert": job.alert}
-        for name, notice in notices.items():
-            if notice:
-                action = f" ({remedy(job)})" if name == "paused" else ""
-                self._print_change(name, f"{name}  {notice_text(notice)}{action}")
+        if job.paused:
+            paused = f"paused  {notice_text(job.paused)} ({pause_remedy(job)})"
+            self._print_change("paused", paused)
+        if job.alert:
+            alert = f"alert  {notice_text(job.alert)} ({alert_remedy(job.alert)})"
+            self._print_change("alert", alert)
         if not job.paused and self._printed.pop("paused", ""):
             self._print("resumed")
         if job.state.ended:

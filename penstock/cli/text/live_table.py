@@ -12,11 +12,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from penstock.batches.estimates import Estimate
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.job_fields import batch_progress, notice_text, state_text
 from penstock.cli.text.output import rough_duration
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.shard_table import most_relevant, shard_summary
 from penstock.clock import now_ms
 
@@ -25,7 +25,6 @@ _OTHER_LINES = 8
 #: Minimum number of shards, for a terminal that is very small or does not report its height.
 _MIN_SHARDS = 3
 _BAR = 24
-_PLANNED = "planned"
 
 
 class LiveTable:
@@ -72,9 +71,10 @@ class LiveTable:
             yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
         if job.alert:
             yield _line(f"alert   {notice_text(job.alert)}", style="yellow")
+            yield _line(f"check   {alert_remedy(job.alert)}")
         if job.paused:
             yield _line(f"paused  {notice_text(job.paused)}", style="bold yellow")
-            yield Text(f"action  {remedy(job)}", style="bold")
+            yield Text(f"action  {pause_remedy(job)}", style="bold")
 
     def _totals(self, job: Batch) -> RenderableType:
         counts = job.request_counts
@@ -126,11 +126,11 @@ def _grid(shown: list[Shard], *, ended: bool) -> Grid:
 
 
 def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
-    collected = shard.state == "collected"
-    idle = shard.state == _PLANNED or ended
+    collected = shard.state == ShardState.COLLECTED
+    idle = shard.state == ShardState.PLANNED or ended
     yield _SPINNER if not (collected or idle) else Text("✓" if collected else " ", style="green")
     yield f"shard {shard.number}"
-    yield Text(shard.state, style="dim" if shard.state == _PLANNED else "")
+    yield Text(shard.state, style="dim" if shard.state == ShardState.PLANNED else "")
     # The API reports no counts until the whole batch has ended; until then the bar pulses.
     yield ProgressBar(
         total=None if not (collected or idle) else shard.requests,

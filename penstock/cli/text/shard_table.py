@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.output import nonzero_counts, quantity
 
@@ -28,7 +28,7 @@ def shard_summary(shard: Shard) -> str:
     parts = []
     if shard.live:
         parts.append("canary (live calls)")
-    if shard.state == "collected":
+    if shard.state == ShardState.COLLECTED:
         parts.append(nonzero_counts(shard.counts))
     if shard.retried:
         parts.append(f"{shard.retried:,} retried")
@@ -60,9 +60,9 @@ def most_relevant(shards: Sequence[Shard], rows: int) -> list[Shard]:
 
 def _display_rank(shard: Shard) -> tuple[int, int]:
     """Return the sort key of a shard; the lowest is displayed first."""
-    if shard.state == "collected":
+    if shard.state == ShardState.COLLECTED:
         unsuccessful = shard.counts.total > shard.counts.succeeded
         return (2 if unsuccessful else 4, -shard.collected_ms)
     if shard.failures:
         return 0, shard.number
-    return (3 if shard.state == "planned" else 1, shard.number)
+    return (3 if shard.state == ShardState.PLANNED else 1, shard.number)

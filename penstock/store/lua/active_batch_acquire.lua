@@ -6,22 +6,27 @@
 -- Returns 1 when the shard has its slot (also when it had it before), 0 when it has to wait. A
 -- shard that is larger than the limit by itself gets its slot once no other has one.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local held = redis.call('HGETALL', KEYS[1])
+-- include now_ms.lua
+
+local batches_key = KEYS[1]
+local member, size, max_batches, max_requests, ttl_ms = unpack(ARGV)
+
+local now = now_ms()
+local held = redis.call('HGETALL', batches_key)
 local batches, requests = 0, 0
 for i = 1, #held, 2 do
-  local size, ends = string.match(held[i + 1], '^(%d+) (%d+)$')
+  local its_size, ends = string.match(held[i + 1], '^(%d+) (%d+)$')
   if not ends or tonumber(ends) < now then
-    redis.call('HDEL', KEYS[1], held[i])
-  elseif held[i] ~= ARGV[1] then
+    redis.call('HDEL', batches_key, held[i])
+  elseif held[i] ~= member then
     batches = batches + 1
-    requests = requests + size
+    requests = requests + its_size
   end
 end
-if batches >= tonumber(ARGV[3]) or (batches > 0 and requests + ARGV[2] > tonumber(ARGV[4])) then
+if batches >= tonumber(max_batches)
+  or (batches > 0 and requests + size > tonumber(max_requests)) then
   return 0
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + ARGV[5]))
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HSET', batches_key, member, size .. ' ' .. string.format('%.0f', now + ttl_ms))
+redis.call('PEXPIRE', batches_key, ttl_ms)
 return 1

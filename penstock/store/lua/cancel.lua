@@ -7,28 +7,34 @@
 -- ARGV  1 who asks  2 data of the end event (JSON; '' = do not end it here)  3 ttl in s once ended
 -- Returns the state it found, or '' when there is no such record (and none is made).
 
-local meta = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'n')
-if not meta[1] then
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, log_key, events_channel, control_channel = unpack(KEYS, 1, 4)
+local lease_key, live_key, text_key, body_key = unpack(KEYS, 5, 8)
+local who, end_event, retention_s = unpack(ARGV)
+
+local state, epoch, n = unpack(redis.call('HMGET', meta_key, 'state', 'epoch', 'n'))
+if not state then
   return ''
 end
-if meta[1] ~= 'queued' and meta[1] ~= 'running' then
-  return meta[1]
+if state ~= 'queued' and state ~= 'running' then
+  return state
 end
-local id = string.match(KEYS[1], '{(.-)}')
-redis.call('HSETNX', KEYS[1], 'cancel', ARGV[1])
-if ARGV[2] ~= '' and meta[1] == 'queued' and redis.call('EXISTS', KEYS[5]) == 0 then
-  local n = meta[3] + 1
-  local line = '{"e":' .. meta[2] .. ',"n":' .. n .. ',"data":' .. ARGV[2] .. '}'
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('XADD', KEYS[2], meta[2] .. '-' .. n, 'd', line)
-  redis.call('HSET', KEYS[1], 'state', 'canceled', 'n', n, 'ended_ms', now)
-  for _, i in ipairs({1, 2, 7, 8}) do
-    redis.call('EXPIRE', KEYS[i], ARGV[3])
+local id = record_id(meta_key)
+redis.call('HSETNX', meta_key, 'cancel', who)
+if end_event ~= '' and state == 'queued' and redis.call('EXISTS', lease_key) == 0 then
+  n = n + 1
+  local line = '{"e":' .. epoch .. ',"n":' .. n .. ',"data":' .. end_event .. '}'
+  local now = now_ms()
+  redis.call('XADD', log_key, epoch .. '-' .. n, 'd', line)
+  redis.call('HSET', meta_key, 'state', 'canceled', 'n', n, 'ended_ms', now)
+  for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
+    redis.call('EXPIRE', key, retention_s)
   end
-  redis.call('ZREM', KEYS[6], id)
-  redis.call('PUBLISH', KEYS[3], line)
+  redis.call('ZREM', live_key, id)
+  redis.call('PUBLISH', events_channel, line)
 else
-  redis.call('PUBLISH', KEYS[4], id)
+  redis.call('PUBLISH', control_channel, id)
 end
-return meta[1]
+return state

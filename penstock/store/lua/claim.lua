@@ -6,36 +6,41 @@
 --         or {'leased', holder} or {'restarted', ms}: Redis was restarted, try again after that.
 --         `worker_losses` counts the claims that ended without a word.
 
+-- include now_ms.lua
+-- include record_id.lua
 -- include restart_grace.lua
 
-local id = string.match(KEYS[1], '{(.-)}')
-local meta = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'n', 'cancel', 'worker_losses')
-if not meta[1] then
-  redis.call('ZREM', KEYS[3], id)
+local meta_key, lease_key, live_key, run_key = unpack(KEYS)
+local worker, lease_ms = unpack(ARGV)
+
+local id = record_id(meta_key)
+local state, epoch, n, cancel, worker_losses = unpack(
+  redis.call('HMGET', meta_key, 'state', 'epoch', 'n', 'cancel', 'worker_losses'))
+if not state then
+  redis.call('ZREM', live_key, id)
   return {'gone'}
 end
-if meta[1] == 'done' or meta[1] == 'failed' or meta[1] == 'canceled' then
-  redis.call('ZREM', KEYS[3], id)
-  return {'ended', meta[1]}
+if state == 'done' or state == 'failed' or state == 'canceled' then
+  redis.call('ZREM', live_key, id)
+  return {'ended', state}
 end
-local holder = redis.call('GET', KEYS[2])
+local holder = redis.call('GET', lease_key)
 if holder then
   return {'leased', holder}
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local wait = restart_grace(KEYS[4], now, ARGV[2])
-if wait > 0 then
-  return {'restarted', wait}
+local now = now_ms()
+local wait_ms = restart_grace(run_key, now, lease_ms)
+if wait_ms > 0 then
+  return {'restarted', wait_ms}
 end
-local worker_losses = tonumber(meta[5] or 0)
-if meta[1] == 'running' then
-  worker_losses = redis.call('HINCRBY', KEYS[1], 'worker_losses', 1)
+worker_losses = tonumber(worker_losses or 0)
+if state == 'running' then
+  worker_losses = redis.call('HINCRBY', meta_key, 'worker_losses', 1)
 end
-local epoch = tonumber(meta[2]) + 1
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. epoch, 'PX', ARGV[2])
-redis.call('HSET', KEYS[1], 'state', 'running', 'epoch', epoch, 'worker', ARGV[1])
-redis.call('HSETNX', KEYS[1], 'started_ms', now)
-redis.call('HDEL', KEYS[1], 'due_ms', 'woken')
-redis.call('ZADD', KEYS[3], now + ARGV[2], id)
-return {'claimed', epoch, tonumber(meta[3]), meta[4] or '', worker_losses}
+epoch = tonumber(epoch) + 1
+redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
+redis.call('HSET', meta_key, 'state', 'running', 'epoch', epoch, 'worker', worker)
+redis.call('HSETNX', meta_key, 'started_ms', now)
+redis.call('HDEL', meta_key, 'due_ms', 'woken')
+redis.call('ZADD', live_key, now + lease_ms, id)
+return {'claimed', epoch, tonumber(n), cancel or '', worker_losses}

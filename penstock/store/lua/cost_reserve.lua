@@ -5,24 +5,28 @@
 -- Returns 'ok' (reserved, now or before; also when there is no cap), 'wait' (others have to be
 --         settled first) or 'over' (it does not fit, with nothing else reserved).
 
-local cap = redis.call('HGET', KEYS[1], 'cap')
+local money_key = KEYS[1]
+local shard, amount, ttl_s = unpack(ARGV)
+
+local cap = redis.call('HGET', money_key, 'cap')
 if not cap then
   return 'ok'
 end
-local mine = 'reserved:' .. ARGV[1]
-local money = redis.call('HGETALL', KEYS[1])
+local mine = 'reserved:' .. shard
+local money = redis.call('HGETALL', money_key)
 local taken, others = 0, false
 for i = 1, #money, 2 do
-  if money[i] == 'spent' then
-    taken = taken + money[i + 1]
-  elseif money[i] ~= 'cap' and money[i] ~= mine then
-    taken = taken + money[i + 1]
+  local field, value = money[i], money[i + 1]
+  if field == 'spent' then
+    taken = taken + value
+  elseif field ~= 'cap' and field ~= mine then
+    taken = taken + value
     others = true
   end
 end
-if taken + ARGV[2] > tonumber(cap) then
+if taken + amount > tonumber(cap) then
   return others and 'wait' or 'over'
 end
-redis.call('HSET', KEYS[1], mine, ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', money_key, mine, amount)
+redis.call('EXPIRE', money_key, ttl_s)
 return 'ok'

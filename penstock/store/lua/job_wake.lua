@@ -6,38 +6,41 @@
 -- Returns {state, changed}: the state found ('' = there is no such job), and 1 if this call changed
 --         anything.
 
-local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'paused')
-if not meta[1] then
+-- include now_ms.lua
+-- include record_id.lua
+-- include job_event.lua
+
+local meta_key, shards_key, claims_key, live_key, log_key, events_channel = unpack(KEYS)
+local action, who, event = unpack(ARGV)
+
+local state, cancel, paused = unpack(redis.call('HMGET', meta_key, 'state', 'cancel', 'paused'))
+if not state then
   return {'', 0}
 end
-if meta[1] ~= 'queued' and meta[1] ~= 'running' then
-  return {meta[1], 0}
+if state ~= 'queued' and state ~= 'running' then
+  return {state, 0}
 end
 local changed = 0
-if ARGV[1] == 'cancel' then
-  changed = redis.call('HSETNX', KEYS[1], 'cancel', ARGV[2])
-elseif meta[3] then
+if action == 'cancel' then
+  changed = redis.call('HSETNX', meta_key, 'cancel', who)
+elseif paused then
   changed = 1
 end
 if changed == 0 then
-  return {meta[1], 0}
+  return {state, 0}
 end
-redis.call('HDEL', KEYS[1], 'paused')  -- a job that is to be canceled need not be resumed first
-local id = string.match(KEYS[1], '{(.-)}')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if ARGV[1] == 'cancel' then
-  redis.call('HSET', KEYS[1], 'cancel_ms', now)
+redis.call('HDEL', meta_key, 'paused')  -- a job that is to be canceled need not be resumed first
+local id = record_id(meta_key)
+local now = now_ms()
+if action == 'cancel' then
+  redis.call('HSET', meta_key, 'cancel_ms', now)
 end
-for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do
+for _, number in ipairs(redis.call('HKEYS', shards_key)) do
   -- One that is done with leaves the set when the reaper looks at it.
-  redis.call('HDEL', KEYS[3], number .. ':due')
-  redis.call('ZADD', KEYS[4], now, id .. '/' .. number)
+  redis.call('HDEL', claims_key, number .. ':due')
+  redis.call('ZADD', live_key, now, id .. '/' .. number)
 end
-if ARGV[3] ~= '' then
-  local n = redis.call('HINCRBY', KEYS[1], 'n', 1)
-  local line = '{"e":0,"n":' .. n .. ',"data":' .. ARGV[3] .. '}'
-  redis.call('XADD', KEYS[5], '0-' .. n, 'd', line)
-  redis.call('PUBLISH', KEYS[6], line)
+if event ~= '' then
+  job_event(meta_key, log_key, events_channel, event)
 end
-return {meta[1], 1}
+return {state, 1}

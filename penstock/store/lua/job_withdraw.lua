@@ -3,14 +3,18 @@
 -- KEYS  1 meta  2 log  3 shards  4 claims  5 money  6 live shards  7 jobs
 -- Returns 1 when there is no such job now, 0 when it goes on.
 
-local state = redis.call('HGET', KEYS[1], 'state')
+-- include record_id.lua
+
+local meta_key, log_key, shards_key, claims_key, money_key, live_key, jobs_key = unpack(KEYS)
+
+local state = redis.call('HGET', meta_key, 'state')
 if state and state ~= 'queued' then
   return 0  -- the first claim of a shard takes it out of this state
 end
-local id = string.match(KEYS[1], '{(.-)}')
-for _, number in ipairs(redis.call('HKEYS', KEYS[3])) do
-  redis.call('ZREM', KEYS[6], id .. '/' .. number)
+local id = record_id(meta_key)
+for _, number in ipairs(redis.call('HKEYS', shards_key)) do
+  redis.call('ZREM', live_key, id .. '/' .. number)
 end
-redis.call('ZREM', KEYS[7], id)
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('ZREM', jobs_key, id)
+redis.call('DEL', meta_key, log_key, shards_key, claims_key, money_key)
 return 1

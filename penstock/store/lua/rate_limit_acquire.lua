@@ -7,33 +7,37 @@
 --       unanswered call counts as lost
 -- Returns 0 to go on, else the ms to wait.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local gate = redis.call('HMGET', KEYS[1], 'known', 'tokens', 'stamp_ms', 'interval_us', 'limit',
+-- include now_ms.lua
+
+local limit_key, calls_key, turns_key = unpack(KEYS)
+local id, first_calls, lost_after_ms = unpack(ARGV)
+
+local now = now_ms()
+local gate = redis.call('HMGET', limit_key, 'known', 'tokens', 'stamp_ms', 'interval_us', 'limit',
   'closed_ms')
 local known, closed = gate[1] or 'no', tonumber(gate[6] or 0)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', calls_key, '-inf', now)
 -- Whoever did not come for his turn within a minute will not come.
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 60000)
+redis.call('ZREMRANGEBYSCORE', turns_key, '-inf', now - 60000)
 
 local function go()
-  redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 3600000) end
+  redis.call('ZADD', calls_key, now + lost_after_ms, id)
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end
   return 0
 end
 
 local function wait(until_ms)
-  redis.call('ZADD', KEYS[3], until_ms, ARGV[1])
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 3600000) end
+  redis.call('ZADD', turns_key, until_ms, id)
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end
   return math.max(1, until_ms - now)
 end
 
-local turn = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or -1)
+local turn = tonumber(redis.call('ZSCORE', turns_key, id) or -1)
 if turn > now + 20 then
   return turn - now  -- woken too early
 end
 if closed <= now and turn >= 0 then
-  redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('ZREM', turns_key, id)
   return go()
 end
 if known == 'yes' then
@@ -49,12 +53,12 @@ if known == 'yes' then
     until_ms = math.ceil(math.max(until_ms, now + 1.05 * (0 - tokens) * interval / 1000))
     if closed > now then
       -- What refused may be another limit than the one that is known.
-      until_ms = math.max(until_ms, closed + 50 * redis.call('ZCARD', KEYS[3]))
+      until_ms = math.max(until_ms, closed + 50 * redis.call('ZCARD', turns_key))
     end
   else
     tokens = tokens - 1
   end
-  redis.call('HSET', KEYS[1], 'tokens', tokens, 'stamp_ms', now)
+  redis.call('HSET', limit_key, 'tokens', tokens, 'stamp_ms', now)
   if until_ms > now then
     return wait(until_ms)
   end
@@ -62,9 +66,9 @@ if known == 'yes' then
 end
 if closed > now then
   -- How fast the limit fills again is not known: one after the other.
-  return wait(closed + 50 * redis.call('ZCARD', KEYS[3]))
+  return wait(closed + 50 * redis.call('ZCARD', turns_key))
 end
-if known == 'no' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[2]) then
+if known == 'no' and redis.call('ZCARD', calls_key) >= tonumber(first_calls) then
   return 100
 end
 return go()

@@ -6,28 +6,32 @@
 --       6 ms until the limit is full again
 -- Returns nothing.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREM', KEYS[2], ARGV[1])
-if ARGV[4] ~= '' then
-  local limit, remaining, reset = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-  local interval = tonumber(redis.call('HGET', KEYS[1], 'interval_us') or 0)
+-- include now_ms.lua
+
+local limit_key, calls_key, turns_key = unpack(KEYS)
+local id, refused, retry_after_ms, limit, remaining, full_in_ms = unpack(ARGV)
+
+local now = now_ms()
+redis.call('ZREM', calls_key, id)
+if limit ~= '' then
+  limit, remaining, full_in_ms = tonumber(limit), tonumber(remaining), tonumber(full_in_ms)
+  local interval = tonumber(redis.call('HGET', limit_key, 'interval_us') or 0)
   if interval == 0 then
     interval = math.floor(60000000 / limit)
   end
   -- The reset is given in whole seconds; it tells the pace once much of the limit is used up.
-  if reset > 0 and limit - remaining >= math.max(2, limit / 4) then
-    interval = math.floor(reset * 1000 / (limit - remaining))
+  if full_in_ms > 0 and limit - remaining >= math.max(2, limit / 4) then
+    interval = math.floor(full_in_ms * 1000 / (limit - remaining))
   end
   -- What the API has left, less what is on its way there and what has been promised.
-  local tokens = remaining - redis.call('ZCARD', KEYS[2]) - redis.call('ZCARD', KEYS[3])
-  redis.call('HSET', KEYS[1], 'known', 'yes', 'limit', limit, 'interval_us', math.max(1, interval),
+  local tokens = remaining - redis.call('ZCARD', calls_key) - redis.call('ZCARD', turns_key)
+  redis.call('HSET', limit_key, 'known', 'yes', 'limit', limit, 'interval_us', math.max(1, interval),
     'tokens', tokens, 'stamp_ms', now)
-elseif ARGV[2] ~= '1' then
-  redis.call('HSETNX', KEYS[1], 'known', 'none')
+elseif refused ~= '1' then
+  redis.call('HSETNX', limit_key, 'known', 'none')
 end
-if ARGV[2] == '1' and ARGV[3] ~= '' then
-  local closed = tonumber(redis.call('HGET', KEYS[1], 'closed_ms') or 0)
-  redis.call('HSET', KEYS[1], 'closed_ms', math.max(closed, now + ARGV[3]))
+if refused == '1' and retry_after_ms ~= '' then
+  local closed = tonumber(redis.call('HGET', limit_key, 'closed_ms') or 0)
+  redis.call('HSET', limit_key, 'closed_ms', math.max(closed, now + retry_after_ms))
 end
-for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 3600000) end
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end

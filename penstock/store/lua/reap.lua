@@ -4,24 +4,29 @@
 -- ARGV  1 ms until the reaper looks again  2 '1' if the queue may still hold its message
 -- Returns 'wake' (send a wake-up), 'wait' (all is well) or 'gone' (ended or expired).
 
-local id = string.match(KEYS[1], '{(.-)}')
-local state = redis.call('HGET', KEYS[1], 'state')
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, lease_key, live_key = unpack(KEYS)
+local wait_ms, may_be_queued = unpack(ARGV)
+
+local id = record_id(meta_key)
+local state = redis.call('HGET', meta_key, 'state')
 if state ~= 'queued' and state ~= 'running' then
-  redis.call('ZREM', KEYS[3], id)
+  redis.call('ZREM', live_key, id)
   return 'gone'
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local left = redis.call('PTTL', KEYS[2])
-if left > 0 then
-  redis.call('ZADD', KEYS[3], now + left, id)
+local now = now_ms()
+local lease_left = redis.call('PTTL', lease_key)
+if lease_left > 0 then
+  redis.call('ZADD', live_key, now + lease_left, id)
   return 'wait'
 end
-if state == 'queued' and ARGV[2] == '1' then
-  redis.call('ZADD', KEYS[3], now + ARGV[1], id)
+if state == 'queued' and may_be_queued == '1' then
+  redis.call('ZADD', live_key, now + wait_ms, id)
   return 'wait'
 end
 -- Each further wake-up for the same request comes later: its worker may only be busy.
-local sent = redis.call('HINCRBY', KEYS[1], 'woken', 1)
-redis.call('ZADD', KEYS[3], now + ARGV[1] * 2 ^ math.min(sent - 1, 6), id)
+local sent = redis.call('HINCRBY', meta_key, 'woken', 1)
+redis.call('ZADD', live_key, now + wait_ms * 2 ^ math.min(sent - 1, 6), id)
 return 'wake'

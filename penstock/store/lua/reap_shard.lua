@@ -5,22 +5,27 @@
 -- Returns {'wake', record of the shard} (send a wake-up), {'wait'} (all is well) or {'gone'} (its
 --         job has ended or expired).
 
-local member = string.match(KEYS[1], '{(.-)}') .. '/' .. ARGV[1]
-local state = redis.call('HGET', KEYS[1], 'state')
-local shard = redis.call('HGET', KEYS[2], ARGV[1])
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, shards_key, lease_key, claims_key, live_key = unpack(KEYS)
+local number, wait_ms = unpack(ARGV)
+
+local member = record_id(meta_key) .. '/' .. number
+local state = redis.call('HGET', meta_key, 'state')
+local shard = redis.call('HGET', shards_key, number)
 if (state ~= 'queued' and state ~= 'running') or not shard then
-  redis.call('ZREM', KEYS[5], member)
+  redis.call('ZREM', live_key, member)
   return {'gone'}
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local left = redis.call('PTTL', KEYS[3])
-if left > 0 then
-  redis.call('ZADD', KEYS[5], now + left, member)
+local now = now_ms()
+local lease_left = redis.call('PTTL', lease_key)
+if lease_left > 0 then
+  redis.call('ZADD', live_key, now + lease_left, member)
   return {'wait'}
 end
 -- Each further wake-up comes later: the workers may only be busy.
-local sent = redis.call('HINCRBY', KEYS[4], ARGV[1] .. ':woken', 1)
-redis.call('EXPIRE', KEYS[4], math.max(redis.call('TTL', KEYS[1]), 1))
-redis.call('ZADD', KEYS[5], now + ARGV[2] * math.min(2 ^ (sent - 1), 6), member)
+local sent = redis.call('HINCRBY', claims_key, number .. ':woken', 1)
+redis.call('EXPIRE', claims_key, math.max(redis.call('TTL', meta_key), 1))
+redis.call('ZADD', live_key, now + wait_ms * math.min(2 ^ (sent - 1), 6), member)
 return {'wake', shard}

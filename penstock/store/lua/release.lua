@@ -4,15 +4,21 @@
 -- ARGV  1 worker  2 epoch  3 ms until its wake-up is due  4 ms after that until the reaper looks
 -- Returns 1, or 0 when it was not ours any more.
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'worker', 'state')
-if meta[1] ~= ARGV[2] or meta[2] ~= ARGV[1] then
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, lease_key, live_key = unpack(KEYS)
+local worker, epoch, due_in_ms, wait_ms = unpack(ARGV)
+
+local its_epoch, its_worker, state = unpack(
+  redis.call('HMGET', meta_key, 'epoch', 'worker', 'state'))
+if its_epoch ~= epoch or its_worker ~= worker then
   return 0
 end
-redis.call('DEL', KEYS[2])
-if meta[3] == 'running' then
-  local time = redis.call('TIME')
-  local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
-  redis.call('HSET', KEYS[1], 'state', 'queued', 'due_ms', due)
-  redis.call('ZADD', KEYS[3], due + ARGV[4], string.match(KEYS[1], '{(.-)}'))
+redis.call('DEL', lease_key)
+if state == 'running' then
+  local due_ms = now_ms() + due_in_ms
+  redis.call('HSET', meta_key, 'state', 'queued', 'due_ms', due_ms)
+  redis.call('ZADD', live_key, due_ms + wait_ms, record_id(meta_key))
 end
 return 1

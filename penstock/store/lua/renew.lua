@@ -6,22 +6,28 @@
 --
 -- A claim that Redis lost in a restart (its epoch is below ours) is for the next write to restore.
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'cancel', 'state', 'worker')
-if not meta[1] or tonumber(meta[1]) < tonumber(ARGV[2]) then
-  return {'ok', meta[3] or '', tonumber(meta[2] or -1)}
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, lease_key, events_channel, live_key, log_key, text_key, body_key = unpack(KEYS)
+local worker, epoch, lease_ms, ttl_s = unpack(ARGV)
+
+local its_epoch, n, cancel, state, its_worker = unpack(
+  redis.call('HMGET', meta_key, 'epoch', 'n', 'cancel', 'state', 'worker'))
+if not its_epoch or tonumber(its_epoch) < tonumber(epoch) then
+  return {'ok', cancel or '', tonumber(n or -1)}
 end
-if meta[1] ~= ARGV[2] or meta[4] ~= 'running' or meta[5] ~= ARGV[1] then
+if its_epoch ~= epoch or state ~= 'running' or its_worker ~= worker then
   return {'fenced'}
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
-redis.call('ZADD', KEYS[4], now + ARGV[3], string.match(KEYS[1], '{(.-)}'))
-if redis.call('PTTL', KEYS[1]) < ARGV[4] * 500 then
-  for _, i in ipairs({1, 5, 6, 7}) do
-    redis.call('EXPIRE', KEYS[i], ARGV[4])
+local now = now_ms()
+redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
+redis.call('ZADD', live_key, now + lease_ms, record_id(meta_key))
+if redis.call('PTTL', meta_key) < ttl_s * 500 then
+  for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
+    redis.call('EXPIRE', key, ttl_s)
   end
 end
-redis.call('PUBLISH', KEYS[3],
-  '{"e":' .. meta[1] .. ',"n":' .. meta[2] .. ',"data":{"type":"penstock.heartbeat"}}')
-return {'ok', meta[3] or '', tonumber(meta[2])}
+redis.call('PUBLISH', events_channel,
+  '{"e":' .. its_epoch .. ',"n":' .. n .. ',"data":{"type":"penstock.heartbeat"}}')
+return {'ok', cancel or '', tonumber(n)}

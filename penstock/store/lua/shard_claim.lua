@@ -10,48 +10,51 @@
 -- The epoch is Redis's clock in ms, or more: it is higher than that of every earlier claim, also of
 -- those that Redis forgot in a restart.
 
+-- include now_ms.lua
+-- include record_id.lua
 -- include restart_grace.lua
 
-local id = string.match(KEYS[1], '{(.-)}')
-local member = id .. '/' .. ARGV[1]
-local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'paused')
-local shard = redis.call('HGET', KEYS[2], ARGV[1])
-if not meta[1] or not shard then
-  redis.call('ZREM', KEYS[5], member)
+local meta_key, shards_key, lease_key, claims_key, live_key, run_key = unpack(KEYS)
+local number, worker, lease_ms, early_ms = unpack(ARGV)
+
+local member = record_id(meta_key) .. '/' .. number
+local state, cancel, paused = unpack(redis.call('HMGET', meta_key, 'state', 'cancel', 'paused'))
+local shard = redis.call('HGET', shards_key, number)
+if not state or not shard then
+  redis.call('ZREM', live_key, member)
   return {'gone'}
 end
-if meta[1] ~= 'queued' and meta[1] ~= 'running' then
-  redis.call('ZREM', KEYS[5], member)
-  return {'ended', meta[1]}
+if state ~= 'queued' and state ~= 'running' then
+  redis.call('ZREM', live_key, member)
+  return {'ended', state}
 end
-local holder = redis.call('GET', KEYS[3])
+local holder = redis.call('GET', lease_key)
 if holder then
   return {'leased', holder}
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local settled_in = restart_grace(KEYS[6], now, ARGV[3])
-if settled_in > 0 then
-  return {'restarted', settled_in}
+local now = now_ms()
+local wait_ms = restart_grace(run_key, now, lease_ms)
+if wait_ms > 0 then
+  return {'restarted', wait_ms}
 end
-local claims = redis.call('HMGET', KEYS[4], ARGV[1], ARGV[1] .. ':due')
-local left = tonumber(claims[2] or 0) - now
-if left > tonumber(ARGV[4]) then
+local last_claim, due_ms = unpack(redis.call('HMGET', claims_key, number, number .. ':due'))
+local left = tonumber(due_ms or 0) - now
+if left > tonumber(early_ms) then
   return {'early', left}
 end
 local epoch = now
-if claims[1] then
-  epoch = math.max(epoch, tonumber(string.match(claims[1], '^%d+')) + 1)
+if last_claim then
+  epoch = math.max(epoch, tonumber(string.match(last_claim, '^%d+')) + 1)
 end
 local shown = string.format('%.0f', epoch)
-redis.call('HSET', KEYS[4], ARGV[1], shown .. ' ' .. ARGV[2])
-redis.call('HDEL', KEYS[4], ARGV[1] .. ':due', ARGV[1] .. ':woken')
-redis.call('SET', KEYS[3], ARGV[2] .. ':' .. shown, 'PX', ARGV[3])
-redis.call('ZADD', KEYS[5], now + ARGV[3], member)
-if redis.call('TTL', KEYS[4]) < 0 then
-  redis.call('EXPIRE', KEYS[4], math.max(redis.call('TTL', KEYS[1]), 1))
+redis.call('HSET', claims_key, number, shown .. ' ' .. worker)
+redis.call('HDEL', claims_key, number .. ':due', number .. ':woken')
+redis.call('SET', lease_key, worker .. ':' .. shown, 'PX', lease_ms)
+redis.call('ZADD', live_key, now + lease_ms, member)
+if redis.call('TTL', claims_key) < 0 then
+  redis.call('EXPIRE', claims_key, math.max(redis.call('TTL', meta_key), 1))
 end
-if meta[1] == 'queued' then
-  redis.call('HSET', KEYS[1], 'state', 'running')
+if state == 'queued' then
+  redis.call('HSET', meta_key, 'state', 'running')
 end
-return {'claimed', epoch, shard, meta[2] or '', meta[3] or ''}
+return {'claimed', epoch, shard, cancel or '', paused or ''}

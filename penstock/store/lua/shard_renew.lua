@@ -7,27 +7,31 @@
 -- A claim that Redis lost in a restart (the stored epoch is below ours) is taken again, as long
 -- as nobody else has claimed the shard since.
 
+-- include now_ms.lua
+-- include record_id.lua
 -- include restorable.lua
 
-local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel')
-if meta[1] ~= 'queued' and meta[1] ~= 'running' then
+local meta_key, lease_key, claims_key, live_key, shards_key = unpack(KEYS)
+local number, worker, epoch, lease_ms = unpack(ARGV)
+
+local state, cancel = unpack(redis.call('HMGET', meta_key, 'state', 'cancel'))
+if state ~= 'queued' and state ~= 'running' then
   return {'fenced'}
 end
-local mine = ARGV[3] .. ' ' .. ARGV[2]
-local stored = redis.call('HGET', KEYS[3], ARGV[1])
-if stored ~= mine then
-  if stored and tonumber(string.match(stored, '^%d+')) >= tonumber(ARGV[3]) then
+local mine, lease = epoch .. ' ' .. worker, worker .. ':' .. epoch
+local last_claim = redis.call('HGET', claims_key, number)
+if last_claim ~= mine then
+  if last_claim and tonumber(string.match(last_claim, '^%d+')) >= tonumber(epoch) then
     return {'fenced'}
   end
-  local holder = redis.call('GET', KEYS[2])
-  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] or not restorable(KEYS[5], ARGV[1]) then
+  local holder = redis.call('GET', lease_key)
+  if holder and holder ~= lease or not restorable(shards_key, number) then
     return {'fenced'}
   end
-  redis.call('HSET', KEYS[3], ARGV[1], mine)
-  redis.call('EXPIRE', KEYS[3], math.max(redis.call('TTL', KEYS[1]), 1))
+  redis.call('HSET', claims_key, number, mine)
+  redis.call('EXPIRE', claims_key, math.max(redis.call('TTL', meta_key), 1))
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('SET', KEYS[2], ARGV[2] .. ':' .. ARGV[3], 'PX', ARGV[4])
-redis.call('ZADD', KEYS[4], now + ARGV[4], string.match(KEYS[1], '{(.-)}') .. '/' .. ARGV[1])
-return {'ok', meta[2] or ''}
+local now = now_ms()
+redis.call('SET', lease_key, lease, 'PX', lease_ms)
+redis.call('ZADD', live_key, now + lease_ms, record_id(meta_key) .. '/' .. number)
+return {'ok', cancel or ''}

@@ -17,95 +17,101 @@
 -- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
 --         claimed by somebody else, or the job has ended.
 
+-- include now_ms.lua
+-- include record_id.lua
+-- include job_event.lua
 -- include restorable.lua
 
-local meta = redis.call('HMGET', KEYS[1], 'state', 'cancel', 'paused')
-if meta[1] ~= 'queued' and meta[1] ~= 'running' then
+local meta_key, shards_key, log_key, lease_key = unpack(KEYS, 1, 4)
+local events_channel, claims_key, live_key, money_key = unpack(KEYS, 5, 8)
+local number, worker, epoch, ttl_s, becomes, wakeup_retry_ms = unpack(ARGV, 1, 6)
+local event, final_state, pause, left, spent, saw_cancel = unpack(ARGV, 7, 12)
+local records, first_record = tonumber(ARGV[13]), 14
+
+local state, cancel, paused = unpack(redis.call('HMGET', meta_key, 'state', 'cancel', 'paused'))
+if state ~= 'queued' and state ~= 'running' then
   return {'fenced'}
 end
-local stored = redis.call('HGET', KEYS[6], ARGV[1])
-if stored ~= ARGV[3] .. ' ' .. ARGV[2] then
-  if stored and tonumber(string.match(stored, '^%d+')) >= tonumber(ARGV[3]) then
+local mine = epoch .. ' ' .. worker
+local last_claim = redis.call('HGET', claims_key, number)
+if last_claim ~= mine then
+  if last_claim and tonumber(string.match(last_claim, '^%d+')) >= tonumber(epoch) then
     return {'fenced'}
   end
-  local holder = redis.call('GET', KEYS[4])
-  if holder and holder ~= ARGV[2] .. ':' .. ARGV[3] or not restorable(KEYS[2], ARGV[1]) then
+  local holder = redis.call('GET', lease_key)
+  if holder and holder ~= worker .. ':' .. epoch or not restorable(shards_key, number) then
     return {'fenced'}
   end
   -- Redis lost the claim in a restart, and nobody has made another since.
-  redis.call('HSET', KEYS[6], ARGV[1], ARGV[3] .. ' ' .. ARGV[2])
+  redis.call('HSET', claims_key, number, mine)
 end
 
-local id = string.match(KEYS[1], '{(.-)}')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local records = tonumber(ARGV[13])
-for i = 14, 13 + 2 * records, 2 do
-  if redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('ZADD', KEYS[7], now + ARGV[6], id .. '/' .. ARGV[i])  -- a new one
+local id = record_id(meta_key)
+local member = id .. '/' .. number
+local now = now_ms()
+local first_field = first_record + 2 * records
+for i = first_record, first_field - 1, 2 do
+  if redis.call('HSET', shards_key, ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('ZADD', live_key, now + wakeup_retry_ms, id .. '/' .. ARGV[i])  -- a new one
   end
 end
-for i = 14 + 2 * records, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+for i = first_field, #ARGV, 2 do
+  redis.call('HSET', meta_key, ARGV[i], ARGV[i + 1])
 end
-if ARGV[10] ~= '0' then
-  redis.call('HINCRBY', KEYS[1], 'left', ARGV[10])
+if left ~= '0' then
+  redis.call('HINCRBY', meta_key, 'left', left)
 end
-local reserved = ARGV[11] ~= '' and redis.call('HGET', KEYS[8], 'reserved:' .. ARGV[1])
+local reserved = spent ~= '' and redis.call('HGET', money_key, 'reserved:' .. number)
 if reserved then
-  redis.call('HDEL', KEYS[8], 'reserved:' .. ARGV[1])
-  redis.call('HINCRBY', KEYS[8], 'spent', ARGV[11] == 'all' and reserved or ARGV[11])
+  redis.call('HDEL', money_key, 'reserved:' .. number)
+  redis.call('HINCRBY', money_key, 'spent', spent == 'all' and reserved or spent)
 end
-local cancel = meta[2] or ''
-if ARGV[9] ~= '' and cancel == '' then
-  redis.call('HSET', KEYS[1], 'paused', ARGV[9])
-  meta[3] = ARGV[9]
+cancel, paused = cancel or '', paused or ''
+if pause ~= '' and cancel == '' then
+  redis.call('HSET', meta_key, 'paused', pause)
+  paused = pause
 end
-if ARGV[7] ~= '' then
-  local n = redis.call('HINCRBY', KEYS[1], 'n', 1)
-  local line = '{"e":0,"n":' .. n .. ',"data":' .. ARGV[7] .. '}'
-  redis.call('XADD', KEYS[3], '0-' .. n, 'd', line)
-  redis.call('PUBLISH', KEYS[5], line)
+if event ~= '' then
+  job_event(meta_key, log_key, events_channel, event)
 end
-local member = id .. '/' .. ARGV[1]
-local wait = tonumber(ARGV[5]) or 0
-local parked = ARGV[5] == 'park' or ARGV[5] == 'rest'
-if ARGV[8] ~= '' or ARGV[5] ~= 'hold' then
+local wait_ms = tonumber(becomes) or 0
+local parked = becomes == 'park' or becomes == 'rest'
+if final_state ~= '' or becomes ~= 'hold' then
   -- A renewal that is under way must not bring the lease back.
-  redis.call('HSET', KEYS[6], ARGV[1], ARGV[3] .. ' ')
+  redis.call('HSET', claims_key, number, epoch .. ' ')
 end
-if ARGV[8] ~= '' then
-  redis.call('HSET', KEYS[1], 'state', ARGV[8], 'ended_ms', now)
-  redis.call('HDEL', KEYS[1], 'paused')
-  redis.call('DEL', KEYS[4])
-  redis.call('ZREM', KEYS[7], member)
-elseif ARGV[5] ~= 'hold' then
-  redis.call('DEL', KEYS[4])
-  if ARGV[5] == 'done' then
-    redis.call('ZREM', KEYS[7], member)
-  elseif parked and cancel == '' and (meta[3] or '') ~= '' then
-    if ARGV[5] == 'park' then
-      redis.call('ZREM', KEYS[7], member)
+if final_state ~= '' then
+  redis.call('HSET', meta_key, 'state', final_state, 'ended_ms', now)
+  redis.call('HDEL', meta_key, 'paused')
+  redis.call('DEL', lease_key)
+  redis.call('ZREM', live_key, member)
+elseif becomes ~= 'hold' then
+  redis.call('DEL', lease_key)
+  if becomes == 'done' then
+    redis.call('ZREM', live_key, member)
+  elseif parked and cancel == '' and paused ~= '' then
+    if becomes == 'park' then
+      redis.call('ZREM', live_key, member)
     else
-      redis.call('ZADD', KEYS[7], now + 86400000, member)
+      redis.call('ZADD', live_key, now + 86400000, member)
     end
-    wait = -1
+    wait_ms = -1
   else
-    local patience = tonumber(ARGV[6])
-    if cancel ~= '' and ARGV[12] == '1' then
+    local retry_ms = tonumber(wakeup_retry_ms)
+    if cancel ~= '' and saw_cancel == '1' then
       -- Nothing of a job that is to be canceled is parked: what failed is tried again in a while.
-      wait = parked and patience or wait
+      wait_ms = parked and retry_ms or wait_ms
     elseif parked or cancel ~= '' then
       -- The pause was lifted, or the cancel came, while the step ran: it goes on at once.
-      wait, patience = 0, 0
+      wait_ms, retry_ms = 0, 0
     end
-    if wait > 0 then
-      redis.call('HSET', KEYS[6], ARGV[1] .. ':due', now + wait)
+    if wait_ms > 0 then
+      redis.call('HSET', claims_key, number .. ':due', now + wait_ms)
     end
-    redis.call('ZADD', KEYS[7], now + wait + patience, member)
+    redis.call('ZADD', live_key, now + wait_ms + retry_ms, member)
   end
 end
-for _, i in ipairs({1, 2, 3, 6, 8}) do
-  redis.call('EXPIRE', KEYS[i], ARGV[4])
+for _, key in ipairs({meta_key, shards_key, log_key, claims_key, money_key}) do
+  redis.call('EXPIRE', key, ttl_s)
 end
-return {'ok', cancel, meta[3] or '', wait}
+return {'ok', cancel, paused, wait_ms}

@@ -6,16 +6,19 @@
 --       ('' = none)
 -- Returns '' (taken, now or before), or the field and the value of the call that has it.
 
-if ARGV[4] ~= '' and redis.call('HGET', KEYS[1], ARGV[4]) == ARGV[5] then
-  redis.call('HDEL', KEYS[1], ARGV[4])
+local lock_key = KEYS[1]
+local member, nonce, ttl_s, stale_field, stale_value = unpack(ARGV)
+
+if stale_field ~= '' and redis.call('HGET', lock_key, stale_field) == stale_value then
+  redis.call('HDEL', lock_key, stale_field)
 end
-local mine = 'open:' .. ARGV[1]
-local found = redis.call('HGETALL', KEYS[1])
+local mine = 'open:' .. member
+local found = redis.call('HGETALL', lock_key)
 for i = 1, #found, 2 do
   if string.sub(found[i], 1, 5) == 'open:' and found[i] ~= mine then
     return {found[i], found[i + 1]}
   end
 end
-redis.call('HSET', KEYS[1], mine, ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', lock_key, mine, nonce)
+redis.call('EXPIRE', lock_key, ttl_s)
 return ''

@@ -5,22 +5,26 @@
 --       5.. field, value of meta
 -- Returns 1 when recorded, 0 when a record with this id exists already (nothing is changed).
 
-if redis.call('EXISTS', KEYS[1]) == 1 then
+-- include now_ms.lua
+-- include record_id.lua
+
+local meta_key, log_key, events_channel, body_key, live_key = unpack(KEYS)
+local ttl_s, event, body, wait_ms = unpack(ARGV, 1, 4)
+
+if redis.call('EXISTS', meta_key) == 1 then
   return 0
 end
 local fields = {}
 for i = 5, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'epoch', 0, 'n', 1, unpack(fields))
-redis.call('XADD', KEYS[2], '0-1', 'd', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[1])
-if KEYS[4] then
-  redis.call('SET', KEYS[4], ARGV[3], 'EX', ARGV[1])
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('ZADD', KEYS[5], now + ARGV[4], string.match(KEYS[1], '{(.-)}'))
+redis.call('HSET', meta_key, 'state', 'queued', 'epoch', 0, 'n', 1, unpack(fields))
+redis.call('XADD', log_key, '0-1', 'd', event)
+redis.call('EXPIRE', meta_key, ttl_s)
+redis.call('EXPIRE', log_key, ttl_s)
+if body_key then
+  redis.call('SET', body_key, body, 'EX', ttl_s)
+  redis.call('ZADD', live_key, now_ms() + wait_ms, record_id(meta_key))
 end
-redis.call('PUBLISH', KEYS[3], ARGV[2])
+redis.call('PUBLISH', events_channel, event)
 return 1

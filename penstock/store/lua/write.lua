@@ -11,21 +11,26 @@
 --         {'gap', n}: the log ends at n; send again from n + 1.
 --         {'gone'}: the record has expired or was deleted; stop.
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'cancel', 'state', 'worker')
-if not meta[1] then
+local meta_key, log_key, lease_key, events_channel = unpack(KEYS, 1, 4)
+local text_key, body_key, live_key, typed_channel = unpack(KEYS, 5, 8)
+local worker, epoch, first, ttl_s, text, empty_text, final_state, keep, count = unpack(ARGV, 1, 9)
+
+local its_epoch, n, cancel, state, its_worker = unpack(
+  redis.call('HMGET', meta_key, 'epoch', 'n', 'cancel', 'state', 'worker'))
+if not its_epoch then
   return {'gone'}
 end
-local epoch, n, mine = tonumber(meta[1]), tonumber(meta[2]), tonumber(ARGV[2])
-local first, count = tonumber(ARGV[3]), tonumber(ARGV[9])
-local ended = meta[4] == 'done' or meta[4] == 'failed' or meta[4] == 'canceled'
-if epoch > mine or (epoch == mine and meta[5] ~= ARGV[1]) then
-  return {'fenced', epoch}
+its_epoch, n, epoch = tonumber(its_epoch), tonumber(n), tonumber(epoch)
+first, count = tonumber(first), tonumber(count)
+local ended = state == 'done' or state == 'failed' or state == 'canceled'
+if its_epoch > epoch or (its_epoch == epoch and its_worker ~= worker) then
+  return {'fenced', its_epoch}
 end
 if count > 0 and first + count - 1 <= n then
-  return {'ok', n, meta[3] or ''}
+  return {'ok', n, cancel or ''}
 end
-if ended or (epoch == mine and meta[4] ~= 'running') then
-  return {'fenced', epoch}
+if ended or (its_epoch == epoch and state ~= 'running') then
+  return {'fenced', its_epoch}
 end
 if count > 0 and first ~= n + 1 then
   return {'gap', n}
@@ -34,54 +39,55 @@ end
 -- The log comes first: it refuses an id that is not above its top, so a mistake anywhere else
 -- can never publish what was not logged.
 for i = 1, count do
-  redis.call('XADD', KEYS[2], mine .. '-' .. (n + i), 'd', ARGV[9 + i])
+  redis.call('XADD', log_key, epoch .. '-' .. (n + i), 'd', ARGV[9 + i])
 end
-local fields = {'n', n + count}
-local keep = tonumber(ARGV[8])
-if keep and n + count > keep * 1.25 then
+local top = n + count
+local fields = {'n', top}
+keep = tonumber(keep)
+if keep and top > keep * 1.25 then
   -- Trimmed in large steps, and never silently: readers find in `base` where the log begins.
-  local base = tonumber(redis.call('HGET', KEYS[1], 'base') or 1)
-  if n + count - base >= keep * 1.25 then
-    redis.call('XTRIM', KEYS[2], 'MAXLEN', '=', keep)
+  local base = tonumber(redis.call('HGET', meta_key, 'base') or 1)
+  if top - base >= keep * 1.25 then
+    redis.call('XTRIM', log_key, 'MAXLEN', '=', keep)
     fields[#fields + 1] = 'base'
-    fields[#fields + 1] = n + count - keep + 1
+    fields[#fields + 1] = top - keep + 1
   end
 end
 for i = 10 + count, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
-if epoch < mine then
+if its_epoch < epoch then
   -- Redis was restarted and lost the claim with the tail of its log; nobody claimed it since.
   fields[#fields + 1] = 'epoch'
-  fields[#fields + 1] = mine
+  fields[#fields + 1] = epoch
   fields[#fields + 1] = 'worker'
-  fields[#fields + 1] = ARGV[1]
+  fields[#fields + 1] = worker
   fields[#fields + 1] = 'state'
   fields[#fields + 1] = 'running'
 end
-if ARGV[7] ~= '' then
+if final_state ~= '' then
   fields[#fields + 1] = 'state'
-  fields[#fields + 1] = ARGV[7]
-  redis.call('DEL', KEYS[3])
-  redis.call('ZREM', KEYS[7], string.match(KEYS[1], '{(.-)}'))
+  fields[#fields + 1] = final_state
+  redis.call('DEL', lease_key)
+  redis.call('ZREM', live_key, string.match(meta_key, '{(.-)}'))
 end
-redis.call('HSET', KEYS[1], unpack(fields))
-if ARGV[6] == '1' then
-  redis.call('DEL', KEYS[5])
+redis.call('HSET', meta_key, unpack(fields))
+if empty_text == '1' then
+  redis.call('DEL', text_key)
 end
-if ARGV[5] ~= '' and redis.call('APPEND', KEYS[5], ARGV[5]) == #ARGV[5] then
+if text ~= '' and redis.call('APPEND', text_key, text) == #text then
   -- Made just now: it lives as long as the record, also where this call renews nothing.
-  redis.call('PEXPIRE', KEYS[5], math.max(redis.call('PTTL', KEYS[1]), 1000))
+  redis.call('PEXPIRE', text_key, math.max(redis.call('PTTL', meta_key), 1000))
 end
-if ARGV[4] ~= '' then
-  for _, i in ipairs({1, 2, 5, 6}) do
-    redis.call('EXPIRE', KEYS[i], ARGV[4])
+if ttl_s ~= '' then
+  for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
+    redis.call('EXPIRE', key, ttl_s)
   end
 end
 for i = 1, count do
-  redis.call('PUBLISH', KEYS[4], ARGV[9 + i])
+  redis.call('PUBLISH', events_channel, ARGV[9 + i])
 end
-if ARGV[5] ~= '' and KEYS[8] then
-  redis.call('PUBLISH', KEYS[8], ARGV[5])
+if text ~= '' and typed_channel then
+  redis.call('PUBLISH', typed_channel, text)
 end
-return {'ok', n + count, meta[3] or ''}
+return {'ok', top, cancel or ''}

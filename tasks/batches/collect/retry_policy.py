@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
 from tasks.api.retry import SPEND_LIMITS
 from tasks.batches.result_lines import Outcome
@@ -17,7 +18,13 @@ from tasks.batches.result_lines import Outcome
 PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 
 #: Errors that somebody has to cure before anything else is sent.
-CURABLE: Final = frozenset({"billing_error", "authentication_error", "permission_error"})
+CURABLE: Final = frozenset(
+    {
+        PauseReason.BILLING_ERROR,
+        PauseReason.AUTHENTICATION_ERROR,
+        PauseReason.PERMISSION_ERROR,
+    }
+)
 
 #: The breaker needs so many lines before a share of them says anything.
 BREAKER_LINES: Final = 10
@@ -42,13 +49,13 @@ def verdict(outcome: Outcome) -> RetryDecision:
     if outcome.kind == "expired":
         return _AGAIN
     if outcome.kind == "canceled":
-        return RetryDecision(retry=True, pause="canceled_elsewhere")
+        return RetryDecision(retry=True, pause=PauseReason.CANCELED_ELSEWHERE)
     if outcome.kind != "errored":
         return _FINAL
     if outcome.error_type in CURABLE:
         return RetryDecision(retry=True, pause=outcome.error_type)
     if outcome.error_code in SPEND_LIMITS or _NO_CREDIT in outcome.message.lower():
-        return RetryDecision(retry=True, pause="billing_error")
+        return RetryDecision(retry=True, pause=PauseReason.BILLING_ERROR)
     return _AGAIN if outcome.error_type in PASSING else _FINAL
 
 
@@ -84,7 +91,7 @@ def reason_to_pause(
     the API's words), or the error that most lines share. None: there is no reason."""
     if cure is not None:
         type, words = cure
-        if type == "canceled_elsewhere":
+        if type == PauseReason.CANCELED_ELSEWHERE:
             words = (
                 f"{shard.batch_id} was canceled, and not by Penstock; resume the job to send the "
                 "canceled requests again, or cancel it"
@@ -94,4 +101,4 @@ def reason_to_pause(
     if common is None:
         return None
     ended = f"{errors[common]} of {shard.requests} requests of {shard.batch_id} ended in {common}"
-    return {"type": "same_error", "message": f"{ended}: {samples.get(common, '')}"}
+    return {"type": PauseReason.SAME_ERROR, "message": f"{ended}: {samples.get(common, '')}"}

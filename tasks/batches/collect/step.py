@@ -16,7 +16,8 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
-from penstock.batches.shard import Shard
+from penstock.batches.notices import Alert, PauseReason
+from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.spool.storing import StoringThread
@@ -69,12 +70,12 @@ class CollectStep:
 
     def run(self, work: ClaimedShard) -> Step:
         """Download, verify and store; or tell when to try again."""
-        if work.shard.state != "ended":
+        if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
         try:
             return self._collect(work, resend=not work.cancel)
         except RequestsMissing as error:
-            work.alert("requests_missing", f"what failed cannot be sent again: {error}")
+            work.alert(Alert.REQUESTS_MISSING, f"what failed cannot be sent again: {error}")
             return self._collect(work, resend=False)
         except anthropic.NotFoundError:
             return self._none_there(work)
@@ -123,9 +124,9 @@ class CollectStep:
     def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
         shard, usage = work.shard, tally.tokens()
         if tally.superfluous:
-            work.alert("results_superfluous", f"{shard.batch_id}: {tally}; left out")
+            work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
         changed = shard.evolve(
-            state="collected",
+            state=ShardState.COLLECTED,
             confirmed=True,
             failures=0,
             results=draft.results if draft.chunks else "",
@@ -166,7 +167,9 @@ class CollectStep:
         )
         if reason is None:
             return None
-        to_send = tally.retried or any(each.state == "planned" for each in work.all_shards())
+        to_send = tally.retried or any(
+            each.state == ShardState.PLANNED for each in work.all_shards()
+        )
         if not to_send:
             return None
         return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
@@ -192,9 +195,9 @@ class CollectStep:
         if count > REFETCHES:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
-                pause = {"type": "results_incomplete", "message": words}
+                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
                 return Step(pause=pause, park=True, reason=words)
-            work.alert("results_incomplete", words)
+            work.alert(Alert.RESULTS_INCOMPLETE, words)
         else:
             work.write(shard.evolve(refetches=count))
         wait = wait_s(
@@ -221,11 +224,11 @@ class CollectStep:
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
-            work.write(shard.evolve(state="in_progress"))
+            work.write(shard.evolve(state=ShardState.IN_PROGRESS))
             return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")
         if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
             message = f"the API has removed the results of {shard.batch_id}"
-            return collect_without(work, "results_expired", message, fatal=True)
+            return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
         return self._refetch(work, "not available yet")
 
 

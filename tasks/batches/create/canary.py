@@ -17,6 +17,8 @@ import anthropic
 import httpx2
 import orjson
 
+from penstock.batches.notices import PauseReason
+from penstock.batches.shard import ShardState
 from penstock.batches.wire import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
@@ -54,7 +56,7 @@ class Canary:
         if work.cancel:
             return self.cancel(work)
         if refused:
-            why = {**refused[0].as_error(), "type": "canary_failed"}
+            why = {**refused[0].as_error(), "type": PauseReason.CANARY_FAILED}
             return Step(pause=why, park=True, reason=f"the canary failed: {refused[0]}")
         return self._finish(work)
 
@@ -100,7 +102,7 @@ class Canary:
         """All calls are answered: the rest of the job may go."""
         shard = work.shard
         collected = shard.evolve(
-            state="collected",
+            state=ShardState.COLLECTED,
             results=shard.live_results,
             live_results="",
             collected_ms=work.now_ms(),
@@ -112,7 +114,9 @@ class Canary:
             spent=settlement(shard.usage, live=True),
             waiting_for_canary="",
         )
-        others = tuple(each.number for each in work.all_shards() if each.state == "planned")
+        others = tuple(
+            each.number for each in work.all_shards() if each.state == ShardState.PLANNED
+        )
         return Step(summary=made(work).summary, wake=others)
 
 

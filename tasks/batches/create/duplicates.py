@@ -6,6 +6,7 @@ import logging
 import anthropic
 import httpx2
 
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.batches.claim import ClaimedShard
@@ -39,7 +40,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
                 _twin(work, api, batch, lost)
         elif work.settings.dedicated_workspace and batch.created_ms >= _begun_ms(work):
             work.alert(
-                "unknown_batch",
+                Alert.UNKNOWN_BATCH,
                 f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
                 "this deployment has made it",
             )
@@ -52,7 +53,7 @@ def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[st
             api.cancel(batch.id)
     certainty = "is" if exclusive else "may be"
     work.alert(
-        "duplicate_batch",
+        Alert.DUPLICATE_BATCH,
         f"{batch.id} {certainty} the batch of a create call that was given up: "
         f"{', '.join(lost)} was sent again",
     )

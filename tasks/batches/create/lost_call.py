@@ -3,6 +3,7 @@
 import anthropic
 
 from config.settings import WorkerSettings
+from penstock.batches.notices import PauseReason
 from tasks.api.batches import BatchesApi
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create import size_locks
@@ -68,7 +69,7 @@ class Searcher:
 def elsewhere() -> Step:
     """The workers' key is of another account than the shard's call was made for."""
     why = {
-        "type": "other_account",
+        "type": PauseReason.OTHER_ACCOUNT,
         "message": "a create call was made for another organization or workspace than the "
         "workers' key belongs to now; whether it made a batch can only be seen there",
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from tasks.api.batches import ListedBatch
 
 #: A batch may be dated this much before the watermark of its call: the API has many clocks.
@@ -149,7 +149,7 @@ def intended(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedB
     ``batches``: the newest of the API's list."""
     newest = max(batches, key=lambda batch: batch.created_ms, default=None)
     return shard.evolve(
-        state="sending",
+        state=ShardState.SENDING,
         nonce=nonce,
         workspace=workspace,
         watermark=newest.id if newest else "",
@@ -162,7 +162,7 @@ def intended(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedB
 
 def unsent(shard: Shard) -> Shard:
     """The record of a call that certainly made no batch."""
-    return shard.evolve(state="planned", sent_ms=0, over_ms=0, missed_ms=0)
+    return shard.evolve(state=ShardState.PLANNED, sent_ms=0, over_ms=0, missed_ms=0)
 
 
 def given_up(shard: Shard) -> Shard:
@@ -174,7 +174,7 @@ def given_up(shard: Shard) -> Shard:
 def bound(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
     """The record of a shard whose batch is found. ``sure``: the API named it."""
     return shard.evolve(
-        state="in_progress",
+        state=ShardState.IN_PROGRESS,
         batch_id=batch.id,
         created_ms=batch.created_ms,
         confirmed=confirmed,
@@ -200,7 +200,7 @@ def rejected(shard: Shard) -> Shard:
 def sought(shard: Shard) -> Shard:
     """The record of a shard whose batch is looked for again, and may be the same one."""
     return shard.evolve(
-        state="sending",
+        state=ShardState.SENDING,
         batch_id="",
         confirmed=False,
         created_ms=0,

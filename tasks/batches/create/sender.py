@@ -12,6 +12,7 @@ import anthropic
 import httpx2
 
 from config.settings import WorkerSettings
+from penstock.batches.notices import PauseReason
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
@@ -154,7 +155,7 @@ def made(work: ClaimedShard) -> Step:
 
 def requests_missing(error: Exception) -> Step:
     """What is to be sent is not there any more."""
-    why = {"type": "requests_missing", "message": str(error)}
+    why = {"type": PauseReason.REQUESTS_MISSING, "message": str(error)}
     return Step(pause=why, park=True, reason="the stored requests are not complete")
 
 

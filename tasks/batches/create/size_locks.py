@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.batches.shard import Shard
+from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.keys import Keys
 from penstock.store.connection import Connection
-from penstock.store.scripts import script
+from penstock.store.limit_scripts import SizeLockHolder, acquire_size_lock
 from tasks.api.batches import ListedBatch
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.create.reconcile import Owner, held_by
@@ -32,21 +32,25 @@ class Tag:
 
 def take(work: ClaimedShard, nonce: str) -> bool:
     """Take the shard's size for its next call. False: another call of this size is out."""
-    key, stale = work.settings.keys.size_lock(work.shard.requests), ("", "")
+    stale: SizeLockHolder | None = None
     for _ in range(2):
-        other = script("size_lock_acquire")(
-            work.redis, [key], [work.member, nonce, _TAG_TTL_S, *stale]
-        )
-        if not other:
+        other = acquire_size_lock(
+            work.settings.keys,
+            work.shard.requests,
+            member=work.member,
+            nonce=nonce,
+            ttl_s=_TAG_TTL_S,
+            stale=stale,
+        ).run(work.redis)
+        if other is None:
             return True
-        field, value = (part.decode() for part in other)
-        found = _shard_of(work.redis, work.settings.keys, field.removeprefix("open:"))
-        if found is not None and found.state in ("planned", "sending"):
+        found = _shard_of(work.redis, work.settings.keys, other.field.removeprefix("open:"))
+        if found is not None and found.state in (ShardState.PLANNED, ShardState.SENDING):
             if not found.sent_ms or work.now_ms() - found.sent_ms < _ALONE_MS:
                 return False
             _open(work, nonce)
             return True
-        stale = (field, value)  # its worker died before it could give the size back
+        stale = other  # its worker died before it could give the size back
     return False
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import anthropic
 
 from config.settings import WorkerSettings
-from penstock.batches.shard import Counts
+from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batch_calls import job_headers
 from tasks.api.batches import BatchesApi
@@ -35,11 +35,11 @@ class CreateStep:
 
     def run(self, work: ClaimedShard) -> Step:
         """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
-        if work.shard.state == "sending":
+        if work.shard.state == ShardState.SENDING:
             step = self._find(work)
             if step is not None:
                 return step
-        return self._plan(work) if work.shard.state == "planned" else made(work)
+        return self._plan(work) if work.shard.state == ShardState.PLANNED else made(work)
 
     def _find(self, work: ClaimedShard) -> Step | None:
         """A call was begun, and its answer is not known."""
@@ -71,7 +71,7 @@ class CreateStep:
         if shard.live_results:
             return self._canary.cancel(work)
         canceled = shard.evolve(
-            state="collected",
+            state=ShardState.COLLECTED,
             uniform_result={"type": "canceled"},
             counts=Counts(canceled=shard.requests),
             collected_ms=work.now_ms(),

@@ -3,7 +3,8 @@
 import random
 from typing import Final
 
-from penstock.store.scripts import script
+from penstock.batches.shard import ShardState
+from penstock.store.limit_scripts import acquire_active_batch
 from tasks.batches.claim import ClaimedShard
 
 #: The API ends every batch within 24 hours; a slot that was not given back then counts no more.
@@ -13,14 +14,14 @@ _LIFE_MS: Final = 25 * 3_600_000
 def take(work: ClaimedShard) -> bool:
     """Take a slot for the shard's batch. False: it has to wait for one."""
     settings, shard = work.settings, work.shard
-    limits = (settings.active_batches_limit, settings.queued_requests_limit)
-    return bool(
-        script("active_batch_acquire")(
-            work.redis,
-            [settings.keys.active_batches],
-            [work.member, shard.requests, *limits, _LIFE_MS],
-        )
-    )
+    return acquire_active_batch(
+        settings.keys,
+        member=work.member,
+        requests=shard.requests,
+        max_batches=settings.active_batches_limit,
+        max_requests=settings.queued_requests_limit,
+        ttl_ms=_LIFE_MS,
+    ).run(work.redis)
 
 
 def free(work: ClaimedShard) -> tuple[int, ...]:
@@ -30,7 +31,7 @@ def free(work: ClaimedShard) -> tuple[int, ...]:
     waiting = [
         shard.number
         for shard in work.all_shards()
-        if shard.state == "planned" and shard.number != work.shard.number
+        if shard.state == ShardState.PLANNED and shard.number != work.shard.number
     ]
     # Any: of several that end together, each should wake another.
     return (random.choice(waiting),) if waiting else ()  # noqa: S311 - guards nothing

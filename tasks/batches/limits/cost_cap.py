@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from penstock.store.scripts import script
+from penstock.batches.notices import PauseReason
+from penstock.store.limit_scripts import reserve_cost
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.limits.prices import bound_usd
 
@@ -18,15 +19,19 @@ def reserve(work: ClaimedShard) -> str | dict[str, Any]:
     if price is None:
         models = ", ".join(sorted(work.shard.size_by_model)) or work.shard.model
         return {
-            "type": "price_unknown",
+            "type": PauseReason.PRICE_UNKNOWN,
             "message": f"the job has a money cap, and what {models} costs is not known",
         }
-    args = [work.shard.number, math.ceil(price * 1_000_000), work.settings.batch_ttl_s]
-    verdict = str(script("cost_reserve")(work.redis, [work.keys.money], args).decode())
+    verdict = reserve_cost(
+        work.keys,
+        shard=work.shard.number,
+        amount=math.ceil(price * 1_000_000),
+        ttl_s=work.settings.batch_ttl_s,
+    ).run(work.redis)
     if verdict != "over":
         return verdict
     return {
-        "type": "cost_limit",
+        "type": PauseReason.COST_LIMIT,
         "message": f"shard {work.shard.number} can cost up to {price:.4f} USD, more than is left "
         f"of the job's {int(cap) / 1_000_000:.2f} USD",
     }

@@ -20,7 +20,8 @@ from penstock.ids import new_id
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
-from penstock.store.scripts import script
+from penstock.store import request_scripts
+from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions
 from penstock.testing import wait_until
 from tasks.streams.outbox import Outbox
@@ -45,15 +46,16 @@ class Worker:
         self.id = new_id()
         client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         self._keys = client.settings.keys.request(self.id)
-        names = [self._keys.meta, self._keys.lease, client.settings.keys.live]
-        names.append(client.settings.keys.run)
-        _, epoch, n, _, _ = script("claim")(self._redis, names, ["w", 60_000])
+        claim = request_scripts.claim(
+            self._keys, client.settings.keys, worker="w", lease_ms=60_000
+        ).run(self._redis)
+        assert isinstance(claim, Claimed)
         self._box = Outbox(
             client.settings.keys,
             self.id,
             worker="w",
-            epoch=epoch,
-            n=n,
+            epoch=claim.epoch,
+            n=claim.n,
             ttl_s=100,
             retention_s=50,
         )
@@ -73,7 +75,7 @@ class Worker:
             "nobody-listens" if key == self._keys.events and not publish else key
             for key in call.keys
         ]
-        self._box.settle(script("write")(self._redis, names, call.args))
+        self._box.settle(call.script(self._redis, names, call.args))
         assert not self._box.lost
 
     @property

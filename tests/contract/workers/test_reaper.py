@@ -16,8 +16,9 @@ from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
+from penstock.store import request_scripts, shard_scripts
 from penstock.store.connection import connect, connect_async
-from penstock.store.scripts import script
+from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.testing import wait_until
 from workers.reaper import Reaper
@@ -62,8 +63,8 @@ class Desk:
 
     def claim(self, id: str, *, lease_ms: int = 60_000) -> None:
         keys = self.keys.request(id)
-        names = [keys.meta, keys.lease, self.keys.live, self.keys.run]
-        assert script("claim")(self.connection, names, ["w", lease_ms])[0] == b"claimed"
+        claim = request_scripts.claim(keys, self.keys, worker="w", lease_ms=lease_ms)
+        assert isinstance(claim.run(self.connection), Claimed)
 
     def send(self, id: str, model: str, priority: int) -> None:
         if self.failures:
@@ -298,9 +299,9 @@ def test_a_shard_whose_message_was_lost_goes_on_from_its_record(
 def test_a_shard_whose_worker_died_is_woken_once_its_lease_is_over(desk: Desk) -> None:
     id = shard_of(desk)
     keys, shared = desk.keys.job(id), desk.keys
-    claim = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims]
-    claim += [shared.live_shards, shared.run]
-    script("shard_claim")(desk.connection, claim, [0, "dies", 700, 0])
+    shard_scripts.claim(keys, shared, 0, worker="dies", lease_ms=700, early_ms=0).run(
+        desk.connection
+    )
     desk.connection.zadd(desk.keys.live_shards, {f"{id}/0": 0})
     desk.reap(lambda: desk.sent_shards)
     assert desk.sent_shards == [(id, 0, "m", names.BATCH_CREATE)]

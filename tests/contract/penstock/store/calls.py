@@ -10,7 +10,8 @@ import redis
 from penstock import events
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from penstock.store.scripts import script
+from penstock.store import request_scripts
+from penstock.store.scripts import ScriptCall
 from tasks.streams.outbox import Outbox
 
 PREFIX = "contract"
@@ -31,19 +32,31 @@ def run(keys: RequestKeys) -> str:
     return Keys(keys.prefix).run
 
 
+def reply(connection: Any, call: ScriptCall[Any]) -> Any:
+    """What the script returns, before it is given a type: the tests are about the script."""
+    return call.script(connection, call.keys, call.args)
+
+
 def submit(
     connection: Any, keys: RequestKeys, *, ttl: int = 100, body: str = "{}", look_ms: int = 10_000
 ) -> Any:
-    return script("submit")(
+    return reply(
         connection,
-        [keys.meta, keys.log, keys.events, keys.request, live(keys)],
-        [ttl, '{"e":0,"n":1,"data":{}}', body, look_ms, "model", "m", "kind", "stream"],
+        request_scripts.submit(
+            keys,
+            Keys(keys.prefix),
+            ttl_s=ttl,
+            first_event=b'{"e":0,"n":1,"data":{}}',
+            body=body.encode(),
+            check_after_ms=look_ms,
+            fields={"model": "m", "kind": "stream"},
+        ),
     )
 
 
 def claim(connection: Any, keys: RequestKeys, worker: str = "w", lease_ms: int = 60_000) -> Any:
-    names = [keys.meta, keys.lease, live(keys), run(keys)]
-    return script("claim")(connection, names, [worker, lease_ms])
+    shared = Keys(keys.prefix)
+    return reply(connection, request_scripts.claim(keys, shared, worker=worker, lease_ms=lease_ms))
 
 
 def renew(
@@ -55,8 +68,10 @@ def renew(
     lease_ms: int = 60_000,
     ttl: int = 100,
 ) -> Any:
-    names = [keys.meta, keys.lease, keys.events, live(keys), keys.log, keys.text, keys.request]
-    return script("renew")(connection, names, [worker, epoch, lease_ms, ttl])
+    call = request_scripts.renew(
+        keys, Keys(keys.prefix), worker=worker, epoch=epoch, lease_ms=lease_ms, ttl_s=ttl
+    )
+    return reply(connection, call)
 
 
 def release(
@@ -68,15 +83,24 @@ def release(
     due_ms: int = 0,
     patience_ms: int = 10_000,
 ) -> Any:
-    names = [keys.meta, keys.lease, live(keys)]
-    return script("release")(connection, names, [worker, epoch, due_ms, patience_ms])
+    return reply(
+        connection,
+        request_scripts.release(
+            keys,
+            Keys(keys.prefix),
+            worker=worker,
+            epoch=epoch,
+            due_in_ms=due_ms,
+            check_after_ms=patience_ms,
+        ),
+    )
 
 
 def cancel(connection: Any, keys: RequestKeys, who: str = "me") -> Any:
-    control = Keys(keys.prefix).control
-    names = [keys.meta, keys.log, keys.events, control, keys.lease, live(keys)]
-    names += [keys.text, keys.request]
-    return script("cancel")(connection, names, [who, CANCELED, RETENTION_S])
+    call = request_scripts.cancel(
+        keys, Keys(keys.prefix), who=who, end_event=CANCELED, retention_s=RETENTION_S
+    )
+    return reply(connection, call)
 
 
 def write(
@@ -87,20 +111,30 @@ def write(
     *,
     epoch: int = 1,
     worker: str = "w",
-    ttl: int | str = 100,
+    ttl: int | None = 100,
     text: str = "",
     fresh: bool = False,
     final: str = "",
-    keep: int | str = "",
+    keep: int = 0,
     typed: bool = False,
     **meta: Any,
 ) -> Any:
-    # The order of the keys is a matter between script and outbox.
-    names = outbox(keys, typed=typed)._names
-    lines = [line(epoch, first + i, text) for i in range(count)]
-    fields = [item for pair in meta.items() for item in pair]
-    args = [worker, epoch, first, ttl, text, "1" if fresh else "", final, keep, count]
-    return script("write")(connection, names, [*args, *lines, *fields])
+    return reply(
+        connection,
+        request_scripts.write(
+            request_scripts.write_keys(keys, Keys(keys.prefix), typed=typed),
+            worker=worker,
+            epoch=epoch,
+            first=first,
+            events=[line(epoch, first + i, text) for i in range(count)],
+            fields=meta.items(),
+            text=text,
+            empty_text=fresh,
+            final_state=final,
+            ttl_s=ttl,
+            log_limit=keep,
+        ),
+    )
 
 
 def line(epoch: int, n: int, text: str = "") -> bytes:
@@ -118,9 +152,9 @@ def flush(connection: Any, box: Outbox) -> Any:
     """Make the outbox's next call and give it the answer."""
     call = box.take()
     assert call is not None
-    reply = script("write")(connection, call.keys, call.args)
-    box.settle(reply)
-    return reply
+    answer = reply(connection, call)
+    box.settle(answer)
+    return answer
 
 
 def whole(connection: Any, keys: RequestKeys) -> list[Any]:

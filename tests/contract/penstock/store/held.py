@@ -1,11 +1,12 @@
 """The scripts of a shard's claim, called for shard 0 of a job as `ClaimedShard` calls them."""
 
-from typing import Any
+from typing import Any, Literal
 
 from penstock.batches.jobs import JobRecords
-from penstock.store.scripts import script
+from penstock.store import shard_scripts
+from penstock.store.shard_scripts import Becomes
 from tests.contract.jobs import Desk
-from tests.contract.penstock.store.calls import clock
+from tests.contract.penstock.store.calls import clock, reply
 
 EVENT = b'{"type":"penstock.progress"}'
 WAIT_MS = 7_000
@@ -18,49 +19,63 @@ class Held:
         self.desk = desk
         self.redis = desk.connection
         self.keys = desk.keys(id)
-        self.live = desk.settings.keys.live_shards
+        self.shared = desk.settings.keys
+        self.live = self.shared.live_shards
         self.member = f"{id}/0"
         self.records = JobRecords(desk.connection, desk.settings)
 
     def claim(self, worker: str = "w", *, early_ms: int = 0, lease_ms: int = 60_000) -> Any:
-        keys = self.keys
-        names = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims, self.live]
-        return script("shard_claim")(
-            self.redis, [*names, self.desk.settings.keys.run], [0, worker, lease_ms, early_ms]
+        call = shard_scripts.claim(
+            self.keys, self.shared, 0, worker=worker, lease_ms=lease_ms, early_ms=early_ms
         )
+        return reply(self.redis, call)
 
     def renew(self, epoch: int, worker: str = "w") -> Any:
-        keys = self.keys
-        names = [keys.meta, keys.shard_lease(0), keys.claims, self.live, keys.shards]
-        return script("shard_renew")(self.redis, names, [0, worker, epoch, 60_000])
+        call = shard_scripts.renew(
+            self.keys, self.shared, 0, worker=worker, epoch=epoch, lease_ms=60_000
+        )
+        return reply(self.redis, call)
 
     def write(
         self,
         epoch: int,
         worker: str = "w",
         *,
-        becomes: str | int = "hold",
+        becomes: Becomes = "hold",
         event: bytes = b"",
         final: str = "",
         pause: bytes = b"",
         left: int = 0,
-        spent: int | str = "",
+        spent: int | Literal["all"] | None = None,
         knew: bool = False,
         records: dict[int, bytes] | None = None,
         **meta: Any,
     ) -> Any:
-        keys = self.keys
-        names = [keys.meta, keys.shards, keys.log, keys.shard_lease(0), keys.events]
-        args = [0, worker, epoch, 500, becomes, WAIT_MS, event, final, pause, left, spent]
-        args += ["1" if knew else "", len(records or {})]
-        args += [item for pair in (records or {}).items() for item in pair]
-        args += [item for pair in meta.items() for item in pair]
-        return script("shard_write")(self.redis, [*names, keys.claims, self.live, keys.money], args)
+        return reply(
+            self.redis,
+            shard_scripts.write(
+                self.keys,
+                self.shared,
+                0,
+                worker=worker,
+                epoch=epoch,
+                ttl_s=500,
+                check_after_ms=WAIT_MS,
+                becomes=becomes,
+                event=event,
+                final_state=final,
+                pause=pause,
+                left=left,
+                spent=spent,
+                saw_cancel=knew,
+                records=list((records or {}).items()),
+                fields=meta,
+            ),
+        )
 
     def reap(self) -> Any:
-        keys = self.keys
-        names = [keys.meta, keys.shards, keys.shard_lease(0), keys.claims, self.live]
-        return script("reap_shard")(self.redis, names, [0, WAIT_MS])
+        call = shard_scripts.reap(self.keys, self.shared, 0, check_after_ms=WAIT_MS)
+        return reply(self.redis, call)
 
     def whole(self) -> list[Any]:
         """All that Redis holds of the job."""

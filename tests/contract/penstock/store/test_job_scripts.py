@@ -6,8 +6,9 @@ import pytest
 
 from penstock import events
 from penstock.batches.shard import Shard
-from penstock.store.scripts import script
-from tests.contract.penstock.store.calls import clock
+from penstock.store import limit_scripts
+from penstock.store.limit_scripts import SizeLockHolder
+from tests.contract.penstock.store.calls import clock, reply
 from tests.contract.penstock.store.held import WAIT_MS, Held
 
 
@@ -66,10 +67,15 @@ def test_the_reaper_wakes_what_nobody_holds_and_is_more_patient_each_time(held: 
 
 
 def slot(held: Held, member: str, requests: int, *, batches: int = 2, most: int = 10) -> Any:
-    key = held.desk.settings.keys.active_batches
-    return script("active_batch_acquire")(
-        held.redis, [key], [member, requests, batches, most, 50_000]
+    call = limit_scripts.acquire_active_batch(
+        held.shared,
+        member=member,
+        requests=requests,
+        max_batches=batches,
+        max_requests=most,
+        ttl_ms=50_000,
     )
+    return reply(held.redis, call)
 
 
 def test_slots_keep_the_deployment_within_both_limits(held: Held) -> None:
@@ -100,7 +106,8 @@ def test_a_slot_that_nobody_gave_back_counts_no_more(held: Held) -> None:
 
 
 def reserve(held: Held, shard: int, amount: int) -> Any:
-    return script("cost_reserve")(held.redis, [held.keys.money], [shard, amount, 100])
+    call = limit_scripts.reserve_cost(held.keys, shard=shard, amount=amount, ttl_s=100)
+    return reply(held.redis, call)
 
 
 def test_what_nobody_knows_the_cost_of_counts_for_all_that_was_reserved(held: Held) -> None:
@@ -124,9 +131,16 @@ def test_money_is_reserved_up_to_the_cap(held: Held) -> None:
     assert 0 < held.redis.ttl(held.keys.money) <= 100
 
 
-def tag(held: Held, member: str, nonce: str, *, drop: tuple[str, str] = ("", "")) -> Any:
-    key = held.desk.settings.keys.size_lock(7)
-    return script("size_lock_acquire")(held.redis, [key], [member, nonce, 100, *drop])
+def tag(held: Held, member: str, nonce: str, *, drop: tuple[str, str] | None = None) -> Any:
+    call = limit_scripts.acquire_size_lock(
+        held.shared,
+        7,
+        member=member,
+        nonce=nonce,
+        ttl_s=100,
+        stale=SizeLockHolder(*drop) if drop else None,
+    )
+    return reply(held.redis, call)
 
 
 def test_a_size_has_one_open_call_at_a_time(held: Held) -> None:

@@ -5,6 +5,7 @@ import pytest
 from penstock import events
 from penstock.batches.shard import Shard
 from penstock.ids import new_id
+from penstock.store.shard_scripts import Becomes
 from tests.contract.penstock.store.calls import clock
 from tests.contract.penstock.store.held import EVENT, WAIT_MS, Held
 
@@ -145,7 +146,7 @@ def test_a_zombie_writes_nothing(held: Held) -> None:
 
 
 @pytest.mark.parametrize("becomes", ["park", "done", 0, 5_000])
-def test_a_claim_that_was_given_up_is_not_taken_back(held: Held, becomes: str | int) -> None:
+def test_a_claim_that_was_given_up_is_not_taken_back(held: Held, becomes: Becomes) -> None:
     epoch = held.claim()[1]
     held.write(epoch, becomes=becomes, pause=b"{}")
     before = held.whole()
@@ -245,7 +246,9 @@ def test_a_shard_whose_batch_is_at_the_api_is_looked_at_though_it_is_parked(held
 
 
 @pytest.mark.parametrize("becomes", ["park", "rest"])
-def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(held: Held, becomes: str) -> None:
+def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(
+    held: Held, becomes: Becomes
+) -> None:
     epoch = held.claim()[1]
     assert held.write(epoch, becomes=becomes)[3] == 0
     assert held.look_in_ms() == 0
@@ -253,7 +256,7 @@ def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(held: Held, be
 
 @pytest.mark.parametrize("becomes", ["park", "rest", 300_000])
 def test_a_cancel_that_came_while_the_step_ran_lets_it_run_again_at_once(
-    held: Held, becomes: str | int
+    held: Held, becomes: Becomes
 ) -> None:
     epoch = held.claim()[1]
     held.records.cancel(held.keys.id, "alice")

@@ -82,7 +82,7 @@ def test_a_write_renews_every_lifetime_when_it_is_told_to(
     write(connection, keys, 2, text="a", ttl=500)
     key = getattr(keys, name)
     connection.expire(key, 10)
-    write(connection, keys, 3, text="b", ttl="")
+    write(connection, keys, 3, text="b", ttl=None)
     assert 0 < connection.ttl(key) <= 10
     write(connection, keys, 4, text="c", ttl=700)
     assert 600 < connection.ttl(key) <= 700
@@ -92,7 +92,7 @@ def test_the_text_has_a_lifetime_from_its_first_character_on(
     connection: Any, keys: RequestKeys
 ) -> None:
     write(connection, keys, 2, ttl=500)  # message_start
-    write(connection, keys, 3, text="Hello", ttl="")
+    write(connection, keys, 3, text="Hello", ttl=None)
     assert connection.ttl(keys.text) in range(450, 501)
 
 
@@ -100,7 +100,7 @@ def test_text_that_replaces_what_was_taken_back_has_a_lifetime_too(
     connection: Any, keys: RequestKeys
 ) -> None:
     write(connection, keys, 2, text="Hello", ttl=500)
-    write(connection, keys, 3, text="Hi", fresh=True, ttl="")
+    write(connection, keys, 3, text="Hi", fresh=True, ttl=None)
     assert connection.ttl(keys.text) in range(450, 501)
 
 

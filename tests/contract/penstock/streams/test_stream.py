@@ -13,7 +13,8 @@ from penstock.errors import NotFound, PenstockError, RequestCanceled, RequestFai
 from penstock.events import Cursor
 from penstock.ids import new_id
 from penstock.states import State
-from penstock.store.scripts import script
+from penstock.store import request_scripts
+from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions
 from penstock.streams.stream import MessageStream, StreamRequest
 from tasks.streams.outbox import Outbox
@@ -56,15 +57,16 @@ class Worker:
         self.id = new_id()
         client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         keys = client.settings.keys.request(self.id)
-        names = [keys.meta, keys.lease, client.settings.keys.live]
-        names.append(client.settings.keys.run)
-        _, epoch, n, _, _ = script("claim")(self._redis, names, ["w", 60_000])
+        claim = request_scripts.claim(keys, client.settings.keys, worker="w", lease_ms=60_000).run(
+            self._redis
+        )
+        assert isinstance(claim, Claimed)
         self._box = Outbox(
             client.settings.keys,
             self.id,
             worker="w",
-            epoch=epoch,
-            n=n,
+            epoch=claim.epoch,
+            n=claim.n,
             ttl_s=100,
             retention_s=50,
         )
@@ -85,7 +87,7 @@ class Worker:
     def _flush(self) -> None:
         call = self._box.take()
         assert call is not None
-        self._box.settle(script("write")(self._redis, call.keys, call.args))
+        self._box.settle(call.script(self._redis, call.keys, call.args))
         assert not self._box.lost
 
 

@@ -20,8 +20,8 @@ from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
 from penstock.spool.stores import open_spool
+from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
-from penstock.store.scripts import script
 from tasks.api.client import sync_client
 from tasks.batches.claim import ClaimedShard
 from tasks.batches.step_result import Step
@@ -166,9 +166,8 @@ class StagedJob:
 
     def cancel(self) -> None:
         """Ask for the job to be canceled."""
-        keys = [self.keys.meta, self.keys.shards, self.keys.claims]
-        keys += [self.stage.settings.keys.live_shards, self.keys.log, self.keys.events]
-        script("job_wake")(self._redis, keys, ["cancel", "me", ""])
+        shared = self.stage.settings.keys
+        job_scripts.wake(self.keys, shared, action="cancel", who="me").run(self._redis)
 
     @contextmanager
     def claimed(self, number: int = 0, worker: str = "w") -> Iterator[ClaimedShard]:

@@ -12,11 +12,10 @@ import redis
 from penstock.ids import new_id
 from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
-from penstock.store.scripts import script
+from penstock.store import limit_scripts
+from penstock.store.limit_scripts import RequestLimit
 from penstock.testing import wait_until
 from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS, limit_of
-
-NOTHING = ["", "", ""]  # the API said nothing about its limits
 
 
 class Gate:
@@ -24,29 +23,34 @@ class Gate:
 
     def __init__(self, connection: Any) -> None:
         model = f"claude-{new_id()}"
-        keys = Keys("gate")
-        self.names = [
-            keys.rate_limit(model),
-            keys.rate_limit_calls(model),
-            keys.rate_limit_turns(model),
-        ]
+        self.model, self.keys = model, Keys("gate")
+        self.names = limit_scripts.acquire_rate_limit(
+            self.keys, model, id="", first_calls=0, lost_after_ms=0
+        ).keys
         self.connection = connection
 
     def admit(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
         """0 to go on, else the ms to wait."""
-        args = [id, FIRST_CALLS, lost_after_ms]
-        return int(script("rate_limit_acquire")(self.connection, self.names, args))
+        return limit_scripts.acquire_rate_limit(
+            self.keys, self.model, id=id, first_calls=FIRST_CALLS, lost_after_ms=lost_after_ms
+        ).run(self.connection)
 
     def report(
         self,
         id: str,
-        limits: list[Any] = NOTHING,
+        limit: RequestLimit | None = None,
         *,
         refused: bool = False,
-        retry_after_ms: int | str = "",
+        retry_after_ms: int | None = None,
     ) -> None:
-        args = [id, "1" if refused else "", retry_after_ms, *limits]
-        script("rate_limit_report")(self.connection, self.names, args)
+        limit_scripts.report_rate_limit(
+            self.keys,
+            self.model,
+            id=id,
+            refused=refused,
+            retry_after_ms=retry_after_ms,
+            limit=limit,
+        ).run(self.connection)
 
     def unlimited(self) -> "Gate":
         """One call was made, and the API said nothing."""
@@ -57,7 +61,7 @@ class Gate:
     def limited(self, limit: int, remaining: int, full_in_ms: int = 60_000) -> "Gate":
         """One call was made, and this is what the API said."""
         assert self.admit("first") == 0
-        self.report("first", [limit, remaining, full_in_ms])
+        self.report("first", RequestLimit(limit, remaining, full_in_ms))
         return self
 
 
@@ -98,7 +102,7 @@ def test_what_the_api_has_left_is_spent_once_by_all_workers_together(gate: Gate)
 
 def test_calls_without_an_answer_yet_count_against_what_is_left(gate: Gate) -> None:
     assert [gate.admit(id) for id in ids(4)] == [0] * 4
-    gate.report("r0", [50, 5, 60_000])
+    gate.report("r0", RequestLimit(50, 5, 60_000))
     assert [gate.admit(id) for id in ids(2, "x")] == [0] * 2
     assert gate.admit("one more") > 0
 
@@ -197,18 +201,18 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize(
     ("limit", "remaining", "reset", "expected"),
     [
-        ("60", "12", in_a_minute(48), [60, 12, 48_000]),
-        ("60", "60", in_a_minute(-5), [60, 60, 0]),
-        ("60", "12", "2026-01-01T00:00:48Z", [60, 12, 48_000]),
-        ("0", "0", in_a_minute(1), NOTHING),
-        ("many", "12", in_a_minute(1), NOTHING),
-        ("60", "12", "soon", NOTHING),
+        ("60", "12", in_a_minute(48), RequestLimit(60, 12, 48_000)),
+        ("60", "60", in_a_minute(-5), RequestLimit(60, 60, 0)),
+        ("60", "12", "2026-01-01T00:00:48Z", RequestLimit(60, 12, 48_000)),
+        ("0", "0", in_a_minute(1), None),
+        ("many", "12", in_a_minute(1), None),
+        ("60", "12", "soon", None),
     ],
 )
 def test_limits_are_read_from_the_apis_headers(
-    limit: str, remaining: str, reset: str, expected: list[Any]
+    limit: str, remaining: str, reset: str, expected: RequestLimit | None
 ) -> None:
     name = "anthropic-ratelimit-requests"
     headers = {f"{name}-limit": limit, f"{name}-remaining": remaining, f"{name}-reset": reset}
     assert limit_of(headers, NOW) == expected
-    assert limit_of({}, NOW) == NOTHING
+    assert limit_of({}, NOW) is None

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
+from penstock.batches.notices import PauseReason
 from penstock.cli import cli
 from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -93,7 +94,9 @@ def test_a_paused_job_shows_its_reason_and_remedy(
     shown = fields(penstock("status", job.id))
     assert shown["state"] == "running (paused)"
     assert shown["paused"].startswith("billing_error: Your credit balance is too low (since ")
-    assert shown["action"] == f"add credit to the account, then: penstock batch resume {job.id}"
+    assert shown["action"] == (
+        f"{PauseReason.BILLING_ERROR.remedy}, then: penstock batch resume {job.id}"
+    )
     assert shown["alert"].startswith("duplicate_batch: two batches match (since ")
     listed = penstock("list").stdout
     assert listed.startswith(f"{job.id}  running   ")
@@ -105,7 +108,7 @@ def test_a_paused_job_shows_its_reason_and_remedy(
     assert penstock("resume", job.id).stderr == f"{job.id} was not paused\n"
 
 
-def test_a_maximum_cost_is_shown_and_raised(
+def test_a_cost_cap_is_shown_and_raised(
     penstock: Penstock, client: Client, job: HandMadeJob
 ) -> None:
     refused = penstock("resume", job.id, "--max-cost", "3")
@@ -115,14 +118,14 @@ def test_a_maximum_cost_is_shown_and_raised(
     client._redis.expire(job.keys.money, 100)
     job.pause(0, "cost_limit", "shard 1 can cost more than is left")
     shown = fields(penstock("status", job.id))
-    assert shown["max cost"] == "2.00 USD (1.90 spent)"
+    assert shown["cost cap"] == "2.00 USD (1.90 spent)"
     assert shown["action"].endswith(f"penstock batch resume {job.id} --max-cost USD")
     resumed = penstock("resume", job.id, "--max-cost", "3.5")
     assert resumed.exit_code == 0
     first, second = resumed.stderr.splitlines()
-    assert first == f"set the maximum cost of {job.id} to 3.50 USD"
+    assert first == f"set the cost cap of {job.id} to 3.50 USD"
     assert second.startswith(f"resumed {job.id} (paused by cost_limit); ")
-    assert fields(penstock("status", job.id))["max cost"] == "3.50 USD (1.90 spent)"
+    assert fields(penstock("status", job.id))["cost cap"] == "3.50 USD (1.90 spent)"
 
 
 def test_status_has_a_line_for_each_batch(penstock: Penstock, ended: HandMadeJob) -> None:
@@ -175,7 +178,8 @@ def test_watch_continues_while_a_job_is_paused(
     read_until("shard 0  in_progress  msgbatch_0")
     job.pause(1, "authentication_error", "invalid x-api-key")
     read_until(
-        "paused  authentication_error: invalid x-api-key (give the workers a valid API key, then: "
+        "paused  authentication_error: invalid x-api-key "
+        f"({PauseReason.AUTHENTICATION_ERROR.remedy}, then: "
     )
     client.messages.batches.resume(job.id)
     read_until("resumed")

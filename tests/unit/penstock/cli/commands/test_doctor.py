@@ -26,9 +26,16 @@ def test_all_findings_about_a_healthy_redis_are_ok() -> None:
 
 
 def test_the_version_is_that_of_the_server() -> None:
-    assert finding_about("redis").detail == "redis 7.4.1 at redis://here:6379/0"
+    assert finding_about("redis").detail == "Redis 7.4.1 at redis://here:6379/0"
     valkey = {"server_name": "valkey", "valkey_version": "9.1.2"}
-    assert finding_about("redis", **valkey).detail == "valkey 9.1.2 at redis://here:6379/0"
+    assert finding_about("redis", **valkey).detail == "Valkey 9.1.2 at redis://here:6379/0"
+
+
+def test_a_redis_without_waitaof_is_a_warning() -> None:
+    finding = finding_about("redis", redis_version="7.0.15")
+    assert finding.level == "warn"
+    assert finding.detail == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
+    assert finding.remedy.startswith("use Redis 7.2 or later, or Valkey")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

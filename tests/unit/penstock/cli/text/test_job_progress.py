@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from penstock.batches.estimates import Estimate
+from penstock.batches.notices import Alert
 from penstock.batches.view import Batch
 from penstock.cli.text.job_progress import LogDisplay
-from penstock.cli.text.remedies import remedy
+from penstock.cli.text.remedies import pause_remedy
 from penstock.states import State
 from tests.unit.penstock.cli.text.example_jobs import (
     ALERT,
@@ -35,8 +36,8 @@ def test_the_log_has_a_line_for_every_change(capsys: pytest.CaptureFixture[str])
         assert printed(first, Estimate(60, 120)) == []
         paused = replace(first, paused=PAUSED, alert=ALERT)
         assert printed(paused, Estimate(60, 120)) == [
-            f"paused  billing_error: Your credit balance is too low. ({remedy(paused)})",
-            "alert  duplicate_batch: msgbatch_x may be a duplicate",
+            f"paused  billing_error: Your credit balance is too low. ({pause_remedy(paused)})",
+            f"alert  duplicate_batch: {ALERT.message} ({Alert.DUPLICATE_BATCH.remedy})",
         ]
         assert printed(replace(first, alert=ALERT), Estimate(60, 120)) == ["resumed"]
         assert printed(paused)[0].startswith("paused  ")  # a second pause is printed again

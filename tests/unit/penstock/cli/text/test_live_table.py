@@ -7,6 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 
 from penstock.batches.estimates import Estimate
+from penstock.batches.notices import Alert
 from penstock.batches.view import Batch
 from penstock.cli.text.live_table import LiveTable
 from penstock.states import State
@@ -47,7 +48,8 @@ def test_the_live_table_shows_totals_shards_and_the_remedy() -> None:
     assert "msgbatch_1" in lines[3]
     assert "alert   duplicate_batch: msgbatch_x" in text
     assert "paused  billing_error: Your credit" in text
-    assert "action  add credit to the account, then: penstock batch resume 01a2-job" in text
+    assert "action  add credit or raise the spend limit, then: penstock batch resume 01a2" in text
+    assert f"check   {Alert.DUPLICATE_BATCH.remedy}" in text
 
 
 def test_the_live_table_fits_the_height_of_the_terminal() -> None:

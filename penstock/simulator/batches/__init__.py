@@ -1,0 +1,1 @@
+"""Message batches: their creation, the outcome of each request, and their results."""

@@ -1,0 +1,1 @@
+"""Messages: requests checked as the API checks them, and answers composed and streamed."""

@@ -1,0 +1,1 @@
+"""The server: the ASGI application, the control endpoints and the listening socket."""

@@ -1,0 +1,48 @@
+"""The scripts of batch jobs: each function returns one call of a script.
+
+``keys`` are the keys of the job, ``shared`` those of the deployment. The first lines of the script
+in ``lua/`` say what it does.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from penstock.keys import JobKeys, Keys
+from penstock.states import State
+from penstock.store.request_scripts import state_reply
+from penstock.store.scripts import Arg, ScriptCall, pairs, script
+
+
+def submit(
+    keys: JobKeys, *, ttl_s: int, first_event: bytes, fields: Mapping[str, Arg]
+) -> ScriptCall[bool]:
+    """Record a job. The result is false if the id is in use."""
+    names = [keys.meta, keys.log, keys.events]
+    return ScriptCall(script("submit"), names, [ttl_s, first_event, "", "", *pairs(fields)], bool)
+
+
+def wake(
+    keys: JobKeys,
+    shared: Keys,
+    *,
+    action: Literal["cancel", "resume"],
+    who: str,
+    event: bytes = b"",
+) -> ScriptCall[State | None]:
+    """Cancel or resume a job. The result is the state found, None without a record.
+
+    ``event`` (JSON) is logged if the call changes anything.
+    """
+    names = [keys.meta, keys.shards, keys.claims, shared.live_shards, keys.log, keys.events]
+    return ScriptCall(script("job_wake"), names, [action, who, event], _wake_reply)
+
+
+def withdraw(keys: JobKeys, shared: Keys) -> ScriptCall[bool]:
+    """Remove a job that no worker has begun. The result is false if one has."""
+    names = [keys.meta, keys.log, keys.shards, keys.claims, keys.money]
+    names += [shared.live_shards, shared.jobs]
+    return ScriptCall(script("job_withdraw"), names, [], bool)
+
+
+def _wake_reply(reply: list[Any]) -> State | None:
+    return state_reply(reply[0])
