@@ -1,4 +1,4 @@
-"""The wheel, built here and installed in an empty environment outside the checkout.
+"""The wheel, built here and installed in an environment outside the checkout.
 
 Nothing is downloaded. The environment contains links to packages that are installed here: those
 that the wheel declares as its dependencies and no others.

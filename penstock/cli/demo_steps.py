@@ -25,11 +25,10 @@ MODEL: Final = "claude-haiku-4-5"
 QUESTION: Final = "Why is a pipe to a turbine called a penstock?"
 #: The text that the simulator answers with; the real API writes its own.
 ANSWER: Final = (
-    "A penstock was first the gate that pens water in: the sluice of a mill pond. "
-    "Later the word moved on to the pipe behind the gate, the one that carries the water "
-    "of a reservoir down to a turbine. The gate decides how much may flow, the pipe "
-    "delivers it under pressure, and nothing is lost on the way – "
-    "which is what this program does with requests."
+    "A penstock was originally the gate that pens in water: the sluice of a mill pond. "
+    "Later the word came to mean the pipe below the gate, which carries the water of a "
+    "reservoir down to a turbine. The gate controls the flow, the pipe delivers it under "
+    "pressure, and nothing is lost on the way – which is what this program does with requests."
 )
 WEATHER: Final = "Look up the weather for my days in Switzerland."
 TOOL: Final = {

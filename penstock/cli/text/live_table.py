@@ -144,7 +144,7 @@ def _row(shard: Shard, *, ended: bool) -> Iterator[RenderableType]:
 
 
 def _age_s(shard: Shard) -> float:
-    """Return the age in seconds of a batch at the API; how long it took if it has ended."""
+    """Return the age in seconds of a batch at the API, at its end if it has ended."""
     return max((shard.ended_ms or now_ms()) - shard.created_ms, 0) / 1000
 
 
