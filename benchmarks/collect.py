@@ -32,7 +32,7 @@ from penstock.queue import names
 from penstock.spool.chunks import ChunkWriter, RedisChunks
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.steps import BatchSteps
 
 
@@ -96,7 +96,7 @@ class Job:
             self._redis, self._settings, job=self.id, shard=0, worker="benchmark"
         ) as work:
             steps.run(name, work)
-        self._redis.hdel(work.keys.claims, "0:due")
+        self._redis.hdel(work.job.keys.claims, "0:due")
 
     def read(self, client: Client) -> int:
         """Read all results as a client does; returns how many there are."""

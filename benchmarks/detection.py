@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.figures import report, spread
 from config.settings import WorkerSettings
-from tasks.batches.cadence import next_look_s
+from tasks.batches.poll import next_poll_s
 
 #: How long a batch takes, give or take a quarter.
 TOOK_S: Final = {"10 s": 10.0, "10 min": 600.0, "20 h": 72_000.0}
@@ -47,7 +47,7 @@ def main() -> None:
     settings, rng = WorkerSettings.load(), random.Random(11)
 
     def ours(age_s: float) -> float:
-        return next_look_s(
+        return next_poll_s(
             age_s,
             share=settings.poll_interval_ratio,
             shortest_s=settings.poll_interval_min_s,

@@ -1,29 +1,31 @@
-"""The Message Batches API as the create step uses it: raw JSON, and whose account it is.
+"""The Message Batches API, called with the headers of one job.
 
-An answer may come from a gateway that knows nothing of batches, so nothing is taken from it that
-does not look as the API's own does.
+A response may come from a gateway that knows nothing of batches, so every response is checked
+before anything is taken from it.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anthropic
 import httpx2
 import orjson
+from anthropic.types.messages import MessageBatch
 
+from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
-from tasks.batches.create.body import Upload
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
 
-#: Batches of one page of the list: the API's limit, and enough to know what is newest.
+#: Batches on a page of the list: the API's maximum, and enough to know the newest.
 _PAGE: Final = 1000
 _NEWEST: Final = 20
-#: How often a list is begun anew because a batch was deleted while it was read.
+#: Maximum number of times the list is read from its start because a batch on it was deleted.
 _TRIES: Final = 3
 
 
@@ -41,12 +43,17 @@ class ListedBatch:
 class Listing:
     """The newest batches of the API's list."""
 
-    workspace: str  #: organization and workspace that the list is of
+    workspace: str  #: organization and workspace that own the list
     batches: tuple[ListedBatch, ...]  #: newest first
 
 
 class BatchesApi:
-    """The API, called with a job's headers."""
+    """The API, called with a job's headers. One of them may name the workspace, and a batch can
+    only be seen in the workspace it was created in.
+
+    Every method raises `anthropic.APIError`, and `UnexpectedResponse` for a response that the API
+    would not give.
+    """
 
     def __init__(
         self, api: anthropic.Anthropic, headers: Mapping[str, str], betas: tuple[str, ...] = ()
@@ -55,40 +62,72 @@ class BatchesApi:
         self._headers = merged(headers, betas)
 
     def newest(self) -> Listing:
-        """The newest few batches. Raises `anthropic.APIError`, `UnexpectedResponse`."""
+        """List the newest few batches."""
         response = self._get({"limit": _NEWEST})
-        return Listing(self._account(response), tuple(_listed(each) for each in _data(response)))
+        return Listing(self._workspace(response), tuple(_listed(each) for each in _data(response)))
 
     def since(self, time_ms: int) -> Listing:
-        """At least all batches made since. Raises `anthropic.APIError`, `UnexpectedResponse`."""
+        """List all batches created since ``time_ms``, and possibly some older ones."""
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
             except anthropic.NotFoundError:
-                continue  # the last of a page was deleted before the next was asked for
+                continue  # the last batch of a page was deleted before the next page was read
         raise UnexpectedResponse("the list of batches changes too fast to be read")
 
-    def create(self, upload: Upload, size: int) -> ListedBatch:
-        """Make a batch. Raises `anthropic.APIError`, `UnexpectedResponse`, what `upload` raises."""
+    def create(self, body: Iterable[bytes], size: int) -> ListedBatch:
+        """Create a batch from a body of ``size`` bytes. Also raises what ``body`` raises."""
         headers = {"content-type": "application/json", "content-length": str(size)}
         response = self._api.post(
             BATCHES,
             cast_to=httpx2.Response,
-            content=upload,
+            content=body,
             options={"headers": self._headers | headers, "max_retries": 0},
         )
         return _listed(_json(response))
 
-    def cancel(self, id: str) -> None:
-        """Begin to cancel a batch."""
-        self._api.post(
-            f"{BATCHES}/{id}/cancel",
-            cast_to=httpx2.Response,
-            options={"headers": self._headers},
+    def retrieve(self, id: str, *, timeout: httpx2.Timeout) -> MessageBatch:
+        """Read the status of a batch."""
+        batches = self._api.messages.batches
+        return _batch(batches.retrieve(id, extra_headers=self._headers, timeout=timeout))
+
+    def cancel(self, id: str, *, timeout: httpx2.Timeout | None = None) -> MessageBatch:
+        """Start to cancel a batch. Without ``timeout``, that of the client applies."""
+        batches = self._api.messages.batches
+        limit = anthropic.NOT_GIVEN if timeout is None else timeout
+        return _batch(batches.cancel(id, extra_headers=self._headers, timeout=limit))
+
+    @contextlib.contextmanager
+    def results(self, id: str, *, timeout: httpx2.Timeout) -> Iterator[Iterator[bytes]]:
+        """Download the results of a batch: raw bytes, in pieces. Use it in a ``with`` statement.
+
+        The SDK's own reader takes 64 bytes at a time and calls the address in ``results_url``,
+        which may differ from the base URL that the worker is configured with.
+        """
+        response = cast(
+            httpx2.Response,
+            self._api.get(
+                f"{BATCHES}/{id}/results",
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=anthropic.Stream[Any],
+                options={
+                    "timeout": timeout,
+                    "headers": {
+                        **self._headers,
+                        "accept": "application/x-jsonl, application/binary",
+                        # Decompressing takes longer than a local network does.
+                        "accept-encoding": "identity",
+                    },
+                },
+            ),
         )
+        with contextlib.closing(response):
+            encoded = response.headers.get("content-encoding", "identity") != "identity"
+            yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
 
     def message(self, params: bytes) -> bytes:
-        """Make one live call; the message as the API gave it, on one line."""
+        """Make one live call; returns the message as the API sent it, on one line."""
         headers = {"content-type": "application/json"}
         response = self._api.post(
             MESSAGES,
@@ -98,7 +137,7 @@ class BatchesApi:
         )
         message = _json(response)
         if message.get("type") != "message":
-            raise UnexpectedResponse("the answer to a live call is no message")
+            raise UnexpectedResponse("the response to a live call is not a message")
         return response.content if b"\n" not in response.content else orjson.dumps(message)
 
     def _since(self, time_ms: int) -> Listing:
@@ -110,7 +149,7 @@ class BatchesApi:
             found += page
             more = _json(response).get("has_more")
             if not more or not page or page[-1].created_ms < time_ms:
-                return Listing(self._account(response), tuple(found))
+                return Listing(self._workspace(response), tuple(found))
             if params.get("after_id") == page[-1].id:
                 raise UnexpectedResponse("the list of batches has no end")
             params["after_id"] = page[-1].id
@@ -122,20 +161,20 @@ class BatchesApi:
             options={"params": params, "headers": self._headers},
         )
 
-    def _account(self, response: httpx2.Response) -> str:
+    def _workspace(self, response: httpx2.Response) -> str:
         names = ("anthropic-organization-id", "anthropic-workspace-id")
-        told = [response.headers.get(name, "") for name in names]
-        if told[0]:
-            return "/".join(told)
-        # A gateway that drops the headers: the address and the key stand for the account.
+        found = [response.headers.get(name, "") for name in names]
+        if found[0]:
+            return "/".join(found)
+        # A gateway has dropped the headers: the base URL and the key identify the workspace.
         secret = self._api.api_key or self._api.auth_token or ""
         workspace = self._headers.get(names[1], "")
-        facts = f"{self._api.base_url}|{secret}|{workspace}"
-        return hashlib.sha256(facts.encode()).hexdigest()[:12]
+        identity = f"{self._api.base_url}|{secret}|{workspace}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 def merged(headers: Mapping[str, str], betas: tuple[str, ...]) -> dict[str, str]:
-    """A job's headers, with these betas besides those that it has itself."""
+    """Add beta headers to those of a job, which may name some itself."""
     own = {name.lower(): value for name, value in headers.items()}
     named = [each.strip() for each in own.pop("anthropic-beta", "").split(",")]
     every = dict.fromkeys(each for each in (*named, *betas) if each)
@@ -145,7 +184,7 @@ def merged(headers: Mapping[str, str], betas: tuple[str, ...]) -> dict[str, str]
 def _data(response: httpx2.Response) -> Iterator[Any]:
     data = _json(response).get("data")
     if not isinstance(data, list):
-        raise UnexpectedResponse("the list of batches is none")
+        raise UnexpectedResponse("the response is not a list of batches")
     yield from data
 
 
@@ -155,8 +194,17 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        raise UnexpectedResponse("the answer is no JSON object")
+        raise UnexpectedResponse("the response is not a JSON object")
     return value
+
+
+def _batch(response: Any) -> MessageBatch:
+    # The SDK returns whatever a gateway sends in place of the API's response, without an error.
+    if not isinstance(response, MessageBatch) or not isinstance(
+        getattr(response, "processing_status", None), str
+    ):
+        raise UnexpectedResponse("the response is not a batch")
+    return response
 
 
 def _listed(batch: Any) -> ListedBatch:
@@ -168,4 +216,4 @@ def _listed(batch: Any) -> ListedBatch:
             status=str(batch["processing_status"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnexpectedResponse("the answer is no batch") from error
+        raise UnexpectedResponse("the response is not a batch") from error

@@ -95,10 +95,15 @@ def _credentials(settings: WorkerSettings) -> dict[str, Any]:
     return options
 
 
+def idle_timeout(settings: WorkerSettings) -> httpx2.Timeout:
+    """The timeouts of a call that sends little: the longest silence is that of a stream."""
+    return httpx2.Timeout(settings.stream_idle_timeout_s, connect=settings.connect_timeout_s)
+
+
 def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
     """The client of the stream loop. aiohttp reads a chunk at about half the CPU of the default
     transport; the read timeout is what bounds silence on a stream."""
-    timeout = httpx2.Timeout(settings.stream_idle_timeout_s, connect=settings.connect_timeout_s)
+    timeout = idle_timeout(settings)
     # A number, and above what a process carries: without one aiohttp stops at 100 connections, and
     # the streams beyond wait for one without a word.
     limits = httpx2.Limits(

@@ -1,1 +1,1 @@
-"""The tasks ``penstock.batch.*``: one shard of a job from its requests to its results."""
+"""The tasks ``penstock.batch.*`` take one shard of a job from its requests to its results."""

@@ -1,4 +1,4 @@
-"""The finish step: the job ends when its last shard has been collected."""
+"""The finish step: ends the job when its last shard has been collected."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import cost_of
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import JobEnded, ShardDone
 
-#: Shards whose chunks are given their lifetime at once.
-_AT_ONCE: Final = 200
+#: Shards whose chunks get their TTL in one call.
+_SHARDS_PER_CALL: Final = 200
 
 
 class FinishStep:
@@ -24,24 +24,24 @@ class FinishStep:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
 
-    def run(self, work: ClaimedShard) -> Step:
-        """End the job, or leave that to the shard that is collected last."""
-        left = int(work.read_job("left")[0] or 0)
+    def run(self, work: ClaimedShard) -> ShardDone | JobEnded:
+        """End the job if this shard was the last to be collected."""
+        left = work.job.shards_left()
         if left > 0:
-            return Step(summary={"kind": "batch", "shards_left": left}, done=True)
-        shards = work.all_shards()
+            return ShardDone({"kind": "batch", "shards_left": left})
+        shards = work.job.shards()
         open_ = sum(shard.state != ShardState.COLLECTED for shard in shards)
         if open_:
-            return Step(summary={"kind": "batch", "shards_left": open_}, done=True)
+            return ShardDone({"kind": "batch", "shards_left": open_})
         self._retain(work, shards)
         return self._end(work, shards)
 
-    def _end(self, work: ClaimedShard, shards: list[Shard]) -> Step:
+    def _end(self, work: ClaimedShard, shards: list[Shard]) -> JobEnded:
         counts = sum((shard.counts for shard in shards), Counts())
         models = _by_model(shards)
         usage = dict(sum(models.values(), Counter()))
         cost = cost_of((shard.usage, shard.live) for shard in shards)
-        [error] = work.read_job("error")
+        [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
         end: dict[str, Any] = {
             "type": events.END,
@@ -56,16 +56,17 @@ class FinishStep:
         if error:
             end["error"] = orjson.loads(error)
         work.end(state, end, usage=orjson.dumps(usage), cost=orjson.dumps(cost))
-        summary = {"kind": "batch", "state": str(state), "counts": end["counts"], "cost": cost}
-        return Step(summary=summary, ended=True)
+        return JobEnded(
+            {"kind": "batch", "state": str(state), "counts": end["counts"], "cost": cost}
+        )
 
     def _retain(self, work: ClaimedShard, shards: list[Shard]) -> None:
-        """Keep the results for as long as the settings say; the requests are not needed now.
+        """Set the retention of the results and remove the requests.
 
-        Before the job ends: afterwards nobody would come back to do it.
+        Called before the job ends: after that, no step would repeat it.
         """
-        store = work.store()
-        for some in _parts(shards, _AT_ONCE):
+        store = work.job.store()
+        for some in _parts(shards, _SHARDS_PER_CALL):
             store.remove([f"requests-{shard.spool}" for shard in some])
             kept = [name for shard in some for name in (f"ids-{shard.spool}", shard.results)]
             store.keep([name for name in kept if name], self._settings.batch_retention_s)

@@ -1,9 +1,7 @@
-"""Lines of a batch's results: cut out of the download, read, and brought into one form; pure.
+"""Lines of a batch's results: split from the download, parsed, and put into one form; pure.
 
-Parsing a line as JSON takes longer than downloading it. All that is wanted of a succeeded line are
-its wire id, model and usage, and the API writes every line alike; so these are cut out, and a line
-that differs in any way from the form expected is parsed. Inside a JSON string a quote is always
-escaped, so the bytes that are looked for cannot be part of an answer's text.
+Every stored line begins with the wire id of its request, so that it can be found without parsing
+JSON. A line that the API wrote in another order is rewritten.
 """
 
 import json
@@ -19,14 +17,14 @@ from penstock.spool.chunks import CHUNK_BYTES
 ID_START: Final = b'{"custom_id":"'
 ID_END: Final = b'",'
 
-#: Tokens that are paid for, as the API names them in ``usage``.
+#: Tokens that are billed, as the API names them in ``usage``.
 TOKENS: Final = (
     "input_tokens",
     "output_tokens",
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
 )
-#: The same in ``usage.cache_creation``: how long what was written to the cache is kept.
+#: The same in ``usage.cache_creation``: tokens written to the cache, by how long they are kept.
 LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
@@ -34,7 +32,7 @@ LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 class Outcome:
     """How the API ended one request."""
 
-    kind: str  #: succeeded · errored · canceled · expired, or one that is new
+    kind: str  #: succeeded · errored · canceled · expired, or a type that is new
     error_type: str = ""
     message: str = ""
     error_code: str = ""
@@ -46,14 +44,17 @@ class ResultLine:
 
     custom_id: str
     outcome: Outcome
-    stored: bytes  #: the line in the form in which it is stored
+    stored: bytes  #: the line as it is stored
     model: str = ""
     tokens: dict[str, int] = field(default_factory=dict)
 
 
 def blocks(pieces: Iterable[bytes], size: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The download in blocks of whole lines, of about ``size`` bytes each. The last may lack its
-    line end. Only ``\\n`` ends a line: JSON may contain what else counts as one elsewhere."""
+    """Split a download into blocks of whole lines, of about ``size`` bytes each.
+
+    The last block may lack its newline. Only ``\\n`` ends a line: a JSON string may contain other
+    characters that ``str.splitlines`` would split at.
+    """
     held: list[bytes] = []
     length, wanted = 0, size
     for piece in pieces:
@@ -73,7 +74,7 @@ def blocks(pieces: Iterable[bytes], size: int = CHUNK_BYTES) -> Iterator[bytes]:
 
 
 def read_line(line: bytes) -> ResultLine | None:
-    """A line as JSON. None: it is no result, or was cut."""
+    """Parse a line. None: it is not a result, or was truncated."""
     try:
         fields = _parsed(line)
         custom_id, result = fields["custom_id"], fields["result"]
@@ -90,7 +91,7 @@ def read_line(line: bytes) -> ResultLine | None:
 
 
 def tokens_in(usages: Iterable[Any]) -> dict[str, int]:
-    """What was used in all, by the API's names. What is no number is not counted."""
+    """Add up the usage, by the API's names. Values that are not integers are ignored."""
     known = [usage for usage in usages if type(usage) is dict]
     tokens = {name: _sum(known, name) for name in TOKENS}
     kept = [each for usage in known if type(each := usage.get("cache_creation")) is dict]
@@ -105,14 +106,14 @@ def _parsed(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return json.loads(line)  # takes lone surrogates, which an answer may contain
+        return json.loads(line)  # accepts lone surrogates, which an answer may contain
 
 
 def _outcome(result: Any) -> Outcome:
     kind = result["type"]
     if kind != "errored":
         return Outcome(str(kind))
-    # The error lies in an envelope, whose own type is always "error".
+    # The error is inside an envelope, whose own type is always "error".
     error = result["error"].get("error") or {}
     details = error.get("details") or {}
     return Outcome(
@@ -128,7 +129,7 @@ def _stored(line: bytes, custom_id: str, fields: dict[str, Any]) -> bytes:
     head = b'%s%s%s"result":' % (ID_START, custom_id.encode("ascii", "replace"), ID_END)
     if line.startswith(head):
         return line
-    # Written anew by the standard library: it keeps large integers as they are.
+    # Rewritten with the standard library, which keeps large integers as they are.
     fields = json.loads(line)
     ordered = {"custom_id": fields.pop("custom_id"), "result": fields.pop("result"), **fields}
     return json.dumps(ordered, separators=(",", ":")).encode()

@@ -1,26 +1,53 @@
-"""How a step of a shard went, and what comes next."""
+"""What a step of a shard reports, and with it what its task does next."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What the task does once a step is over.
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The step is complete: the next step of the chain follows at once."""
 
-    Without anything set, the next step of the chain follows at once. ``countdown_s``: this step is
-    run again then, for ``reason``. ``park``: nothing happens to the shard until the job is resumed.
-    ``back``: the shard goes on with the step that its record calls for, in a chain of its own.
-    ``done``: there is nothing left to do for this shard. ``ended``: the job has ended by this step.
-    """
+    summary: dict[str, Any]  #: the task's return value, for Flower
+    wake: tuple[int, ...] = ()  #: shards that are new, or can continue now: each gets a wake-up
+    pause: dict[str, Any] | None = None  #: why the job is paused: ``type``, ``message``
 
-    summary: dict[str, Any] = field(default_factory=dict)
-    countdown_s: float | None = None
-    reason: str = ""  #: for Flower: which batch, how old, why
-    pause: dict[str, Any] | None = None  #: ``type`` and ``message``: the job is paused for this
-    park: bool = False
-    back: bool = False
-    done: bool = False
-    ended: bool = False
-    #: numbers of the shards that this step made, or that can go on now: each gets a wake-up
-    wake: tuple[int, ...] = ()
+
+@dataclass(frozen=True, slots=True)
+class RetryIn:
+    """The step runs again in some seconds."""
+
+    seconds: float
+    reason: str  #: for Flower: which batch, how old, why
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The shard waits until the job is resumed or canceled."""
+
+    reason: str
+    pause: dict[str, Any] | None = None  #: why the job is paused; None: it was paused before
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The shard's record calls for an earlier step: it continues there, in a new chain."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """Nothing is left to do for this shard; other shards of the job are not done yet."""
+
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The step has ended the job, and with it the claim."""
+
+    summary: dict[str, Any]
+
+
+StepResult: TypeAlias = Next | RetryIn | Parked | Redirect | ShardDone | JobEnded

@@ -1,8 +1,8 @@
-"""The steps of one shard, create → poll → collect → finish, and what to do when the API says no.
+"""Runs the steps of a shard, create → poll → collect → finish, and handles errors of the API.
 
-Each step can run twice without harm: it looks at the record first and does only what is missing.
-Money is spent in the create step alone. No refusal ends a job: it is asked again later, or the job
-is paused for one clear reason until somebody resumes it.
+Each step can run twice without harm: it reads the record first and does only what is missing.
+Only the create step spends money. No error of the API ends a job: the call is retried later, or the
+job is paused for one clear reason until the operator resumes it.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from penstock.jitter import jitter
 from penstock.queue import names
 from tasks.api.client import ApiProblem, UnexpectedResponse, lacks_credentials, problem_of
 from tasks.api.retry import wait_s
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.step import CollectStep
 from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
 
 _DAY_MS = 86_400_000
 
@@ -46,43 +46,43 @@ class BatchSteps:
             names.BATCH_FINISH: FinishStep(settings).run,
         }
 
-    def run(self, name: str, work: ClaimedShard) -> Step:
-        """Run the step called ``name``, or go on with the one that the record calls for."""
+    def run(self, name: str, work: ClaimedShard) -> StepResult:
+        """Run the step called ``name``, or redirect the shard to the step its record calls for."""
         if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
-            return Step(back=True, reason=f"{name} is not due: the shard is {work.shard.state}")
+            return Redirect(f"{name} is not due: the shard is {work.shard.state}")
         try:
-            step = self._steps[name](work)
-            if step.park:
+            result = self._steps[name](work)
+            if isinstance(result, Parked):
                 self._warn(work)
-            return step
+            return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
-            return self._refused(work, problem_of(error))
+            return self._failed(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert(Alert.SPOOL_UNAVAILABLE, str(error))
-            raise  # it is tried again in a while
+            raise  # the task retries the step in a while
         except TypeError:
             if not lacks_credentials(self._api):
                 raise
-            return self._refused(work, _NO_KEY)
+            return self._failed(work, _NO_KEY)
 
-    def _refused(self, work: ClaimedShard, problem: ApiProblem) -> Step:
-        """When to run the step again, or why the job has to wait for somebody."""
+    def _failed(self, work: ClaimedShard, problem: ApiProblem) -> RetryIn | Parked:
+        """Retry the step later, or pause the job."""
         shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)
         self._warn(work)
-        if not problem.retryable and not work.cancel:  # nobody resumes a job that is canceled
-            return Step(pause=problem.as_error(), park=True, reason=str(problem))
+        if not problem.retryable and not work.cancel:  # a canceled job cannot be resumed
+            return Parked(str(problem), pause=problem.as_error())
         wait = wait_s(
             shard.failures,
             problem.retry_after,
             self._settings.api_retry_max_wait_s,
             jitter(),
         )
-        return Step(countdown_s=wait, reason=str(problem))
+        return RetryIn(wait, str(problem))
 
     def _warn(self, work: ClaimedShard) -> None:
-        """Raise an alert if results wait for somebody who does not come."""
+        """Raise an alert if results that are not collected may expire at the API."""
         shard = work.shard
         age_days = (now_ms() - shard.created_ms) / _DAY_MS if shard.created_ms else 0.0
         if age_days > self._settings.results_alert_days:

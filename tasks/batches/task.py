@@ -1,11 +1,11 @@
-"""The tasks of a batch job's shards: ``penstock.batch.create``, ``poll``, ``collect``, ``finish``.
+"""The tasks of a shard: ``penstock.batch.create``, ``poll``, ``collect`` and ``finish``.
 
-A producer sends them as one chain. A step that has to wait goes back to the queue by countdown,
-keeping its place in the chain, so no worker is held while a batch runs for hours.
+A producer sends them as one chain. A step that has to wait returns to the queue with a countdown
+and keeps its place in the chain, so a batch that runs for hours occupies no worker.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, Final, assert_never
 
 from celery import Task
 from celery.utils.log import get_task_logger
@@ -15,8 +15,17 @@ from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed, Settling
-from tasks.batches.step_result import Step
+from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
+from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.step_result import (
+    JobEnded,
+    Next,
+    Parked,
+    Redirect,
+    RetryIn,
+    ShardDone,
+    StepResult,
+)
 from tasks.batches.steps import BatchSteps
 from tasks.retry import retry_later
 from workers.app import app, settings
@@ -24,8 +33,8 @@ from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 
-#: Seconds until a step that failed in a way that nobody foresaw is tried again.
-_UNFORESEEN_S = 60.0
+#: Seconds until a step that failed with an unexpected error is retried.
+_UNEXPECTED_RETRY_S: Final = 60.0
 
 
 def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
@@ -34,53 +43,64 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         with ClaimedShard.claim(
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
-            step = _step(task, work)
-            wait_s = 0.0
-            if not step.ended:
-                wait_s = work.release(
-                    countdown_s=step.countdown_s or 0.0,
-                    park=step.park,
-                    done=step.done,
-                    pause=step.pause,
-                )
-    except Settling as error:
+            return _execute(task, work, _step(task, work))
+    except RestartGrace as error:
         raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
-        # Another chain is at it, or the job has ended: this one has nothing more to do.
-        return _last(
-            task, {"state": "skipped", "reason": str(error) or "claimed by another worker"}
-        )
-    for number in (*step.wake, *((shard,) if step.back else ())):
-        _wake(job, number)
-    if step.back or wait_s < 0:
-        state = "paused" if wait_s < 0 else "elsewhere"
-        return _last(task, {"state": state, "reason": step.reason})
-    if step.countdown_s is None and not step.park:
-        return step.summary
-    raise retry_later(task, reason=step.reason, countdown_s=wait_s)
+        # Another chain has the shard, or the job has ended: nothing is left to do for this one.
+        return _end_chain(task, "skipped", str(error) or "claimed by another worker")
 
 
-def _last(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
-    """End the chain here; Flower shows the summary."""
+def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
+    """Release the claim as the result of the step says; returns what the task returns."""
+    match result:
+        case Next(summary, wake, pause):
+            work.release(pause=pause)
+            for number in wake:
+                _wake(work.job.id, number)
+            return summary
+        case RetryIn(seconds, reason):
+            wait_s = work.release(countdown_s=seconds)
+            raise retry_later(task, reason=reason, countdown_s=wait_s)
+        case Parked(reason, pause):
+            due_in_s = work.park(pause=pause)
+            if due_in_s is not None:  # the job was resumed or canceled while the step ran
+                raise retry_later(task, reason=reason, countdown_s=due_in_s)
+            return _end_chain(task, "paused", reason)
+        case Redirect(reason):
+            work.release()
+            _wake(work.job.id, work.shard.number)
+            return _end_chain(task, "elsewhere", reason)
+        case ShardDone(summary):
+            work.release(done=True)
+            return summary
+        case JobEnded(summary):
+            return summary
+        case _:
+            assert_never(result)
+
+
+def _end_chain(task: "Task[Any, Any]", state: str, reason: str) -> dict[str, Any]:
+    """End the chain with this task; Flower shows the summary that is returned."""
     task.request.chain = None
-    return {"kind": "batch", **summary}
+    return {"kind": "batch", "state": state, "reason": reason}
 
 
-def _step(task: "Task[Any, Any]", work: ClaimedShard) -> Step:
+def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     try:
         return _steps().run(task.name, work)
     except Fenced:
         raise
     except Exception as error:
-        # Nothing is lost: the record stands, and what it calls for is done again.
-        logger.exception("job %s shard %s: %s failed", work.job, work.shard.number, task.name)
+        # Nothing is lost: the record is as before, and the step runs again.
+        logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
-        return Step(countdown_s=_UNFORESEEN_S, reason=reason)
+        return RetryIn(_UNEXPECTED_RETRY_S, reason)
 
 
 def _wake(job: str, shard: int) -> None:
     keys = settings.keys.job(job)
-    # It may be waiting for its time, and would leave a message alone that comes before.
+    # A shard that is not due yet would ignore the message.
     _connection().hdel(keys.claims, f"{shard}:due")
     raw = _connection().hget(keys.shards, shard)
     if raw is not None:
@@ -90,13 +110,13 @@ def _wake(job: str, shard: int) -> None:
 
 @app.task(name=names.BATCH_CREATE, bind=True, max_retries=None)
 def create(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
-    """Make a shard a batch at the API."""
+    """Create the shard's batch at the API."""
     return _run(task, job, shard)
 
 
 @app.task(name=names.BATCH_POLL, bind=True, max_retries=None)
 def poll(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
-    """Look whether the shard's batch has ended; come back later if not."""
+    """Check whether the shard's batch has ended; run again later if not."""
     return _run(task, job, shard)
 
 

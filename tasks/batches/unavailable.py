@@ -1,4 +1,4 @@
-"""A shard whose results can never be had: it is collected without them, and somebody is told."""
+"""Collects a shard whose results can never be downloaded, and raises an alert."""
 
 from typing import Any
 
@@ -7,19 +7,21 @@ import orjson
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, ShardState
 from penstock.clock import now_ms
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits import active_batches
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next
 
 
-def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fatal: bool) -> Step:
-    """Give every request of the shard this error in place of its result. ``fatal``: the job will
-    have failed by it, once the rest of it has been done."""
+def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fatal: bool) -> Next:
+    """Give every request of the shard this error in place of its result.
+
+    ``fatal``: the job ends as failed, once its other shards are collected.
+    """
     shard = work.shard
     error = {"type": error_type, "message": message}
     meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
     work.alert(error_type, message)
-    active_batches.give_back(work)
+    active_batches.release(work)
     work.advance(
         "collect",
         shard.evolve(
@@ -30,7 +32,7 @@ def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fata
             uniform_result={"type": "errored", "error": {"type": "error", "error": error}},
         ),
         left=-1,
-        spent="all",  # nobody knows what it was
+        spent="all",  # the actual cost is unknown
         **meta,
     )
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "error": error_type})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "error": str(error_type)})

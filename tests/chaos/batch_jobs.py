@@ -1,4 +1,4 @@
-"""Batch jobs of a chaos run: what they ask for; did each line come once, was each paid once?"""
+"""Batch jobs of a chaos run: their requests, and what is wrong with their results or payments."""
 
 import hashlib
 from collections import Counter
@@ -23,13 +23,13 @@ class JobPlan:
 
 
 def job_plan(rng: Random, number: int) -> JobPlan:
-    """A random job of a few shards; some lines pass only when they are tried again."""
+    """Draw a random job of a few shards; some requests succeed only when they are retried."""
     count = rng.choice((7, 20, 45))
     requests, ends = [], {}
     for line in range(count):
         custom_id = f"job{number}-{line}"
-        told, end = _trouble(rng)
-        text = f"Line {line} of job {number}, {rng.randrange(10**12)}. [[sim deltas=3{told}]]"
+        directive, end = _draw_fault(rng)
+        text = f"Line {line} of job {number}, {rng.randrange(10**12)}. [[sim deltas=3{directive}]]"
         params = {
             "model": "claude-haiku-4-5",
             "max_tokens": 64,
@@ -40,8 +40,8 @@ def job_plan(rng: Random, number: int) -> JobPlan:
     return JobPlan(number, requests, ends, rng.choice((5, 12, 100)))
 
 
-def _trouble(rng: Random) -> tuple[str, str]:
-    """What shall go wrong with a line, and how it ends."""
+def _draw_fault(rng: Random) -> tuple[str, str]:
+    """What the simulator does to a request, and how the request ends."""
     dice = rng.random()
     if dice < 0.06:
         return " expired first=1", "succeeded"
@@ -55,20 +55,20 @@ def _trouble(rng: Random) -> tuple[str, str]:
 
 
 def hash_of(params: dict[str, Any]) -> str:
-    """Under which the simulator counts what was paid for a request."""
+    """The name under which the simulator counts what was paid for a request."""
     data = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def judge_job(plan: JobPlan, state: str, lines: Iterable[bytes]) -> list[str]:
-    """What is wrong with the results of a job that nobody canceled."""
+def job_faults(plan: JobPlan, state: str, lines: Iterable[bytes]) -> list[str]:
+    """What is wrong with the results of a job that was not canceled."""
     faults = [] if state == "done" else [f"ended {state}"]
     found = [orjson.loads(line) for line in lines]
     ids = Counter(line["custom_id"] for line in found)
     doubled = [id for id, count in ids.items() if count > 1]
     lost = [id for id in plan.ends if id not in ids]
     foreign = [id for id in ids if id not in plan.ends]
-    for what, which in (("lost", lost), ("doubled", doubled), ("foreign", foreign)):
+    for what, which in (("lost", lost), ("duplicate", doubled), ("unknown", foreign)):
         if which:
             faults.append(f"{what} {which[:9]}")
     for line in found:
@@ -78,8 +78,8 @@ def judge_job(plan: JobPlan, state: str, lines: Iterable[bytes]) -> list[str]:
     return faults
 
 
-def judge_payment(plan: JobPlan, paid: dict[str, dict[str, int]]) -> list[str]:
-    """What is wrong with what the API was paid for the job's requests."""
+def payment_faults(plan: JobPlan, paid: dict[str, dict[str, int]]) -> list[str]:
+    """What is wrong with the payments for a job's requests."""
     faults = []
     for request in plan.requests:
         wanted = int(plan.ends[request["custom_id"]] == "succeeded")

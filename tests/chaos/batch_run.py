@@ -1,10 +1,11 @@
-"""Kill a batch worker at every point of a job's life, and count every line and every cent.
+"""Kill a batch worker at every point of a job's life, and count every line and every payment.
 
-``python -m tests.chaos.batch_run --times 20`` first runs jobs in peace, which tells what points
-there are (`tests.chaos.points`); then, for each of them and so many times, a worker dies there by
-SIGKILL while jobs run, a part of whose create calls loses its answer. The simulator's own account
-of what was paid for is the judge. ``--trouble`` runs jobs under random trouble instead: killed,
-frozen and terminated workers, a Redis that is killed or stands still, messages lost and doubled.
+``python -m tests.chaos.batch_run --times 20`` first runs jobs without kills, to find out which
+points there are (`tests.chaos.points`). Then, at each point and as often as ``--times`` says, a
+worker is killed with SIGKILL while jobs run, some of whose create calls lose their response. The
+simulator counts what was paid for. ``--trouble`` runs jobs under random faults instead: workers
+that are killed, frozen and terminated, a Redis that is killed or frozen, messages that are lost and
+duplicated.
 """
 
 import asyncio
@@ -20,12 +21,12 @@ from penstock.client import Client
 from penstock.errors import NotEnded, PenstockError
 from penstock.simulator.control import Control
 from tests.chaos.agent import Agent
-from tests.chaos.batch_jobs import JobPlan, job_plan, judge_job, judge_payment
+from tests.chaos.batch_jobs import JobPlan, job_faults, job_plan, payment_faults
 from tests.chaos.command import keep_logs, options_of, say, verdict
 from tests.chaos.readers import UNAVAILABLE
 from tests.chaos.world import BatchWorld
 
-#: Create calls that lose their answer, some before and some after the batch was made.
+#: Create calls that lose their response, some before and some after the batch was created.
 _CREATE_FAULTS: tuple[dict[str, Any], ...] = (
     {"commit_then_drop": True},
     {"commit_then_drop": True, "reset": True},
@@ -34,7 +35,7 @@ _CREATE_FAULTS: tuple[dict[str, Any], ...] = (
     {"drop_before_commit": True, "commit_after_s": 0.7},
     {"status": 429, "retry_after": 0.3, "path": "/v1/messages/batches", "method": "POST"},
 )
-#: Downloads that break off, or have lines too few and too many.
+#: Downloads that are interrupted, or have too few or too many lines.
 _RESULTS_FAULTS: tuple[dict[str, Any], ...] = (
     {"results_cut": 700},
     {"results_end": 2},
@@ -47,36 +48,36 @@ _RESULTS_FAULTS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much, and for how long."""
+    """What a run does, and for how long."""
 
     times: int = 20  #: kills at each point
     seed: int = 0
     workers: int = 3
-    at_once: int = 12  #: jobs
-    trouble: int = 0  #: run so many jobs under random trouble instead
-    only: str = ""  #: only points whose name contains one of these, with commas between
-    points: int = 0  #: at most so many points, drawn at random; 0: all
-    patience_s: float = 120.0  #: a job that has not ended after this counts as hung
-    minutes: float = 30.0  #: no further job is begun after this
+    at_once: int = 12  #: jobs that run at the same time
+    trouble: int = 0  #: number of jobs to run under random faults instead
+    only: str = ""  #: only points whose name contains one of these, separated by commas
+    points: int = 0  #: maximum number of points, drawn at random; 0: all
+    job_timeout_s: float = 120.0  #: a job that has not ended after this counts as hung
+    minutes: float = 30.0  #: no job is started after this
     keep: str = ""  #: folder for the workers' logs
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened."""
+    """What happened in a run."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
 
     def wrong(self, text: str) -> None:
-        """Note a fault, and say it at once."""
+        """Note a fault and print it at once."""
         self.faults.append(text)
         say(f"WRONG {text}")
 
 
 class Run:
-    """One run over a world."""
+    """One run in a deployment of its own."""
 
     def __init__(self, world: BatchWorld, options: Options) -> None:
         self._world = world
@@ -89,10 +90,10 @@ class Run:
         self.tally = Tally()
 
     async def go(self) -> Tally:
-        """Run it all."""
+        """Run until all is done or the time is up."""
         try:
             if self._options.trouble:
-                await self._trouble()
+                await self._random_faults()
             else:
                 await self._kills()
         finally:
@@ -107,7 +108,7 @@ class Run:
         say(f"{len(points)} points")
         tickets = Counter(dict.fromkeys(points, self._options.times))
         while tickets and time.monotonic() < self._until:
-            # One ticket for a point at a time, of those first that have most left.
+            # One ticket for a point at a time; points with the most kills left come first.
             batch = [name for name, _ in tickets.most_common(self._options.workers * 4)]
             tickets = +(tickets - Counter(batch))
             for name in batch:
@@ -129,7 +130,7 @@ class Run:
         count = self._options.points
         return self._rng.sample(names, count) if 0 < count < len(names) else names
 
-    async def _trouble(self) -> None:
+    async def _random_faults(self) -> None:
         agent = Agent(self._world, Random(self._options.seed + 1), every_s=1.5, lose=0)
         chaos = asyncio.create_task(agent.run())
         left = self._options.trouble
@@ -145,18 +146,18 @@ class Run:
             self.tally.wrong(f"in a worker's log: {line}")
 
     async def _batch_of_jobs(self, count: int) -> None:
-        """Run jobs to their end, with new workers for those that die."""
+        """Run jobs to their end, and replace workers that die."""
         plans = [self._plan() for _ in range(count)]
-        self._api_trouble()
-        nurse = asyncio.create_task(self._replace_the_dead())
+        self._plan_api_faults()
+        replacing = asyncio.create_task(self._replace_the_dead())
         jobs = [asyncio.create_task(self._job(plan)) for plan in plans]
         await asyncio.gather(*jobs)
-        nurse.cancel()
+        replacing.cancel()
         with suppress(asyncio.CancelledError):
-            await nurse
+            await replacing
         paid = await asyncio.to_thread(self._control.paid)
         for plan in plans:
-            for fault in judge_payment(plan, paid):
+            for fault in payment_faults(plan, paid):
                 self.tally.wrong(fault)
             self.tally.counts["requests"] += len(plan.requests)
         self.tally.counts["requests paid"] += sum(sum(each.values()) for each in paid.values())
@@ -166,8 +167,8 @@ class Run:
         self._jobs += 1
         return job_plan(self._rng, self._jobs)
 
-    def _api_trouble(self) -> None:
-        """Create calls that lose their answer, some before and some after they were accepted."""
+    def _plan_api_faults(self) -> None:
+        """Let some of the next create calls and downloads fail."""
         for fault in _CREATE_FAULTS:
             self._control.fault(**fault, after=self._rng.randrange(4))
         for fault in _RESULTS_FAULTS:
@@ -181,40 +182,39 @@ class Run:
         except TimeoutError as error:
             self.tally.wrong(f"job {plan.number}: {error}")
             return
-        faults = judge_job(plan, state, lines)
-        for fault in faults:
+        for fault in job_faults(plan, state, lines):
             self.tally.wrong(f"job {plan.number} {id}: {fault}")
         self.tally.counts["jobs"] += 1
-        await self._insist(lambda: self._client.messages.batches.delete(id))
+        await self._until_available(lambda: self._client.messages.batches.delete(id))
 
     async def _submit(self, plan: JobPlan) -> str:
         def create() -> str:
             batches = self._client.messages.batches
             return batches.create(requests=plan.requests, shard_requests=plan.shard_requests).id
 
-        return str(await self._insist(create))
+        return str(await self._until_available(create))
 
     async def _ended(self, id: str) -> str:
-        deadline = time.monotonic() + self._options.patience_s
+        deadline = time.monotonic() + self._options.job_timeout_s
         while time.monotonic() < deadline:
-            job = await self._insist(lambda: self._client.messages.batches.retrieve(id))
+            job = await self._until_available(lambda: self._client.messages.batches.retrieve(id))
             if job.paused:
                 self.tally.wrong(f"{id} is paused: {job.paused}")
-                await self._insist(lambda: self._client.messages.batches.resume(id))
+                await self._until_available(lambda: self._client.messages.batches.resume(id))
             if job.state.ended:
                 return str(job.state)
             await asyncio.sleep(0.2)
-        job = await self._insist(lambda: self._client.messages.batches.retrieve(id))
+        job = await self._until_available(lambda: self._client.messages.batches.retrieve(id))
         raise TimeoutError(f"{id} hangs: {[(s.number, s.state) for s in job.shards]}")
 
     async def _results(self, id: str) -> list[bytes]:
-        found: list[bytes] = await self._insist(
+        found: list[bytes] = await self._until_available(
             lambda: list(self._client.messages.batches.result_lines(id))
         )
         return found
 
-    async def _insist(self, act: Any) -> Any:
-        """Do it as soon as Redis allows."""
+    async def _until_available(self, act: Any) -> Any:
+        """Do it, again and again until Redis is available."""
         while True:
             try:
                 return await asyncio.to_thread(act)
@@ -230,7 +230,7 @@ class Run:
 
 
 def run(options: Options) -> Tally:
-    """Run it, and keep the workers' logs if that was asked for."""
+    """Run it, and keep the workers' logs after a fault if the options say so."""
     with BatchWorld(options.workers) as world:
         tally = asyncio.run(Run(world, options).go())
         if options.keep and tally.faults:
@@ -239,7 +239,7 @@ def run(options: Options) -> Tally:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; returns its exit code."""
     options = options_of(Options(), "tests.chaos.batch_run", __doc__)
     tally = run(options)
     for name, count in sorted(tally.kills.items()):

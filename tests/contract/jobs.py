@@ -1,8 +1,8 @@
-"""Batch jobs for tests of the workers' side, recorded as a producer records them."""
+"""Batch jobs for tests of the workers, recorded as a producer records them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, assert_never
 
 import anthropic
 import orjson
@@ -20,8 +20,16 @@ from penstock.spool.stores import open_spool
 from penstock.store import shard_scripts
 from penstock.store.connection import connect
 from penstock.store.shard_scripts import ShardClaimed
-from tasks.batches.claim import ClaimedShard
-from tasks.batches.step_result import Step
+from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.step_result import (
+    JobEnded,
+    Next,
+    Parked,
+    Redirect,
+    RetryIn,
+    ShardDone,
+    StepResult,
+)
 
 MODEL = "claude-haiku-4-5"
 
@@ -89,18 +97,18 @@ class Desk:
         )
 
     def store(self, id: str) -> Any:
-        """Where the job's chunks lie."""
+        """Where the job's chunks are stored."""
         return open_spool("", self.connection, self.keys(id), self.settings.batch_ttl_s)
 
     def write(self, id: str, shard: Shard) -> None:
-        """Put a shard's record, as if somebody had written it."""
+        """Write a shard's record as a producer does."""
         keys = self.keys(id)
         self.connection.hset(keys.shards, str(shard.number), shard.encode())
         self.connection.expire(keys.shards, self.settings.batch_ttl_s)
         self.connection.zadd(self.settings.keys.live_shards, {f"{id}/{shard.number}": 1})
 
     def change(self, id: str, number: int = 0, **changes: Any) -> Shard:
-        """Change a shard's record behind everybody's back."""
+        """Change a shard's record without a claim."""
         shard = self.shard(id, number).evolve(**changes)
         self.write(id, shard)
         return shard
@@ -130,21 +138,18 @@ class Desk:
         ) as work:
             yield work
 
-    def step(self, run: Callable[[ClaimedShard], Step], id: str, number: int = 0) -> Step:
-        """Run a step and do with the claim what the task does."""
+    def step(
+        self, run: Callable[[ClaimedShard], StepResult], id: str, number: int = 0
+    ) -> StepResult:
+        """Run a step and release the claim as its task does."""
         self.connection.hdel(self.keys(id).claims, f"{number}:due")
         with self.claimed(id, number) as work:
-            step = run(work)
-            work.release(
-                countdown_s=step.countdown_s or 0.0,
-                park=step.park,
-                done=step.done,
-                pause=step.pause,
-            )
-        return step
+            result = run(work)
+            release_after(work, result)
+        return result
 
     def take_over(self, id: str, number: int = 0, worker: str = "other") -> None:
-        """Let another worker claim the shard, as if the lease of the first had run out."""
+        """Let another worker claim the shard, as if the lease of the first had expired."""
         keys = self.keys(id)
         self.connection.delete(keys.shard_lease(number))
         claim = shard_scripts.claim(
@@ -157,6 +162,34 @@ class Desk:
         self.connection.close()
 
 
+def release_after(work: ClaimedShard, result: StepResult) -> None:
+    """Release a claim as the task does after a step."""
+    match result:
+        case Next(pause=pause):
+            work.release(pause=pause)
+        case RetryIn(seconds):
+            work.release(countdown_s=seconds)
+        case Parked(pause=pause):
+            work.park(pause=pause)
+        case Redirect():
+            work.release()
+        case ShardDone():
+            work.release(done=True)
+        case JobEnded():
+            pass
+        case _:
+            assert_never(result)
+
+
+Kind = TypeVar("Kind")
+
+
+def expect(kind: type[Kind], result: StepResult) -> Kind:
+    """The result of a step, which has to be of this kind."""
+    assert isinstance(result, kind), result
+    return result
+
+
 def api_at(control: Control, key: str = "simulated-key") -> anthropic.Anthropic:
-    """The SDK, as the workers have it, on the simulator."""
+    """The SDK as the workers use it, calling the simulator."""
     return anthropic.Anthropic(api_key=key, base_url=control.base_url, max_retries=0)

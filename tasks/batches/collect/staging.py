@@ -10,7 +10,8 @@ from typing import Final, Self
 from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_spool
-from tasks.batches.claim import ClaimedShard, Fenced
+from tasks.batches.claim import Fenced
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.retry_shard import next_round
 
 #: Seconds that chunks live from the last one on while they do not count: those of a collector that
@@ -26,13 +27,13 @@ class Draft:
     """The chunks that one claim stores. A context manager."""
 
     def __init__(self, work: ClaimedShard) -> None:
-        [url, shards] = work.read_job("spool", "shards")
-        self.store = open_spool(url, work.redis, work.keys, DRAFT_TTL_S)
-        self.results = f"results-{work.shard.number}-{work.epoch}"
+        [url, shards] = work.job.fields("spool", "shards")
+        self.store = open_spool(url, work.redis, work.job.keys, DRAFT_TTL_S)
+        self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
         self._number = work.shard.number + int(shards)
-        self._spool = f"{self._number}-{work.epoch}"
+        self._spool = f"{self._number}-{work.lease.epoch}"
         self._ttl_s = work.settings.batch_ttl_s
         self._counts = False
 

@@ -21,19 +21,21 @@ from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.spool.storing import StoringThread
-from tasks.api.batch_calls import downloaded_results, retrieve_batch
+from tasks.api.batches import BatchesApi
+from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.classifier import Sorter
 from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
 from tasks.batches.collect.staging import Draft, RequestsMissing
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
+from tasks.batches.create.lost_call import search_again
 from tasks.batches.create.reconcile import of_earlier, rejected
-from tasks.batches.limits.prices import settlement
+from tasks.batches.limits.prices import actual_cost
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
 #: Downloads that do not match the requests before somebody is asked.
@@ -67,8 +69,9 @@ class CollectStep:
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
         self._api = api
+        self._timeout = idle_timeout(settings)
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> StepResult:
         """Download, verify and store; or tell when to try again."""
         if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
@@ -80,7 +83,7 @@ class CollectStep:
         except anthropic.NotFoundError:
             return self._none_there(work)
 
-    def _collect(self, work: ClaimedShard, *, resend: bool) -> Step:
+    def _collect(self, work: ClaimedShard, *, resend: bool) -> StepResult:
         shard = work.shard
         try:
             with Draft(work) as draft:
@@ -109,7 +112,7 @@ class CollectStep:
         sorter = Sorter(tally, judged)
         checked = time.monotonic()
         with (
-            downloaded_results(self._api, work) as pieces,
+            self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
             StoringThread(draft.store, draft.results) as storing,
         ):
             for block in blocks(_whole(pieces)):
@@ -117,11 +120,11 @@ class CollectStep:
                 if tally.foreign:
                     raise _Foreign(tally.stranger.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
-                    work.check()  # somebody else may be at it meanwhile
+                    work.lease.renew()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
             draft.chunks = storing.finish()
 
-    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Step:
+    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Next:
         shard, usage = work.shard, tally.tokens()
         if tally.superfluous:
             work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
@@ -146,13 +149,13 @@ class CollectStep:
             changed,
             also=draft.children,
             left=-1 + len(draft.children),
-            spent=settlement(usage, live=shard.live),
+            spent=actual_cost(usage, live=shard.live),
             **meta,
         )
         draft.committed(shard)
         self._remember(work)
         wake = () if pause else tuple(child.number for child in draft.children)
-        return Step(summary=_collected(changed).summary, pause=pause, wake=wake)
+        return Next(_collected(changed).summary, wake=wake, pause=pause)
 
     def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
         """Why nothing more is to be sent, if there is a reason and anything to send."""
@@ -168,7 +171,7 @@ class CollectStep:
         if reason is None:
             return None
         to_send = tally.retried or any(
-            each.state == ShardState.PLANNED for each in work.all_shards()
+            each.state == ShardState.PLANNED for each in work.job.shards()
         )
         if not to_send:
             return None
@@ -187,7 +190,7 @@ class CollectStep:
             with contextlib.suppress(redis.RedisError):  # the results are safe
                 pipe.execute()
 
-    def _refetch(self, work: ClaimedShard, what: str) -> Step:
+    def _refetch(self, work: ClaimedShard, what: str) -> RetryIn | Parked:
         """Download again later; ask somebody if that has been of no use for long."""
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
@@ -196,7 +199,7 @@ class CollectStep:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
                 pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
-                return Step(pause=pause, park=True, reason=words)
+                return Parked(words, pause=pause)
             work.alert(Alert.RESULTS_INCOMPLETE, words)
         else:
             work.write(shard.evolve(refetches=count))
@@ -206,39 +209,42 @@ class CollectStep:
             settings.api_retry_max_wait_s,
             jitter(),
         )
-        return Step(countdown_s=wait, reason=words)
+        return RetryIn(wait, words)
 
-    def _reject(self, work: ClaimedShard) -> Step:
+    def _reject(self, work: ClaimedShard) -> StepResult:
         """The batch is not ours, whoever named it: look for ours again."""
         shard = work.shard
         if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
-        size_locks.disown(work, rejected(shard))
-        return Step(back=True, reason=f"{shard.batch_id} is not the batch of this shard")
+        search_again(work, rejected(shard))
+        return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
-    def _none_there(self, work: ClaimedShard) -> Step:
+    def _none_there(self, work: ClaimedShard) -> StepResult:
         """The API has no results of the batch: why?"""
         shard = work.shard
         try:
-            batch = retrieve_batch(self._api, work)
+            batch = self._calls(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
             work.write(shard.evolve(state=ShardState.IN_PROGRESS))
-            return Step(back=True, reason=f"{shard.batch_id} is {batch.processing_status}")
+            return Redirect(f"{shard.batch_id} is {batch.processing_status}")
         if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
             message = f"the API has removed the results of {shard.batch_id}"
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
         return self._refetch(work, "not available yet")
 
+    def _calls(self, work: ClaimedShard) -> BatchesApi:
+        return BatchesApi(self._api, work.job.headers())
 
-def _take_earlier(work: ClaimedShard, nonce: str) -> Step:
+
+def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
     """The batch is of an earlier call of this shard, which was given up too soon: its results are
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
-    size_locks.lose(work)
+    size_locks.abandon(work)
     work.write(of_earlier(work.shard, nonce))
-    return Step(back=True, reason=f"{work.shard.batch_id} is of an earlier call of this shard")
+    return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
 
 
 def _verify(tally: ResultTally, refetches: int) -> None:
@@ -255,6 +261,6 @@ def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise _Unusable(f"the download broke off: {type(error).__name__}") from error
 
 
-def _collected(shard: Shard) -> Step:
+def _collected(shard: Shard) -> Next:
     counts = orjson.loads(orjson.dumps(shard.counts))
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "counts": counts})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "counts": counts})

@@ -23,12 +23,12 @@ from penstock.batches.wire import WIRE_ID, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.sender import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
-from tasks.batches.limits.prices import settlement
+from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import ID_START, read_line
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Live calls of a canary that are out at the same time.
 _AT_ONCE: Final = 4
@@ -42,13 +42,13 @@ _OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
 class Canary:
     """Makes the calls of a live shard."""
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
         verdict = cost_cap.reserve(work)
         if isinstance(verdict, dict):
-            return Step(pause=verdict, park=True, reason=verdict["message"])
+            return Parked(verdict["message"], pause=verdict)
         if verdict == "wait":
-            return Step(countdown_s=MONEY_S, reason="waiting until other costs are settled")
+            return RetryIn(MONEY_S, "waiting until other costs are settled")
         answered = _go_on(work)
         # Resumed though a request was refused: the others are not asked about again.
         forgiving = bool(work.shard.counts.errored)
@@ -57,10 +57,10 @@ class Canary:
             return self.cancel(work)
         if refused:
             why = {**refused[0].as_error(), "type": PauseReason.CANARY_FAILED}
-            return Step(pause=why, park=True, reason=f"the canary failed: {refused[0]}")
+            return Parked(f"the canary failed: {refused[0]}", pause=why)
         return self._finish(work)
 
-    def cancel(self, work: ClaimedShard) -> Step:
+    def cancel(self, work: ClaimedShard) -> Next:
         """End a canary of which some calls were made: the rest counts as canceled."""
         answered = _go_on(work)
         for index, _ in _requests(work, answered):
@@ -98,26 +98,26 @@ class Canary:
             raise errors[0]
         return refused
 
-    def _finish(self, work: ClaimedShard) -> Step:
+    def _finish(self, work: ClaimedShard) -> Next:
         """All calls are answered: the rest of the job may go."""
         shard = work.shard
         collected = shard.evolve(
             state=ShardState.COLLECTED,
             results=shard.live_results,
             live_results="",
-            collected_ms=work.now_ms(),
+            collected_ms=work.job.now_ms(),
         )
         work.advance(
             "create",
             collected,
             left=-1,
-            spent=settlement(shard.usage, live=True),
+            spent=actual_cost(shard.usage, live=True),
             waiting_for_canary="",
         )
         others = tuple(
-            each.number for each in work.all_shards() if each.state == ShardState.PLANNED
+            each.number for each in work.job.shards() if each.state == ShardState.PLANNED
         )
-        return Step(summary=made(work).summary, wake=others)
+        return Next(made(work).summary, wake=others)
 
 
 def _go_on(work: ClaimedShard) -> set[int]:
@@ -125,9 +125,9 @@ def _go_on(work: ClaimedShard) -> set[int]:
 
     Each claim has chunks of its own: those of one that was lost may still be written to.
     """
-    shard, store = work.shard, work.store()
+    shard, store = work.shard, work.job.store()
     chunks = list(store.read(shard.live_results, shard.result_chunks)) if shard.live_results else []
-    name = f"results-{shard.number}-{work.epoch}"
+    name = f"results-{shard.number}-{work.lease.epoch}"
     if shard.live_results != name:
         for index, chunk in enumerate(chunks):
             store.add(name, index, chunk)
@@ -143,7 +143,7 @@ def _go_on(work: ClaimedShard) -> set[int]:
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
     """Number and params of the requests that have no answer."""
     shard = work.shard
-    chunks = work.store().read(f"requests-{shard.spool}", shard.request_chunks)
+    chunks = work.job.store().read(f"requests-{shard.spool}", shard.request_chunks)
     lines = (line for chunk in chunks for line in lines_of(chunk))
     return ((index, line) for index, line in enumerate(lines) if index not in answered)
 
@@ -177,7 +177,7 @@ def _store(work: ClaimedShard, index: int, result: bytes) -> None:
     if line is None:
         raise UnexpectedResponse("the answer to a live call is no message")
     for chunk in pack([line.stored]):
-        work.store().add(shard.live_results, shard.result_chunks, chunk)
+        work.job.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts
     changed = {"processing": counts.processing - 1, kind: getattr(counts, kind) + 1}
     usage, errors = dict(shard.usage), Counter(shard.errors)

@@ -7,11 +7,12 @@ import anthropic
 import httpx2
 
 from penstock.batches.notices import Alert
-from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
-from tasks.batches.claim import ClaimedShard
+from tasks.api.client import UnexpectedResponse
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import CLOCK_SLACK_MS
+from tasks.batches.job_reader import find_shard
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +25,16 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
     """
     keys = work.settings.keys
     # Before the owners: a call is noted as out until its batch has its owner.
-    found = size_locks.tags_of(work.redis, keys, (batch.requests for batch in listing.batches))
+    found = size_locks.locks_of(work.redis, keys, (batch.requests for batch in listing.batches))
     owners = (
         work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if found else []
     )
     for batch, owner in zip(listing.batches, owners, strict=True):
-        tag = found[batch.requests]
-        if owner or tag.open:
+        lock = found[batch.requests]
+        if owner or lock.open:
             continue
         lost = [
-            m for m, since in tag.abandoned.items() if batch.created_ms >= since - CLOCK_SLACK_MS
+            m for m, since in lock.abandoned.items() if batch.created_ms >= since - CLOCK_SLACK_MS
         ]
         if lost:
             if all(_sent_again(work, member) for member in lost):
@@ -49,7 +50,7 @@ def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
 def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]) -> None:
     exclusive = work.settings.dedicated_workspace
     if exclusive and batch.status == "in_progress":
-        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError):
+        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError, UnexpectedResponse):
             api.cancel(batch.id)
     certainty = "is" if exclusive else "may be"
     work.alert(
@@ -60,11 +61,10 @@ def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[st
 
 
 def _sent_again(work: ClaimedShard, member: str) -> bool:
-    job, _, number = member.partition("/")
-    raw = work.redis.hget(work.settings.keys.job(job).shards, number)
-    return raw is None or bool(Shard.parse(raw).batch_id)
+    shard = find_shard(work.redis, work.settings.keys, member)
+    return shard is None or bool(shard.batch_id)
 
 
 def _begun_ms(work: ClaimedShard) -> int:
-    [created_ms] = work.read_job("created_ms")
+    [created_ms] = work.job.fields("created_ms")
     return int(created_ms or 0)

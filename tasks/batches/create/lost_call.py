@@ -4,9 +4,10 @@ import anthropic
 
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
+from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
-from tasks.batches.claim import ClaimedShard
-from tasks.batches.create import size_locks
+from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.create import batch_owners, size_locks
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
@@ -20,7 +21,7 @@ from tasks.batches.create.reconcile import (
 )
 from tasks.batches.create.sender import take
 from tasks.batches.limits import active_batches
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 
 class Searcher:
@@ -30,22 +31,22 @@ class Searcher:
         self._settings = settings
         self._api = api
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step | None:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
         """Look once. None: the fate of the call is known, and the record says it."""
         decision = decide(work.shard, self._look(work, api), self._rules())
         match decision:
             case Bind(batches):
                 if any(take(work, batch, confirmed=False) for batch in batches):
                     return None
-                return Step(countdown_s=1.0, reason="another shard was faster; looking again")
+                return RetryIn(1.0, "another shard was faster; looking again")
             case Wait(shard, seconds, reason):
                 work.write(shard)
-                return Step(countdown_s=seconds, reason=reason)
+                return RetryIn(seconds, reason)
             case GiveUp(shard):
                 # The tag first: should we die in between, this is decided once more.
-                size_locks.lose(work)
+                size_locks.abandon(work)
                 work.write(shard, spent=0)
-                active_batches.give_back(work)
+                active_batches.release(work)
                 return None
             case Elsewhere():
                 return elsewhere()
@@ -54,8 +55,8 @@ class Searcher:
         listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
         fitting = likely(work.shard, listing.batches)
-        owners = size_locks.owners_of(work, fitting)
-        return Look(listing.workspace, listing.batches, owners, work.now_ms())
+        owners = batch_owners.owners_of(work, fitting)
+        return Look(listing.workspace, listing.batches, owners, work.job.now_ms())
 
     def _rules(self) -> Rules:
         settings = self._settings
@@ -66,11 +67,21 @@ class Searcher:
         )
 
 
-def elsewhere() -> Step:
+def search_again(work: ClaimedShard, changed: Shard) -> None:
+    """Look for the shard's batch again: the one it has is another's, or may be. ``changed`` is its
+    new record. Raises `Fenced`."""
+    # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
+    size_locks.reopen(work)
+    # Before the record: its owner may be a shard of ours that is looking for it now.
+    batch_owners.release(work, work.shard.batch_id)
+    work.write(changed)
+
+
+def elsewhere() -> Parked:
     """The workers' key is of another account than the shard's call was made for."""
     why = {
         "type": PauseReason.OTHER_ACCOUNT,
         "message": "a create call was made for another organization or workspace than the "
         "workers' key belongs to now; whether it made a batch can only be seen there",
     }
-    return Step(pause=why, park=True, reason="the list is of another account than the call")
+    return Parked("the list is of another account than the call", pause=why)

@@ -17,8 +17,9 @@ from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
-from tasks.batches.claim import ClaimedShard, Fenced
-from tasks.batches.create import duplicates, size_locks
+from tasks.batches.claim import Fenced
+from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.create import batch_owners, duplicates, size_locks
 from tasks.batches.create.body import BodyMismatch, Upload
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
@@ -31,7 +32,8 @@ from tasks.batches.create.reconcile import (
     unsent,
 )
 from tasks.batches.limits import active_batches, cost_cap
-from tasks.batches.step_result import Step
+from tasks.batches.limits.waiting import scaled_wait_s
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
 #: for money, for a call of the same size that is out.
@@ -49,14 +51,14 @@ class Sender:
         self._settings = settings
         self._api = api
 
-    def run(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Send the shard, or say why it has to wait."""
         waiting = self._enter(work)
         if waiting is not None:
             return waiting
         try:
             nonce = new_nonce()
-            if not size_locks.take(work, nonce):
+            if not size_locks.acquire(work, nonce):
                 step_aside(work)
                 return _wait(_TAG_S, "a create call of the same size is out")
             listing = self._listing(work, api)
@@ -69,21 +71,21 @@ class Sender:
         work.write(intended(work.shard, nonce, listing.workspace, listing.batches))
         return self._post(work, api)
 
-    def _enter(self, work: ClaimedShard) -> Step | None:
+    def _enter(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Take what the shard needs before it is sent."""
-        work.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
-        if not active_batches.take(work):
-            seconds = work.longer_s(_SLOT_S)
+        work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        if not active_batches.acquire(work):
+            seconds = scaled_wait_s(_SLOT_S, work.job.shards_left())
             return _wait(seconds, "waiting for a slot: enough batches are active")
         verdict = cost_cap.reserve(work)
         if verdict == "ok":
             return None
         step_aside(work)
         if verdict == "wait":
-            seconds = work.longer_s(MONEY_S)
+            seconds = scaled_wait_s(MONEY_S, work.job.shards_left())
             return _wait(seconds, "waiting until the cost of other shards is settled")
         assert isinstance(verdict, dict)
-        return Step(pause=verdict, park=True, reason=verdict["message"])
+        return Parked(verdict["message"], pause=verdict)
 
     def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
         if not work.shard.abandoned_nonces:
@@ -95,15 +97,15 @@ class Sender:
         if listing.workspace != work.shard.workspace:
             return False
         fitting = likely(work.shard, listing.batches)
-        free = free_of(fitting, size_locks.owners_of(work, fitting))
+        free = free_of(fitting, batch_owners.owners_of(work, fitting))
         return any(take(work, batch, confirmed=False) for batch in free)
 
-    def _post(self, work: ClaimedShard, api: BatchesApi) -> Step:
+    def _post(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         def guard() -> None:
-            work.write(work.shard.evolve(sent_ms=work.now_ms()), durable=True)
+            work.write(work.shard.evolve(sent_ms=work.job.now_ms()), durable=True)
 
         shard = work.shard
-        upload = Upload(shard, work.store(), guard)
+        upload = Upload(shard, work.job.store(), guard)
         try:
             batch = api.create(upload, shard.size)
         except Exception as error:  # whatever it was: the call has a fate, and the record must say
@@ -113,7 +115,7 @@ class Sender:
         take(work, batch, confirmed=True)
         return made(work)
 
-    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> Step:
+    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> StepResult:
         """The call brought no batch id: was there certainly no batch made?"""
         if isinstance(upload.error, Fenced):
             raise upload.error
@@ -126,19 +128,19 @@ class Sender:
             return requests_missing(upload.error)
         raise upload.error or error
 
-    def _unknown(self, work: ClaimedShard, why: str) -> Step:
-        work.write(work.shard.evolve(over_ms=work.now_ms()))
+    def _unknown(self, work: ClaimedShard, why: str) -> RetryIn:
+        work.write(work.shard.evolve(over_ms=work.job.now_ms()))
         wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
-        return Step(countdown_s=wait_s, reason=f"{why}; looking for the batch")
+        return RetryIn(wait_s, f"{why}; looking for the batch")
 
 
 def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
     # First: should we die in between, the next one finds the batch marked as ours.
-    if not size_locks.bind(work, batch, confirmed=confirmed):
+    if not batch_owners.claim(work, batch, confirmed=confirmed):
         return False
     work.advance("create", bound(work.shard, batch, confirmed=confirmed))
-    size_locks.give_back(work)
+    size_locks.release(work)
     return True
 
 
@@ -147,27 +149,27 @@ def new_nonce() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
-def made(work: ClaimedShard) -> Step:
+def made(work: ClaimedShard) -> Next:
     """The shard is a batch, or needs none."""
     shard = work.shard
-    return Step(summary={"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
+    return Next({"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
 
 
-def requests_missing(error: Exception) -> Step:
+def requests_missing(error: Exception) -> Parked:
     """What is to be sent is not there any more."""
     why = {"type": PauseReason.REQUESTS_MISSING, "message": str(error)}
-    return Step(pause=why, park=True, reason="the stored requests are not complete")
+    return Parked("the stored requests are not complete", pause=why)
 
 
 def step_aside(work: ClaimedShard) -> None:
     """Give back what only a shard that is being sent may hold."""
     work.write(spent=0)
-    active_batches.give_back(work)
-    size_locks.give_back(work)
+    active_batches.release(work)
+    size_locks.release(work)
 
 
-def _wait(seconds: float, reason: str) -> Step:
-    return Step(countdown_s=spread(seconds, by=0.25), reason=reason)
+def _wait(seconds: float, reason: str) -> RetryIn:
+    return RetryIn(spread(seconds, by=0.25), reason)
 
 
 def _problem(error: Exception) -> ApiProblem:

@@ -11,14 +11,13 @@ import anthropic
 from config.settings import WorkerSettings
 from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batch_calls import job_headers
 from tasks.api.batches import BatchesApi
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.canary import Canary
 from tasks.batches.create.lost_call import Searcher
 from tasks.batches.create.reconcile import unsent
 from tasks.batches.create.sender import Sender, made, requests_missing, step_aside
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
 _HELD_S: Final = 300.0
@@ -33,7 +32,7 @@ class CreateStep:
         self._searcher = Searcher(settings, api)
         self._canary = Canary()
 
-    def run(self, work: ClaimedShard) -> Step:
+    def run(self, work: ClaimedShard) -> StepResult:
         """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
         if work.shard.state == ShardState.SENDING:
             step = self._find(work)
@@ -41,7 +40,7 @@ class CreateStep:
                 return step
         return self._plan(work) if work.shard.state == ShardState.PLANNED else made(work)
 
-    def _find(self, work: ClaimedShard) -> Step | None:
+    def _find(self, work: ClaimedShard) -> StepResult | None:
         """A call was begun, and its answer is not known."""
         if work.shard.sent_ms:
             return self._searcher.run(work, self._calls(work))
@@ -49,23 +48,23 @@ class CreateStep:
         work.write(unsent(work.shard))
         return None
 
-    def _plan(self, work: ClaimedShard) -> Step:
+    def _plan(self, work: ClaimedShard) -> StepResult:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
             step_aside(work)
-            return Step(park=True, reason=f"the job is paused: {work.paused.get('type')}")
+            return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:
                 return self._canary.run(work, self._calls(work))
             except ChunkMissing as error:
                 return requests_missing(error)
-        [waiting_for_canary] = work.read_job("waiting_for_canary")
+        [waiting_for_canary] = work.job.fields("waiting_for_canary")
         if waiting_for_canary:
-            return Step(countdown_s=_HELD_S, reason="waiting for the first requests, sent live")
+            return RetryIn(_HELD_S, "waiting for the first requests, sent live")
         return self._sender.run(work, self._calls(work))
 
-    def _cancel(self, work: ClaimedShard) -> Step:
+    def _cancel(self, work: ClaimedShard) -> StepResult:
         """The job is canceled, and the shard was never sent."""
         shard = work.shard
         if shard.live_results:
@@ -74,11 +73,11 @@ class CreateStep:
             state=ShardState.COLLECTED,
             uniform_result={"type": "canceled"},
             counts=Counts(canceled=shard.requests),
-            collected_ms=work.now_ms(),
+            collected_ms=work.job.now_ms(),
         )
         step_aside(work)
         work.advance("create", canceled, left=-1)
         return made(work)
 
     def _calls(self, work: ClaimedShard) -> BatchesApi:
-        return BatchesApi(self._api, job_headers(work), work.shard.betas)
+        return BatchesApi(self._api, work.job.headers(), work.shard.betas)

@@ -1,1 +1,1 @@
-"""Limits that all batches share: active batches at the API, and the cost of a job."""
+"""Limits on what is sent: active batches at the API, and the cost of a job."""

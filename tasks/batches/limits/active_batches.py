@@ -1,18 +1,19 @@
-"""Slots: how many batches of the whole deployment may be active at the API at once."""
+"""Slots that limit how many batches of the deployment are active at the API at once."""
 
 import random
 from typing import Final
 
 from penstock.batches.shard import ShardState
 from penstock.store.limit_scripts import acquire_active_batch
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 
-#: The API ends every batch within 24 hours; a slot that was not given back then counts no more.
-_LIFE_MS: Final = 25 * 3_600_000
+#: Milliseconds after which a slot that was not released counts no more: the API ends every batch
+#: within 24 hours.
+_SLOT_TTL_MS: Final = 25 * 3_600_000
 
 
-def take(work: ClaimedShard) -> bool:
-    """Take a slot for the shard's batch. False: it has to wait for one."""
+def acquire(work: ClaimedShard) -> bool:
+    """Acquire a slot for the shard's batch. False: none is free, and the shard has to wait."""
     settings, shard = work.settings, work.shard
     return acquire_active_batch(
         settings.keys,
@@ -20,23 +21,23 @@ def take(work: ClaimedShard) -> bool:
         requests=shard.requests,
         max_batches=settings.active_batches_limit,
         max_requests=settings.queued_requests_limit,
-        ttl_ms=_LIFE_MS,
+        ttl_ms=_SLOT_TTL_MS,
     ).run(work.redis)
 
 
-def free(work: ClaimedShard) -> tuple[int, ...]:
-    """Give the shard's slot back; returns the shard of the job that should be woken for it, if one
-    waits. To be called once the shard's batch has ended, or it will have none."""
-    give_back(work)
+def release_and_wake(work: ClaimedShard) -> tuple[int, ...]:
+    """Release the shard's slot; returns the number of a shard of the job to wake for it, if one is
+    waiting. Call this when the shard's batch has ended, or when it is certain to get none."""
+    release(work)
     waiting = [
         shard.number
-        for shard in work.all_shards()
+        for shard in work.job.shards()
         if shard.state == ShardState.PLANNED and shard.number != work.shard.number
     ]
-    # Any: of several that end together, each should wake another.
-    return (random.choice(waiting),) if waiting else ()  # noqa: S311 - guards nothing
+    # A random one, so that several batches that end together wake different shards.
+    return (random.choice(waiting),) if waiting else ()  # noqa: S311 - no secret
 
 
-def give_back(work: ClaimedShard) -> None:
-    """Give the shard's slot back."""
+def release(work: ClaimedShard) -> None:
+    """Release the shard's slot."""
     work.redis.hdel(work.settings.keys.active_batches, work.member)

@@ -1,7 +1,7 @@
-"""What tokens cost, by the prices that the library genai-prices keeps; pure.
+"""What tokens cost, by the prices in the library genai-prices; pure.
 
-The library's prices of some models rise with the size of one request, and tokens are added up over
-many requests here. So each kind of token has one price, that of a small request.
+In the library, the prices of some models rise with the size of a request. Here tokens are added up
+over many requests, so each kind of token has one price: that of a small request.
 """
 
 import math
@@ -9,28 +9,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-#: Batches cost half of what live calls cost (Anthropic, Message Batches, Pricing).
+#: A batch costs half of what live calls cost (Anthropic, Message Batches, Pricing).
 BATCH_DISCOUNT: Final = 0.5
 
-#: Writing a token to the cache for an hour costs twice what reading it as input does (Anthropic,
-#: Prompt caching, Pricing).
+#: Writing a token to the cache for an hour costs twice what an input token does (Anthropic, Prompt
+#: caching, Pricing).
 ONE_HOUR: Final = 2.0
 
-#: Bytes of a request that hold at least one token, for the bound.
+#: Minimum bytes of a token, for the upper bound of a cost.
 _BYTES_A_TOKEN: Final = 2
 
-#: Small enough for the lowest price of every model.
+#: Tokens of the sample request: few enough for the lowest price of every model.
 _SAMPLE: Final = 1_000
 
 Usage = Mapping[str, Mapping[str, int]]  #: model → tokens, by the API's names
 
 
 def live_price_usd(model: str, tokens: Mapping[str, int]) -> float | None:
-    """Price of these tokens as live calls, in US dollars. None: the model's price is unknown."""
+    """Return the price of these tokens in live calls, in US dollars; None if it is unknown."""
     units = _units(model)
     if units is None:
         return None
-    # Without a word on how long they are kept, cached tokens are kept for five minutes.
+    # Unless the API says otherwise, cached tokens are kept for five minutes.
     hours = tokens.get("ephemeral_1h_input_tokens", 0)
     minutes = tokens.get("cache_creation_input_tokens", 0) - hours
     return (
@@ -43,8 +43,10 @@ def live_price_usd(model: str, tokens: Mapping[str, int]) -> float | None:
 
 
 def cost_of(parts: Iterable[tuple[Usage, bool]]) -> dict[str, Any] | None:
-    """What some usage cost and what it would have cost live; each part comes with whether it was
-    live calls. None: the price of a model is unknown."""
+    """Return what usage cost, what live calls would have cost, and the difference.
+
+    Each part comes with whether it was used by live calls. None: the price of a model is unknown.
+    """
     paid = whole = 0.0
     for usage, live in parts:
         for model, tokens in usage.items():
@@ -53,23 +55,26 @@ def cost_of(parts: Iterable[tuple[Usage, bool]]) -> dict[str, Any] | None:
                 return None
             whole += price
             paid += price * _share(live)
-    # One token costs no less than this; beyond it there is only what floats add.
+    # No token costs less than this: further digits are rounding errors.
     paid, whole = round(paid, 10), round(whole, 10)
     return {"currency": "USD", "batch": paid, "live": whole, "saved": round(whole - paid, 10)}
 
 
-def settlement(usage: Usage, *, live: bool) -> int | Literal["all"]:
-    """What a shard came to, in millionths of a dollar. ``all``: the price of a model is unknown, so
-    that it counts for all that was reserved; left open, it would hold up the rest for ever."""
+def actual_cost(usage: Usage, *, live: bool) -> int | Literal["all"]:
+    """Return the actual cost of a shard, in millionths of a dollar.
+
+    ``all``: the price of a model is unknown, so the shard counts with all that was reserved. If the
+    reservation stayed open, other shards would wait for it for ever.
+    """
     cost = cost_of([(usage, live)])
     return "all" if cost is None else math.ceil(round(cost["batch"] * 1_000_000, 6))
 
 
 def bound_usd(size_by_model: Mapping[str, Sequence[int]], *, live: bool) -> float | None:
-    """The most that requests of this weight (model → bytes, sum of ``max_tokens``) can cost, in US
-    dollars. None: the price of a model is unknown.
+    """Return the most that requests of this size can cost, in US dollars.
 
-    What a request refers to without containing it (a file, an address) is not in its bytes.
+    ``size_by_model``: model → bytes, sum of ``max_tokens``. What a request only refers to (a file,
+    a URL) is not in its bytes. None: the price of a model is unknown.
     """
     prices = [most_usd(model, *sizes) for model, sizes in size_by_model.items()]
     known = [price for price in prices if price is not None]
@@ -77,7 +82,7 @@ def bound_usd(size_by_model: Mapping[str, Sequence[int]], *, live: bool) -> floa
 
 
 def most_usd(model: str, bytes: int, max_tokens: int) -> float | None:
-    """The most that live calls with so many bytes and ``max_tokens`` can cost, in US dollars."""
+    """Return the most that live calls of this size can cost, in US dollars; None if unknown."""
     return live_price_usd(
         model, {"input_tokens": bytes // _BYTES_A_TOKEN + 1, "output_tokens": max_tokens}
     )
@@ -89,13 +94,13 @@ def _share(live: bool) -> float:
 
 @lru_cache(maxsize=256)
 def _units(model: str) -> dict[str, float] | None:
-    """Price of one token of each kind."""
+    """Return the price of one token of each kind; None if the model is unknown."""
     from genai_prices import Usage, calc_price
 
     samples = {
         "input": Usage(input_tokens=_SAMPLE),
         "output": Usage(output_tokens=_SAMPLE),
-        # The library counts cached tokens inside of input_tokens, the API beside them.
+        # The library includes cached tokens in input_tokens, the API does not.
         "write": Usage(input_tokens=_SAMPLE, cache_write_tokens=_SAMPLE),
         "read": Usage(input_tokens=_SAMPLE, cache_read_tokens=_SAMPLE),
     }

@@ -190,7 +190,7 @@ def test_a_job_is_paused_and_resumed(client: Client, job: HandMadeJob) -> None:
     assert (found.paused.type, found.paused.message) == ("billing_error", "no credit")
     assert found.paused.since >= found.created_at
     assert found.alert is not None
-    assert (found.alert.type, found.alert.message) == ("twin", "look at it")
+    assert (found.alert.type, found.alert.message) == ("duplicate_batch", "check it")
     assert batches.resume(job.id, who="me").paused is None
     assert batches.resume(job.id).paused is None  # nothing happens to one that is not paused
     told = islice(batches.events(job.id, timeout=PATIENCE_S), 4)

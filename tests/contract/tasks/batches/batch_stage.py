@@ -1,4 +1,4 @@
-"""A job whose batches are made by hand, and the real steps on it, without Celery."""
+"""Jobs whose batches a test creates, and the real steps on them, without Celery."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +23,11 @@ from penstock.spool.stores import open_spool
 from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
-from tasks.batches.claim import ClaimedShard
-from tasks.batches.step_result import Step
+from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.step_result import StepResult
 from tasks.batches.steps import BatchSteps
 from tests.contract.batch_api import params
+from tests.contract.jobs import release_after
 
 NONCE = "abcdefghij01"
 
@@ -64,7 +65,7 @@ class BatchStage:
         return StagedJob(self, id)
 
     def sent(self, *texts: str, ended: bool = True, **options: Any) -> "StagedJob":
-        """The same, with its shards made batches that have ended."""
+        """Record a job and create the batches of its shards, which have ended by default."""
         job = self.submit(*texts, **options)
         for shard in job.shards():
             job.send(shard.number, ended=ended)
@@ -80,7 +81,7 @@ class StagedJob:
         self.keys = stage.settings.keys.job(id)
         self._redis = stage.redis
 
-    # -- what there is ------------------------------------------------------------------------
+    # -- what is recorded ------------------------------------------------------------------------
 
     def meta(self, field: str) -> str:
         """A field of the record; empty where there is none."""
@@ -132,12 +133,12 @@ class StagedJob:
         entries = self._redis.xrange(self.keys.log)
         return [orjson.loads(fields[b"d"])["data"] for _, fields in entries]
 
-    # -- what is done -------------------------------------------------------------------------
+    # -- what a test does -------------------------------------------------------------------------
 
     def send(
         self, number: int = 0, *, nonce: str = NONCE, confirmed: bool = True, ended: bool = True
     ) -> str:
-        """Make a shard a batch, as the create step does; returns the batch's id."""
+        """Create the batch of a shard, as the create step does; returns the batch's id."""
         shard = self.shard(number)
         lines = self.lines(f"requests-{shard.spool}", shard.request_chunks)
         batch = self.stage.api.messages.batches.create(
@@ -152,7 +153,7 @@ class StagedJob:
         return batch.id
 
     def bind(self, number: int, batch_id: str, *, confirmed: bool = True) -> None:
-        """Say in the record that this batch is the shard's."""
+        """Record that this batch is the shard's."""
         sending = self.shard(number).evolve(nonce=NONCE, sent_ms=now_ms())
         self.put(
             sending.evolve(
@@ -171,36 +172,30 @@ class StagedJob:
 
     @contextmanager
     def claimed(self, number: int = 0, worker: str = "w") -> Iterator[ClaimedShard]:
-        """Claim a shard whenever it is due."""
+        """Claim a shard, whether it is due or not."""
         self._redis.hdel(self.keys.claims, f"{number}:due")
         with ClaimedShard.claim(
             self._redis, self.stage.settings, job=self.id, shard=number, worker=worker
         ) as work:
             yield work
 
-    def step(self, name: str, number: int = 0) -> Step:
-        """Run a step as its task does."""
+    def step(self, name: str, number: int = 0) -> StepResult:
+        """Run a step and release the claim as its task does."""
         with self.claimed(number) as work:
-            step = self.stage.steps.run(name, work)
-            if not step.ended:
-                work.release(
-                    countdown_s=step.countdown_s or 0.0,
-                    park=step.park,
-                    done=step.done,
-                    pause=step.pause,
-                )
-        return step
+            result = self.stage.steps.run(name, work)
+            release_after(work, result)
+        return result
 
-    def poll(self, number: int = 0) -> Step:
+    def poll(self, number: int = 0) -> StepResult:
         """The poll step."""
         return self.step(names.BATCH_POLL, number)
 
-    def collect(self, number: int = 0) -> Step:
+    def collect(self, number: int = 0) -> StepResult:
         """The poll step, which finds the batch ended, and the collect step."""
         if self.shard(number).state == "in_progress":
             self.poll(number)
         return self.step(names.BATCH_COLLECT, number)
 
-    def finish(self, number: int = 0) -> Step:
+    def finish(self, number: int = 0) -> StepResult:
         """The finish step."""
         return self.step(names.BATCH_FINISH, number)

@@ -1,4 +1,4 @@
-"""A create step to try: jobs, the step, faults and ageing, on a Redis and a simulator."""
+"""The create step on a Redis and a simulator, with jobs, faults and simulated time."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batches.create.step import CreateStep
-from tasks.batches.step_result import Step
+from tasks.batches.step_result import RetryIn, StepResult
 from tasks.batches.steps import BatchSteps
-from tests.contract.jobs import Desk, api_at
+from tests.contract.jobs import Desk, api_at, expect
 from tests.contract.penstock.store.calls import clock
 
 BATCHES = "/v1/messages/batches"
@@ -42,7 +42,7 @@ class Creating:
         self.desk.connection.config_set("appendfsync", "always")
 
     def restart(self, **settings: Any) -> None:
-        """Go on with other settings."""
+        """Continue with other settings."""
         prefix = self.desk.settings.key_prefix
         self.desk.close()
         self.desk = Desk(self.server, key_prefix=prefix, **settings)
@@ -50,18 +50,20 @@ class Creating:
     def submit(self, *shards: list[dict[str, Any]], **meta: Any) -> str:
         return self.desk.submit(*shards, **meta)
 
-    def step(self, id: str, number: int = 0, *, api: anthropic.Anthropic | None = None) -> Step:
+    def step(
+        self, id: str, number: int = 0, *, api: anthropic.Anthropic | None = None
+    ) -> StepResult:
         """Run the create step."""
         return self.desk.step(CreateStep(self.desk.settings, api or self.api).run, id, number)
 
-    def dispatch(self, id: str, number: int = 0, *, api: Any = None) -> Step:
-        """Run it as the task does, refusals and all."""
+    def dispatch(self, id: str, number: int = 0, *, api: Any = None) -> StepResult:
+        """Run it as the task does, with the handling of the API's errors."""
         steps = BatchSteps(self.desk.settings, api or self.api)
         return self.desk.step(lambda work: steps.run(names.BATCH_CREATE, work), id, number)
 
     @contextlib.contextmanager
     def hooked(self, kind: str, hook: Callable[[], object]) -> Iterator[anthropic.Anthropic]:
-        """The SDK with something that happens before a create call, or when it is answered."""
+        """The SDK with a hook that runs before a create call, or when its response arrives."""
 
         def called(message: Any) -> None:
             request = message if kind == "request" else message.request
@@ -78,26 +80,26 @@ class Creating:
             yield api
 
     def die(self, kind: str, id: str, number: int = 0) -> None:
-        """Run the step, and lose its worker before its call, or before its answer is seen."""
+        """Run the step and kill its worker before its call, or before it sees the response."""
 
         def kill() -> None:
             raise Killed
 
         with self.hooked(kind, kill) as api, contextlib.suppress(Killed):
             self.step(id, number, api=api)
-            raise AssertionError("nobody died")
+            raise AssertionError("the worker was not killed")
 
-    def settle(self, id: str, number: int = 0) -> None:
-        """Let the time pass in which nothing is claimed behind a restart of Redis."""
+    def pass_restart_grace(self, id: str, number: int = 0) -> None:
+        """End the restart grace, in which no shard can be claimed after a restart of Redis."""
         self.desk.connection.delete(self.desk.settings.keys.run)
         self.desk.connection.delete(self.desk.keys(id).shard_lease(number))
 
     def refuse(self, status: int, **more: Any) -> None:
-        """Refuse the next create call."""
+        """Let the API reject the next create call."""
         self.control.fault(status=status, method="POST", path=BATCHES, **more)
 
     def lose(self, **fault: Any) -> None:
-        """Lose the answer of the next create call."""
+        """Lose the response to the next create call."""
         self.control.fault(method="POST", path=BATCHES, **fault)
 
     def age(self, id: str, ms: int, number: int = 0) -> None:
@@ -108,9 +110,9 @@ class Creating:
         self.desk.change(id, number, **older)
 
     def give_up(self, id: str, number: int = 0) -> None:
-        """Let the quarantine pass, and the first of two looks."""
+        """Let the wait for a lost create call pass, and the first of two searches."""
         self.age(id, TIMEOUT_MS + QUARANTINE_MS, number)
-        assert self.step(id, number).countdown_s
+        assert expect(RetryIn, self.step(id, number)).seconds
         assert self.shard(id, number).missed_ms
         self.age(id, LAG_MS, number)
 
@@ -118,7 +120,7 @@ class Creating:
         JobRecords(self.desk.connection, self.desk.settings).cancel(id, "me")
 
     def cap(self, id: str, micro_usd: int) -> None:
-        """Give a job a money cap."""
+        """Give a job a cost cap."""
         key = self.desk.keys(id).money
         self.desk.connection.hset(key, "cap", micro_usd)
         self.desk.connection.expire(key, 100)
@@ -139,12 +141,12 @@ class Creating:
         )
         return found
 
-    def look_at(self, id: str, number: int = 0) -> Any:
-        """When the reaper looks at the shard; None: never."""
+    def reaped_at(self, id: str, number: int = 0) -> Any:
+        """When the reaper checks the shard; None: never."""
         return self.desk.connection.zscore(self.desk.settings.keys.live_shards, f"{id}/{number}")
 
     def due_in_ms(self, id: str, number: int = 0) -> int:
-        """Until a message finds something to do for the shard."""
+        """Milliseconds until the shard is due."""
         raw = self.desk.connection.hget(self.desk.keys(id).claims, f"{number}:due")
         return int(raw or 0) - clock(self.desk.connection)
 
@@ -162,7 +164,7 @@ class Creating:
         return [sha256(each).hexdigest()[:16] for each in dumped]
 
     def assert_holds_nothing(self, id: str, number: int = 0) -> None:
-        """A shard that waits has no slot, no size and no money."""
+        """A waiting shard has no slot, no size lock and no reserved cost."""
         redis, shared, member = self.desk.connection, self.desk.settings.keys, f"{id}/{number}"
         assert not redis.hexists(shared.active_batches, member)
         assert f"open:{member}".encode() not in self.size_lock(self.shard(id, number).requests)

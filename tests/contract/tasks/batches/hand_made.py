@@ -1,4 +1,4 @@
-"""A batch job in a real Redis whose shards are collected by hand, with the workers' own claims."""
+"""A batch job in a real Redis whose shards a test collects, with the workers' own claims."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.client import Client
 from penstock.spool.chunks import lines_of
 from penstock.states import State
-from tasks.batches.claim import ClaimedShard
+from tasks.batches.claimed_shard import ClaimedShard
 from tests.collected import Named, collected, spooled, succeeded
 
 MODEL = "claude-haiku-4-5"
@@ -24,7 +25,7 @@ def requests(count: int, prefix: str = "line") -> list[dict[str, Any]]:
 
 
 class HandMadeJob:
-    """A job of so many requests; ``client`` decides how many make a shard."""
+    """A job of ``count`` requests; the settings of ``client`` decide how many make a shard."""
 
     def __init__(self, client: Client, count: int, **options: Any) -> None:
         batches = client.messages.batches
@@ -39,7 +40,7 @@ class HandMadeJob:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """Its shards as they stand."""
+        """Its shards as they are recorded."""
         return self._client.messages.batches.retrieve(self.id).shards
 
     def claim(self, number: int) -> AbstractContextManager[ClaimedShard]:
@@ -51,14 +52,14 @@ class HandMadeJob:
     def named(self, shard: Shard, work: ClaimedShard) -> list[Named]:
         """Positions and custom_ids of a shard's requests."""
         found = []
-        for chunk in work.store().read(f"ids-{shard.spool}", shard.id_chunks):
+        for chunk in work.job.store().read(f"ids-{shard.spool}", shard.id_chunks):
             for line in lines_of(chunk):
                 position, _, custom_id = line.decode().partition(" ")
                 found.append((int(position), custom_id))
         return found
 
     def begin(self, number: int) -> None:
-        """Make a shard a batch at the API."""
+        """Record that a shard has a batch at the API."""
         with self.claim(number) as work:
             sent = work.shard.evolve(
                 state="in_progress", batch_id=f"msgbatch_{number}", created_ms=1_700_000_000_000
@@ -75,10 +76,10 @@ class HandMadeJob:
         result: Callable[[str], dict[str, Any]] = succeeded,
         **changes: Any,
     ) -> None:
-        """Collect a shard's results, last request first; those in ``retried`` get a new shard."""
+        """Collect a shard's results, last request first; those in ``retried`` get a retry shard."""
         retried = list(retried)
         with self.claim(number) as work:
-            shard, store = work.shard, work.store()
+            shard, store = work.shard, work.job.store()
             named = self.named(shard, work)
             order = reversed(range(len(named)))
             done = collected(
@@ -86,17 +87,17 @@ class HandMadeJob:
             )
             also = []
             if retried:
-                [following] = work.read_job("shards")
+                [following] = work.job.fields("shards")
                 child = number + int(following)
                 moved = [named[index] for index in retried]
-                spool = f"{child}-{work.epoch}"
+                spool = f"{child}-{work.lease.epoch}"
                 also = [spooled(store, child, moved, spool=spool, round=shard.round + 1)]
             left = 0 if retried else -1
             work.advance("collect", done.evolve(**changes), also=also, left=left)
             work.release(done=True)
 
     def cancel(self, number: int) -> None:
-        """Give up a shard that was never sent."""
+        """Collect a shard that was never sent as canceled."""
         with self.claim(number) as work:
             canceled = work.shard.evolve(state="collected", uniform_result={"type": "canceled"})
             counts = orjson.loads(orjson.dumps(work.shard.counts))
@@ -107,9 +108,11 @@ class HandMadeJob:
     def pause(self, number: int, kind: str = "billing_error", message: str = "no credit") -> None:
         """Pause the job for a reason."""
         with self.claim(number) as work:
-            work.release(park=True, pause={"type": kind, "message": message})
+            work.park(pause={"type": kind, "message": message})
 
-    def alert(self, number: int, kind: str = "twin", message: str = "look at it") -> None:
+    def alert(
+        self, number: int, kind: Alert = Alert.DUPLICATE_BATCH, message: str = "check it"
+    ) -> None:
         """Raise an alert."""
         with self.claim(number) as work:
             work.alert(kind, message)

@@ -1,4 +1,4 @@
-"""`ClaimedShard`: a claim for the length of a step, kept alive and fenced."""
+"""`ClaimedShard`: a shard claimed for one step, its lease renewed, its writes fenced."""
 
 import threading
 from collections.abc import Iterator
@@ -8,11 +8,13 @@ import redis
 
 from penstock import events
 from penstock.batches.jobs import JobRecords
+from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.claim import Fenced, NotClaimed
+from tasks.batches.claimed_shard import ClaimedShard
 from tests.contract.jobs import Desk, params
 from tests.contract.penstock.store.calls import clock
 
@@ -29,20 +31,20 @@ def id(desk: Desk) -> str:
     return desk.submit([params()])
 
 
-def test_a_claim_is_over_behind_its_block(desk: Desk, id: str) -> None:
+def test_a_claim_ends_with_its_block(desk: Desk, id: str) -> None:
     with desk.claimed(id, worker="w1") as work:
         lease = desk.connection.get(desk.keys(id).shard_lease(0))
-        assert lease == f"w1:{work.epoch}".encode()
+        assert lease == f"w1:{work.lease.epoch}".encode()
         with pytest.raises(NotClaimed, match="leased"), desk.claimed(id, worker="w2"):
-            pytest.fail("two workers at one shard")
+            pytest.fail("two workers claimed one shard")
         work.write(work.shard.evolve(state="sending"))
         assert work.release() == 0
     with desk.claimed(id, worker="w2") as work:
         assert work.shard.state == "sending"
-        assert work.all_shards() == [work.shard]
+        assert work.job.shards() == [work.shard]
 
 
-def test_a_step_that_fails_comes_again_after_a_while(desk: Desk, id: str) -> None:
+def test_a_shard_whose_step_failed_is_due_again_later(desk: Desk, id: str) -> None:
     with pytest.raises(ZeroDivisionError), desk.claimed(id):
         1 / 0  # noqa: B018
     assert not desk.connection.exists(desk.keys(id).shard_lease(0))
@@ -50,11 +52,11 @@ def test_a_step_that_fails_comes_again_after_a_while(desk: Desk, id: str) -> Non
         pytest.fail("not due")
 
 
-def test_a_zombie_neither_writes_nor_releases(desk: Desk, id: str) -> None:
+def test_a_fenced_worker_neither_writes_nor_releases(desk: Desk, id: str) -> None:
     with desk.claimed(id, worker="w1") as work:
         desk.take_over(id)
         lease = desk.connection.get(desk.keys(id).shard_lease(0))
-        for call in (work.write, work.release, work.check):
+        for call in (work.write, work.release, work.lease.renew):
             with pytest.raises(Fenced):
                 call()
         with pytest.raises(Fenced):
@@ -74,27 +76,27 @@ def test_a_lease_is_renewed_for_as_long_as_the_step_runs(penstock_redis: Embedde
     desk.close()
 
 
-def test_a_renewal_that_is_late_does_not_bring_back_a_lease(desk: Desk, id: str) -> None:
+def test_a_late_renewal_does_not_restore_a_released_lease(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         work.release()
         with pytest.raises(Fenced):
-            work.check()
+            work.lease.renew()
     assert not desk.connection.exists(desk.keys(id).shard_lease(0))
 
 
-def test_a_step_that_was_not_told_of_a_cancel_is_run_again_at_once(desk: Desk, id: str) -> None:
+def test_a_step_that_did_not_see_a_cancel_runs_again_at_once(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         assert work.cancel == ""
         JobRecords(desk.connection, desk.settings).cancel(id, "alice")
-        work.check()  # as the renewals do meanwhile
+        work.lease.renew()  # as the renewing thread does
         work.write(work.shard)
         assert work.release(countdown_s=300) == 0
     with desk.claimed(id) as work:
-        # It was told with its claim, so nothing is run in circles.
+        # The claim reported the cancel, so the step is not run again and again.
         assert work.release(countdown_s=300) == 300
 
 
-def test_a_step_that_asked_and_was_told_waits_as_it_says(desk: Desk, id: str) -> None:
+def test_a_step_that_saw_the_cancel_waits_for_its_countdown(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         JobRecords(desk.connection, desk.settings).cancel(id, "alice")
         work.write()
@@ -102,10 +104,10 @@ def test_a_step_that_asked_and_was_told_waits_as_it_says(desk: Desk, id: str) ->
         assert work.release(countdown_s=300) == 300
 
 
-def test_a_pause_is_told_to_readers_and_to_the_next_step(desk: Desk, id: str) -> None:
+def test_a_pause_reaches_readers_and_the_next_step(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         assert work.paused is None
-        assert work.release(park=True, pause={"type": "billing_error", "message": "no"}) < 0
+        assert work.park(pause={"type": "billing_error", "message": "no"}) is None
     with desk.claimed(id) as work:
         assert work.paused is not None
         assert (work.paused["type"], work.paused["shard"]) == ("billing_error", 0)
@@ -113,7 +115,7 @@ def test_a_pause_is_told_to_readers_and_to_the_next_step(desk: Desk, id: str) ->
     assert (event.type, event.data["reason"]["message"]) == (events.PAUSED, "no")
 
 
-def test_a_new_shard_comes_with_the_switch(desk: Desk, id: str) -> None:
+def test_a_retry_shard_is_written_together_with_its_parent(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         child = Shard(number=1, round=1)
         work.advance("collect", work.shard.evolve(state="collected"), also=[child])
@@ -123,17 +125,17 @@ def test_a_new_shard_comes_with_the_switch(desk: Desk, id: str) -> None:
     assert (event.type, event.data["step"]) == (events.PROGRESS, "collect")
 
 
-def test_an_alert_is_raised_once(desk: Desk, id: str) -> None:
+def test_an_alert_of_the_same_kind_is_raised_once(desk: Desk, id: str) -> None:
     with desk.claimed(id) as work:
         for _ in range(3):
-            work.alert("duplicate_batch", "look")
+            work.alert(Alert.DUPLICATE_BATCH, "check it")
     kinds = [
         events.decode(f[b"d"]).type for _, f in desk.connection.xrange(desk.keys(id).log, "0-2")
     ]
     assert kinds == [events.ALERT]
 
 
-def test_a_durable_write_is_on_disk_and_one_without_a_disk_is_taken(
+def test_a_durable_write_is_on_disk_and_succeeds_without_an_append_only_file(
     penstock_redis: EmbeddedRedis, desk: Desk, id: str
 ) -> None:
     with desk.claimed(id) as work:
@@ -148,27 +150,27 @@ def test_a_durable_write_is_on_disk_and_one_without_a_disk_is_taken(
     assert desk.shard(id).sent_ms == 2
 
 
-def test_what_a_durable_write_said_survives_the_death_of_redis() -> None:
+def test_a_durable_write_survives_a_killed_redis() -> None:
     with EmbeddedRedis() as first:
         desk = Desk(first)
         id = desk.submit([params()])
         with desk.claimed(id) as work:
             work.write(work.shard.evolve(sent_ms=5), durable=True)
-            epoch = work.epoch
+            epoch = work.lease.epoch
             first.kill()
             with EmbeddedRedis(port=first.port, folder=first.folder):
                 assert desk.shard(id).sent_ms == 5
                 claim = desk.connection.hget(desk.keys(id).claims, "0")
                 assert claim == f"{epoch} w".encode()
-                work.check()
+                work.lease.renew()
         desk.close()
 
 
-def test_a_write_that_does_not_reach_the_disk_in_time_is_an_error(
+def test_a_durable_write_that_does_not_reach_the_disk_in_time_times_out(
     desk: Desk, id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with desk.claimed(id) as work:
-        monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
+        monkeypatch.setattr("tasks.batches.claimed_shard._ON_DISK_MS", 1)
         desk.connection.config_set("appendfsync", "no")
         try:
             with pytest.raises(redis.TimeoutError):
@@ -177,7 +179,7 @@ def test_a_write_that_does_not_reach_the_disk_in_time_is_an_error(
             desk.connection.config_set("appendfsync", "everysec")
 
 
-def test_events_of_shards_that_are_written_at_once_are_numbered_densely(
+def test_events_of_shards_written_at_the_same_time_are_numbered_without_gaps(
     penstock_redis: EmbeddedRedis, desk: Desk
 ) -> None:
     id = desk.submit(*([params()] for _ in range(4)))

@@ -1,4 +1,4 @@
-"""Two collectors at one shard, and a Redis that fails: nothing is lost, mixed or left behind."""
+"""Two collectors of one shard, and a Redis that fails: no results are lost, mixed or left over."""
 
 import threading
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunks
 from tasks.batches.claim import Fenced
 from tasks.batches.collect.staging import Draft
+from tasks.batches.step_result import Next
 from tests.contract.tasks.batches.batch_stage import BatchStage
 
 
@@ -24,18 +25,18 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     stage.close()
 
 
-def test_of_two_collectors_only_the_later_counts(stage: BatchStage) -> None:
+def test_of_two_collectors_only_the_results_of_the_later_count(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]")
     job.poll()
     with job.claimed(worker="slow") as slow:
-        stage.redis.delete(job.keys.shard_lease(0))  # as if it had stood still for long
+        stage.redis.delete(job.keys.shard_lease(0))  # as if the worker had been frozen
         with job.claimed(worker="quick") as quick:
             with pytest.raises(Fenced):
                 stage.steps.run(names.BATCH_COLLECT, slow)
-            assert job.chunks() == {"requests-0", "ids-0"}, "the fenced one cleans up"
+            assert job.chunks() == {"requests-0", "ids-0"}, "the fenced collector cleans up"
             stage.steps.run(names.BATCH_COLLECT, quick)
     shard, child = job.shards()
-    assert shard.results == f"results-0-{quick.epoch}" != f"results-0-{slow.epoch}"
+    assert shard.results == f"results-0-{quick.lease.epoch}" != f"results-0-{slow.lease.epoch}"
     assert job.chunks() == {
         *("ids-0", shard.results),
         *(f"requests-{child.spool}", f"ids-{child.spool}"),
@@ -44,10 +45,10 @@ def test_of_two_collectors_only_the_later_counts(stage: BatchStage) -> None:
     assert sorted(job.results()) == ["r-0"]
 
 
-def test_a_fenced_collector_notices_while_it_downloads(
+def test_a_fenced_collector_stops_during_its_download(
     penstock_redis: EmbeddedRedis, penstock_control: Control
 ) -> None:
-    """Otherwise it would write a whole batch that nobody reads."""
+    """Otherwise it would store the results of a whole batch for nothing."""
     stage = BatchStage(penstock_redis, penstock_control, lease_ms=500)
     job = stage.sent("a", "b")
     job.poll()
@@ -55,14 +56,14 @@ def test_a_fenced_collector_notices_while_it_downloads(
     with job.claimed(worker="slow") as slow:
         work: Any = slow
         checks: list[bool] = []
-        check = slow.check
+        check = slow.lease.renew
 
         def counted() -> None:
             checks.append(threading.current_thread() is threading.main_thread())
             check()
 
-        work.check = counted
-        work._over.set()  # its own thread stands still
+        work.lease.renew = counted
+        work.lease.stop_renewing()  # as if its thread were frozen
         stage.redis.set(job.keys.shard_lease(0), "other:99")
         stage.redis.hset(job.keys.claims, "0", "99 other")
         stage.control.fault(chunk=200_000, slow_first=1.0, path="*/results")
@@ -76,7 +77,7 @@ def test_a_fenced_collector_notices_while_it_downloads(
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), ChunkMissing("gone")])
-def test_a_store_that_fails_midway_leaves_nothing_that_counts(
+def test_a_spool_that_fails_during_a_collect_leaves_no_results(
     stage: BatchStage, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     job = stage.sent(*[f"{place} [[sim text={'x' * 70_000}]]" for place in range(12)])
@@ -99,7 +100,7 @@ def test_a_store_that_fails_midway_leaves_nothing_that_counts(
     assert job.shard().result_chunks > 1
 
 
-def test_what_a_killed_collector_leaves_is_gone_soon(stage: BatchStage) -> None:
+def test_staged_chunks_of_a_killed_collector_expire_soon(stage: BatchStage) -> None:
     job = stage.sent("a")
     job.poll()
     with job.claimed() as work:
@@ -111,7 +112,7 @@ def test_what_a_killed_collector_leaves_is_gone_soon(stage: BatchStage) -> None:
     assert 900 < stage.redis.ttl(job.keys.chunks(job.shard().results)) <= 1_000
 
 
-def test_a_commit_whose_answer_is_lost_keeps_what_counts(
+def test_a_commit_whose_reply_is_lost_keeps_its_results(
     stage: BatchStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = stage.sent("a", "b [[sim expired]]")
@@ -128,7 +129,7 @@ def test_a_commit_whose_answer_is_lost_keeps_what_counts(
             stage.steps.run(names.BATCH_COLLECT, work)
         monkeypatch.undo()
     assert job.meta("left") == "1"
-    assert job.collect().countdown_s is None
+    assert isinstance(job.collect(), Next)
     assert sorted(job.results()) == ["r-0"]
     job.send(1)
     job.collect(1)

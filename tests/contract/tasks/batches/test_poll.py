@@ -1,4 +1,4 @@
-"""The poll step against a real simulator: patient, and never for nothing."""
+"""The poll step against a real simulator: it never gives up a batch that is paid for."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,9 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.api.batches import BatchesApi
+from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn
 from tasks.batches.steps import BatchSteps
+from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import BatchStage
 
 
@@ -27,34 +29,34 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     stage.close()
 
 
-def test_a_batch_under_way_is_looked_at_again(stage: BatchStage) -> None:
+def test_a_batch_in_progress_is_polled_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     batch_id = job.shard().batch_id
     job.put(job.shard().evolve(created_ms=now_ms() - 40 * 60_000, failures=3))
     step = job.poll()
+    assert isinstance(step, RetryIn)
     assert step.reason == f"{batch_id} is in_progress, 40 min old"
-    assert step.countdown_s is not None
-    assert 100 < step.countdown_s < 140
+    assert 100 < step.seconds < 140
     assert (job.shard().state, job.shard().polls, job.shard().failures) == ("in_progress", 1, 0)
     assert stage.redis.hget(job.keys.claims, "0:due") is not None
 
 
-def test_an_ended_batch_gives_its_slot_back(stage: BatchStage) -> None:
+def test_an_ended_batch_releases_its_slot(stage: BatchStage) -> None:
     job = stage.sent("a")
     step = job.poll()
-    assert step.countdown_s is None
+    assert isinstance(step, Next)
     assert job.shard().state == "ended"
     assert job.shard().ended_ms > 0
     assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
     assert job.events()[-1]["step"] == "poll"
 
 
-def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
+def test_api_errors_are_retried_without_a_limit(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.fault(status=529, times=0, path="/v1/messages/batches/*")
     for count in range(1, 31):
         step = job.poll()
-        assert step.countdown_s is not None
+        assert isinstance(step, RetryIn)
         assert job.shard().failures == count
     assert job.shard().state == "in_progress"
     assert job.meta("paused") == ""
@@ -63,26 +65,26 @@ def test_refusals_are_tolerated_for_ever(stage: BatchStage) -> None:
     assert job.shard().failures == 0
 
 
-def test_a_page_in_place_of_a_batch_is_a_refusal(stage: BatchStage) -> None:
+def test_an_html_page_in_place_of_a_batch_counts_as_an_api_error(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
     with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
         steps = BatchSteps(stage.settings, api)
         with job.claimed() as work:
             step = steps.run(names.BATCH_POLL, work)
-    assert "unexpected_response" in step.reason
+    assert "unexpected_response" in expect(RetryIn, step).reason
     assert (job.shard().state, job.shard().failures) == ("in_progress", 1)
 
 
-def test_a_cancel_is_passed_on_once(stage: BatchStage) -> None:
+def test_a_canceled_job_cancels_its_batch_at_the_api_once(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     job.cancel()
     for _ in range(3):
         step = job.poll()
+        assert isinstance(step, RetryIn)
         assert "canceling" in step.reason
-        assert step.countdown_s is not None
-        assert step.countdown_s < 10, "the age of the batch says nothing any more"
+        assert step.seconds < 10, "the interval depends on the time since the cancel"
     assert stage.control.stats()["batches_canceled"] == 1
 
 
@@ -91,54 +93,57 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     job.bind(0, "msgbatch_gone")
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     step = job.poll()
-    assert step.park
+    assert isinstance(step, Parked)
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
     job.cancel()
-    # Nobody resumes it now, but to believe it at once could lose what is paid for.
+    # A canceled job cannot be resumed, but to believe the API at once could lose paid results.
     for _ in range(9):
-        assert job.poll().countdown_s
+        assert expect(RetryIn, job.poll()).seconds
     job.poll()
     assert job.shard().state == "collected"
     assert stage.redis.hlen(stage.settings.keys.active_batches) == 0
     assert job.shard().uniform_result is not None
-    assert job.finish().ended
+    assert isinstance(job.finish(), JobEnded)
     assert job.meta("state") == "done" or job.meta("state") == "canceled"
 
 
-def test_a_batch_that_the_api_does_not_show_yet_is_waited_for(stage: BatchStage) -> None:
+def test_a_batch_that_the_api_does_not_show_yet_is_polled_again(stage: BatchStage) -> None:
     job = stage.submit("a")
     job.bind(0, "msgbatch_new")
     job.cancel()
     job.put(job.shard().evolve(not_found_count=20))
     step = job.poll()
-    assert step.countdown_s
+    assert expect(RetryIn, step).seconds
     assert job.shard().state == "in_progress"
     assert job.meta("paused") == ""
 
 
-def test_a_key_that_is_refused_does_not_spin_once_the_job_is_canceled(stage: BatchStage) -> None:
+def test_a_canceled_job_with_a_rejected_key_is_polled_with_a_countdown(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
-    assert job.poll().park
+    assert isinstance(job.poll(), Parked)
     job.cancel()
     step = job.poll()
-    assert not step.park
-    assert step.countdown_s is not None
-    assert step.countdown_s > 0
+    assert isinstance(step, RetryIn)
+    assert step.seconds > 0
 
 
-def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: BatchStage) -> None:
+def test_a_resumed_job_continues_without_a_batch_that_the_api_does_not_know(
+    stage: BatchStage,
+) -> None:
     job = stage.submit("a", "b", shard_requests=1)
     job.bind(0, "msgbatch_gone")
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace="of/another"))
-    assert job.poll().park
-    assert job.poll().park, "looked at once a day"
+    assert isinstance(job.poll(), Parked)
+    assert isinstance(job.poll(), Parked), "a parked shard is polled once a day"
     assert job.shard().not_found_count == 1
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
     for _ in range(9):
-        assert job.poll().countdown_s
+        assert expect(RetryIn, job.poll()).seconds
     step = job.poll()
-    assert (step.pause or {})["type"] == "other_account", "nothing is known there"
+    assert (expect(Parked, step).pause or {})["type"] == "other_account", (
+        "another workspace does not know the batch"
+    )
 
     job.put(job.shard().evolve(workspace=BatchesApi(stage.api, {}).newest().workspace))
     JobRecords(stage.redis, stage.settings).resume(job.id, "me")
@@ -153,19 +158,19 @@ def test_a_job_goes_on_without_a_batch_that_is_gone_when_it_is_resumed(stage: Ba
     assert orjson.loads(job.meta("error"))["type"] == "batch_not_found"
 
 
-def test_a_batch_that_was_only_found_and_is_gone_is_looked_for_again(stage: BatchStage) -> None:
+def test_an_unconfirmed_batch_that_does_not_exist_is_searched_for_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     ours = job.shard().batch_id
     job.bind(0, "msgbatch_deleted", confirmed=False)
     workspace = BatchesApi(stage.api, {}).newest().workspace
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace=workspace))
     step = job.poll()
-    assert step.countdown_s == stage.settings.list_consistency_s
+    assert expect(RetryIn, step).seconds == stage.settings.list_consistency_s
     shard = job.shard()
     assert (shard.step, shard.batch_id, shard.rejected) == (names.BATCH_CREATE, "", ())
     assert job.meta("paused") == ""
-    assert job.poll().back
-    assert job.step(names.BATCH_CREATE).countdown_s is None
+    assert isinstance(job.poll(), Redirect)
+    assert isinstance(job.step(names.BATCH_CREATE), Next)
     assert job.shard().batch_id == ours
 
 
@@ -173,24 +178,24 @@ def test_results_of_a_paused_job_raise_an_alert_before_they_expire(stage: BatchS
     job, day_ms = stage.sent("a", ended=False), 86_400_000
     stage.control.fault(status=401, times=0, path="/v1/messages/batches/*")
     job.put(job.shard().evolve(created_ms=now_ms() - 10 * day_ms))
-    assert job.poll().park
+    assert isinstance(job.poll(), Parked)
     assert job.meta("alert") == ""
     paused, live = job.meta("paused"), stage.settings.keys.live_shards
     in_ms = stage.redis.zscore(live, f"{job.id}/0") - now_ms()
     assert day_ms - 60_000 < in_ms < day_ms + 60_000
 
     job.put(job.shard().evolve(created_ms=now_ms() - 23 * day_ms))
-    assert job.poll().park
+    assert isinstance(job.poll(), Parked)
     assert orjson.loads(job.meta("alert"))["type"] == "results_expire"
-    assert job.meta("paused") == paused, "since then"
+    assert job.meta("paused") == paused, "the first reason stays"
 
     job.put(job.shard().evolve(created_ms=now_ms() - 31 * day_ms))
-    assert job.poll().park
+    assert isinstance(job.poll(), Parked)
     assert stage.redis.zscore(live, f"{job.id}/0") is None
 
 
-def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
-    """Where one of them names a workspace, the batch can be seen in that alone."""
+def test_the_headers_of_the_job_are_sent_with_every_call(stage: BatchStage) -> None:
+    """If one of them names a workspace, only that workspace shows the batch."""
     job = stage.sent("a", headers={"anthropic-workspace-id": "wrkspc_1"})
     job.collect()
     asked = [each for each in stage.control.requests() if each["method"] == "GET"]
@@ -198,7 +203,7 @@ def test_the_headers_of_the_job_go_along(stage: BatchStage) -> None:
     assert {each["headers"]["anthropic-workspace-id"] for each in asked} == {"wrkspc_1"}
 
 
-def test_chunks_of_a_long_job_are_kept(stage: BatchStage) -> None:
+def test_the_ttls_of_the_chunks_of_a_long_job_are_refreshed(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     keys = [job.keys.chunks(name) for name in ("requests-0", "ids-0")]
     for key in keys:
@@ -211,9 +216,9 @@ def test_chunks_of_a_long_job_are_kept(stage: BatchStage) -> None:
     assert int(job.meta("kept_ms")) > 0
 
 
-def test_a_shard_that_is_further_on_is_left_as_it_is(stage: BatchStage) -> None:
+def test_a_poll_step_leaves_a_collected_shard_unchanged(stage: BatchStage) -> None:
     job = stage.sent("a")
     job.collect()
     before = job.shard()
-    assert job.step(names.BATCH_POLL).countdown_s is None
+    assert isinstance(job.step(names.BATCH_POLL), Next)
     assert job.shard() == before

@@ -1,4 +1,4 @@
-"""Lines of results: cut out wherever a download is divided, and read in whatever form they have."""
+"""Result lines: split from a download that is cut anywhere, and parsed in any form."""
 
 import itertools
 import json
@@ -81,7 +81,7 @@ ids = st.builds(wire_id, st.sampled_from([NONCE, NONCE, NONCE, "zzzzzzzzzzzz"]),
 
 @st.composite
 def written(draw: st.DrawFn) -> bytes:
-    """A line as some server may write it."""
+    """A line as a gateway may write it."""
     fields: dict[str, Any] = {"custom_id": draw(ids), "result": draw(results)}
     if draw(st.booleans()):
         fields = {"result": fields["result"], "custom_id": fields["custom_id"]}
@@ -118,12 +118,12 @@ def usual_line(index: int, **surprise: Any) -> bytes:
     return orjson.dumps({"custom_id": wire_id(NONCE, index), "result": result})
 
 
-#: Beside the message, and like the end of one.
-TWIN = {"stop_sequence": None, "usage": {"input_tokens": 5}}
+#: A field beside the message that looks like the end of one.
+SIBLING = {"stop_sequence": None, "usage": {"input_tokens": 5}}
 
 
-class OnlySlowly(Sorter):
-    """The same without the short way."""
+class SlowPathOnly(Sorter):
+    """The same without the fast path."""
 
     def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
         return [], block.split(b"\n")
@@ -132,41 +132,43 @@ class OnlySlowly(Sorter):
 def sorted_by(
     kind: type[Sorter], lines: list[bytes], size: int = 8
 ) -> tuple[list[bytes], ResultTally]:
-    """What is stored of the lines, in blocks of so many, and the account of them."""
-    account = ResultTally(NONCE, 8)
-    sorter = kind(account, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
+    """The lines that are stored, and their tally. ``size``: lines in a block."""
+    tally = ResultTally(NONCE, 8)
+    sorter = kind(tally, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
     stored: list[bytes] = []
     for first in range(0, len(lines), size):
         kept = sorter.take(b"\n".join([*lines[first : first + size], b""]))
         assert not kept or kept.endswith(b"\n")
         stored += kept.split(b"\n")[:-1]
-    return stored, account
+    return stored, tally
 
 
 @quick
-@example([usual_line(0, twin=TWIN)], b"", 1)
+@example([usual_line(0, sibling=SIBLING)], b"", 1)
 @example([usual_line(0) + b"\r"], b"", 1)
 @example([usual_line(0), usual_line(1)[:-2]], b"", 8)
 @given(any_lines, st.sampled_from([b"", b"  ", b"{", b"null", b"7"]), st.sampled_from([1, 2, 8]))
-def test_the_short_way_decides_like_the_long_one(
+def test_the_fast_path_decides_like_the_slow_path(
     lines: list[bytes], noise: bytes, size: int
 ) -> None:
     lines.insert(len(lines) // 2, noise)
-    stored, account = sorted_by(Sorter, lines, size)
-    expected, slow = sorted_by(OnlySlowly, lines, size)
+    stored, tally = sorted_by(Sorter, lines, size)
+    expected, slow = sorted_by(SlowPathOnly, lines, size)
     for name in ("strangers", "doubles", "broken", "missing"):
-        assert getattr(account, name) == getattr(slow, name)
-    if account.doubles:
+        assert getattr(tally, name) == getattr(slow, name)
+    if tally.doubles:
         return  # either line of a request may have been kept
     assert sorted(stored) == sorted(expected)
-    assert account.tokens() == slow.tokens()
+    assert tally.tokens() == slow.tokens()
     for name in ("seen", "kinds", "errors", "retried", "samples"):
-        assert getattr(account, name) == getattr(slow, name)
+        assert getattr(tally, name) == getattr(slow, name)
 
 
 @quick
 @given(any_lines)
-def test_every_stored_line_begins_alike_and_says_what_it_said(lines: list[bytes]) -> None:
+def test_every_stored_line_begins_with_its_wire_id_and_keeps_its_content(
+    lines: list[bytes],
+) -> None:
     meant: dict[str, list[Any]] = {}
     for line in lines:
         fields = json.loads(line)
@@ -181,12 +183,12 @@ def test_every_stored_line_begins_alike_and_says_what_it_said(lines: list[bytes]
 
 @quick
 @given(usual_lines | written(), st.data())
-def test_a_line_that_was_cut_is_never_taken_for_whole(line: bytes, data: st.DataObject) -> None:
+def test_a_truncated_line_is_never_accepted(line: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(1, len(line.rstrip()) - 1))
-    stored, account = sorted_by(Sorter, [line[:length]])
+    stored, tally = sorted_by(Sorter, [line[:length]])
     assert stored == []
-    assert account.broken == 1
-    assert account.missing == 8
+    assert tally.broken == 1
+    assert tally.missing == 8
 
 
 @quick
@@ -201,13 +203,13 @@ def test_blocks_are_whole_lines_however_a_download_is_divided(
     assert all(block.endswith(b"\n") for block in made[:-1])
 
 
-def test_a_line_longer_than_a_block_is_one_line() -> None:
+def test_a_line_longer_than_a_block_stays_one_line() -> None:
     line = b"x" * 1000 + b"\n"
     assert list(blocks([line[at : at + 7] for at in range(0, 1001, 7)], 10)) == [line]
     assert list(blocks([])) == []
 
 
-def test_large_numbers_and_lone_surrogates_survive_being_put_in_order() -> None:
+def test_large_numbers_and_lone_surrogates_survive_a_rewrite() -> None:
     custom_id = wire_id(NONCE, 1)
     line = (
         b'{"result": {"type":"succeeded","message":{"n":123456789012345678901234567890,'
@@ -237,11 +239,11 @@ def test_large_numbers_and_lone_surrogates_survive_being_put_in_order() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_result_is_told_apart(line: bytes) -> None:
+def test_a_line_that_is_not_a_result_is_rejected(line: bytes) -> None:
     assert read_line(line) is None
 
 
-def test_the_error_lies_inside_of_the_envelope() -> None:
+def test_the_error_is_read_from_inside_its_envelope() -> None:
     error = {"type": "rate_limit_error", "message": "m", "details": {"error_code": "c"}}
     result = {"type": "errored", "error": {"type": "error", "error": error}}
     found = read_line(orjson.dumps({"custom_id": "a", "result": result}))
@@ -249,7 +251,7 @@ def test_the_error_lies_inside_of_the_envelope() -> None:
     assert found.outcome == Outcome("errored", "rate_limit_error", "m", "c")
 
 
-def test_lifetimes_of_the_cache_are_counted_when_they_are_given() -> None:
+def test_tokens_written_to_the_cache_are_counted_by_lifetime_if_the_api_says_so() -> None:
     plain = {"input_tokens": 1, "output_tokens": None, "cache_read_input_tokens": "many"}
     cached = {
         "input_tokens": 2,
@@ -272,12 +274,12 @@ def test_lifetimes_of_the_cache_are_counted_when_they_are_given() -> None:
     }
 
 
-def test_lines_of_the_usual_form_are_not_even_copied() -> None:
-    """It would go unnoticed otherwise if all of them took the long way."""
+def test_a_block_of_lines_in_the_usual_form_is_stored_without_a_copy() -> None:
+    """Otherwise it would go unnoticed if no line took the fast path."""
     block = b"\n".join([*map(usual_line, range(8)), b""])
-    account = ResultTally(NONCE, 8)
-    assert Sorter(account, lambda _: RetryDecision(retry=True)).take(block) is block
-    assert account.missing == 0
-    assert account.counts().succeeded == 8
-    assert account.tokens()["m"]["input_tokens"] == 24
-    assert account.tokens()["m"]["ephemeral_1h_input_tokens"] == 32
+    tally = ResultTally(NONCE, 8)
+    assert Sorter(tally, lambda _: RetryDecision(retry=True)).take(block) is block
+    assert tally.missing == 0
+    assert tally.counts().succeeded == 8
+    assert tally.tokens()["m"]["input_tokens"] == 24
+    assert tally.tokens()["m"]["ephemeral_1h_input_tokens"] == 32

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
-from penstock.batches.notices import PauseReason
+from penstock.batches.notices import Alert, PauseReason
 from penstock.cli import cli
 from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -90,7 +90,7 @@ def test_a_paused_job_shows_its_reason_and_remedy(
     penstock: Penstock, client: Client, job: HandMadeJob
 ) -> None:
     job.pause(0, "billing_error", "Your credit balance is too low")
-    job.alert(1, "duplicate_batch", "two batches match")
+    job.alert(1, Alert.DUPLICATE_BATCH, "two batches match")
     shown = fields(penstock("status", job.id))
     assert shown["state"] == "running (paused)"
     assert shown["paused"].startswith("billing_error: Your credit balance is too low (since ")

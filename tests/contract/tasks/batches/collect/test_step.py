@@ -13,7 +13,9 @@ from penstock.clock import now_ms
 from penstock.errors import SpoolUnavailable
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
-from tasks.batches.create.size_locks import tags_of
+from tasks.batches.create.size_locks import locks_of
+from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn, ShardDone
+from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 
 
@@ -38,6 +40,7 @@ def test_a_shard_is_collected_and_the_job_ends(stage: BatchStage) -> None:
     assert (shard.state, shard.confirmed, shard.result_lines) == ("collected", True, 3)
     assert shard.counts == Counts(succeeded=2, errored=1)
     assert shard.errors == {"invalid_request_error": 1}
+    assert isinstance(step, Next)
     assert step.summary["counts"]["succeeded"] == 2
     assert step.pause is None
     results = job.results()
@@ -53,7 +56,7 @@ def test_a_shard_is_collected_and_the_job_ends(stage: BatchStage) -> None:
     assert job.meta("left") == "0"
 
     ended = job.finish()
-    assert ended.ended
+    assert isinstance(ended, JobEnded)
     assert job.meta("state") == "done"
     end = job.events()[-1]
     assert end["type"] == events.END
@@ -69,13 +72,13 @@ def test_each_step_can_run_twice(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]")
     job.collect()
     collected, log = job.shards(), job.events()
-    assert job.poll().countdown_s is None
-    assert job.collect().summary["counts"]["succeeded"] == 1
+    assert isinstance(job.poll(), Next)
+    assert expect(Next, job.collect()).summary["counts"]["succeeded"] == 1
     assert job.shards() == collected
     assert job.events() == log
     assert job.meta("left") == "1"
-    assert job.finish().done
-    assert job.finish().done
+    assert isinstance(job.finish(), ShardDone)
+    assert isinstance(job.finish(), ShardDone)
     assert job.meta("state") == "running"
 
 
@@ -94,8 +97,8 @@ def test_results_with_a_gap_are_downloaded_again(stage: BatchStage, fault: dict[
     job = stage.sent("a", "b", "c", "d")
     stage.control.fault(**fault)
     step = job.collect()
-    assert step.countdown_s is not None
-    assert step.countdown_s > 0
+    assert isinstance(step, RetryIn)
+    assert step.seconds > 0
     assert job.shard().refetches == 1
     assert untouched(job)
     job.collect()
@@ -111,9 +114,9 @@ def test_a_line_too_many_is_left_out_once_other_downloads_had_it_too(
     job = stage.sent("a", "b", "c")
     stage.control.fault(**fault, times=0)
     for _ in range(2):
-        assert job.collect().countdown_s is not None
+        assert isinstance(job.collect(), RetryIn)
         assert untouched(job)
-    assert job.collect().countdown_s is None
+    assert isinstance(job.collect(), Next)
     assert sorted(job.results()) == ["r-0", "r-1", "r-2"]
     alert = orjson.loads(job.meta("alert"))
     assert alert["type"] == "results_superfluous"
@@ -126,7 +129,7 @@ def test_a_line_too_many_is_left_out_once_other_downloads_had_it_too(
 def test_the_look_of_the_body_does_not_matter(stage: BatchStage, fault: dict[str, Any]) -> None:
     job = stage.sent("a [[sim u2028]]", "b", "c [[sim expired]]")
     stage.control.fault(**fault, path="*/results")
-    assert job.collect().countdown_s is None
+    assert isinstance(job.collect(), Next)
     assert sorted(job.results()) == ["r-0", "r-1"]
     assert job.shard().refetches == 0
 
@@ -137,7 +140,7 @@ def test_results_that_stay_incomplete_pause_the_job(stage: BatchStage) -> None:
     job.poll()
     job.put(job.shard().evolve(refetches=20))
     step = job.collect()
-    assert step.park
+    assert isinstance(step, Parked)
     assert step.pause is not None
     assert step.pause["type"] == "results_incomplete"
     assert orjson.loads(job.meta("paused"))["type"] == "results_incomplete"
@@ -155,7 +158,7 @@ def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> N
     )
     step = job.collect()
     parent, child = job.shards()
-    assert step.wake == (child.number,) == (1,)
+    assert expect(Next, step).wake == (child.number,) == (1,)
     assert parent.counts == Counts(succeeded=1, errored=1)
     assert (parent.retried, parent.result_lines) == (3, 2)
     assert child.state == "planned"
@@ -166,8 +169,8 @@ def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> N
     assert stage.redis.zscore(stage.settings.keys.live_shards, f"{job.id}/1") is not None
 
     job.send(1, nonce=NONCE)
-    assert job.collect(1).wake == ()
-    assert job.finish(1).ended
+    assert expect(Next, job.collect(1)).wake == ()
+    assert isinstance(job.finish(1), JobEnded)
     assert {name: result["type"] for name, result in job.results().items()} == {
         **{f"r-{place}": "succeeded" for place in range(4)},
         "r-4": "errored",
@@ -193,12 +196,12 @@ def test_the_body_of_the_next_round_has_the_size_that_its_shard_says(stage: Batc
 def test_rounds_come_to_an_end(stage: BatchStage) -> None:
     job = stage.sent("a [[sim expired]]")
     for number in range(stage.settings.max_retry_rounds):
-        assert job.collect(number).wake == (number + 1,)
+        assert expect(Next, job.collect(number)).wake == (number + 1,)
         job.send(number + 1)
     last = stage.settings.max_retry_rounds
-    assert job.collect(last).wake == ()
+    assert expect(Next, job.collect(last)).wake == ()
     assert job.shard(last).counts == Counts(expired=1)
-    assert job.finish(last).ended
+    assert isinstance(job.finish(last), JobEnded)
     assert job.results()["r-0"] == {"type": "expired"}
 
 
@@ -218,6 +221,7 @@ def test_what_a_person_can_cure_pauses_the_job_and_is_kept(
     job = stage.sent("a", f"b [[sim {directive}]]")
     job.put(job.shard().evolve(round=9))
     step = job.collect()
+    assert isinstance(step, Next)
     assert step.pause is not None
     assert step.pause["type"] == reason
     assert step.pause["message"]
@@ -239,9 +243,10 @@ def test_nothing_of_a_canceled_job_is_sent_again(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]", "c [[sim canceled]]", "d [[sim no_credit]]")
     job.cancel()
     step = job.collect()
+    assert isinstance(step, Next)
     assert step.pause is None
     assert job.shard().counts == Counts(succeeded=1, expired=1, canceled=1, errored=1)
-    assert job.finish().ended
+    assert isinstance(job.finish(), JobEnded)
     assert job.meta("state") == "done"
     assert job.events()[-1]["by"] == "me"
     assert len(job.results()) == 4
@@ -262,12 +267,13 @@ def test_an_error_that_most_lines_share_stops_what_is_not_sent_yet(
     job = stage.submit(*["x [[sim errored=invalid_request_error]]"] * 20)
     job.send(0)
     step = job.collect(0)
+    assert isinstance(step, Next)
     assert step.pause is not None
     assert step.pause["type"] == "same_error"
     assert "10 of 10" in step.pause["message"]
     job.send(1)
-    assert job.collect(1).pause is None, "nothing is left to send"
-    assert job.finish(1).ended
+    assert expect(Next, job.collect(1)).pause is None, "nothing is left to send"
+    assert isinstance(job.finish(1), JobEnded)
     assert job.meta("paused") == ""
     stage.redis.flushdb()
     stage.close()
@@ -278,11 +284,11 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     batch_id = job.send(nonce="zzzzzzzzzzzz", confirmed=False)
     step = job.collect()
     shard = job.shard()
-    assert step.back
+    assert isinstance(step, Redirect)
     assert (shard.state, shard.batch_id, shard.rejected) == ("sending", "", (batch_id,))
     assert shard.step == "penstock.batch.create"
     assert stage.redis.get(stage.settings.keys.batch_owner(batch_id)) is None
-    assert tags_of(stage.redis, stage.settings.keys, [2])[2].open
+    assert locks_of(stage.redis, stage.settings.keys, [2])[2].open
     assert job.chunks() == {"requests-0", "ids-0"}
 
 
@@ -290,7 +296,7 @@ def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
     job = stage.submit("a", "b")
     job.send(nonce="zzzzzzzzzzzz", confirmed=False)
     job.put(job.shard().evolve(abandoned_nonces=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
-    assert job.collect().back
+    assert isinstance(job.collect(), Redirect)
     assert job.shard().step == "penstock.batch.collect"
     job.collect()
     shard = job.shard()
@@ -298,7 +304,7 @@ def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
     assert shard.abandoned_nonces == ("yyyyyyyyyyyy", NONCE)
     assert sorted(job.results()) == ["r-0", "r-1"]
     # The batch of the later call, should it appear, is known for a twin.
-    assert list(tags_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
+    assert list(locks_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
 
 
 def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
@@ -307,8 +313,8 @@ def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
     job = stage.submit("a", "b")
     batch_id = job.send(nonce="zzzzzzzzzzzz")
     for _ in range(2):
-        assert job.collect().countdown_s is not None
-    assert job.collect().back
+        assert isinstance(job.collect(), RetryIn)
+    assert isinstance(job.collect(), Redirect)
     assert job.shard().rejected == (batch_id,)
 
 
@@ -317,7 +323,7 @@ def test_results_of_nobody_are_no_reason_to_doubt_the_batch(stage: BatchStage) -
     job = stage.sent("a")
     job.put(job.shard().evolve(confirmed=False))
     stage.control.fault(results_end=0)
-    assert job.collect().countdown_s is not None
+    assert isinstance(job.collect(), RetryIn)
     assert job.shard().state == "ended"
 
 
@@ -325,7 +331,7 @@ def test_results_that_are_late_are_asked_for_again(stage: BatchStage) -> None:
     job = stage.sent("a")
     stage.control.fault(results_lag=True, times=3)
     job.poll()
-    assert job.collect().countdown_s is not None
+    assert isinstance(job.collect(), RetryIn)
     stage.control.clear_faults()
     job.collect()
     assert sorted(job.results()) == ["r-0"]
@@ -343,7 +349,7 @@ def test_results_that_the_api_has_removed_end_the_job_as_failed(stage: BatchStag
     assert shard.uniform_result["error"]["error"]["type"] == "results_expired"
     assert shard.counts == Counts(errored=2)
     assert orjson.loads(job.meta("alert"))["type"] == "results_expired"
-    assert job.finish().ended
+    assert isinstance(job.finish(), JobEnded)
     assert job.meta("state") == "failed"
     assert job.events()[-1]["error"]["type"] == "results_expired"
 
@@ -354,21 +360,21 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     stage.api.messages.batches.delete(job.shard().batch_id)
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
     step = job.collect()
-    assert step.park
+    assert isinstance(step, Parked)
     assert step.pause is not None
     assert step.pause["type"] == "batch_not_found"
     job.cancel()
     job.put(job.shard().evolve(not_found_count=10))
     job.collect()
     assert job.shard().state == "collected"
-    assert job.finish().ended
+    assert isinstance(job.finish(), JobEnded)
 
 
 def test_a_batch_that_has_not_ended_is_polled_again(stage: BatchStage) -> None:
     job = stage.sent("a", ended=False)
     stage.control.hold_batch(job.shard().batch_id)
     job.put(job.shard().evolve(state="ended"))
-    assert job.collect().back
+    assert isinstance(job.collect(), Redirect)
     assert job.shard().state == "in_progress"
 
 
@@ -408,12 +414,12 @@ def test_results_may_lie_in_files(
     stage = BatchStage(penstock_redis, penstock_control, spool_url=f"file://{tmp_path}")
     job = stage.sent("a", "b [[sim expired first=1]]")
     stage.control.fault(results_skip=0)
-    assert job.collect().countdown_s is not None
+    assert isinstance(job.collect(), RetryIn)
     assert {path.name for path in (tmp_path / job.id).iterdir()} == {"requests-0", "ids-0"}
-    assert job.collect().wake == (1,)
+    assert expect(Next, job.collect()).wake == (1,)
     job.send(1)
-    assert job.collect(1).wake == ()
-    assert job.finish(1).ended
+    assert expect(Next, job.collect(1)).wake == ()
+    assert isinstance(job.finish(1), JobEnded)
     assert sorted(job.results()) == ["r-0", "r-1"]
     parent, child = job.shards()
     assert {path.name for path in (tmp_path / job.id).iterdir()} == {

@@ -15,7 +15,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tasks.batches.claim import Fenced
-from tests.contract.jobs import params
+from tasks.batches.step_result import Next, Parked, RetryIn
+from tests.contract.jobs import expect, params
 from tests.contract.tasks.batches.creating import Creating, Killed
 
 MESSAGES = "/v1/messages"
@@ -60,11 +61,11 @@ def calls(creating: Creating) -> int:
 
 def test_the_first_requests_are_live_calls_and_the_bulk_is_woken(creating: Creating) -> None:
     id = submit(creating, *"abcdef")
-    assert (creating.step(id, 1).countdown_s or 0) > 60
+    assert expect(RetryIn, creating.step(id, 1)).seconds > 60
     step = creating.step(id)
     shard = creating.shard(id)
+    assert isinstance(step, Next)
     assert step.wake == (1,)
-    assert step.countdown_s is None
     assert (shard.state, shard.counts.succeeded, shard.counts.total) == ("collected", 6, 6)
     found = results(creating, id)
     assert {index: result["type"] for index, result in found.items()} == dict.fromkeys(
@@ -87,17 +88,17 @@ def test_a_refused_request_pauses_the_job_once_and_is_a_result(creating: Creatin
     id = submit(creating, *"abcdefgh")
     creating.control.fault(status=400, message="a bad word", path=MESSAGES, times=4)
     step = creating.step(id)
-    assert step.park
+    assert isinstance(step, Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
     assert (paused["type"], paused["message"]) == ("canary_failed", "a bad word")
     assert creating.shard(id).state == "planned"
     assert calls(creating) == 4  # those that were out
     assert creating.control.batches() == []
-    assert creating.step(id, 1).park
+    assert isinstance(creating.step(id, 1), Parked)
 
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
     creating.control.fault(status=413, path=MESSAGES, times=1)
-    assert creating.step(id).wake == (1,)
+    assert expect(Next, creating.step(id)).wake == (1,)
     shard = creating.shard(id)
     assert (shard.counts.errored, shard.counts.succeeded) == (5, 3)
     assert sum(shard.errors.values()) == 5
@@ -115,7 +116,7 @@ def test_a_refusal_about_the_account_is_asked_again_when_the_job_is_resumed(
     id = submit(creating, "a", "b")
     creating.control.fault(status=status, message=message, path=MESSAGES, times=2)
     step = creating.dispatch(id)
-    assert step.park
+    assert isinstance(step, Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] != "canary_failed"
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
     creating.dispatch(id)
@@ -128,7 +129,7 @@ def test_a_refusal_for_the_moment_waits_and_repeats_only_what_has_no_answer(
     id = submit(creating, "a", "b", "c")
     creating.control.fault(status=529, path=MESSAGES, times=1)
     step = creating.dispatch(id)
-    assert step.countdown_s
+    assert expect(RetryIn, step).seconds
     assert creating.shard(id).state == "planned"
     creating.dispatch(id)
     assert creating.shard(id).counts.succeeded == 3
@@ -151,14 +152,14 @@ def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creatin
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
     with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
         step = creating.dispatch(id, api=api)
-    assert "unexpected_response" in step.reason
+    assert "unexpected_response" in expect(RetryIn, step).reason
     assert creating.shard(id).counts.succeeded == 3
 
 
 def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
     id = submit(creating, "a")
     creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
-    assert creating.dispatch(id).park
+    assert isinstance(creating.dispatch(id), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "requests_missing"
     assert calls(creating) == 0
 
@@ -221,5 +222,5 @@ def test_a_canary_is_paid_from_the_cap_at_the_live_price(creating: Creating) -> 
     assert int(money[b"spent"]) > 0
     other = submit(creating, "a")
     creating.cap(other, 1)
-    assert creating.step(other).park
+    assert isinstance(creating.step(other), Parked)
     assert orjson.loads(creating.meta(other, "paused"))["type"] == "cost_limit"

@@ -12,10 +12,10 @@ from penstock.batches.jobs import JobRecords
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tasks.batches.claim import Fenced
-from tasks.batches.create import reconcile, size_locks
+from tasks.batches.create import batch_owners, reconcile, size_locks
 from tasks.batches.poll import PollStep
-from tasks.batches.step_result import Step
-from tests.contract.jobs import api_at, params
+from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
+from tests.contract.jobs import api_at, expect, params
 from tests.contract.tasks.batches.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
 
 
@@ -37,10 +37,10 @@ def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[
     id = creating.submit([params()])
     creating.lose(**fault)
     step = creating.step(id)
-    assert 0 < (step.countdown_s or 0) <= 5
+    assert 0 < expect(RetryIn, step).seconds <= 5
     assert creating.shard(id).over_ms >= creating.shard(id).sent_ms > 0
     assert creating.size_lock(1)
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     batch, shard = only_batch(creating), creating.shard(id)
     assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], False)
     assert batch["first_custom_id"] == f"{shard.nonce}-000000"
@@ -53,9 +53,9 @@ def test_a_batch_that_the_list_shows_late_is_found(creating: Creating) -> None:
     creating.control.configure(list_consistency_s=1000)
     creating.lose(commit_then_drop=True)
     creating.step(id)
-    assert creating.step(id).countdown_s
+    assert expect(RetryIn, creating.step(id)).seconds
     creating.control.configure(list_consistency_s=0)
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
@@ -65,11 +65,11 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     creating.step(id)
     nonce = creating.shard(id).nonce
     creating.age(id, QUARANTINE_MS - 60_000)
-    assert creating.step(id).countdown_s
+    assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms == 0
     creating.give_up(id)
     assert creating.control.batches() == []
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     shard = creating.shard(id)
     assert shard.batch_id == only_batch(creating)["id"]
     assert shard.abandoned_nonces == (nonce,)
@@ -82,7 +82,7 @@ def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creatin
     creating.die("request", id)
     shard = creating.shard(id)
     assert (shard.state, shard.sent_ms) == ("sending", 0)
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
     assert creating.shard(id).abandoned_nonces == ()
 
@@ -93,7 +93,7 @@ def test_a_worker_that_died_before_it_saw_the_answer_made_a_batch(creating: Crea
     shard = creating.shard(id)
     assert (shard.state, shard.over_ms) == ("sending", 0)
     assert shard.sent_ms
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
@@ -129,7 +129,7 @@ def test_a_zombie_that_had_sent_all_leaves_its_batch_to_the_next(creating: Creat
     ):
         creating.step(id, api=api)
     creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
@@ -141,7 +141,7 @@ def test_without_redis_no_body_is_completed(creating: Creating) -> None:
             own.step(id, api=api)
         assert own.control.batches() == []
         with EmbeddedRedis(port=server.port, folder=server.folder):
-            own.settle(id)
+            own.pass_restart_grace(id)
             own.step(id)
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()
@@ -156,8 +156,8 @@ def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) ->
             own.step(id, api=api)
         with EmbeddedRedis(port=server.port, folder=server.folder):
             assert own.shard(id).sent_ms
-            own.settle(id)
-            assert own.step(id).countdown_s is None
+            own.pass_restart_grace(id)
+            assert isinstance(own.step(id), Next)
             assert own.shard(id).batch_id == only_batch(own)["id"]
             own.close()
 
@@ -166,7 +166,7 @@ def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
     creating: Creating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = creating.submit([params()])
-    monkeypatch.setattr("tasks.batches.claim._ON_DISK_MS", 1)
+    monkeypatch.setattr("tasks.batches.claimed_shard._ON_DISK_MS", 1)
     creating.desk.connection.config_set("appendfsync", "no")
     with pytest.raises(redis.TimeoutError):
         creating.step(id)
@@ -194,7 +194,7 @@ def test_a_list_that_does_not_turn_its_pages_is_not_read_for_ever(creating: Crea
 
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
     with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
-        assert "no end" in creating.dispatch(id, api=api).reason
+        assert "no end" in expect(RetryIn, creating.dispatch(id, api=api)).reason
     assert creating.shard(id).state == "sending"
 
 
@@ -204,11 +204,11 @@ def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
     creating.step(id)
     creating.age(id, 10 * QUARANTINE_MS)
     with api_at(creating.control, key="another") as api:
-        assert creating.step(id, api=api).park
+        assert isinstance(creating.step(id, api=api), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_account"
     assert creating.shard(id).state == "sending"
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
@@ -218,20 +218,20 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
     creating.step(id)
     line: Any = {"custom_id": "theirs", "params": params("theirs")}
     foreign = creating.api.messages.batches.create(requests=[line])
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert (creating.shard(id).batch_id, creating.shard(id).confirmed) == (foreign.id, False)
 
     # Its results say that it is not ours.
-    def collect(work: Any) -> Step:
-        size_locks.let_go(work, work.shard.batch_id)
+    def collect(work: Any) -> StepResult:
+        batch_owners.release(work, work.shard.batch_id)
         work.write(reconcile.rejected(work.shard))
-        return Step(back=True)
+        return Redirect("not ours")
 
     creating.desk.step(collect, id)
     assert creating.owner(foreign.id) == ""
-    assert creating.step(id).countdown_s
+    assert expect(RetryIn, creating.step(id)).seconds
     creating.give_up(id)
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     shard = creating.shard(id)
     assert shard.batch_id != foreign.id
     assert (shard.rejected, len(creating.control.batches())) == ((foreign.id,), 2)
@@ -242,8 +242,9 @@ def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) 
     creating.lose(drop_before_commit=True)
     creating.step(id, 0)
     step = creating.step(id, 1)
+    assert isinstance(step, RetryIn)
     assert "same size" in step.reason
-    assert 1 < (step.countdown_s or 0) < 10
+    assert 1 < step.seconds < 10
     creating.assert_holds_nothing(id, 1)
     creating.give_up(id)
     creating.step(id, 0)
@@ -259,12 +260,12 @@ def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
     creating.lose(commit_then_drop=True)
     creating.step(id)
     creating.age(id, 3_500_000)
-    assert creating.step(other).countdown_s
+    assert expect(RetryIn, creating.step(other)).seconds
     creating.age(id, 200_000)
-    assert creating.step(other).countdown_s is None
+    assert isinstance(creating.step(other), Next)
     assert creating.shard(other).confirmed
     assert list(creating.size_lock(1)) == [f"open:{id}/0".encode()]
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert {creating.owner(batch["id"]) for batch in creating.control.batches()} == {
         f"{id}/0",
         f"{other}/0",
@@ -278,11 +279,11 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
     keys = creating.desk.settings.keys
     [(name, value)] = creating.size_lock(1).items()
     since, until = map(int, value.split())
-    assert list(size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
+    assert list(size_locks.locks_of(creating.desk.connection, keys, [1])[1].abandoned.values()) == [
         since
     ]
     creating.desk.connection.hset(keys.size_lock(1), name, f"{since} {until - 27 * 3_600_000}")
-    assert not size_locks.tags_of(creating.desk.connection, keys, [1])[1].abandoned
+    assert not size_locks.locks_of(creating.desk.connection, keys, [1])[1].abandoned
 
 
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
@@ -291,12 +292,12 @@ def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
 ) -> None:
     id, other = creating.submit([params()]), creating.submit([params()])
     with creating.desk.claimed(other) as work:
-        assert size_locks.take(work, "n" * 12)
+        assert size_locks.acquire(work, "n" * 12)
     if state is None:
         creating.desk.connection.delete(creating.desk.keys(other).shards)
     else:
         creating.desk.change(other, state=state)
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     assert creating.size_lock(1) == {}
 
 
@@ -315,13 +316,13 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
     assert creating.shard(first).batch_id == batch["id"]
     creating.age(second, 10 * QUARANTINE_MS)
     for _ in range(3):
-        assert creating.step(second).countdown_s
+        assert expect(RetryIn, creating.step(second)).seconds
         creating.age(second, QUARANTINE_MS)
     with creating.desk.claimed(first) as work:
-        size_locks.let_go(work, batch["id"])
+        batch_owners.release(work, batch["id"])
         work.write(reconcile.rejected(work.shard))
         work.release()
-    assert creating.step(second).countdown_s is None
+    assert isinstance(creating.step(second), Next)
     assert creating.shard(second).batch_id == batch["id"]
 
 
@@ -349,7 +350,7 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
         creating.cancel(id)
     creating.step(found)
     assert creating.shard(found).state == "in_progress"  # the poll step cancels it at the API
-    assert creating.step(none).countdown_s
+    assert expect(RetryIn, creating.step(none)).seconds
     assert creating.due_in_ms(none) > 1_000  # it does not look in circles
     creating.give_up(none)
     creating.step(none)
@@ -394,12 +395,12 @@ def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> 
     id = creating.submit([params()])
     lost_with_twin(creating, id)
     creating.desk.connection.hset(creating.desk.keys(id).meta, "paused", b'{"type":"x"}')
-    assert creating.step(id).park
+    assert isinstance(creating.step(id), Parked)
     nonce = creating.shard(id).nonce
     assert (creating.shard(id).state, creating.shard(id).abandoned_nonces) == ("planned", (nonce,))
     wait_until(creating.control.batches)
     creating.desk.connection.hdel(creating.desk.keys(id).meta, "paused")
-    assert creating.step(id).countdown_s is None
+    assert isinstance(creating.step(id), Next)
     shard, batch = creating.shard(id), only_batch(creating)
     assert (shard.batch_id, shard.confirmed, shard.nonce) == (batch["id"], False, nonce)
 
@@ -468,8 +469,8 @@ def test_a_dead_workers_call_is_given_up_only_behind_its_timeout(creating: Creat
     creating.step(id)
     creating.desk.change(id, over_ms=0)
     creating.age(id, TIMEOUT_MS + QUARANTINE_MS - 60_000)
-    assert creating.step(id).countdown_s
+    assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms == 0
     creating.age(id, 61_000)
-    assert creating.step(id).countdown_s
+    assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms

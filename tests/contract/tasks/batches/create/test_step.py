@@ -12,12 +12,13 @@ import pytest
 from penstock.batches.jobs import JobRecords
 from penstock.clock import now_ms
 from penstock.store.connection import connect
-from tasks.batches.claim import ClaimedShard, Fenced, NotClaimed
+from tasks.batches.claim import Fenced, NotClaimed
+from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.step import CreateStep
 from tasks.batches.limits import active_batches
 from tasks.batches.poll import PollStep
-from tasks.batches.step_result import Step
-from tests.contract.jobs import params
+from tasks.batches.step_result import Next, Parked, RetryIn
+from tests.contract.jobs import expect, params
 from tests.contract.tasks.batches.creating import Creating
 
 TWO = ([params("a")], [params("b"), params("c")])
@@ -25,7 +26,8 @@ TWO = ([params("a")], [params("b"), params("c")])
 
 def freed(creating: Creating, id: str) -> tuple[int, ...]:
     """The shards that are woken when shard 0 gives its slot back."""
-    return creating.desk.step(lambda work: Step(wake=active_batches.free(work)), id).wake
+    step = creating.desk.step(lambda work: Next({}, wake=active_batches.release_and_wake(work)), id)
+    return expect(Next, step).wake
 
 
 def test_a_shard_becomes_one_batch(creating: Creating) -> None:
@@ -33,7 +35,7 @@ def test_a_shard_becomes_one_batch(creating: Creating) -> None:
     step = creating.step(id)
     [batch] = creating.control.batches(with_lines=True)
     shard = creating.shard(id)
-    assert step.countdown_s is None
+    assert isinstance(step, Next)
     assert step.summary["batch_id"] == batch["id"]
     assert (shard.state, shard.batch_id, shard.confirmed) == ("in_progress", batch["id"], True)
     assert abs(shard.created_ms - now_ms()) < 60_000
@@ -56,7 +58,7 @@ def test_what_is_sent_is_what_was_spooled_to_the_byte(creating: Creating) -> Non
     texts = ["x" * 300_000, "\u2028\u0085 \\n", "ü" * 400_000, *(str(n) for n in range(5_000))]
     id = creating.submit([params(text) for text in texts])
     assert creating.shard(id).request_chunks > 1
-    creating.control.end_batch(creating.step(id).summary["batch_id"])
+    creating.control.end_batch(expect(Next, creating.step(id)).summary["batch_id"])
     [batch] = creating.control.batches(with_lines=True)
     paid = creating.hashes([params(text) for text in texts])
     assert [line[1] for line in batch["lines"]] == paid
@@ -88,7 +90,7 @@ def test_a_list_that_is_refused_leaves_the_shard_planned(creating: Creating, sta
     id = creating.submit([params()])
     creating.control.fault(status=status, method="GET", path="/v1/messages/batches")
     step = creating.dispatch(id)
-    assert step.countdown_s
+    assert expect(RetryIn, step).seconds
     assert creating.shard(id).evolve(failures=0).state == "planned"
     creating.assert_holds_nothing(id)
     creating.step(id)
@@ -100,7 +102,7 @@ def test_a_refusal_for_the_moment_waits_without_a_slot(creating: Creating) -> No
     creating.refuse(429, retry_after=7)
     step = creating.dispatch(id)
     shard = creating.shard(id)
-    assert 7 <= (step.countdown_s or 0) < 9
+    assert 7 <= expect(RetryIn, step).seconds < 9
     assert (shard.state, shard.failures, shard.sent_ms) == ("planned", 1, 0)
     creating.assert_holds_nothing(id)
     assert creating.meta(id, "paused") is None
@@ -114,14 +116,14 @@ def test_a_refusal_for_good_pauses_the_job_for_one_reason(creating: Creating, st
     id = creating.submit(*TWO)
     creating.refuse(status, message="so it is")
     step = creating.dispatch(id)
-    assert step.park
+    assert isinstance(step, Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
     assert (paused["message"], paused["status"], paused["shard"]) == ("so it is", status, 0)
     assert creating.shard(id).state == "planned"
     creating.assert_holds_nothing(id)
-    assert creating.look_at(id) is None
+    assert creating.reaped_at(id) is None
 
-    assert creating.dispatch(id, 1).park  # the others wait as well
+    assert isinstance(creating.dispatch(id, 1), Parked)  # the others wait as well
     assert creating.control.batches() == []
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
     creating.dispatch(id, 0)
@@ -134,7 +136,7 @@ def test_without_a_key_the_job_is_paused(creating: Creating, monkeypatch: Any) -
     monkeypatch.setenv("HOME", "/nonexistent")
     with anthropic.Anthropic(base_url=creating.control.base_url, max_retries=0) as api:
         assert api.api_key is None
-        assert creating.dispatch(id, api=api).park
+        assert isinstance(creating.dispatch(id, api=api), Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
     assert (paused["type"], "no key" in paused["message"]) == ("authentication_error", True)
     creating.assert_holds_nothing(id)
@@ -146,7 +148,7 @@ def test_a_page_in_place_of_the_list_is_no_reason_to_stop(creating: Creating) ->
     with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
         for failures in (1, 2):
             step = creating.dispatch(id, api=api)
-            assert "unexpected_response" in step.reason
+            assert "unexpected_response" in expect(RetryIn, step).reason
             assert creating.shard(id).failures == failures
     assert creating.meta(id, "paused") is None
     creating.assert_holds_nothing(id)
@@ -156,7 +158,7 @@ def test_a_connection_that_is_refused_sent_nothing(creating: Creating) -> None:
     id = creating.submit([params()])
     with anthropic.Anthropic(api_key="k", base_url="http://127.0.0.1:9", max_retries=0) as api:
         step = creating.dispatch(id, api=api)
-    assert step.countdown_s
+    assert expect(RetryIn, step).seconds
     assert creating.shard(id).state == "planned"
     creating.assert_holds_nothing(id)
 
@@ -164,7 +166,7 @@ def test_a_connection_that_is_refused_sent_nothing(creating: Creating) -> None:
 def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
-    assert creating.step(id).park
+    assert isinstance(creating.step(id), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "requests_missing"
     assert (creating.shard(id).state, creating.control.batches()) == ("planned", [])
     creating.assert_holds_nothing(id)
@@ -176,22 +178,22 @@ def test_a_body_that_is_not_what_was_promised_is_never_completed(
 ) -> None:
     id = creating.submit([params()])
     creating.desk.change(id, **wrong)
-    assert creating.step(id).park
+    assert isinstance(creating.step(id), Parked)
     assert (creating.shard(id).state, creating.control.batches()) == ("planned", [])
 
 
 def test_a_paused_job_sends_nothing_and_holds_nothing(creating: Creating) -> None:
     id = creating.submit([params()], paused=orjson.dumps({"type": "x", "message": "y"}))
     step = creating.step(id)
-    assert step.park
-    assert creating.look_at(id) is None
+    assert isinstance(step, Parked)
+    assert creating.reaped_at(id) is None
     assert creating.control.requests() == []
     creating.assert_holds_nothing(id)
 
 
 def test_a_shard_waits_while_the_canary_is_out(creating: Creating) -> None:
     id = creating.submit([params()], waiting_for_canary="1")
-    assert (creating.step(id).countdown_s or 0) > 60
+    assert expect(RetryIn, creating.step(id)).seconds > 60
     assert creating.control.requests() == []
 
 
@@ -199,7 +201,7 @@ def test_a_canceled_job_sends_nothing(creating: Creating) -> None:
     id = creating.submit(*TWO)
     creating.cancel(id)
     for number, requests in enumerate((1, 2)):
-        assert creating.step(id, number).countdown_s is None
+        assert isinstance(creating.step(id, number), Next)
         shard = creating.shard(id, number)
         assert (shard.state, shard.uniform_result) == ("collected", {"type": "canceled"})
         assert (shard.counts.canceled, shard.counts.total) == (requests, requests)
@@ -223,8 +225,9 @@ def test_batches_wait_for_slots_and_are_woken_for_them(
     id = creating.submit(*TWO)
     creating.step(id, 0)
     step = creating.step(id, 1)
+    assert isinstance(step, RetryIn)
     assert "slot" in step.reason
-    assert 10 < (step.countdown_s or 0) < 30
+    assert 10 < step.seconds < 30
     assert len(creating.control.batches()) == 1
     assert freed(creating, id) == (1,)
     creating.step(id, 1)
@@ -236,19 +239,19 @@ def test_shards_of_a_large_job_ask_for_slots_less_often(creating: Creating) -> N
     creating.restart(active_batches_limit=1)
     id = creating.submit(*TWO, left=1_000)
     creating.step(id, 0)
-    assert 100 < (creating.step(id, 1).countdown_s or 0) < 300
+    assert 100 < expect(RetryIn, creating.step(id, 1)).seconds < 300
     creating.desk.connection.hset(creating.desk.keys(id).meta, "left", 1_000_000)
-    assert 300 <= (creating.step(id, 1).countdown_s or 0) <= 500
+    assert 300 <= expect(RetryIn, creating.step(id, 1)).seconds <= 500
 
 
 def test_a_batch_that_has_ended_lets_another_of_its_job_go(creating: Creating) -> None:
     creating.restart(active_batches_limit=1)
     id = creating.submit(*TWO)
-    creating.control.end_batch(creating.step(id, 0).summary["batch_id"])
+    creating.control.end_batch(expect(Next, creating.step(id, 0)).summary["batch_id"])
     creating.step(id, 1)
     poll = PollStep(creating.desk.settings, creating.api)
-    assert creating.desk.step(poll.run, id).wake == (1,)
-    assert creating.step(id, 1).summary["batch_id"]
+    assert expect(Next, creating.desk.step(poll.run, id)).wake == (1,)
+    assert expect(Next, creating.step(id, 1)).summary["batch_id"]
 
 
 def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> None:
@@ -256,8 +259,9 @@ def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> N
     creating.cap(id, 150)  # either of them may cost about 100 and 130
     creating.step(id, 0)
     step = creating.step(id, 1)
+    assert isinstance(step, RetryIn)
     assert "cost" in step.reason
-    assert step.countdown_s
+    assert step.seconds
     creating.assert_holds_nothing(id, 1)
     with creating.desk.claimed(id, 0) as work:
         work.write(spent=1)
@@ -268,7 +272,7 @@ def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> N
 def test_a_shard_beyond_the_money_cap_pauses_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.cap(id, 1)
-    assert creating.step(id).park
+    assert isinstance(creating.step(id), Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
     assert paused["type"] == "cost_limit"
     assert "USD" in paused["message"]
@@ -279,7 +283,7 @@ def test_a_shard_beyond_the_money_cap_pauses_the_job(creating: Creating) -> None
 def test_a_model_without_a_price_pauses_a_job_with_a_cap_and_no_other(creating: Creating) -> None:
     id, free = (creating.submit([params(model="nobody-knows")]) for _ in range(2))
     creating.cap(id, 10**9)
-    assert creating.step(id).park
+    assert isinstance(creating.step(id), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "price_unknown"
     creating.step(free)
     assert len(creating.control.batches()) == 1

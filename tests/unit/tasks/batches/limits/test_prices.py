@@ -1,4 +1,4 @@
-"""Prices: half of the live price for a batch, and None where nobody knows."""
+"""Prices: a batch costs half of the live price, and an unknown price is None."""
 
 import pytest
 from hypothesis import given
@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from tasks.batches.limits.prices import (
     BATCH_DISCOUNT,
+    actual_cost,
     bound_usd,
     cost_of,
     live_price_usd,
     most_usd,
-    settlement,
 )
 
 MILLION = 1_000_000
@@ -83,7 +83,7 @@ def test_a_dated_id_costs_what_its_family_costs() -> None:
 def test_the_price_of_an_unknown_model_is_unknown(model: str) -> None:
     assert live_price_usd(model, {"input_tokens": 5}) is None
     assert cost_of([({model: {"input_tokens": 5}}, False)]) is None
-    assert settlement({model: {"input_tokens": 5}}, live=False) == "all"
+    assert actual_cost({model: {"input_tokens": 5}}, live=False) == "all"
     assert bound_usd({model: [5, 5]}, live=False) is None
     assert most_usd(model, 5, 5) is None
 
@@ -99,15 +99,15 @@ def test_a_batch_costs_half_of_the_live_price() -> None:
     assert BATCH_DISCOUNT == 0.5
 
 
-def test_live_calls_of_a_job_are_paid_in_full() -> None:
+def test_live_calls_of_a_job_cost_the_live_price() -> None:
     usage = {HAIKU: {"input_tokens": MILLION}}
     cost = cost_of([(usage, True), (usage, False)])
     assert cost is not None
     assert (cost["batch"], cost["live"], cost["saved"]) == pytest.approx((1.5, 2.0, 0.5))
 
 
-def test_a_part_that_is_unknown_makes_the_whole_unknown() -> None:
-    """A sum that leaves a model out would look like a price."""
+def test_a_sum_with_an_unknown_price_is_unknown() -> None:
+    """A sum that left out a model would look like a price."""
     assert cost_of([({HAIKU: {"input_tokens": 5}}, False), ({"unknown": {}}, False)]) is None
 
 
@@ -115,11 +115,11 @@ def test_a_batch_without_any_tokens_costs_nothing() -> None:
     assert cost_of([]) == {"currency": "USD", "batch": 0.0, "live": 0.0, "saved": 0.0}
 
 
-def test_a_shard_is_settled_in_millionths_of_a_dollar_rounded_up() -> None:
+def test_the_actual_cost_of_a_shard_is_in_millionths_of_a_dollar_rounded_up() -> None:
     usage = {HAIKU: {"input_tokens": MILLION, "output_tokens": 1}}
-    assert settlement(usage, live=True) == 1_000_005
-    assert settlement(usage, live=False) == 500_003
-    assert settlement({}, live=False) == 0
+    assert actual_cost(usage, live=True) == 1_000_005
+    assert actual_cost(usage, live=False) == 500_003
+    assert actual_cost({}, live=False) == 0
 
 
 def test_the_bound_holds_for_all_models_of_a_shard() -> None:
@@ -133,7 +133,7 @@ def test_the_bound_holds_for_all_models_of_a_shard() -> None:
 
 @given(st.integers(0, 10**8), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_no_text_costs_more_than_its_bound(bytes: int, max_tokens: int, used: int) -> None:
-    """At two bytes a token and more."""
+    """If a token has at least two bytes."""
     most = most_usd(HAIKU, bytes, max_tokens)
     cost = live_price_usd(
         HAIKU, {"input_tokens": bytes // 2, "output_tokens": min(used, max_tokens)}

@@ -1,0 +1,58 @@
+"""Reads a batch job: the fields of its record, its shards, and where its chunks are stored."""
+
+from typing import cast
+
+import orjson
+
+from config.settings import WorkerSettings
+from penstock.batches.shard import Shard
+from penstock.keys import Keys
+from penstock.spool.chunks import ChunkStore
+from penstock.spool.stores import open_spool
+from penstock.store.connection import Connection
+
+
+class JobReader:
+    """One job, as the steps of its shards read it. No claim is needed to read."""
+
+    def __init__(self, connection: Connection, settings: WorkerSettings, id: str) -> None:
+        self.redis = connection
+        self.settings = settings
+        self.id = id
+        self.keys = settings.keys.job(id)
+
+    def fields(self, *names: str) -> list[str]:
+        """Fields of the job's record; empty where a field is missing."""
+        return [(value or b"").decode() for value in self.redis.hmget(self.keys.meta, *names)]
+
+    def shards_left(self) -> int:
+        """Number of shards that are not collected yet."""
+        [left] = self.fields("left")
+        return int(left or 0)
+
+    def shards(self) -> list[Shard]:
+        """Every shard of the job, by number."""
+        shards = [Shard.parse(raw) for raw in self.redis.hvals(self.keys.shards)]
+        return sorted(shards, key=lambda shard: shard.number)
+
+    def headers(self) -> dict[str, str]:
+        """The headers that the producer wants sent to the API with every call."""
+        [headers] = self.fields("headers")
+        return cast(dict[str, str], orjson.loads(headers)) if headers else {}
+
+    def store(self) -> ChunkStore:
+        """Where the job's chunks are stored."""
+        [url] = self.fields("spool")
+        return open_spool(url, self.redis, self.keys, self.settings.batch_ttl_s)
+
+    def now_ms(self) -> int:
+        """The time by Redis's clock, so that the times different workers note are comparable."""
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def find_shard(connection: Connection, keys: Keys, member: str) -> Shard | None:
+    """Read the shard of any job by its name ``<job>/<shard>``; None: it has expired."""
+    job, _, number = member.partition("/")
+    raw = connection.hget(keys.job(job).shards, number)
+    return None if raw is None else Shard.parse(raw)

@@ -1,0 +1,157 @@
+"""The Batches API over HTTP: what is sent, and which responses are refused."""
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+import orjson
+import pytest
+
+from tasks.api.batches import BatchesApi, ListedBatch, merged
+from tasks.api.client import UnexpectedResponse
+
+TIMEOUT = httpx2.Timeout(5.0)
+BATCH: dict[str, Any] = {
+    "id": "msgbatch_1",
+    "type": "message_batch",
+    "created_at": "2026-01-01T00:00:00Z",
+    "expires_at": "2026-01-02T00:00:00Z",
+    "processing_status": "in_progress",
+    "request_counts": {
+        "processing": 3,
+        "succeeded": 0,
+        "errored": 0,
+        "canceled": 0,
+        "expired": 0,
+    },
+}
+CREATED_MS = 1_767_225_600_000
+
+
+@contextmanager
+def calling(
+    answer: Callable[[httpx2.Request], httpx2.Response], **headers: str
+) -> Iterator[BatchesApi]:
+    """The API of a job with these headers, whose responses ``answer`` makes."""
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="k", http_client=http, max_retries=0) as api:
+        yield BatchesApi(api, headers)
+
+
+def page(*batches: dict[str, Any], more: bool = False) -> httpx2.Response:
+    return httpx2.Response(200, json={"data": list(batches), "has_more": more})
+
+
+def html(_: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(200, html="<html>Log in</html>")
+
+
+def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        request.read()
+        sent.append(request)
+        return httpx2.Response(200, json=BATCH)
+
+    with calling(answer, workspace="w") as api:
+        batch = api.create(iter([b'{"requests"', b":[]}"]), 15)
+    assert batch == ListedBatch("msgbatch_1", CREATED_MS, 3)
+    assert sent[0].content == b'{"requests":[]}'
+    assert sent[0].headers["content-length"] == "15"
+    assert sent[0].headers["workspace"] == "w"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda api: api.newest(),
+        lambda api: api.since(0),
+        lambda api: api.create([b"{}"], 2),
+        lambda api: api.retrieve("msgbatch_1", timeout=TIMEOUT),
+        lambda api: api.cancel("msgbatch_1"),
+        lambda api: api.message(b"{}"),
+    ],
+)
+def test_an_html_page_in_place_of_a_response_is_refused(
+    call: Callable[[BatchesApi], object],
+) -> None:
+    with calling(html) as api, pytest.raises(UnexpectedResponse):
+        call(api)
+
+
+def test_the_list_is_read_until_a_batch_is_older() -> None:
+    old = {**BATCH, "id": "msgbatch_old", "created_at": "2025-01-01T00:00:00Z"}
+    pages = iter([page(BATCH, more=True), page(old, more=True)])
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.params.get("after_id", ""))
+        return next(pages)
+
+    with calling(answer) as api:
+        listing = api.since(CREATED_MS)
+    assert [batch.id for batch in listing.batches] == ["msgbatch_1", "msgbatch_old"]
+    assert asked == ["", "msgbatch_1"]
+
+
+def test_the_list_is_read_from_its_start_if_the_last_batch_of_a_page_was_deleted() -> None:
+    gone = {"type": "error", "error": {"type": "not_found_error", "message": "no such batch"}}
+    answers = iter([page(BATCH, more=True), httpx2.Response(404, json=gone), page(BATCH)])
+    with calling(lambda _: next(answers)) as api:
+        assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_results_are_raw_bytes_whether_the_response_is_compressed_or_not(encoded: bool) -> None:
+    lines = b'{"custom_id":"a"}\n' * 3
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        assert request.url.path == "/v1/messages/batches/msgbatch_1/results"
+        assert request.headers["accept-encoding"] == "identity"
+        body = gzip.compress(lines) if encoded else lines
+        headers = {"content-encoding": "gzip"} if encoded else {}
+        return httpx2.Response(200, content=iter([body]), headers=headers)
+
+    with calling(answer) as api, api.results("msgbatch_1", timeout=TIMEOUT) as pieces:
+        assert b"".join(pieces) == lines
+
+
+def test_a_live_message_is_returned_on_one_line() -> None:
+    message = {"type": "message", "content": []}
+    spread_out = orjson.dumps(message, option=orjson.OPT_INDENT_2)
+    with calling(lambda _: httpx2.Response(200, content=spread_out)) as api:
+        assert api.message(b"{}") == orjson.dumps(message)
+
+
+def test_the_workspace_is_named_by_the_response_or_else_identified_by_the_key() -> None:
+    headers = {"anthropic-organization-id": "o", "anthropic-workspace-id": "w"}
+    named = httpx2.Response(200, json={"data": []}, headers=headers)
+    with calling(lambda _: named) as api:
+        assert api.newest().workspace == "o/w"
+    found = []
+    for workspace in ("one", "one", "two"):
+        with calling(lambda _: page(), **{"anthropic-workspace-id": workspace}) as api:
+            found.append(api.newest().workspace)
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("own", "betas", "sent"),
+    [
+        ({}, (), {}),
+        ({}, ("a", "b"), {"anthropic-beta": "a,b"}),
+        (
+            {"Anthropic-Beta": "a, b", "X-Y": "1"},
+            ("b", "c"),
+            {"x-y": "1", "anthropic-beta": "a,b,c"},
+        ),
+    ],
+)
+def test_betas_of_a_shard_are_added_to_those_of_the_job_once(
+    own: dict[str, str], betas: tuple[str, ...], sent: dict[str, str]
+) -> None:
+    assert merged(own, betas) == sent
