@@ -24,7 +24,7 @@ from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.sender import MONEY_S, made, new_nonce
+from tasks.batches.create.batch_creator import MONEY_S, made, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import ID_START, read_line

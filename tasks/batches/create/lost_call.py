@@ -8,6 +8,7 @@ from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import batch_owners, size_locks
+from tasks.batches.create.batch_creator import take
 from tasks.batches.create.reconcile import (
     CLOCK_SLACK_MS,
     Bind,
@@ -19,7 +20,6 @@ from tasks.batches.create.reconcile import (
     decide,
     likely,
 )
-from tasks.batches.create.sender import take
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 

@@ -13,10 +13,10 @@ from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.create.batch_creator import Sender, made, requests_missing, step_aside
 from tasks.batches.create.canary import Canary
 from tasks.batches.create.lost_call import Searcher
 from tasks.batches.create.reconcile import unsent
-from tasks.batches.create.sender import Sender, made, requests_missing, step_aside
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
