@@ -30,8 +30,8 @@ from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_p
 from tasks.batches.collect.staging import Draft, RequestsMissing
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
-from tasks.batches.create.lost_call import search_again
-from tasks.batches.create.reconcile import of_earlier, rejected
+from tasks.batches.create.lost_call import restart_search
+from tasks.batches.create.reconcile import with_earlier_call, with_rejected_batch
 from tasks.batches.limits.prices import actual_cost
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
@@ -216,7 +216,7 @@ class CollectStep:
         shard = work.shard
         if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
             return self._refetch(work, "every line is of another batch")
-        search_again(work, rejected(shard))
+        restart_search(work, with_rejected_batch(shard))
         return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
     def _none_there(self, work: ClaimedShard) -> StepResult:
@@ -243,7 +243,7 @@ def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
     size_locks.abandon(work)
-    work.write(of_earlier(work.shard, nonce))
+    work.write(with_earlier_call(work.shard, nonce))
     return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
 
 

@@ -22,14 +22,14 @@ from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import batch_owners, duplicates, size_locks
 from tasks.batches.create.body import BodyMismatch, Upload
 from tasks.batches.create.reconcile import (
-    CLOCK_SLACK_MS,
-    DEFINITE,
-    FIRST_LOOK_S,
-    bound,
-    free_of,
-    intended,
-    likely,
-    unsent,
+    CLOCK_SKEW_MS,
+    FIRST_SEARCH_S,
+    NO_BATCH_STATUSES,
+    adoptable,
+    candidates,
+    with_batch,
+    with_intent,
+    without_call,
 )
 from tasks.batches.limits import active_batches, cost_cap
 from tasks.batches.limits.waiting import scaled_wait_s
@@ -37,14 +37,14 @@ from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
 #: for money, for a call of the same size that is out.
-_SLOT_S: Final = 20.0
-MONEY_S: Final = 30.0
-_TAG_S: Final = 4.0
+_SLOT_WAIT_S: Final = 20.0
+COST_WAIT_S: Final = 30.0
+_SIZE_LOCK_WAIT_S: Final = 4.0
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class Sender:
+class BatchCreator:
     """Makes planned shards batches at the API."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
@@ -53,93 +53,93 @@ class Sender:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Send the shard, or say why it has to wait."""
-        waiting = self._enter(work)
+        waiting = self._reserve(work)
         if waiting is not None:
             return waiting
         try:
             nonce = new_nonce()
             if not size_locks.acquire(work, nonce):
-                step_aside(work)
-                return _wait(_TAG_S, "a create call of the same size is out")
+                release_reservations(work)
+                return _wait(_SIZE_LOCK_WAIT_S, "a create call of the same size is out")
             listing = self._listing(work, api)
         except Exception:
-            step_aside(work)
+            release_reservations(work)
             raise
-        duplicates.look(work, api, listing)
-        if work.shard.abandoned_nonces and self._adopt(work, listing):
-            return made(work)
-        work.write(intended(work.shard, nonce, listing.workspace, listing.batches))
-        return self._post(work, api)
+        duplicates.check(work, api, listing)
+        if work.shard.abandoned_nonces and self._adopt_late_batch(work, listing):
+            return created(work)
+        work.write(with_intent(work.shard, nonce, listing.workspace, listing.batches))
+        return self._create(work, api)
 
-    def _enter(self, work: ClaimedShard) -> RetryIn | Parked | None:
+    def _reserve(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Take what the shard needs before it is sent."""
         work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.acquire(work):
-            seconds = scaled_wait_s(_SLOT_S, work.job.shards_left())
+            seconds = scaled_wait_s(_SLOT_WAIT_S, work.job.shards_left())
             return _wait(seconds, "waiting for a slot: enough batches are active")
-        verdict = cost_cap.reserve(work)
-        if verdict == "ok":
+        reservation = cost_cap.reserve(work)
+        if reservation == "ok":
             return None
-        step_aside(work)
-        if verdict == "wait":
-            seconds = scaled_wait_s(MONEY_S, work.job.shards_left())
+        release_reservations(work)
+        if reservation == "wait":
+            seconds = scaled_wait_s(COST_WAIT_S, work.job.shards_left())
             return _wait(seconds, "waiting until the cost of other shards is settled")
-        assert isinstance(verdict, dict)
-        return Parked(verdict["message"], pause=verdict)
+        assert isinstance(reservation, dict)
+        return Parked(reservation["message"], pause=reservation)
 
     def _listing(self, work: ClaimedShard, api: BatchesApi) -> Listing:
         if not work.shard.abandoned_nonces:
             return api.newest()
-        return api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
+        return api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
 
-    def _adopt(self, work: ClaimedShard, listing: Listing) -> bool:
+    def _adopt_late_batch(self, work: ClaimedShard, listing: Listing) -> bool:
         """Take the batch of an earlier call that appeared after it was given up."""
         if listing.workspace != work.shard.workspace:
             return False
-        fitting = likely(work.shard, listing.batches)
-        free = free_of(fitting, batch_owners.owners_of(work, fitting))
-        return any(take(work, batch, confirmed=False) for batch in free)
+        possible = candidates(work.shard, listing.batches)
+        free = adoptable(possible, batch_owners.owners_of(work, possible))
+        return any(assign_batch(work, batch, confirmed=False) for batch in free)
 
-    def _post(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
-        def guard() -> None:
+    def _create(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
+        def note_sent() -> None:
             work.write(work.shard.evolve(sent_ms=work.job.now_ms()), durable=True)
 
         shard = work.shard
-        upload = Upload(shard, work.job.store(), guard)
+        upload = Upload(shard, work.job.store(), note_sent)
         try:
             batch = api.create(upload, shard.size)
         except Exception as error:  # whatever it was: the call has a fate, and the record must say
             return self._failed(work, upload, error)
         if batch.requests != shard.requests:
-            return self._unknown(work, "the answer to the create call is about another batch")
-        take(work, batch, confirmed=True)
-        return made(work)
+            return self._lost(work, "the answer to the create call is about another batch")
+        assign_batch(work, batch, confirmed=True)
+        return created(work)
 
     def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> StepResult:
         """The call brought no batch id: was there certainly no batch made?"""
         if isinstance(upload.error, Fenced):
             raise upload.error
         problem = _problem(error)
-        if upload.complete and problem.status not in DEFINITE:
-            return self._unknown(work, str(problem))
-        work.write(unsent(work.shard))
-        step_aside(work)
+        if upload.complete and problem.status not in NO_BATCH_STATUSES:
+            return self._lost(work, str(problem))
+        work.write(without_call(work.shard))
+        release_reservations(work)
         if isinstance(upload.error, ChunkMissing | BodyMismatch):
             return requests_missing(upload.error)
         raise upload.error or error
 
-    def _unknown(self, work: ClaimedShard, why: str) -> RetryIn:
+    def _lost(self, work: ClaimedShard, why: str) -> RetryIn:
         work.write(work.shard.evolve(over_ms=work.job.now_ms()))
-        wait_s = min(FIRST_LOOK_S, self._settings.list_consistency_s)
+        wait_s = min(FIRST_SEARCH_S, self._settings.list_consistency_s)
         return RetryIn(wait_s, f"{why}; looking for the batch")
 
 
-def take(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
+def assign_batch(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
     """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
     # First: should we die in between, the next one finds the batch marked as ours.
     if not batch_owners.claim(work, batch, confirmed=confirmed):
         return False
-    work.advance("create", bound(work.shard, batch, confirmed=confirmed))
+    work.advance("create", with_batch(work.shard, batch, confirmed=confirmed))
     size_locks.release(work)
     return True
 
@@ -149,7 +149,7 @@ def new_nonce() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
-def made(work: ClaimedShard) -> Next:
+def created(work: ClaimedShard) -> Next:
     """The shard is a batch, or needs none."""
     shard = work.shard
     return Next({"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
@@ -161,7 +161,7 @@ def requests_missing(error: Exception) -> Parked:
     return Parked("the stored requests are not complete", pause=why)
 
 
-def step_aside(work: ClaimedShard) -> None:
+def release_reservations(work: ClaimedShard) -> None:
     """Give back what only a shard that is being sent may hold."""
     work.write(spent=0)
     active_batches.release(work)

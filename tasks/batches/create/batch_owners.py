@@ -5,7 +5,7 @@ from typing import Final
 
 from tasks.api.batches import ListedBatch
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.reconcile import Owner, held_by
+from tasks.batches.create.reconcile import Owner, owner_from_record
 from tasks.batches.job_reader import find_shard
 
 #: Seconds that an owner is remembered: about as long as the API keeps the results.
@@ -17,7 +17,7 @@ def claim(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
 
     ``confirmed``: the API has named the batch in its response, whatever another may have guessed.
     """
-    if not confirmed and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
+    if not confirmed and owner_of(work, batch.id) not in (Owner.NONE, Owner.THIS_SHARD):
         return False
     # What is overwritten here is a guess, or an owner that no longer claims it.
     work.redis.set(work.settings.keys.batch_owner(batch.id), work.member, ex=_OWNER_TTL_S)
@@ -40,7 +40,7 @@ def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
     """Whose a batch is."""
     member = (work.redis.get(work.settings.keys.batch_owner(batch_id)) or b"").decode()
     if not member:
-        return Owner.NOBODY
+        return Owner.NONE
     if member == work.member:
-        return Owner.OURS
-    return held_by(find_shard(work.redis, work.settings.keys, member), batch_id)
+        return Owner.THIS_SHARD
+    return owner_from_record(find_shard(work.redis, work.settings.keys, member), batch_id)

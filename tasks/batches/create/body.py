@@ -15,7 +15,7 @@ from penstock.spool.chunks import ChunkStore, lines_of
 
 #: Seconds after its guard was asked in which the last bytes must go out: beyond, the record's time
 #: of sending would be too early, and what is concluded from it wrong.
-_PROMPT_S: Final = 30.0
+_MAX_BEFORE_END_S: Final = 30.0
 
 
 class BodyMismatch(PenstockError):
@@ -25,28 +25,28 @@ class BodyMismatch(PenstockError):
 class Upload:
     """One create call's body; iterated once."""
 
-    def __init__(self, shard: Shard, store: ChunkStore, guard: Callable[[], None]) -> None:
+    def __init__(self, shard: Shard, store: ChunkStore, before_end: Callable[[], None]) -> None:
         """``guard`` is called before the last bytes go out; what it raises keeps them back."""
         self._shard = shard
         self._store = store
-        self._guard = guard
+        self._before_end = before_end
         self.complete = False  #: whether the last bytes were let go
         self.error: Exception | None = None  #: what kept them back
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._begin()
-            self._ask()
+            self._call_before_end()
         except Exception as error:
             self.error = error
             raise
         self.complete = True
         yield CLOSE + TAIL
 
-    def _ask(self) -> None:
+    def _call_before_end(self) -> None:
         started = time.monotonic()
-        self._guard()
-        if time.monotonic() - started > _PROMPT_S:
+        self._before_end()
+        if time.monotonic() - started > _MAX_BEFORE_END_S:
             raise TimeoutError("the record was written too slowly")
 
     def _begin(self) -> Iterator[bytes]:

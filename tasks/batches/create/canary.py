@@ -1,7 +1,7 @@
 """The canary: the first requests of a job as live calls, before the bulk of it is sent.
 
 Each answer is stored as it comes, as a batch's result line, so that a worker that dies repeats
-only the calls that were out. A request that the API refuses pauses the job, once, with the API's
+only the calls that were pending. A request that the API rejects pauses the job, once, with its
 words. Its error is kept as its result: resumed nevertheless, the job goes on behind it and is not
 paused for the next one. A refusal that is about the account, not the request, pauses the job like
 any other, and the call is made again when it is resumed.
@@ -24,19 +24,19 @@ from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.batch_creator import MONEY_S, made, new_nonce
+from tasks.batches.create.batch_creator import COST_WAIT_S, created, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import ID_START, read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Live calls of a canary that are out at the same time.
-_AT_ONCE: Final = 4
+_MAX_CONCURRENT: Final = 4
 
 #: Refusals that are about the request itself: a batch would have them as its result.
-_OF_THE_REQUEST: Final = frozenset({400, 404, 413, 422})
+_REQUEST_STATUSES: Final = frozenset({400, 404, 413, 422})
 #: … unless they say this: the API has no status of its own for it.
-_OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
+_ACCOUNT_PHRASES: Final = ("credit balance", "spend limit", "usage limit")
 
 
 class Canary:
@@ -44,27 +44,27 @@ class Canary:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
-        verdict = cost_cap.reserve(work)
-        if isinstance(verdict, dict):
-            return Parked(verdict["message"], pause=verdict)
-        if verdict == "wait":
-            return RetryIn(MONEY_S, "waiting until other costs are settled")
-        answered = _go_on(work)
-        # Resumed though a request was refused: the others are not asked about again.
-        forgiving = bool(work.shard.counts.errored)
-        refused = self._call(work, api, _requests(work, answered), forgiving=forgiving)
+        reservation = cost_cap.reserve(work)
+        if isinstance(reservation, dict):
+            return Parked(reservation["message"], pause=reservation)
+        if reservation == "wait":
+            return RetryIn(COST_WAIT_S, "waiting until other costs are settled")
+        answered = _resume(work)
+        # Resumed though a request was rejected: the others are not asked about again.
+        ignore_rejected = bool(work.shard.counts.errored)
+        rejected = self._call(work, api, _requests(work, answered), ignore_rejected=ignore_rejected)
         if work.cancel:
             return self.cancel(work)
-        if refused:
-            why = {**refused[0].as_error(), "type": PauseReason.CANARY_FAILED}
-            return Parked(f"the canary failed: {refused[0]}", pause=why)
+        if rejected:
+            why = {**rejected[0].as_error(), "type": PauseReason.CANARY_FAILED}
+            return Parked(f"the canary failed: {rejected[0]}", pause=why)
         return self._finish(work)
 
     def cancel(self, work: ClaimedShard) -> Next:
         """End a canary of which some calls were made: the rest counts as canceled."""
-        answered = _go_on(work)
+        answered = _resume(work)
         for index, _ in _requests(work, answered):
-            _store(work, index, b'{"type":"canceled"}')
+            _store_result(work, index, b'{"type":"canceled"}')
         return self._finish(work)
 
     def _call(
@@ -73,30 +73,30 @@ class Canary:
         api: BatchesApi,
         todo: Iterator[tuple[int, bytes]],
         *,
-        forgiving: bool,
+        ignore_rejected: bool,
     ) -> list[ApiProblem]:
-        """Make calls until all are answered, or one is refused. Those that are out are awaited."""
-        refused: list[ApiProblem] = []
+        """Make calls until all are answered, or one is rejected. Those that are out are awaited."""
+        rejected: list[ApiProblem] = []
         errors: list[Exception] = []
-        out: dict[Future[bytes], int] = {}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pending: dict[Future[bytes], int] = {}
+        with ThreadPoolExecutor(_MAX_CONCURRENT) as pool:
             while True:
-                while not (refused or errors or work.cancel) and len(out) < _AT_ONCE:
+                while not (rejected or errors or work.cancel) and len(pending) < _MAX_CONCURRENT:
                     index, params = next(todo, (-1, b""))
                     if index < 0:
                         break
-                    out[pool.submit(api.message, params)] = index
-                if not out:
+                    pending[pool.submit(api.message, params)] = index
+                if not pending:
                     break
-                for future in wait(out, return_when=FIRST_COMPLETED).done:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     try:
-                        problems = _settle(work, out.pop(future), future)
-                        refused += [] if forgiving else problems
+                        problems = _record_answer(work, pending.pop(future), future)
+                        rejected += [] if ignore_rejected else problems
                     except Exception as error:  # the others that are out are paid for as well
                         errors.append(error)
         if errors:
             raise errors[0]
-        return refused
+        return rejected
 
     def _finish(self, work: ClaimedShard) -> Next:
         """All calls are answered: the rest of the job may go."""
@@ -117,10 +117,10 @@ class Canary:
         others = tuple(
             each.number for each in work.job.shards() if each.state == ShardState.PLANNED
         )
-        return Next(made(work).summary, wake=others)
+        return Next(created(work).summary, wake=others)
 
 
-def _go_on(work: ClaimedShard) -> set[int]:
+def _resume(work: ClaimedShard) -> set[int]:
     """Take the answers of earlier claims over; returns which requests have one.
 
     Each claim has chunks of its own: those of one that was lost may still be written to.
@@ -148,28 +148,30 @@ def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, byt
     return ((index, line) for index, line in enumerate(lines) if index not in answered)
 
 
-def _settle(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
+def _record_answer(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
     """Store an answer. Returns the problem if it is one of the request's own; others are raised."""
     try:
         message = future.result()
     except (anthropic.APIError, httpx2.HTTPError) as error:
         problem = problem_of(error)
-        if not _is_the_requests(problem):
+        if not _is_about_the_request(problem):
             raise
         said = {"type": problem.type, "message": problem.message}
         result = {"type": "errored", "error": {"type": "error", "error": said}}
-        _store(work, index, orjson.dumps(result))
+        _store_result(work, index, orjson.dumps(result))
         return [problem]
-    _store(work, index, b'{"type":"succeeded","message":%s}' % message)
+    _store_result(work, index, b'{"type":"succeeded","message":%s}' % message)
     return []
 
 
-def _is_the_requests(problem: ApiProblem) -> bool:
+def _is_about_the_request(problem: ApiProblem) -> bool:
     words = problem.message.lower()
-    return problem.status in _OF_THE_REQUEST and not any(each in words for each in _OF_THE_ACCOUNT)
+    return problem.status in _REQUEST_STATUSES and not any(
+        each in words for each in _ACCOUNT_PHRASES
+    )
 
 
-def _store(work: ClaimedShard, index: int, result: bytes) -> None:
+def _store_result(work: ClaimedShard, index: int, result: bytes) -> None:
     """Store a result line, and count it. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()

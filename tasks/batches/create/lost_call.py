@@ -8,23 +8,23 @@ from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import batch_owners, size_locks
-from tasks.batches.create.batch_creator import take
+from tasks.batches.create.batch_creator import assign_batch
 from tasks.batches.create.reconcile import (
-    CLOCK_SLACK_MS,
-    Bind,
-    Elsewhere,
-    GiveUp,
-    Look,
+    CLOCK_SKEW_MS,
+    Abandon,
+    Adopt,
+    Observation,
     Rules,
-    Wait,
+    SearchLater,
+    WrongWorkspace,
+    candidates,
     decide,
-    likely,
 )
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 
-class Searcher:
+class LostCallResolver:
     """Looks at the API's list, and does what `tasks.batches.create.reconcile` decides."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
@@ -33,41 +33,41 @@ class Searcher:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
         """Look once. None: the fate of the call is known, and the record says it."""
-        decision = decide(work.shard, self._look(work, api), self._rules())
+        decision = decide(work.shard, self._observe(work, api), self._rules())
         match decision:
-            case Bind(batches):
-                if any(take(work, batch, confirmed=False) for batch in batches):
+            case Adopt(batches):
+                if any(assign_batch(work, batch, confirmed=False) for batch in batches):
                     return None
                 return RetryIn(1.0, "another shard was faster; looking again")
-            case Wait(shard, seconds, reason):
+            case SearchLater(shard, seconds, reason):
                 work.write(shard)
                 return RetryIn(seconds, reason)
-            case GiveUp(shard):
+            case Abandon(shard):
                 # The tag first: should we die in between, this is decided once more.
                 size_locks.abandon(work)
                 work.write(shard, spent=0)
                 active_batches.release(work)
                 return None
-            case Elsewhere():
-                return elsewhere()
+            case WrongWorkspace():
+                return wrong_workspace()
 
-    def _look(self, work: ClaimedShard, api: BatchesApi) -> Look:
-        listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
+    def _observe(self, work: ClaimedShard, api: BatchesApi) -> Observation:
+        listing = api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
         # Owners after the list: whatever it shows of ours has been bound since, or is still open.
-        fitting = likely(work.shard, listing.batches)
-        owners = batch_owners.owners_of(work, fitting)
-        return Look(listing.workspace, listing.batches, owners, work.job.now_ms())
+        possible = candidates(work.shard, listing.batches)
+        owners = batch_owners.owners_of(work, possible)
+        return Observation(listing.workspace, listing.batches, owners, work.job.now_ms())
 
     def _rules(self) -> Rules:
         settings = self._settings
         return Rules(
-            timeout_ms=int(settings.upload_timeout_s * 1000),
-            quarantine_ms=int(settings.lost_create_wait_s * 1000),
-            lag_ms=int(settings.list_consistency_s * 1000),
+            upload_timeout_ms=int(settings.upload_timeout_s * 1000),
+            lost_create_wait_ms=int(settings.lost_create_wait_s * 1000),
+            list_consistency_ms=int(settings.list_consistency_s * 1000),
         )
 
 
-def search_again(work: ClaimedShard, changed: Shard) -> None:
+def restart_search(work: ClaimedShard, changed: Shard) -> None:
     """Look for the shard's batch again: the one it has is another's, or may be. ``changed`` is its
     new record. Raises `Fenced`."""
     # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
@@ -77,7 +77,7 @@ def search_again(work: ClaimedShard, changed: Shard) -> None:
     work.write(changed)
 
 
-def elsewhere() -> Parked:
+def wrong_workspace() -> Parked:
     """The workers' key is of another account than the shard's call was made for."""
     why = {
         "type": PauseReason.OTHER_ACCOUNT,

@@ -13,14 +13,19 @@ from penstock.batches.shard import Counts, ShardState
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.batch_creator import Sender, made, requests_missing, step_aside
+from tasks.batches.create.batch_creator import (
+    BatchCreator,
+    created,
+    release_reservations,
+    requests_missing,
+)
 from tasks.batches.create.canary import Canary
-from tasks.batches.create.lost_call import Searcher
-from tasks.batches.create.reconcile import unsent
+from tasks.batches.create.lost_call import LostCallResolver
+from tasks.batches.create.reconcile import without_call
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 #: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
-_HELD_S: Final = 300.0
+_CANARY_WAIT_S: Final = 300.0
 
 
 class CreateStep:
@@ -28,31 +33,31 @@ class CreateStep:
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._api = api
-        self._sender = Sender(settings, api)
-        self._searcher = Searcher(settings, api)
+        self._creator = BatchCreator(settings, api)
+        self._resolver = LostCallResolver(settings, api)
         self._canary = Canary()
 
     def run(self, work: ClaimedShard) -> StepResult:
         """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
         if work.shard.state == ShardState.SENDING:
-            step = self._find(work)
+            step = self._resolve(work)
             if step is not None:
                 return step
-        return self._plan(work) if work.shard.state == ShardState.PLANNED else made(work)
+        return self._plan(work) if work.shard.state == ShardState.PLANNED else created(work)
 
-    def _find(self, work: ClaimedShard) -> StepResult | None:
+    def _resolve(self, work: ClaimedShard) -> StepResult | None:
         """A call was begun, and its answer is not known."""
         if work.shard.sent_ms:
-            return self._searcher.run(work, self._calls(work))
+            return self._resolver.run(work, self._calls(work))
         # Its last bytes never went out, nor can they now: we have the claim.
-        work.write(unsent(work.shard))
+        work.write(without_call(work.shard))
         return None
 
     def _plan(self, work: ClaimedShard) -> StepResult:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
-            step_aside(work)
+            release_reservations(work)
             return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:
@@ -61,8 +66,8 @@ class CreateStep:
                 return requests_missing(error)
         [waiting_for_canary] = work.job.fields("waiting_for_canary")
         if waiting_for_canary:
-            return RetryIn(_HELD_S, "waiting for the first requests, sent live")
-        return self._sender.run(work, self._calls(work))
+            return RetryIn(_CANARY_WAIT_S, "waiting for the first requests, sent live")
+        return self._creator.run(work, self._calls(work))
 
     def _cancel(self, work: ClaimedShard) -> StepResult:
         """The job is canceled, and the shard was never sent."""
@@ -75,9 +80,9 @@ class CreateStep:
             counts=Counts(canceled=shard.requests),
             collected_ms=work.job.now_ms(),
         )
-        step_aside(work)
+        release_reservations(work)
         work.advance("create", canceled, left=-1)
-        return made(work)
+        return created(work)
 
     def _calls(self, work: ClaimedShard) -> BatchesApi:
         return BatchesApi(self._api, work.job.headers(), work.shard.betas)

@@ -23,7 +23,7 @@ from tests.contract.penstock.store.calls import clock
 
 BATCHES = "/v1/messages/batches"
 #: What the desk's settings say, in ms.
-TIMEOUT_MS, QUARANTINE_MS, LAG_MS = 600_000, 900_000, 60_000
+UPLOAD_TIMEOUT_MS, LOST_CREATE_WAIT_MS, LIST_CONSISTENCY_MS = 600_000, 900_000, 60_000
 
 
 class Killed(BaseException):
@@ -111,10 +111,10 @@ class Creating:
 
     def give_up(self, id: str, number: int = 0) -> None:
         """Let the wait for a lost create call pass, and the first of two searches."""
-        self.age(id, TIMEOUT_MS + QUARANTINE_MS, number)
+        self.age(id, UPLOAD_TIMEOUT_MS + LOST_CREATE_WAIT_MS, number)
         assert expect(RetryIn, self.step(id, number)).seconds
         assert self.shard(id, number).missed_ms
-        self.age(id, LAG_MS, number)
+        self.age(id, LIST_CONSISTENCY_MS, number)
 
     def cancel(self, id: str) -> None:
         JobRecords(self.desk.connection, self.desk.settings).cancel(id, "me")

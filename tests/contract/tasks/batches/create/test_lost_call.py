@@ -16,7 +16,7 @@ from tasks.batches.create import batch_owners, reconcile, size_locks
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tests.contract.jobs import api_at, expect, params
-from tests.contract.tasks.batches.creating import QUARANTINE_MS, TIMEOUT_MS, Creating
+from tests.contract.tasks.batches.creating import LOST_CREATE_WAIT_MS, UPLOAD_TIMEOUT_MS, Creating
 
 
 def only_batch(creating: Creating) -> Any:
@@ -64,7 +64,7 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     creating.lose(drop_before_commit=True)
     creating.step(id)
     nonce = creating.shard(id).nonce
-    creating.age(id, QUARANTINE_MS - 60_000)
+    creating.age(id, LOST_CREATE_WAIT_MS - 60_000)
     assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms == 0
     creating.give_up(id)
@@ -202,7 +202,7 @@ def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(commit_then_drop=True)
     creating.step(id)
-    creating.age(id, 10 * QUARANTINE_MS)
+    creating.age(id, 10 * LOST_CREATE_WAIT_MS)
     with api_at(creating.control, key="another") as api:
         assert isinstance(creating.step(id, api=api), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_account"
@@ -224,7 +224,7 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
     # Its results say that it is not ours.
     def collect(work: Any) -> StepResult:
         batch_owners.release(work, work.shard.batch_id)
-        work.write(reconcile.rejected(work.shard))
+        work.write(reconcile.with_rejected_batch(work.shard))
         return Redirect("not ours")
 
     creating.desk.step(collect, id)
@@ -314,13 +314,13 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
     creating.step(first)
     batch = only_batch(creating)
     assert creating.shard(first).batch_id == batch["id"]
-    creating.age(second, 10 * QUARANTINE_MS)
+    creating.age(second, 10 * LOST_CREATE_WAIT_MS)
     for _ in range(3):
         assert expect(RetryIn, creating.step(second)).seconds
-        creating.age(second, QUARANTINE_MS)
+        creating.age(second, LOST_CREATE_WAIT_MS)
     with creating.desk.claimed(first) as work:
         batch_owners.release(work, batch["id"])
-        work.write(reconcile.rejected(work.shard))
+        work.write(reconcile.with_rejected_batch(work.shard))
         work.release()
     assert isinstance(creating.step(second), Next)
     assert creating.shard(second).batch_id == batch["id"]
@@ -468,7 +468,7 @@ def test_a_dead_workers_call_is_given_up_only_behind_its_timeout(creating: Creat
     creating.lose(drop_before_commit=True)
     creating.step(id)
     creating.desk.change(id, over_ms=0)
-    creating.age(id, TIMEOUT_MS + QUARANTINE_MS - 60_000)
+    creating.age(id, UPLOAD_TIMEOUT_MS + LOST_CREATE_WAIT_MS - 60_000)
     assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms == 0
     creating.age(id, 61_000)

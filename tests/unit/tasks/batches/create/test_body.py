@@ -27,7 +27,7 @@ class Chunks:
         yield from self.chunks
 
 
-def upload(lines: list[bytes], guard: Any = lambda: None, **changes: Any) -> Upload:
+def upload(lines: list[bytes], before_end: Any = lambda: None, **changes: Any) -> Upload:
     envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
     size = len(HEAD + TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
     store: Any = Chunks(lines)
@@ -39,7 +39,7 @@ def upload(lines: list[bytes], guard: Any = lambda: None, **changes: Any) -> Upl
         size=size,
         request_chunks=len(store.chunks),
     )
-    return Upload(shard.evolve(**changes), store, guard)
+    return Upload(shard.evolve(**changes), store, before_end)
 
 
 @settings(max_examples=30)

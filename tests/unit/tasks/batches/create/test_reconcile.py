@@ -12,14 +12,14 @@ from penstock.batches.shard import Shard
 from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
-    CLOCK_SLACK_MS,
-    Bind,
-    Elsewhere,
-    GiveUp,
-    Look,
+    CLOCK_SKEW_MS,
+    Abandon,
+    Adopt,
+    Observation,
     Owner,
     Rules,
-    Wait,
+    SearchLater,
+    WrongWorkspace,
     decide,
 )
 
@@ -36,13 +36,13 @@ SHARD = Shard(
 )
 OURS = ListedBatch("b", SENT + 100, 7)
 #: The first moment at which nothing can come of the call any more, its worker being dead.
-OVER = SENT + RULES.timeout_ms + RULES.quarantine_ms
+OVER = SENT + RULES.upload_timeout_ms + RULES.lost_create_wait_ms
 
 
 def look(
     *batches: ListedBatch, at: int = SENT + 5_000, workspace: str = "us", **owners: Owner
-) -> Look:
-    return Look(workspace, batches, owners, at)
+) -> Observation:
+    return Observation(workspace, batches, owners, at)
 
 
 def verdict(shard: Shard = SHARD, *batches: ListedBatch, **more: Any) -> reconcile.Decision:
@@ -50,7 +50,7 @@ def verdict(shard: Shard = SHARD, *batches: ListedBatch, **more: Any) -> reconci
 
 
 def test_a_batch_that_fits_is_taken() -> None:
-    assert verdict(SHARD, OURS) == Bind((OURS,))
+    assert verdict(SHARD, OURS) == Adopt((OURS,))
 
 
 @pytest.mark.parametrize(
@@ -59,76 +59,78 @@ def test_a_batch_that_fits_is_taken() -> None:
         replace(OURS, requests=8),
         replace(OURS, id="newest"),
         replace(OURS, id="not-ours"),
-        replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SLACK_MS - 1),
+        replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SKEW_MS - 1),
     ],
     ids=["another size", "the watermark", "rejected before", "from before the call"],
 )
 def test_a_batch_that_cannot_be_it_is_not_taken(other: ListedBatch) -> None:
     shard = SHARD.evolve(rejected=("not-ours",))
-    assert isinstance(verdict(shard, other), Wait)
-    assert isinstance(verdict(shard, other, at=OVER), Wait)
-    assert verdict(shard.evolve(missed_ms=OVER), other, at=OVER + RULES.lag_ms) == GiveUp(
-        reconcile.given_up(shard.evolve(missed_ms=OVER))
-    )
+    assert isinstance(verdict(shard, other), SearchLater)
+    assert isinstance(verdict(shard, other, at=OVER), SearchLater)
+    assert verdict(
+        shard.evolve(missed_ms=OVER), other, at=OVER + RULES.list_consistency_ms
+    ) == Abandon(reconcile.with_abandoned_call(shard.evolve(missed_ms=OVER)))
 
 
 def test_clocks_of_the_api_that_differ_do_not_hide_a_batch() -> None:
-    early = replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SLACK_MS)
-    assert verdict(SHARD, early) == Bind((early,))
+    early = replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SKEW_MS)
+    assert verdict(SHARD, early) == Adopt((early,))
 
 
 def test_however_wrong_our_clock_is_a_batch_is_not_too_new() -> None:
     late = replace(OURS, created_ms=SENT * 2)
-    assert verdict(SHARD, late) == Bind((late,))
+    assert verdict(SHARD, late) == Adopt((late,))
 
 
 def test_of_several_the_oldest_comes_first_and_before_it_the_one_that_was_taken_already() -> None:
     first, second, third = (replace(OURS, id=id, created_ms=SENT + n) for n, id in enumerate("xyz"))
-    assert verdict(SHARD, third, first, second) == Bind((first, second, third))
-    assert verdict(SHARD, third, first, second, z=Owner.OURS) == Bind((third, first, second))
+    assert verdict(SHARD, third, first, second) == Adopt((first, second, third))
+    assert verdict(SHARD, third, first, second, z=Owner.THIS_SHARD) == Adopt((third, first, second))
 
 
 def test_a_batch_of_another_shard_is_not_taken() -> None:
-    assert isinstance(verdict(SHARD, OURS, b=Owner.OTHER), Wait)
-    assert isinstance(verdict(SHARD, OURS, at=OVER, b=Owner.OTHER), Wait)
+    assert isinstance(verdict(SHARD, OURS, b=Owner.OTHER_SHARD), SearchLater)
+    assert isinstance(verdict(SHARD, OURS, at=OVER, b=Owner.OTHER_SHARD), SearchLater)
 
 
 def test_nothing_is_concluded_while_another_shard_may_have_taken_our_batch() -> None:
     shard = SHARD.evolve(missed_ms=OVER)
-    decision = verdict(shard, OURS, at=OVER * 2, b=Owner.GUESSED)
-    assert isinstance(decision, Wait)
+    decision = verdict(shard, OURS, at=OVER * 2, b=Owner.UNCONFIRMED)
+    assert isinstance(decision, SearchLater)
     assert decision.shard.missed_ms == 0
-    assert verdict(shard, OURS, at=OVER * 2, b=Owner.OTHER) == GiveUp(reconcile.given_up(shard))
+    assert verdict(shard, OURS, at=OVER * 2, b=Owner.OTHER_SHARD) == Abandon(
+        reconcile.with_abandoned_call(shard)
+    )
 
 
 @pytest.mark.parametrize("at", [SENT, SENT + 10**6, OVER * 2])
 def test_the_list_of_another_account_says_nothing(at: int) -> None:
     shard = SHARD.evolve(missed_ms=1)
-    assert verdict(shard, at=at, workspace="them") == Elsewhere()
-    assert verdict(shard, OURS, at=at, workspace="them") == Elsewhere()
+    assert verdict(shard, at=at, workspace="them") == WrongWorkspace()
+    assert verdict(shard, OURS, at=at, workspace="them") == WrongWorkspace()
 
 
 def test_a_call_is_given_up_after_the_quarantine_and_two_looks_that_lie_apart() -> None:
-    assert isinstance(verdict(SHARD, at=OVER - 1), Wait)
+    assert isinstance(verdict(SHARD, at=OVER - 1), SearchLater)
     first = verdict(SHARD, at=OVER)
-    assert isinstance(first, Wait)
+    assert isinstance(first, SearchLater)
     assert first.shard.missed_ms == OVER
-    second = verdict(first.shard, at=OVER + RULES.lag_ms - 1)
-    assert isinstance(second, Wait)
+    second = verdict(first.shard, at=OVER + RULES.list_consistency_ms - 1)
+    assert isinstance(second, SearchLater)
     assert second.shard.missed_ms == OVER
-    assert isinstance(verdict(second.shard, at=OVER + RULES.lag_ms), GiveUp)
+    assert isinstance(verdict(second.shard, at=OVER + RULES.list_consistency_ms), Abandon)
 
 
 def test_a_call_that_is_known_to_be_over_is_given_up_earlier() -> None:
     shard = SHARD.evolve(over_ms=SENT + 1_000)
-    at = SENT + 1_000 + RULES.quarantine_ms
+    at = SENT + 1_000 + RULES.lost_create_wait_ms
     assert verdict(shard, at=at - 1).shard.missed_ms == 0  # type: ignore[union-attr]
     assert verdict(shard, at=at).shard.missed_ms == at  # type: ignore[union-attr]
 
 
 def test_an_empty_look_from_before_the_quarantine_does_not_count() -> None:
     decision = verdict(SHARD.evolve(missed_ms=SENT), at=OVER - 1)
-    assert isinstance(decision, Wait)
+    assert isinstance(decision, SearchLater)
     assert decision.shard.missed_ms == 0
 
 
@@ -144,48 +146,50 @@ def test_an_empty_look_from_before_the_quarantine_does_not_count() -> None:
 )
 def test_looks_come_more_slowly_and_in_time_for_the_end(at: int, seconds: float) -> None:
     decision = verdict(SHARD, at=at)
-    assert isinstance(decision, Wait)
+    assert isinstance(decision, SearchLater)
     assert decision.seconds == seconds
 
 
 def test_what_is_given_up_is_planned_again_and_still_knows_its_last_call() -> None:
-    shard = reconcile.given_up(SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",)))
+    shard = reconcile.with_abandoned_call(
+        SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",))
+    )
     assert (shard.state, shard.abandoned_nonces) == ("planned", ("first", SHARD.nonce))
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
-    assert reconcile.likely(shard, [OURS]) == (OURS,)
+    assert reconcile.candidates(shard, [OURS]) == (OURS,)
 
 
 def test_a_batch_that_was_anothers_is_not_taken_twice() -> None:
-    shard = reconcile.rejected(reconcile.bound(SHARD, OURS, confirmed=False))
+    shard = reconcile.with_rejected_batch(reconcile.with_batch(SHARD, OURS, confirmed=False))
     assert (shard.state, shard.batch_id, shard.created_ms) == ("sending", "", 0)
     assert shard.sent_ms == SENT
-    assert reconcile.likely(shard, [OURS]) == ()
+    assert reconcile.candidates(shard, [OURS]) == ()
 
 
 def test_the_intent_has_what_tells_its_batch() -> None:
     old = SHARD.evolve(state="planned", sent_ms=1, over_ms=1, missed_ms=1)
     batches = [ListedBatch("old", 5, 1), ListedBatch("new", 9, 1)]
-    shard = reconcile.intended(old, "m" * 12, "us", batches)
+    shard = reconcile.with_intent(old, "m" * 12, "us", batches)
     assert (shard.state, shard.nonce, shard.workspace) == ("sending", "m" * 12, "us")
     assert (shard.watermark, shard.watermark_ms) == ("new", 9)
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
-    assert reconcile.intended(old, "m" * 12, "us", []).watermark_ms == 0
+    assert reconcile.with_intent(old, "m" * 12, "us", []).watermark_ms == 0
 
 
 @pytest.mark.parametrize(
     ("other", "owner"),
     [
-        (None, Owner.OTHER),
-        (Shard(number=1, batch_id="b", confirmed=True), Owner.OTHER),
-        (Shard(number=1, batch_id="b"), Owner.GUESSED),
-        (Shard(number=1), Owner.GUESSED),
-        (Shard(number=1, rejected=("b",)), Owner.NOBODY),
-        (Shard(number=1, batch_id="other"), Owner.NOBODY),
+        (None, Owner.OTHER_SHARD),
+        (Shard(number=1, batch_id="b", confirmed=True), Owner.OTHER_SHARD),
+        (Shard(number=1, batch_id="b"), Owner.UNCONFIRMED),
+        (Shard(number=1), Owner.UNCONFIRMED),
+        (Shard(number=1, rejected=("b",)), Owner.NONE),
+        (Shard(number=1, batch_id="other"), Owner.NONE),
     ],
     ids=["expired", "told", "guessed", "just taken", "given back", "has another"],
 )
 def test_the_record_of_the_owner_tells_whose_a_batch_is(other: Shard | None, owner: Owner) -> None:
-    assert reconcile.held_by(other, "b") is owner
+    assert reconcile.owner_from_record(other, "b") is owner
 
 
 def flaws(figures: dict[str, Any]) -> list[int]:
@@ -218,5 +222,5 @@ def test_thousands_of_submits_are_each_paid_once() -> None:
 def test_the_play_shows_what_goes_wrong_without_the_care() -> None:
     world = World(submits=1_000, ambiguous=0.2, sizes=32, seed=4)
     assert flaws(Play(replace(world, resend=True)).run())[0] > 30
-    hasty = Rules(timeout_ms=600_000, quarantine_ms=1, lag_ms=60_000)
+    hasty = Rules(upload_timeout_ms=600_000, lost_create_wait_ms=1, list_consistency_ms=60_000)
     assert flaws(Play(replace(world, rules=hasty, honest=RULES)).run())[0] > 5
