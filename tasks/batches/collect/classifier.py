@@ -34,32 +34,32 @@ _OPEN: Final = b'{"result":{"message":{"usage":'
 _BRACKET: Final = ord("}")
 
 
-class Sorter:
+class ResultClassifier:
     """Enters every line into an account; says which are stored."""
 
-    def __init__(self, tally: ResultTally, judge: Callable[[Outcome], RetryDecision]) -> None:
+    def __init__(self, tally: ResultTally, decide: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
-        self._judge = judge
+        self._decide = decide
         self._head = re.compile(re.escape(b"%s%s-" % (ID_START, tally.nonce.encode())) + _HEAD)
 
-    def take(self, block: bytes) -> bytes:
+    def classify(self, block: bytes) -> bytes:
         """Enter the lines of a block; returns those to store, each with its line end."""
-        kept, odd = self._quickly(block)
-        for line in odd:
+        kept, leftover = self._fast_path(block)
+        for line in leftover:
             if line and not line.isspace():
-                stored = self._slowly(line)
+                stored = self._slow_path(line)
                 if stored:
                     kept += (stored, b"\n")
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
-    def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
+    def _fast_path(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
         """Enter the succeeded lines of the usual form, each the first of its request; returns them
         in pieces of the block, and all other lines."""
         seen, entered = self.tally.seen, []
         kept: list[bytes] = []
-        odd: list[bytes] = []
+        leftover: list[bytes] = []
         tails: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        first = start = 0  # of the lines since the last odd one; of this line
+        first = start = 0  # of the lines since the last leftover one; of this line
         while (end := block.find(b"\n", start)) >= 0:
             found = self._head.match(block, start, end)
             at = block.find(_USAGE, found.end(), end) if found else -1
@@ -72,38 +72,38 @@ class Sorter:
                     start = end + 1
                     continue
             kept.append(block[first:start])
-            odd.append(block[start:end])
+            leftover.append(block[start:end])
             start = first = end + 1
         kept.append(block[first:start])
-        odd.append(block[start:])
+        leftover.append(block[start:])
         try:
-            self._used(tails)
+            self._add_usage(tails)
         except (ValueError, KeyError, TypeError):
             for index in entered:  # one of them is not what it looks like
                 seen[index] = 0
             return [], block.split(b"\n")
-        return kept, odd
+        return kept, leftover
 
-    def _used(self, tails: Mapping[bytes, list[bytes]]) -> None:
+    def _add_usage(self, tails: Mapping[bytes, list[bytes]]) -> None:
         """Enter the usages, by model, with which these ends of lines begin. Raises, and enters
         nothing, if not all of them do."""
         used = {model.decode(): _usages(some) for model, some in tails.items()}
         for model, usages in used.items():
             self.tally.kinds["succeeded"] += len(usages)
-            self.tally.spent(model, tokens_in(usages))
+            self.tally.add_tokens(model, tokens_in(usages))
 
-    def _slowly(self, line: bytes) -> bytes | None:
+    def _slow_path(self, line: bytes) -> bytes | None:
         """Enter any line; returns it if it is to be stored."""
         tally, found = self.tally, read_line(line)
         if found is None:
-            tally.broken += 1
+            tally.invalid_lines += 1
             return None
         index = tally.index_of(found.custom_id)
         if index is None:
             return None
-        verdict = self._judge(found.outcome)
-        tally.enter(index, found.outcome, verdict, found.model, found.tokens)
-        return None if verdict.retry else found.stored
+        decision = self._decide(found.outcome)
+        tally.enter(index, found.outcome, decision, found.model, found.tokens)
+        return None if decision.retry else found.stored
 
 
 def _usages(tails: list[bytes]) -> list[Any]:

@@ -17,8 +17,8 @@ from tasks.batches.result_lines import Outcome
 #: Errors that pass by themselves.
 PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 
-#: Errors that somebody has to cure before anything else is sent.
-CURABLE: Final = frozenset(
+#: Errors that somebody has to remedy before anything else is sent.
+OPERATOR_ERRORS: Final = frozenset(
     {
         PauseReason.BILLING_ERROR,
         PauseReason.AUTHENTICATION_ERROR,
@@ -27,7 +27,7 @@ CURABLE: Final = frozenset(
 )
 
 #: The breaker needs so many lines before a share of them says anything.
-BREAKER_LINES: Final = 10
+MIN_BREAKER_LINES: Final = 10
 
 _NO_CREDIT: Final = "credit balance"
 
@@ -41,63 +41,65 @@ class RetryDecision:
 
 
 _FINAL: Final = RetryDecision()
-_AGAIN: Final = RetryDecision(retry=True)
+_RETRY: Final = RetryDecision(retry=True)
 
 
-def verdict(outcome: Outcome) -> RetryDecision:
+def decide_by_cause(outcome: Outcome) -> RetryDecision:
     """What becomes of a request of a job that nobody cancels."""
     if outcome.kind == "expired":
-        return _AGAIN
+        return _RETRY
     if outcome.kind == "canceled":
         return RetryDecision(retry=True, pause=PauseReason.CANCELED_ELSEWHERE)
     if outcome.kind != "errored":
         return _FINAL
-    if outcome.error_type in CURABLE:
+    if outcome.error_type in OPERATOR_ERRORS:
         return RetryDecision(retry=True, pause=outcome.error_type)
     if outcome.error_code in SPEND_LIMITS or _NO_CREDIT in outcome.message.lower():
         return RetryDecision(retry=True, pause=PauseReason.BILLING_ERROR)
-    return _AGAIN if outcome.error_type in PASSING else _FINAL
+    return _RETRY if outcome.error_type in PASSING else _FINAL
 
 
-def judge(outcome: Outcome, *, round: int, max_retry_rounds: int, resend: bool) -> RetryDecision:
-    """The verdict in a shard of this round. ``resend``: requests can be sent again at all: nobody
+def decide(
+    outcome: Outcome, *, round: int, max_retry_rounds: int, can_retry: bool
+) -> RetryDecision:
+    """Decide in a shard of this round. ``can_retry``: requests can be sent again at all: nobody
     cancels the job, and they are still there.
 
     A round that a person has to let go on is not counted: each has been asked for.
     """
-    if not resend:
+    if not can_retry:
         return _FINAL
-    found = verdict(outcome)
+    found = decide_by_cause(outcome)
     return found if found.pause or round < max_retry_rounds else _FINAL
 
 
-def common_error(errors: Mapping[str, int], lines: int, share: float) -> str | None:
+def common_error(errors: Mapping[str, int], lines: int, ratio: float) -> str | None:
     """The error that trips the breaker: so large a ``share`` of a shard's ``lines`` ended in it.
     ``errors`` has those that are final: what is tried again has not ended."""
-    if lines < BREAKER_LINES or not errors:
+    if lines < MIN_BREAKER_LINES or not errors:
         return None
     worst = max(errors, key=lambda each: errors[each])
-    return worst if errors[worst] >= share * lines else None
+    return worst if errors[worst] >= ratio * lines else None
 
 
 def reason_to_pause(
-    cure: tuple[str, str] | None,
+    to_remedy: tuple[str, str] | None,
     errors: Mapping[str, int],
     samples: Mapping[str, str],
     shard: Shard,
-    share: float,
+    ratio: float,
 ) -> dict[str, str] | None:
     """Why nothing more of the job is to be sent, for its record: what has to be cured (type and
     the API's words), or the error that most lines share. None: there is no reason."""
-    if cure is not None:
-        type, words = cure
+    if to_remedy is not None:
+        type, words = to_remedy
         if type == PauseReason.CANCELED_ELSEWHERE:
             words = (
                 f"{shard.batch_id} was canceled, and not by Penstock; resume the job to send the "
                 "canceled requests again, or cancel it"
             )
         return {"type": type, "message": words}
-    common = common_error(errors, shard.requests, share)
+    common = common_error(errors, shard.requests, ratio)
     if common is None:
         return None
     ended = f"{errors[common]} of {shard.requests} requests of {shard.batch_id} ended in {common}"

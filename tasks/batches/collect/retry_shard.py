@@ -11,7 +11,7 @@ from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
 _ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # the comma before the next
 
 
-def next_round(
+def store_retry_shard(
     store: ChunkStore, parent: Shard, chosen: bytes | bytearray, *, number: int, spool: str
 ) -> Shard:
     """Store the requests of ``parent`` whose byte in ``chosen`` is 2 as a shard of their own.
@@ -35,9 +35,9 @@ def next_round(
         positions = [positions[0], position] if positions else [position, position]
         params = orjson.loads(request)
         model = model or params["model"]
-        heavy = size_by_model.setdefault(params["model"], [0, 0])
-        heavy[0] += len(request)
-        heavy[1] += params["max_tokens"]
+        sizes = size_by_model.setdefault(params["model"], [0, 0])
+        sizes[0] += len(request)
+        sizes[1] += params["max_tokens"]
     requests.close()
     ids.close()
     return Shard(

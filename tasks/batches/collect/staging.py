@@ -12,30 +12,30 @@ from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_spool
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.collect.retry_shard import next_round
+from tasks.batches.collect.retry_shard import store_retry_shard
 
 #: Seconds that chunks live from the last one on while they do not count: those of a collector that
 #: was killed would fill Redis for as long as the job's.
-DRAFT_TTL_S: Final = 3_600
+STAGING_TTL_S: Final = 3_600
 
 
 class RequestsMissing(Exception):
     """The requests that are to be sent again are not in the spool any more."""
 
 
-class Draft:
+class Staging:
     """The chunks that one claim stores. A context manager."""
 
     def __init__(self, work: ClaimedShard) -> None:
         [url, shards] = work.job.fields("spool", "shards")
-        self.store = open_spool(url, work.redis, work.job.keys, DRAFT_TTL_S)
+        self.store = open_spool(url, work.redis, work.job.keys, STAGING_TTL_S)
         self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
         self._number = work.shard.number + int(shards)
         self._spool = f"{self._number}-{work.lease.epoch}"
         self._ttl_s = work.settings.batch_ttl_s
-        self._counts = False
+        self._committed = False
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +48,7 @@ class Draft:
     ) -> None:
         # Of a commit whose answer was lost nobody knows whether it took place: what it may have
         # made count is left to its lifetime.
-        if not self._counts or isinstance(error, Fenced):
+        if not self._committed or isinstance(error, Fenced):
             with contextlib.suppress(Exception):  # their lifetime does the same, later
                 self.store.remove(self._names)
 
@@ -56,10 +56,12 @@ class Draft:
     def _names(self) -> tuple[str, ...]:
         return self.results, f"requests-{self._spool}", f"ids-{self._spool}"
 
-    def copy(self, parent: Shard, seen: bytes | bytearray) -> None:
+    def stage_retry_shard(self, parent: Shard, seen: bytes | bytearray) -> None:
         """Make the shard of the next round. Raises `RequestsMissing`."""
         try:
-            child = next_round(self.store, parent, seen, number=self._number, spool=self._spool)
+            child = store_retry_shard(
+                self.store, parent, seen, number=self._number, spool=self._spool
+            )
         except ChunkMissing as error:
             raise RequestsMissing(str(error)) from error
         self.children = (child,)
@@ -73,9 +75,9 @@ class Draft:
         names += [self.results] if self.chunks else []
         if not self.store.keep(names, self._ttl_s):
             raise ChunkMissing(f"{self.results}: expired before it was complete")
-        self._counts = True
+        self._committed = True
 
-    def committed(self, parent: Shard) -> None:
+    def remove_requests(self, parent: Shard) -> None:
         """The requests of ``parent`` are not needed any more."""
         with contextlib.suppress(Exception):  # the finish step does the same
             self.store.remove((f"requests-{parent.spool}",))

@@ -25,9 +25,9 @@ from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
-from tasks.batches.collect.staging import Draft, RequestsMissing
+from tasks.batches.collect.classifier import ResultClassifier
+from tasks.batches.collect.retry_policy import RetryDecision, decide, reason_to_pause
+from tasks.batches.collect.staging import RequestsMissing, Staging
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import restart_search
@@ -39,9 +39,9 @@ from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResul
 from tasks.batches.unavailable import collect_without
 
 #: Downloads that do not match the requests before somebody is asked.
-REFETCHES: Final = 20
+MAX_REFETCHES: Final = 20
 #: Downloads of a batch that has lines too many, or only lines of another, before that is believed.
-REFETCHES_OF_OTHERS: Final = 2
+REFETCHES_TO_CONFIRM: Final = 2
 
 #: The API keeps results for 29 days from a batch's creation.
 RESULTS_LIVE_MS: Final = 29 * 86_400_000
@@ -51,11 +51,11 @@ _HISTORY: Final = 200
 _HISTORY_S: Final = 90 * 86_400
 
 
-class _Unusable(Exception):
+class _ResultsMismatch(Exception):
     """The download does not match the requests."""
 
 
-class _Foreign(Exception):
+class _ResultsOfAnotherCall(Exception):
     """The results belong to another create call."""
 
     def __init__(self, nonce: str) -> None:
@@ -76,64 +76,64 @@ class CollectStep:
         if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
         try:
-            return self._collect(work, resend=not work.cancel)
+            return self._collect(work, can_retry=not work.cancel)
         except RequestsMissing as error:
             work.alert(Alert.REQUESTS_MISSING, f"what failed cannot be sent again: {error}")
-            return self._collect(work, resend=False)
+            return self._collect(work, can_retry=False)
         except anthropic.NotFoundError:
-            return self._none_there(work)
+            return self._no_results(work)
 
-    def _collect(self, work: ClaimedShard, *, resend: bool) -> StepResult:
+    def _collect(self, work: ClaimedShard, *, can_retry: bool) -> StepResult:
         shard = work.shard
         try:
-            with Draft(work) as draft:
+            with Staging(work) as staging:
                 tally = ResultTally(shard.nonce, shard.requests)
-                self._download(work, draft, tally, resend=resend)
+                self._download(work, staging, tally, can_retry=can_retry)
                 _verify(tally, shard.refetches)
                 if tally.retried:
-                    draft.copy(shard, tally.seen)
-                return self._commit(work, draft, tally)
-        except _Unusable as error:
+                    staging.stage_retry_shard(shard, tally.seen)
+                return self._commit(work, staging, tally)
+        except _ResultsMismatch as error:
             return self._refetch(work, str(error))
-        except _Foreign as error:
+        except _ResultsOfAnotherCall as error:
             if error.nonce in shard.abandoned_nonces:
-                return _take_earlier(work, error.nonce)
+                return _switch_to_earlier_call(work, error.nonce)
             return self._reject(work)
 
     def _download(
-        self, work: ClaimedShard, draft: Draft, tally: ResultTally, *, resend: bool
+        self, work: ClaimedShard, staging: Staging, tally: ResultTally, *, can_retry: bool
     ) -> None:
         """Store the lines that are final, enter all of them into the account."""
         shard, limit = work.shard, self._settings.max_retry_rounds
 
-        def judged(outcome: Outcome) -> RetryDecision:
-            return judge(outcome, round=shard.round, max_retry_rounds=limit, resend=resend)
+        def decide_outcome(outcome: Outcome) -> RetryDecision:
+            return decide(outcome, round=shard.round, max_retry_rounds=limit, can_retry=can_retry)
 
-        sorter = Sorter(tally, judged)
+        classifier = ResultClassifier(tally, decide_outcome)
         checked = time.monotonic()
         with (
             self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
-            StoringThread(draft.store, draft.results) as storing,
+            StoringThread(staging.store, staging.results) as storing,
         ):
-            for block in blocks(_whole(pieces)):
-                storing.put(sorter.take(block))
-                if tally.foreign:
-                    raise _Foreign(tally.stranger.partition("-")[0])
+            for block in blocks(_complete(pieces)):
+                storing.put(classifier.classify(block))
+                if tally.of_another_call:
+                    raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.lease.renew()  # somebody else may be at it meanwhile
                     checked = time.monotonic()
-            draft.chunks = storing.finish()
+            staging.chunks = storing.finish()
 
-    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Next:
+    def _commit(self, work: ClaimedShard, staging: Staging, tally: ResultTally) -> Next:
         shard, usage = work.shard, tally.tokens()
-        if tally.superfluous:
+        if tally.extra_lines:
             work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
         changed = shard.evolve(
             state=ShardState.COLLECTED,
             confirmed=True,
             failures=0,
-            results=draft.results if draft.chunks else "",
-            result_chunks=draft.chunks,
+            results=staging.results if staging.chunks else "",
+            result_chunks=staging.chunks,
             result_lines=shard.requests - tally.retried,
             collected_ms=now_ms(),
             counts=tally.counts(),
@@ -141,23 +141,23 @@ class CollectStep:
             usage=usage,
             errors=dict(tally.errors),
         )
-        pause = self._pause(work, tally)
+        pause = self._pause_reason(work, tally)
         meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
-        draft.commit()
+        staging.commit()
         work.advance(
             "collect",
             changed,
-            also=draft.children,
-            left=-1 + len(draft.children),
+            also=staging.children,
+            left=-1 + len(staging.children),
             spent=actual_cost(usage, live=shard.live),
             **meta,
         )
-        draft.committed(shard)
-        self._remember(work)
-        wake = () if pause else tuple(child.number for child in draft.children)
+        staging.remove_requests(shard)
+        self._record_duration(work)
+        wake = () if pause else tuple(child.number for child in staging.children)
         return Next(_collected(changed).summary, wake=wake, pause=pause)
 
-    def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
+    def _pause_reason(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
         """Why nothing more is to be sent, if there is a reason and anything to send."""
         if work.cancel or work.paused:
             return None
@@ -177,7 +177,7 @@ class CollectStep:
             return None
         return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
 
-    def _remember(self, work: ClaimedShard) -> None:
+    def _record_duration(self, work: ClaimedShard) -> None:
         """Note how long the batch took, for the estimates of later ones."""
         shard, key = work.shard, self._settings.keys.history
         took_ms = max(shard.ended_ms - shard.created_ms, 0)
@@ -195,7 +195,7 @@ class CollectStep:
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
         words = f"results of {shard.batch_id}: {what}"
-        if count > REFETCHES:
+        if count > MAX_REFETCHES:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
                 pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
@@ -214,12 +214,12 @@ class CollectStep:
     def _reject(self, work: ClaimedShard) -> StepResult:
         """The batch is not ours, whoever named it: look for ours again."""
         shard = work.shard
-        if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
+        if shard.confirmed and shard.refetches < REFETCHES_TO_CONFIRM:
             return self._refetch(work, "every line is of another batch")
         restart_search(work, with_rejected_batch(shard))
         return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
-    def _none_there(self, work: ClaimedShard) -> StepResult:
+    def _no_results(self, work: ClaimedShard) -> StepResult:
         """The API has no results of the batch: why?"""
         shard = work.shard
         try:
@@ -238,7 +238,7 @@ class CollectStep:
         return BatchesApi(self._api, work.job.headers())
 
 
-def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
+def _switch_to_earlier_call(work: ClaimedShard, nonce: str) -> Redirect:
     """The batch is of an earlier call of this shard, which was given up too soon: its results are
     paid for, and are as good."""
     # What the later call has made, or will make, is the late twin now.
@@ -248,17 +248,17 @@ def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
 
 
 def _verify(tally: ResultTally, refetches: int) -> None:
-    """Raises `_Unusable` if another download may have what this one lacks, or lack what it has."""
-    if tally.missing or (tally.superfluous and refetches < REFETCHES_OF_OTHERS):
-        raise _Unusable(str(tally))
+    """Raises `_ResultsMismatch` if another download may differ."""
+    if tally.missing or (tally.extra_lines and refetches < REFETCHES_TO_CONFIRM):
+        raise _ResultsMismatch(str(tally))
 
 
-def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The download. Raises `_Unusable` where it breaks off."""
+def _complete(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The download. Raises `_ResultsMismatch` where it breaks off."""
     try:
         yield from pieces
     except httpx2.HTTPError as error:
-        raise _Unusable(f"the download broke off: {type(error).__name__}") from error
+        raise _ResultsMismatch(f"the download broke off: {type(error).__name__}") from error
 
 
 def _collected(shard: Shard) -> Next:

@@ -25,10 +25,10 @@ class ResultTally:
         self.requests = requests
         #: By index: 0 no line yet, 1 its result is final, 2 it is sent again.
         self.seen = bytearray(requests)
-        self.broken = 0  #: lines that are no results
-        self.strangers = 0  #: results of no request of ours
-        self.stranger = ""  #: the wire id of the first of them
-        self.doubles = 0  #: further lines of a request that had its own
+        self.invalid_lines = 0  #: lines that are no results
+        self.unknown_lines = 0  #: results of no request of ours
+        self.first_unknown_id = ""  #: the wire id of the first of them
+        self.repeated_lines = 0  #: further lines of a request that had its own
         self.kinds: Counter[str] = Counter()  #: result type → final lines
         self.errors: Counter[str] = Counter()  #: error type → final lines
         self.usage: dict[str, Counter[str]] = {}  #: model → tokens
@@ -46,11 +46,11 @@ class ResultTally:
             or not (digits.isascii() and digits.isdigit())
             or int(digits) >= self.requests
         ):
-            self.strangers += 1
-            self.stranger = self.stranger or custom_id
+            self.unknown_lines += 1
+            self.first_unknown_id = self.first_unknown_id or custom_id
             return None
         if self.seen[int(digits)]:
-            self.doubles += 1
+            self.repeated_lines += 1
             return None
         return int(digits)
 
@@ -58,33 +58,33 @@ class ResultTally:
         self,
         index: int,
         outcome: Outcome,
-        verdict: RetryDecision,
+        decision: RetryDecision,
         model: str,
         tokens: Mapping[str, int],
     ) -> None:
         """Enter the line of request ``index``, which had none."""
-        self.seen[index] = 2 if verdict.retry else 1
+        self.seen[index] = 2 if decision.retry else 1
         if outcome.error_type:
             self.samples.setdefault(outcome.error_type, outcome.message)
-        if verdict.retry:
+        if decision.retry:
             self.retried += 1
-            if verdict.pause and self.pause is None:
-                self.pause = (verdict.pause, outcome.message)
+            if decision.pause and self.pause is None:
+                self.pause = (decision.pause, outcome.message)
             return
         self.kinds[outcome.kind] += 1
         if outcome.kind == "succeeded":
-            self.spent(model, tokens)
+            self.add_tokens(model, tokens)
         elif outcome.kind == "errored":
             self.errors[outcome.error_type or "unknown_error"] += 1
 
-    def spent(self, model: str, tokens: Mapping[str, int]) -> None:
+    def add_tokens(self, model: str, tokens: Mapping[str, int]) -> None:
         """Add tokens that were used."""
         self.usage.setdefault(model, Counter()).update(tokens)
 
     @property
-    def foreign(self) -> bool:
+    def of_another_call(self) -> bool:
         """Whether there are results, and all of them are of another create call."""
-        return bool(self.strangers) and self.missing == self.requests
+        return bool(self.unknown_lines) and self.missing == self.requests
 
     @property
     def missing(self) -> int:
@@ -92,9 +92,9 @@ class ResultTally:
         return self.seen.count(0)
 
     @property
-    def superfluous(self) -> int:
+    def extra_lines(self) -> int:
         """Lines that are one too many."""
-        return self.broken + self.strangers + self.doubles
+        return self.invalid_lines + self.unknown_lines + self.repeated_lines
 
     def counts(self) -> Counts:
         """How the requests ended whose results are final. A result type that is new to us is an
@@ -108,7 +108,8 @@ class ResultTally:
         return {model: dict(spent) for model, spent in self.usage.items()}
 
     def __str__(self) -> str:
+        extra = self.unknown_lines + self.invalid_lines
         return (
             f"{self.missing} of {self.requests} requests without a line, "
-            f"{self.strangers + self.broken} lines of no request, {self.doubles} doubled"
+            f"{extra} lines of no request, {self.repeated_lines} doubled"
         )

@@ -8,9 +8,9 @@ from penstock.batches.shard import Shard
 from tasks.batches.collect.retry_policy import (
     RetryDecision,
     common_error,
-    judge,
+    decide,
+    decide_by_cause,
     reason_to_pause,
-    verdict,
 )
 from tasks.batches.result_lines import Outcome
 
@@ -54,7 +54,7 @@ CREDIT = "Your credit balance is too low to access the Anthropic API."
     ],
 )
 def test_the_cause_decides(outcome: Outcome, expected: RetryDecision) -> None:
-    assert verdict(outcome) == expected
+    assert decide_by_cause(outcome) == expected
 
 
 outcomes = st.builds(
@@ -68,10 +68,10 @@ outcomes = st.builds(
 def test_rounds_are_bounded_unless_somebody_lets_them_go_on(
     outcome: Outcome, round: int, limit: int
 ) -> None:
-    found = judge(outcome, round=round, max_retry_rounds=limit, resend=True)
-    assert found in (verdict(outcome), RetryDecision())
-    assert found.retry == (verdict(outcome).retry and (round < limit or bool(found.pause)))
-    assert judge(outcome, round=round, max_retry_rounds=limit, resend=False) == RetryDecision()
+    found = decide(outcome, round=round, max_retry_rounds=limit, can_retry=True)
+    assert found in (decide_by_cause(outcome), RetryDecision())
+    assert found.retry == (decide_by_cause(outcome).retry and (round < limit or bool(found.pause)))
+    assert decide(outcome, round=round, max_retry_rounds=limit, can_retry=False) == RetryDecision()
 
 
 @pytest.mark.parametrize(

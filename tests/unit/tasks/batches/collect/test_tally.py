@@ -15,11 +15,11 @@ FINAL, AGAIN = RetryDecision(), RetryDecision(retry=True)
 
 
 def entered(
-    tally: ResultTally, index: int, kind: str = "succeeded", verdict: RetryDecision = FINAL
+    tally: ResultTally, index: int, kind: str = "succeeded", decision: RetryDecision = FINAL
 ) -> None:
     found = tally.index_of(wire_id(NONCE, index))
     if found is not None:
-        tally.enter(found, Outcome(kind), verdict, "m", {"input_tokens": 2})
+        tally.enter(found, Outcome(kind), decision, "m", {"input_tokens": 2})
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,11 +29,11 @@ def test_every_line_is_accounted_for(indexes: list[int], requests: int) -> None:
     for index in indexes:
         entered(tally, index)
     ours = [index for index in indexes if index < requests]
-    assert tally.strangers == len(indexes) - len(ours)
-    assert tally.doubles == len(ours) - len(set(ours))
+    assert tally.unknown_lines == len(indexes) - len(ours)
+    assert tally.repeated_lines == len(ours) - len(set(ours))
     assert tally.missing == requests - len(set(ours))
     assert tally.counts().total == len(set(ours))
-    assert tally.foreign == (bool(tally.strangers) and not ours)
+    assert tally.of_another_call == (bool(tally.unknown_lines) and not ours)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_every_line_is_accounted_for(indexes: list[int], requests: int) -> None:
 def test_what_is_not_quite_a_wire_id_of_ours_is_a_stranger(custom_id: str) -> None:
     tally = ResultTally(NONCE, 3)
     assert tally.index_of(custom_id) is None
-    assert tally.strangers == 1
+    assert tally.unknown_lines == 1
 
 
 def test_what_is_sent_again_counts_as_seen_and_as_nothing_else() -> None:
@@ -66,7 +66,7 @@ def test_what_is_sent_again_counts_as_seen_and_as_nothing_else() -> None:
     entered(tally, 2, "canceled", RetryDecision(retry=True, pause="canceled_elsewhere"))
     entered(tally, 1)
     assert bytes(tally.seen) == bytes([1, 2, 2])
-    assert (tally.missing, tally.retried, tally.doubles) == (0, 2, 1)
+    assert (tally.missing, tally.retried, tally.repeated_lines) == (0, 2, 1)
     assert tally.counts() == Counts(succeeded=1)
     assert tally.pause == ("canceled_elsewhere", "")
 
@@ -89,9 +89,9 @@ def test_a_kind_of_result_that_is_new_is_no_success() -> None:
 
 def test_tokens_are_added_up_per_model() -> None:
     tally = ResultTally(NONCE, 0)
-    tally.spent("a", {"input_tokens": 3, "output_tokens": 5})
-    tally.spent("b", {"input_tokens": 1})
-    tally.spent("a", {"input_tokens": 4, "ephemeral_1h_input_tokens": 9})
+    tally.add_tokens("a", {"input_tokens": 3, "output_tokens": 5})
+    tally.add_tokens("b", {"input_tokens": 1})
+    tally.add_tokens("a", {"input_tokens": 4, "ephemeral_1h_input_tokens": 9})
     assert tally.tokens() == {
         "a": {"input_tokens": 7, "output_tokens": 5, "ephemeral_1h_input_tokens": 9},
         "b": {"input_tokens": 1},
