@@ -11,11 +11,8 @@ from typing import Final
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
-from tasks.api.retry import SPEND_LIMITS
+from tasks.api.retry import RETRYABLE_ERRORS, SPEND_LIMITS
 from tasks.batches.result_lines import Outcome
-
-#: Errors that pass by themselves.
-PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 
 #: Errors that somebody has to remedy before anything else is sent.
 OPERATOR_ERRORS: Final = frozenset(
@@ -56,7 +53,7 @@ def decide_by_cause(outcome: Outcome) -> RetryDecision:
         return RetryDecision(retry=True, pause=outcome.error_type)
     if outcome.error_code in SPEND_LIMITS or _NO_CREDIT in outcome.message.lower():
         return RetryDecision(retry=True, pause=PauseReason.BILLING_ERROR)
-    return _RETRY if outcome.error_type in PASSING else _FINAL
+    return _RETRY if outcome.error_type in RETRYABLE_ERRORS else _FINAL
 
 
 def decide(
