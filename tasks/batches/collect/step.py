@@ -1,8 +1,9 @@
-"""The collect step: the results of a batch, verified and stored, complete or not at all.
+"""The collect step: downloads, verifies and stores the results of a batch.
 
-They are stored under a name of this claim while they come, and one write of the record makes them
-the shard's: a collector that dies, or is fenced off, leaves nothing that counts. Requests that are
-tried again become a shard of the next round by the same write.
+Results are staged as they arrive: stored under a name that only this claim uses. When the download
+is complete, one write of the shard's record names them, and only then do they count. So a worker
+that dies or is fenced leaves nothing that readers could see. Requests that are retried become a
+shard of the next round, by the same write.
 """
 
 import contextlib
@@ -38,29 +39,30 @@ from tasks.batches.result_lines import Outcome, blocks
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
-#: Downloads that do not match the requests before somebody is asked.
+#: Maximum downloads that do not match the requests. After one more, the job is paused.
 MAX_REFETCHES: Final = 20
-#: Downloads of a batch that has lines too many, or only lines of another, before that is believed.
+#: Downloads that have to show the same before it is believed that a batch has extra lines, or that
+#: all of its lines belong to another create call.
 REFETCHES_TO_CONFIRM: Final = 2
 
-#: The API keeps results for 29 days from a batch's creation.
+#: Milliseconds from a batch's creation for which the API keeps its results: 29 days.
 RESULTS_LIVE_MS: Final = 29 * 86_400_000
 
-#: How long batches took: entries that are kept, and seconds they live.
+#: Maximum number of batches whose duration is kept for estimates, and seconds until they expire.
 _HISTORY: Final = 200
 _HISTORY_S: Final = 90 * 86_400
 
 
 class _ResultsMismatch(Exception):
-    """The download does not match the requests."""
+    """The downloaded results do not match the requests."""
 
 
 class _ResultsOfAnotherCall(Exception):
-    """The results belong to another create call."""
+    """All of the downloaded results belong to another create call."""
 
     def __init__(self, nonce: str) -> None:
         super().__init__(nonce)
-        self.nonce = nonce  #: of that call, if it is one of ours
+        self.nonce = nonce  #: of that call; any text if another program made it
 
 
 class CollectStep:
@@ -72,13 +74,13 @@ class CollectStep:
         self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard) -> StepResult:
-        """Download, verify and store; or tell when to try again."""
+        """Collect the results, or return when and where to try again."""
         if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
         try:
             return self._collect(work, can_retry=not work.cancel)
         except RequestsMissing as error:
-            work.alert(Alert.REQUESTS_MISSING, f"what failed cannot be sent again: {error}")
+            work.alert(Alert.REQUESTS_MISSING, f"failed requests cannot be retried: {error}")
             return self._collect(work, can_retry=False)
         except anthropic.NotFoundError:
             return self._no_results(work)
@@ -103,7 +105,10 @@ class CollectStep:
     def _download(
         self, work: ClaimedShard, staging: Staging, tally: ResultTally, *, can_retry: bool
     ) -> None:
-        """Store the lines that are final, enter all of them into the account."""
+        """Stage the final results and count every line in the tally.
+
+        Raises `_ResultsMismatch`, `_ResultsOfAnotherCall`, `Fenced`.
+        """
         shard, limit = work.shard, self._settings.max_retry_rounds
 
         def decide_outcome(outcome: Outcome) -> RetryDecision:
@@ -115,19 +120,22 @@ class CollectStep:
             self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
             StoringThread(staging.store, staging.results) as storing,
         ):
-            for block in blocks(_complete(pieces)):
+            for block in blocks(_downloaded(pieces)):
                 storing.put(classifier.classify(block))
                 if tally.of_another_call:
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
-                    work.lease.renew()  # somebody else may be at it meanwhile
+                    work.lease.renew()  # raises if another worker collects the shard now
                     checked = time.monotonic()
             staging.chunks = storing.finish()
 
     def _commit(self, work: ClaimedShard, staging: Staging, tally: ResultTally) -> Next:
+        """Make the staged results, and the retry shard, those of the job by one write."""
         shard, usage = work.shard, tally.tokens()
         if tally.extra_lines:
-            work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
+            work.alert(
+                Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; extra lines are left out"
+            )
         changed = shard.evolve(
             state=ShardState.COLLECTED,
             confirmed=True,
@@ -158,7 +166,7 @@ class CollectStep:
         return Next(_collected(changed).summary, wake=wake, pause=pause)
 
     def _pause_reason(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
-        """Why nothing more is to be sent, if there is a reason and anything to send."""
+        """Return why the job has to be paused; None: no reason, or nothing left to send."""
         if work.cancel or work.paused:
             return None
         reason = reason_to_pause(
@@ -178,7 +186,7 @@ class CollectStep:
         return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
 
     def _record_duration(self, work: ClaimedShard) -> None:
-        """Note how long the batch took, for the estimates of later ones."""
+        """Note how long the batch took, for estimates, and make sure its slot is free."""
         shard, key = work.shard, self._settings.keys.history
         took_ms = max(shard.ended_ms - shard.created_ms, 0)
         entry = {"model": shard.model, "requests": shard.requests, "ms": took_ms}
@@ -187,40 +195,41 @@ class CollectStep:
             pipe.ltrim(key, 0, _HISTORY - 1)
             pipe.expire(key, _HISTORY_S)
             pipe.hdel(self._settings.keys.active_batches, work.member)
-            with contextlib.suppress(redis.RedisError):  # the results are safe
+            with contextlib.suppress(redis.RedisError):  # the results are stored already
                 pipe.execute()
 
     def _refetch(self, work: ClaimedShard, what: str) -> RetryIn | Parked:
-        """Download again later; ask somebody if that has been of no use for long."""
+        """Download again later. After `MAX_REFETCHES`, pause the job.
+
+        A canceled job cannot be paused: it raises an alert, and the downloads continue.
+        """
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
-        words = f"results of {shard.batch_id}: {what}"
+        message = f"results of {shard.batch_id}: {what}"
         if count > MAX_REFETCHES:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
-                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
-                return Parked(words, pause=pause)
-            work.alert(Alert.RESULTS_INCOMPLETE, words)
+                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": message}
+                return Parked(message, pause=pause)
+            work.alert(Alert.RESULTS_INCOMPLETE, message)
         else:
             work.write(shard.evolve(refetches=count))
-        wait = wait_s(
-            count,
-            None,
-            settings.api_retry_max_wait_s,
-            jitter(),
-        )
-        return RetryIn(wait, words)
+        wait = wait_s(count, None, settings.api_retry_max_wait_s, jitter())
+        return RetryIn(wait, message)
 
     def _reject(self, work: ClaimedShard) -> StepResult:
-        """The batch is not ours, whoever named it: look for ours again."""
+        """Search for the shard's batch again: this one belongs to another create call.
+
+        If the API named the batch in its response, more downloads have to show the same first.
+        """
         shard = work.shard
         if shard.confirmed and shard.refetches < REFETCHES_TO_CONFIRM:
-            return self._refetch(work, "every line is of another batch")
+            return self._refetch(work, "every line is of another create call")
         restart_search(work, with_rejected_batch(shard))
         return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
     def _no_results(self, work: ClaimedShard) -> StepResult:
-        """The API has no results of the batch: why?"""
+        """Find out why the API has no results of the batch."""
         shard = work.shard
         try:
             batch = self._calls(work).retrieve(shard.batch_id, timeout=self._timeout)
@@ -239,26 +248,31 @@ class CollectStep:
 
 
 def _switch_to_earlier_call(work: ClaimedShard, nonce: str) -> Redirect:
-    """The batch is of an earlier call of this shard, which was given up too soon: its results are
-    paid for, and are as good."""
-    # What the later call has made, or will make, is the late twin now.
+    """Accept a batch of an earlier call of this shard, which was abandoned too early.
+
+    Its results are paid for and answer the same requests.
+    """
+    # If the later call has created a batch, or will, that one is the duplicate now.
     size_locks.abandon(work)
     work.write(with_earlier_call(work.shard, nonce))
-    return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
+    return Redirect(f"{work.shard.batch_id} is from an earlier create call of this shard")
 
 
 def _verify(tally: ResultTally, refetches: int) -> None:
-    """Raises `_ResultsMismatch` if another download may differ."""
+    """Check a whole download. Raises `_ResultsMismatch` if another one may be better.
+
+    Extra lines are accepted once `REFETCHES_TO_CONFIRM` downloads had some.
+    """
     if tally.missing or (tally.extra_lines and refetches < REFETCHES_TO_CONFIRM):
         raise _ResultsMismatch(str(tally))
 
 
-def _complete(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The download. Raises `_ResultsMismatch` where it breaks off."""
+def _downloaded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a download. Raises `_ResultsMismatch` if it is interrupted."""
     try:
         yield from pieces
     except httpx2.HTTPError as error:
-        raise _ResultsMismatch(f"the download broke off: {type(error).__name__}") from error
+        raise _ResultsMismatch(f"the download was interrupted: {type(error).__name__}") from error
 
 
 def _collected(shard: Shard) -> Next:

@@ -1,8 +1,8 @@
-"""Sending one shard as a batch: what is made sure of before, the call, and what its answer means.
+"""Creates a shard's batch at the API, so that a lost response can be resolved.
 
-Before the call the record says how its batch could be told (the intent); before its last bytes go
-out it says that they do, and Redis has that on disk. Whatever happens then, whoever comes next
-knows whether there can be a batch.
+Before the call, the shard's record is written with what identifies the batch (the intent). Before
+the last bytes of the body are sent, the record says that they are, and Redis has that on disk. So
+whatever fails afterwards, the next worker knows from the record whether a batch can exist.
 """
 
 import secrets
@@ -35,8 +35,7 @@ from tasks.batches.limits import active_batches, cost_cap
 from tasks.batches.limits.waiting import scaled_wait_s
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
-#: Seconds until a shard that waits for others of the deployment is looked at again: for a slot,
-#: for money, for a call of the same size that is out.
+#: Seconds until a shard asks again for a slot, for money under the cost cap, or for its size lock.
 _SLOT_WAIT_S: Final = 20.0
 COST_WAIT_S: Final = 30.0
 _SIZE_LOCK_WAIT_S: Final = 4.0
@@ -45,14 +44,14 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class BatchCreator:
-    """Makes planned shards batches at the API."""
+    """Creates the batches of planned shards."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
         self._api = api
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
-        """Send the shard, or say why it has to wait."""
+        """Create the shard's batch, or return what it has to wait for."""
         waiting = self._reserve(work)
         if waiting is not None:
             return waiting
@@ -60,7 +59,7 @@ class BatchCreator:
             nonce = new_nonce()
             if not size_locks.acquire(work, nonce):
                 release_reservations(work)
-                return _wait(_SIZE_LOCK_WAIT_S, "a create call of the same size is out")
+                return _wait(_SIZE_LOCK_WAIT_S, "a create call of the same size is open")
             listing = self._listing(work, api)
         except Exception:
             release_reservations(work)
@@ -72,7 +71,7 @@ class BatchCreator:
         return self._create(work, api)
 
     def _reserve(self, work: ClaimedShard) -> RetryIn | Parked | None:
-        """Take what the shard needs before it is sent."""
+        """Acquire a slot and reserve the highest cost. None: the shard has both."""
         work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.acquire(work):
             seconds = scaled_wait_s(_SLOT_WAIT_S, work.job.shards_left())
@@ -83,7 +82,7 @@ class BatchCreator:
         release_reservations(work)
         if reservation == "wait":
             seconds = scaled_wait_s(COST_WAIT_S, work.job.shards_left())
-            return _wait(seconds, "waiting until the cost of other shards is settled")
+            return _wait(seconds, "waiting for the actual cost of other shards")
         assert isinstance(reservation, dict)
         return Parked(reservation["message"], pause=reservation)
 
@@ -93,12 +92,12 @@ class BatchCreator:
         return api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
 
     def _adopt_late_batch(self, work: ClaimedShard, listing: Listing) -> bool:
-        """Take the batch of an earlier call that appeared after it was given up."""
+        """Adopt the batch of an abandoned call, if it has appeared since."""
         if listing.workspace != work.shard.workspace:
             return False
         possible = candidates(work.shard, listing.batches)
-        free = adoptable(possible, batch_owners.owners_of(work, possible))
-        return any(assign_batch(work, batch, confirmed=False) for batch in free)
+        available = adoptable(possible, batch_owners.owners_of(work, possible))
+        return any(assign_batch(work, batch, confirmed=False) for batch in available)
 
     def _create(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         def note_sent() -> None:
@@ -108,15 +107,15 @@ class BatchCreator:
         upload = Upload(shard, work.job.store(), note_sent)
         try:
             batch = api.create(upload, shard.size)
-        except Exception as error:  # whatever it was: the call has a fate, and the record must say
+        except Exception as error:  # any error: the record must say whether a batch can exist
             return self._failed(work, upload, error)
         if batch.requests != shard.requests:
-            return self._lost(work, "the answer to the create call is about another batch")
+            return self._lost(work, "the response to the create call is about another batch")
         assign_batch(work, batch, confirmed=True)
         return created(work)
 
     def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> StepResult:
-        """The call brought no batch id: was there certainly no batch made?"""
+        """Handle a call that returned no batch, by whether the API can have created one."""
         if isinstance(upload.error, Fenced):
             raise upload.error
         problem = _problem(error)
@@ -131,12 +130,17 @@ class BatchCreator:
     def _lost(self, work: ClaimedShard, why: str) -> RetryIn:
         work.write(work.shard.evolve(over_ms=work.job.now_ms()))
         wait_s = min(FIRST_SEARCH_S, self._settings.list_consistency_s)
-        return RetryIn(wait_s, f"{why}; looking for the batch")
+        return RetryIn(wait_s, f"{why}; searching for the batch")
 
 
 def assign_batch(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
-    """Make the batch the shard's. False: it is another's. Raises `Fenced`."""
-    # First: should we die in between, the next one finds the batch marked as ours.
+    """Record that the batch is the shard's. Raises `Fenced`.
+
+    Returns false if the batch is, or may be, another shard's. ``confirmed``: the API named the
+    batch in its response; otherwise the shard adopts it.
+    """
+    # The owner first: if the worker dies before the record is written, the next worker finds the
+    # batch marked as this shard's.
     if not batch_owners.claim(work, batch, confirmed=confirmed):
         return False
     work.advance("create", with_batch(work.shard, batch, confirmed=confirmed))
@@ -145,24 +149,24 @@ def assign_batch(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> 
 
 
 def new_nonce() -> str:
-    """The beginning of the custom_ids of one call."""
+    """Return twelve random characters, which begin the custom_ids of one create call."""
     return "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
 def created(work: ClaimedShard) -> Next:
-    """The shard is a batch, or needs none."""
+    """Return the result of a create step whose shard has a batch, or needs none."""
     shard = work.shard
     return Next({"kind": "batch", "batch_id": shard.batch_id, "requests": shard.requests})
 
 
 def requests_missing(error: Exception) -> Parked:
-    """What is to be sent is not there any more."""
+    """Pause the job: requests of the shard are not in the spool."""
     why = {"type": PauseReason.REQUESTS_MISSING, "message": str(error)}
     return Parked("the stored requests are not complete", pause=why)
 
 
 def release_reservations(work: ClaimedShard) -> None:
-    """Give back what only a shard that is being sent may hold."""
+    """Release the cost, the slot and the size lock that a shard has reserved."""
     work.write(spent=0)
     active_batches.release(work)
     size_locks.release(work)

@@ -1,10 +1,12 @@
-"""The canary: the first requests of a job as live calls, before the bulk of it is sent.
+"""The canary: sends the first requests of a job as live calls, before all others.
 
-Each answer is stored as it comes, as a batch's result line, so that a worker that dies repeats
-only the calls that were pending. A request that the API rejects pauses the job, once, with its
-words. Its error is kept as its result: resumed nevertheless, the job goes on behind it and is not
-paused for the next one. A refusal that is about the account, not the request, pauses the job like
-any other, and the call is made again when it is resumed.
+Each answer is stored as it arrives, in the form of a batch's result line. So if the worker dies,
+the next one repeats only the calls that were under way.
+
+If the API rejects a request, the job is paused with the API's message, once: the error is stored as
+the request's result, and a job that is resumed is not paused for further rejected requests. If the
+API rejects a call because of the account, the job is paused as by any other step, and the call is
+made again when the job is resumed.
 """
 
 from collections import Counter
@@ -30,17 +32,17 @@ from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import ID_START, read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
-#: Live calls of a canary that are out at the same time.
+#: Maximum number of live calls that one canary makes at the same time.
 _MAX_CONCURRENT: Final = 4
 
-#: Refusals that are about the request itself: a batch would have them as its result.
+#: HTTP statuses with which the API rejects a request itself. In a batch they would be its result.
 _REQUEST_STATUSES: Final = frozenset({400, 404, 413, 422})
-#: … unless they say this: the API has no status of its own for it.
+#: Parts of messages that are about the account all the same: the API has no status for them.
 _ACCOUNT_PHRASES: Final = ("credit balance", "spend limit", "usage limit")
 
 
 class Canary:
-    """Makes the calls of a live shard."""
+    """Makes the live calls of a canary's shard."""
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
@@ -48,9 +50,9 @@ class Canary:
         if isinstance(reservation, dict):
             return Parked(reservation["message"], pause=reservation)
         if reservation == "wait":
-            return RetryIn(COST_WAIT_S, "waiting until other costs are settled")
+            return RetryIn(COST_WAIT_S, "waiting for the actual cost of other shards")
         answered = _resume(work)
-        # Resumed though a request was rejected: the others are not asked about again.
+        # The operator has resumed the job after a rejected request: further ones do not pause it.
         ignore_rejected = bool(work.shard.counts.errored)
         rejected = self._call(work, api, _requests(work, answered), ignore_rejected=ignore_rejected)
         if work.cancel:
@@ -61,7 +63,7 @@ class Canary:
         return self._finish(work)
 
     def cancel(self, work: ClaimedShard) -> Next:
-        """End a canary of which some calls were made: the rest counts as canceled."""
+        """End a canary of which some calls were made. The other requests are canceled."""
         answered = _resume(work)
         for index, _ in _requests(work, answered):
             _store_result(work, index, b'{"type":"canceled"}')
@@ -75,7 +77,11 @@ class Canary:
         *,
         ignore_rejected: bool,
     ) -> list[ApiProblem]:
-        """Make calls until all are answered, or one is rejected. Those that are out are awaited."""
+        """Make calls until all have an answer, or one is rejected or fails.
+
+        Calls that are under way are always awaited. Returns the problems of rejected requests.
+        Raises the first error of a call that failed for another reason.
+        """
         rejected: list[ApiProblem] = []
         errors: list[Exception] = []
         pending: dict[Future[bytes], int] = {}
@@ -92,14 +98,14 @@ class Canary:
                     try:
                         problems = _record_answer(work, pending.pop(future), future)
                         rejected += [] if ignore_rejected else problems
-                    except Exception as error:  # the others that are out are paid for as well
+                    except Exception as error:  # store the other answers first: they are paid for
                         errors.append(error)
         if errors:
             raise errors[0]
         return rejected
 
     def _finish(self, work: ClaimedShard) -> Next:
-        """All calls are answered: the rest of the job may go."""
+        """Record that every request has a result, and wake the job's other shards."""
         shard = work.shard
         collected = shard.evolve(
             state=ShardState.COLLECTED,
@@ -121,9 +127,9 @@ class Canary:
 
 
 def _resume(work: ClaimedShard) -> set[int]:
-    """Take the answers of earlier claims over; returns which requests have one.
+    """Take over the answers of an earlier claim; returns the indexes that have one.
 
-    Each claim has chunks of its own: those of one that was lost may still be written to.
+    Each claim writes to chunks of its own, since a worker that has lost its claim may still write.
     """
     shard, store = work.shard, work.job.store()
     chunks = list(store.read(shard.live_results, shard.result_chunks)) if shard.live_results else []
@@ -141,7 +147,7 @@ def _resume(work: ClaimedShard) -> set[int]:
 
 
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Number and params of the requests that have no answer."""
+    """Yield the index and the params of each request that has no answer."""
     shard = work.shard
     chunks = work.job.store().read(f"requests-{shard.spool}", shard.request_chunks)
     lines = (line for chunk in chunks for line in lines_of(chunk))
@@ -149,15 +155,18 @@ def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, byt
 
 
 def _record_answer(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
-    """Store an answer. Returns the problem if it is one of the request's own; others are raised."""
+    """Store the answer to a call, or the error of a rejected request.
+
+    Returns the problem of a rejected request. Raises the error of a call that failed otherwise.
+    """
     try:
         message = future.result()
     except (anthropic.APIError, httpx2.HTTPError) as error:
         problem = problem_of(error)
         if not _is_about_the_request(problem):
             raise
-        said = {"type": problem.type, "message": problem.message}
-        result = {"type": "errored", "error": {"type": "error", "error": said}}
+        detail = {"type": problem.type, "message": problem.message}
+        result = {"type": "errored", "error": {"type": "error", "error": detail}}
         _store_result(work, index, orjson.dumps(result))
         return [problem]
     _store_result(work, index, b'{"type":"succeeded","message":%s}' % message)
@@ -165,19 +174,19 @@ def _record_answer(work: ClaimedShard, index: int, future: Future[bytes]) -> lis
 
 
 def _is_about_the_request(problem: ApiProblem) -> bool:
-    words = problem.message.lower()
+    message = problem.message.lower()
     return problem.status in _REQUEST_STATUSES and not any(
-        each in words for each in _ACCOUNT_PHRASES
+        phrase in message for phrase in _ACCOUNT_PHRASES
     )
 
 
 def _store_result(work: ClaimedShard, index: int, result: bytes) -> None:
-    """Store a result line, and count it. Raises `Fenced`, `UnexpectedResponse`."""
+    """Store and count a result line. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()
     line = read_line(b'{"custom_id":"%s","result":%s}' % (wire, result))
     if line is None:
-        raise UnexpectedResponse("the answer to a live call is no message")
+        raise UnexpectedResponse("the response to a live call is not a message")
     for chunk in pack([line.stored]):
         work.job.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts

@@ -1,4 +1,4 @@
-"""Batches that nobody waits for: late twins of calls that were given up, and strangers."""
+"""Reports batches that belong to no shard: duplicate and unknown batches."""
 
 import contextlib
 import logging
@@ -18,13 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 def check(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
-    """See to the batches of the list that belong to no shard. Raises `Fenced`.
+    """Check the batches of the list that belong to no shard. Raises `Fenced`.
 
-    A late twin of a shard that was sent again is paid for twice: an alert, and in a workspace of
-    our own it is canceled. One whose shard was not sent again is left to that shard's next step.
+    The batch of an abandoned call can still appear, if the API created it, or listed it, later than
+    the settings allow for. If the shard was sent again before, the late batch is a duplicate, and
+    its requests are paid for twice: it raises an alert, and in a dedicated workspace it is
+    canceled. If the shard was not sent again, its next create step adopts the late batch.
+
+    A batch that fits no call of this deployment raises an alert in a dedicated workspace, unless it
+    is older than the job.
     """
     keys = work.settings.keys
-    # Before the owners: a call is noted as out until its batch has its owner.
+    # The locks before the owners: a call holds its lock until its batch has an owner, so a batch
+    # without either is not that of an open call.
     locks = size_locks.locks_of(work.redis, keys, (batch.requests for batch in listing.batches))
     owners = (
         work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if locks else []
@@ -43,7 +49,7 @@ def check(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
             work.alert(
                 Alert.UNKNOWN_BATCH,
                 f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
-                "this deployment has made it",
+                "this deployment created it",
             )
 
 
@@ -57,8 +63,8 @@ def _report_duplicate(
     certainty = "is" if dedicated else "may be"
     work.alert(
         Alert.DUPLICATE_BATCH,
-        f"{batch.id} {certainty} the batch of a create call that was given up: "
-        f"{', '.join(lost)} was sent again",
+        f"{batch.id} {certainty} a duplicate: the late batch of an abandoned create call, "
+        f"after which {', '.join(lost)} was sent again",
     )
 
 

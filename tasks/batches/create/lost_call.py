@@ -1,4 +1,4 @@
-"""Searching for the batch of a create call whose answer never came."""
+"""Finds out what became of a create call whose response was lost."""
 
 import anthropic
 
@@ -25,25 +25,26 @@ from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 
 class LostCallResolver:
-    """Looks at the API's list, and does what `tasks.batches.create.reconcile` decides."""
+    """Searches the API's list and does what `tasks.batches.create.reconcile` decides."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._settings = settings
         self._api = api
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
-        """Look once. None: the fate of the call is known, and the record says it."""
+        """Search once. None: the call is resolved, and the shard's record has the outcome."""
         decision = decide(work.shard, self._observe(work, api), self._rules())
         match decision:
             case Adopt(batches):
                 if any(assign_batch(work, batch, confirmed=False) for batch in batches):
                     return None
-                return RetryIn(1.0, "another shard was faster; looking again")
+                return RetryIn(1.0, "another shard adopted the batch first; searching again")
             case SearchLater(shard, seconds, reason):
                 work.write(shard)
                 return RetryIn(seconds, reason)
             case Abandon(shard):
-                # The tag first: should we die in between, this is decided once more.
+                # The lock first: if the worker dies before the record is written, the same is
+                # decided again.
                 size_locks.abandon(work)
                 work.write(shard, spent=0)
                 active_batches.release(work)
@@ -53,7 +54,8 @@ class LostCallResolver:
 
     def _observe(self, work: ClaimedShard, api: BatchesApi) -> Observation:
         listing = api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
-        # Owners after the list: whatever it shows of ours has been bound since, or is still open.
+        # The owners after the list: by then, every batch of this deployment that the list shows has
+        # an owner, or its create call is still open.
         possible = candidates(work.shard, listing.batches)
         owners = batch_owners.owners_of(work, possible)
         return Observation(listing.workspace, listing.batches, owners, work.job.now_ms())
@@ -68,20 +70,22 @@ class LostCallResolver:
 
 
 def restart_search(work: ClaimedShard, changed: Shard) -> None:
-    """Look for the shard's batch again: the one it has is another's, or may be. ``changed`` is its
-    new record. Raises `Fenced`."""
+    """Search for the shard's batch again, since the one it has may not be its own.
+
+    ``changed`` is the shard's new record. Raises `Fenced`.
+    """
     # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
     size_locks.reopen(work)
-    # Before the record: its owner may be a shard of ours that is looking for it now.
+    # Before the record: the batch may belong to another shard that is searching for it now.
     batch_owners.release(work, work.shard.batch_id)
     work.write(changed)
 
 
 def wrong_workspace() -> Parked:
-    """The workers' key is of another account than the shard's call was made for."""
+    """Pause the job: the workers' key belongs to another workspace than the call."""
     why = {
         "type": PauseReason.OTHER_ACCOUNT,
-        "message": "a create call was made for another organization or workspace than the "
-        "workers' key belongs to now; whether it made a batch can only be seen there",
+        "message": "the workers' key belongs to another organization or workspace than a create "
+        "call was made for; only there can be seen whether the call created a batch",
     }
-    return Parked("the list is of another account than the call", pause=why)
+    return Parked("the list is of another workspace than the create call", pause=why)

@@ -1,7 +1,8 @@
-"""The create step: a planned shard becomes a batch at the API, once.
+"""The create step: creates the batch of a planned shard at the API, once.
 
-It can die and be run again anywhere. A shard whose call may have made a batch is never sent again
-before it is certain that there is none.
+The worker can die at any point, and the step can run again. A shard whose create call may have
+created a batch is not sent again until it is certain, by the rules of
+`tasks.batches.create.reconcile`, that there is none.
 """
 
 from typing import Final
@@ -24,12 +25,12 @@ from tasks.batches.create.lost_call import LostCallResolver
 from tasks.batches.create.reconcile import without_call
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
-#: Seconds until a shard that waits for the job's canary looks again; the canary wakes it before.
+#: Seconds until a shard that waits for the job's canary checks again. The canary wakes it earlier.
 _CANARY_WAIT_S: Final = 300.0
 
 
 class CreateStep:
-    """Makes a shard a batch."""
+    """Creates a shard's batch, or makes the live calls of a canary."""
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._api = api
@@ -38,7 +39,10 @@ class CreateStep:
         self._canary = Canary()
 
     def run(self, work: ClaimedShard) -> StepResult:
-        """Do what is missing. Raises `anthropic.APIError`; nothing is sent then."""
+        """Do what the shard's record calls for.
+
+        Raises `anthropic.APIError`; certainly no batch was created then.
+        """
         if work.shard.state == ShardState.SENDING:
             step = self._resolve(work)
             if step is not None:
@@ -46,10 +50,11 @@ class CreateStep:
         return self._plan(work) if work.shard.state == ShardState.PLANNED else created(work)
 
     def _resolve(self, work: ClaimedShard) -> StepResult | None:
-        """A call was begun, and its answer is not known."""
+        """Resolve a call whose response is not known. None: the record has the outcome."""
         if work.shard.sent_ms:
             return self._resolver.run(work, self._calls(work))
-        # Its last bytes never went out, nor can they now: we have the claim.
+        # The last bytes were not sent, and cannot be any more: without its claim, the worker of
+        # that call cannot write `sent_ms`, which it must do first.
         work.write(without_call(work.shard))
         return None
 
@@ -66,11 +71,13 @@ class CreateStep:
                 return requests_missing(error)
         [waiting_for_canary] = work.job.fields("waiting_for_canary")
         if waiting_for_canary:
-            return RetryIn(_CANARY_WAIT_S, "waiting for the first requests, sent live")
+            return RetryIn(
+                _CANARY_WAIT_S, "waiting for the canary: the first requests as live calls"
+            )
         return self._creator.run(work, self._calls(work))
 
     def _cancel(self, work: ClaimedShard) -> StepResult:
-        """The job is canceled, and the shard was never sent."""
+        """Collect a shard that was never sent: all its requests are canceled."""
         shard = work.shard
         if shard.live_results:
             return self._canary.cancel(work)

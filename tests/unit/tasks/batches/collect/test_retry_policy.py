@@ -97,7 +97,7 @@ def test_the_reason_says_what_is_wrong_in_one_sentence() -> None:
     assert cured == {"type": "billing_error", "message": CREDIT}
     canceled = reason_to_pause(("canceled_elsewhere", ""), {}, {}, shard, 0.5)
     assert canceled is not None
-    assert canceled["message"].startswith("msgbatch_1 was canceled, and not by Penstock")
+    assert canceled["message"].startswith("msgbatch_1 was canceled outside Penstock")
     assert reason_to_pause(None, {"a": 15}, {"a": "bad tool"}, shard, 0.5) == {
         "type": "same_error",
         "message": "15 of 20 requests of msgbatch_1 ended in a: bad tool",
