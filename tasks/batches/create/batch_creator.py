@@ -46,9 +46,8 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 class BatchCreator:
     """Creates the batches of planned shards."""
 
-    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._api = api
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Create the shard's batch, or return what it has to wait for."""

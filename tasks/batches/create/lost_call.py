@@ -1,7 +1,5 @@
 """Finds out what became of a create call whose response was lost."""
 
-import anthropic
-
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
@@ -27,9 +25,8 @@ from tasks.batches.step_result import Parked, RetryIn, StepResult
 class LostCallResolver:
     """Searches the API's list and does what `tasks.batches.create.reconcile` decides."""
 
-    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._api = api
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
         """Search once. None: the call is resolved, and the shard's record has the outcome."""

@@ -34,8 +34,8 @@ class CreateStep:
 
     def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
         self._api = api
-        self._creator = BatchCreator(settings, api)
-        self._resolver = LostCallResolver(settings, api)
+        self._creator = BatchCreator(settings)
+        self._resolver = LostCallResolver(settings)
         self._canary = Canary()
 
     def run(self, work: ClaimedShard) -> StepResult:
