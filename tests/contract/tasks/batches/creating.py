@@ -109,7 +109,7 @@ class Creating:
         older = {name: getattr(shard, name) - ms for name in times if getattr(shard, name)}
         self.desk.change(id, number, **older)
 
-    def give_up(self, id: str, number: int = 0) -> None:
+    def abandon(self, id: str, number: int = 0) -> None:
         """Let the wait for a lost create call pass, and the first of two searches."""
         self.age(id, UPLOAD_TIMEOUT_MS + LOST_CREATE_WAIT_MS, number)
         assert expect(RetryIn, self.step(id, number)).seconds

@@ -1,4 +1,4 @@
-"""Poll, collect and finish against a real simulator: complete or not at all, whatever breaks."""
+"""Poll, collect and finish on a real Redis and the simulator: all results are stored, or none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +27,13 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     stage.close()
 
 
-def untouched(job: StagedJob) -> bool:
-    """Nothing of a failed collect is left, and nothing counts."""
+def not_collected(job: StagedJob) -> bool:
+    """Whether a failed collect left no results."""
     shard = job.shard()
     return shard.state == "ended" and job.chunks() == {"requests-0", "ids-0"}
 
 
-def test_a_shard_is_collected_and_the_job_ends(stage: BatchStage) -> None:
+def test_a_collected_shard_ends_its_job(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim errored=invalid_request_error]]", "c [[sim u2028 odd]]")
     step = job.collect()
     shard = job.shard()
@@ -93,14 +93,14 @@ def test_each_step_can_run_twice(stage: BatchStage) -> None:
         {"results_skip": -1},
     ],
 )
-def test_results_with_a_gap_are_downloaded_again(stage: BatchStage, fault: dict[str, Any]) -> None:
+def test_an_incomplete_download_is_repeated(stage: BatchStage, fault: dict[str, Any]) -> None:
     job = stage.sent("a", "b", "c", "d")
     stage.control.fault(**fault)
     step = job.collect()
     assert isinstance(step, RetryIn)
     assert step.seconds > 0
     assert job.shard().refetches == 1
-    assert untouched(job)
+    assert not_collected(job)
     job.collect()
     assert sorted(job.results()) == ["r-0", "r-1", "r-2", "r-3"]
 
@@ -108,14 +108,14 @@ def test_results_with_a_gap_are_downloaded_again(stage: BatchStage, fault: dict[
 @pytest.mark.parametrize(
     "fault", [{"results_double": 1}, {"results_foreign": 1}, {"results_foreign": 0}]
 )
-def test_a_line_too_many_is_left_out_once_other_downloads_had_it_too(
+def test_an_extra_line_is_left_out_once_other_downloads_have_one_too(
     stage: BatchStage, fault: dict[str, Any]
 ) -> None:
     job = stage.sent("a", "b", "c")
     stage.control.fault(**fault, times=0)
     for _ in range(2):
         assert isinstance(job.collect(), RetryIn)
-        assert untouched(job)
+        assert not_collected(job)
     assert isinstance(job.collect(), Next)
     assert sorted(job.results()) == ["r-0", "r-1", "r-2"]
     alert = orjson.loads(job.meta("alert"))
@@ -126,7 +126,9 @@ def test_a_line_too_many_is_left_out_once_other_downloads_had_it_too(
     "fault",
     [{"results_blank": 1}, {"crlf": True}, {"chunk": 7}, {"chunk": 1}],
 )
-def test_the_look_of_the_body_does_not_matter(stage: BatchStage, fault: dict[str, Any]) -> None:
+def test_line_ends_blank_lines_and_chunk_sizes_do_not_matter(
+    stage: BatchStage, fault: dict[str, Any]
+) -> None:
     job = stage.sent("a [[sim u2028]]", "b", "c [[sim expired]]")
     stage.control.fault(**fault, path="*/results")
     assert isinstance(job.collect(), Next)
@@ -145,10 +147,10 @@ def test_results_that_stay_incomplete_pause_the_job(stage: BatchStage) -> None:
     assert step.pause["type"] == "results_incomplete"
     assert orjson.loads(job.meta("paused"))["type"] == "results_incomplete"
     assert job.shard().refetches == 0
-    assert untouched(job)
+    assert not_collected(job)
 
 
-def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> None:
+def test_expired_requests_and_transient_errors_are_retried(stage: BatchStage) -> None:
     job = stage.sent(
         "a",
         "b [[sim expired first=1]]",
@@ -179,7 +181,7 @@ def test_what_expired_or_failed_in_passing_is_sent_again(stage: BatchStage) -> N
     assert (end["counts"]["succeeded"], end["counts"]["errored"]) == (4, 1)
 
 
-def test_the_body_of_the_next_round_has_the_size_that_its_shard_says(stage: BatchStage) -> None:
+def test_the_body_of_a_retry_shard_has_the_size_in_its_record(stage: BatchStage) -> None:
     job = stage.sent("a [[sim expired]]", "b", "c ü [[sim expired]]", "d [[sim expired]]")
     job.collect()
     child = job.shard(1)
@@ -193,7 +195,7 @@ def test_the_body_of_the_next_round_has_the_size_that_its_shard_says(stage: Batc
     assert len(orjson.dumps(body)) == child.size
 
 
-def test_rounds_come_to_an_end(stage: BatchStage) -> None:
+def test_requests_are_retried_for_a_limited_number_of_rounds(stage: BatchStage) -> None:
     job = stage.sent("a [[sim expired]]")
     for number in range(stage.settings.max_retry_rounds):
         assert expect(Next, job.collect(number)).wake == (number + 1,)
@@ -215,7 +217,7 @@ def test_rounds_come_to_an_end(stage: BatchStage) -> None:
         ("canceled", "canceled_elsewhere"),
     ],
 )
-def test_what_a_person_can_cure_pauses_the_job_and_is_kept(
+def test_a_failure_that_the_operator_can_remedy_pauses_the_job_and_is_retried(
     stage: BatchStage, directive: str, reason: str
 ) -> None:
     job = stage.sent("a", f"b [[sim {directive}]]")
@@ -231,7 +233,7 @@ def test_what_a_person_can_cure_pauses_the_job_and_is_kept(
     assert sorted(job.results()) == ["r-0"]
 
 
-def test_a_shard_of_which_nothing_is_final_stores_no_results(stage: BatchStage) -> None:
+def test_a_shard_whose_requests_are_all_retried_stores_no_results(stage: BatchStage) -> None:
     job = stage.sent("a [[sim no_credit]]", "b [[sim no_credit]]")
     job.collect()
     parent, child = job.shards()
@@ -239,7 +241,7 @@ def test_a_shard_of_which_nothing_is_final_stores_no_results(stage: BatchStage) 
     assert child.requests == 2
 
 
-def test_nothing_of_a_canceled_job_is_sent_again(stage: BatchStage) -> None:
+def test_no_request_of_a_canceled_job_is_retried(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]", "c [[sim canceled]]", "d [[sim no_credit]]")
     job.cancel()
     step = job.collect()
@@ -252,7 +254,7 @@ def test_nothing_of_a_canceled_job_is_sent_again(stage: BatchStage) -> None:
     assert len(job.results()) == 4
 
 
-def test_a_canceled_job_without_a_success_is_canceled(stage: BatchStage) -> None:
+def test_a_canceled_job_without_a_succeeded_request_ends_as_canceled(stage: BatchStage) -> None:
     job = stage.sent("a [[sim canceled]]")
     job.cancel()
     job.collect()
@@ -260,7 +262,7 @@ def test_a_canceled_job_without_a_success_is_canceled(stage: BatchStage) -> None
     assert job.meta("state") == "canceled"
 
 
-def test_an_error_that_most_lines_share_stops_what_is_not_sent_yet(
+def test_the_circuit_breaker_pauses_a_job_with_shards_to_send(
     penstock_redis: EmbeddedRedis, penstock_control: Control
 ) -> None:
     stage = BatchStage(penstock_redis, penstock_control, shard_requests=10)
@@ -279,7 +281,7 @@ def test_an_error_that_most_lines_share_stops_what_is_not_sent_yet(
     stage.close()
 
 
-def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
+def test_a_batch_of_another_create_call_is_rejected(stage: BatchStage) -> None:
     job = stage.submit("a", "b")
     batch_id = job.send(nonce="zzzzzzzzzzzz", confirmed=False)
     step = job.collect()
@@ -292,7 +294,7 @@ def test_a_batch_of_another_call_is_given_back(stage: BatchStage) -> None:
     assert job.chunks() == {"requests-0", "ids-0"}
 
 
-def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
+def test_a_late_batch_of_an_earlier_call_is_collected(stage: BatchStage) -> None:
     job = stage.submit("a", "b")
     job.send(nonce="zzzzzzzzzzzz", confirmed=False)
     job.put(job.shard().evolve(abandoned_nonces=("yyyyyyyyyyyy", "zzzzzzzzzzzz")))
@@ -303,11 +305,11 @@ def test_a_late_batch_of_an_earlier_call_is_as_good(stage: BatchStage) -> None:
     assert (shard.state, shard.nonce, shard.rejected) == ("collected", "zzzzzzzzzzzz", ())
     assert shard.abandoned_nonces == ("yyyyyyyyyyyy", NONCE)
     assert sorted(job.results()) == ["r-0", "r-1"]
-    # The batch of the later call, should it appear, is known for a twin.
+    # If the batch of the later call appears, it is recognized as a duplicate.
     assert list(locks_of(stage.redis, stage.settings.keys, [2])[2].abandoned) == [f"{job.id}/0"]
 
 
-def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
+def test_a_confirmed_batch_is_rejected_only_after_more_downloads(
     stage: BatchStage,
 ) -> None:
     job = stage.submit("a", "b")
@@ -318,8 +320,8 @@ def test_a_batch_that_the_api_named_itself_is_doubted_only_after_more_downloads(
     assert job.shard().rejected == (batch_id,)
 
 
-def test_results_of_nobody_are_no_reason_to_doubt_the_batch(stage: BatchStage) -> None:
-    """An error page in place of the results must not lead to a second create."""
+def test_an_empty_download_does_not_reject_the_batch(stage: BatchStage) -> None:
+    """An error page in place of the results must not lead to a second create call."""
     job = stage.sent("a")
     job.put(job.shard().evolve(confirmed=False))
     stage.control.fault(results_end=0)
@@ -327,7 +329,7 @@ def test_results_of_nobody_are_no_reason_to_doubt_the_batch(stage: BatchStage) -
     assert job.shard().state == "ended"
 
 
-def test_results_that_are_late_are_asked_for_again(stage: BatchStage) -> None:
+def test_results_that_are_not_available_yet_are_downloaded_later(stage: BatchStage) -> None:
     job = stage.sent("a")
     stage.control.fault(results_lag=True, times=3)
     job.poll()
@@ -378,7 +380,7 @@ def test_a_batch_that_has_not_ended_is_polled_again(stage: BatchStage) -> None:
     assert job.shard().state == "in_progress"
 
 
-def test_lost_requests_do_not_lose_the_results(stage: BatchStage) -> None:
+def test_missing_requests_do_not_lose_the_results(stage: BatchStage) -> None:
     job = stage.sent("a", "b [[sim expired]]")
     stage.redis.delete(job.keys.chunks("requests-0"))
     job.collect()
@@ -388,7 +390,7 @@ def test_lost_requests_do_not_lose_the_results(stage: BatchStage) -> None:
     assert len(job.results()) == 2
 
 
-def test_a_spool_that_cannot_be_used_is_told(
+def test_an_unavailable_spool_raises_an_alert(
     penstock_redis: EmbeddedRedis, penstock_control: Control, tmp_path: Path
 ) -> None:
     folder = tmp_path / "spool"
@@ -408,7 +410,7 @@ def test_a_spool_that_cannot_be_used_is_told(
     stage.close()
 
 
-def test_results_may_lie_in_files(
+def test_results_are_stored_in_files(
     penstock_redis: EmbeddedRedis, penstock_control: Control, tmp_path: Path
 ) -> None:
     stage = BatchStage(penstock_redis, penstock_control, spool_url=f"file://{tmp_path}")

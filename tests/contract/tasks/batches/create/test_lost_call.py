@@ -1,4 +1,4 @@
-"""Create calls whose answer is lost: the batch is found, or there is none; never are there two."""
+"""Lost create calls: the batch is found or the call is made again, and none is paid for twice."""
 
 from typing import Any
 
@@ -33,7 +33,9 @@ def only_batch(creating: Creating) -> Any:
         {"commit_then_status": 529},
     ],
 )
-def test_a_batch_whose_answer_was_lost_is_found(creating: Creating, fault: dict[str, Any]) -> None:
+def test_the_batch_of_a_lost_create_call_is_found(
+    creating: Creating, fault: dict[str, Any]
+) -> None:
     id = creating.submit([params()])
     creating.lose(**fault)
     step = creating.step(id)
@@ -59,7 +61,7 @@ def test_a_batch_that_the_list_shows_late_is_found(creating: Creating) -> None:
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
-def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Creating) -> None:
+def test_a_call_that_created_no_batch_is_made_again_after_every_wait(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(drop_before_commit=True)
     creating.step(id)
@@ -67,7 +69,7 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     creating.age(id, LOST_CREATE_WAIT_MS - 60_000)
     assert expect(RetryIn, creating.step(id)).seconds
     assert creating.shard(id).missed_ms == 0
-    creating.give_up(id)
+    creating.abandon(id)
     assert creating.control.batches() == []
     assert isinstance(creating.step(id), Next)
     shard = creating.shard(id)
@@ -77,7 +79,7 @@ def test_a_call_that_made_no_batch_is_made_again_after_all_waiting(creating: Cre
     assert list(creating.size_lock(1)) == [f"lost:{id}/0".encode()]
 
 
-def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creating) -> None:
+def test_a_worker_that_died_before_the_last_bytes_created_no_batch(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.die("request", id)
     shard = creating.shard(id)
@@ -87,7 +89,7 @@ def test_a_worker_that_died_before_the_last_bytes_sent_nothing(creating: Creatin
     assert creating.shard(id).abandoned_nonces == ()
 
 
-def test_a_worker_that_died_before_it_saw_the_answer_made_a_batch(creating: Creating) -> None:
+def test_the_batch_of_a_worker_that_died_before_the_response_is_found(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.die("response", id)
     shard = creating.shard(id)
@@ -97,20 +99,20 @@ def test_a_worker_that_died_before_it_saw_the_answer_made_a_batch(creating: Crea
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
-def test_a_worker_that_died_between_the_two_notes_of_a_batch_left_it_marked(
+def test_a_batch_is_kept_if_its_worker_died_between_noting_the_owner_and_the_record(
     creating: Creating,
 ) -> None:
     id = creating.submit([params()])
     creating.step(id)
     shard = creating.shard(id)
-    # What Redis holds when the record was not written.
+    # As in Redis if the owner was noted and the record was not written.
     creating.desk.change(id, state="sending", batch_id="", confirmed=False)
     creating.step(id)
     assert creating.shard(id).batch_id == shard.batch_id
     assert len(creating.control.batches()) == 1
 
 
-def test_a_zombie_never_completes_its_body(creating: Creating) -> None:
+def test_a_fenced_worker_never_completes_its_body(creating: Creating) -> None:
     id = creating.submit([params()])
     with (
         creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
@@ -121,7 +123,7 @@ def test_a_zombie_never_completes_its_body(creating: Creating) -> None:
     assert (creating.shard(id).state, creating.shard(id).sent_ms) == ("sending", 0)
 
 
-def test_a_zombie_that_had_sent_all_leaves_its_batch_to_the_next(creating: Creating) -> None:
+def test_the_batch_of_a_worker_that_was_fenced_after_its_call_is_found(creating: Creating) -> None:
     id = creating.submit([params()])
     with (
         creating.hooked("response", lambda: creating.desk.take_over(id)) as api,
@@ -133,7 +135,7 @@ def test_a_zombie_that_had_sent_all_leaves_its_batch_to_the_next(creating: Creat
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
-def test_without_redis_no_body_is_completed(creating: Creating) -> None:
+def test_no_body_is_completed_without_redis(creating: Creating) -> None:
     with EmbeddedRedis() as server:
         own = Creating(server, creating.control)
         id = own.submit([params()])
@@ -147,7 +149,7 @@ def test_without_redis_no_body_is_completed(creating: Creating) -> None:
             own.close()
 
 
-def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) -> None:
+def test_the_batch_of_a_call_after_which_redis_died_is_found(creating: Creating) -> None:
     with EmbeddedRedis() as server:
         own = Creating(server, creating.control)
         own.desk.connection.config_set("appendfsync", "everysec")
@@ -162,7 +164,7 @@ def test_a_redis_that_dies_behind_the_call_loses_no_batch(creating: Creating) ->
             own.close()
 
 
-def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
+def test_no_batch_is_created_if_the_time_of_sending_does_not_reach_the_disk(
     creating: Creating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = creating.submit([params()])
@@ -175,7 +177,7 @@ def test_a_mark_that_does_not_reach_the_disk_sends_nothing(
     creating.assert_holds_nothing(id)
 
 
-def test_a_list_that_does_not_turn_its_pages_is_not_read_for_ever(creating: Creating) -> None:
+def test_a_list_that_repeats_its_page_is_not_read_for_ever(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(drop_before_commit=True)
     creating.step(id)
@@ -198,7 +200,7 @@ def test_a_list_that_does_not_turn_its_pages_is_not_read_for_ever(creating: Crea
     assert creating.shard(id).state == "sending"
 
 
-def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
+def test_the_list_of_another_workspace_pauses_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(commit_then_drop=True)
     creating.step(id)
@@ -212,7 +214,7 @@ def test_another_accounts_list_is_not_believed(creating: Creating) -> None:
     assert creating.shard(id).batch_id == only_batch(creating)["id"]
 
 
-def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) -> None:
+def test_a_batch_of_another_program_is_adopted_and_rejected(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(drop_before_commit=True)
     creating.step(id)
@@ -221,23 +223,23 @@ def test_a_batch_of_another_program_is_taken_and_given_back(creating: Creating) 
     assert isinstance(creating.step(id), Next)
     assert (creating.shard(id).batch_id, creating.shard(id).confirmed) == (foreign.id, False)
 
-    # Its results say that it is not ours.
+    # Its results show that it is not the shard's.
     def collect(work: Any) -> StepResult:
         batch_owners.release(work, work.shard.batch_id)
         work.write(reconcile.with_rejected_batch(work.shard))
-        return Redirect("not ours")
+        return Redirect("rejected")
 
     creating.desk.step(collect, id)
     assert creating.owner(foreign.id) == ""
     assert expect(RetryIn, creating.step(id)).seconds
-    creating.give_up(id)
+    creating.abandon(id)
     assert isinstance(creating.step(id), Next)
     shard = creating.shard(id)
     assert shard.batch_id != foreign.id
     assert (shard.rejected, len(creating.control.batches())) == ((foreign.id,), 2)
 
 
-def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) -> None:
+def test_a_call_waits_for_an_open_call_of_the_same_size(creating: Creating) -> None:
     id = creating.submit([params("a")], [params("b")])
     creating.lose(drop_before_commit=True)
     creating.step(id, 0)
@@ -246,14 +248,14 @@ def test_a_call_of_the_same_size_waits_for_one_that_is_open(creating: Creating) 
     assert "same size" in step.reason
     assert 1 < step.seconds < 10
     creating.assert_holds_nothing(id, 1)
-    creating.give_up(id)
+    creating.abandon(id)
     creating.step(id, 0)
     creating.step(id, 1)
     assert creating.shard(id, 1).confirmed
     assert len(creating.control.batches()) == 2
 
 
-def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
+def test_a_call_that_stays_open_does_not_lock_its_size_for_ever(
     creating: Creating,
 ) -> None:
     id, other = creating.submit([params("a")]), creating.submit([params("b")])
@@ -272,9 +274,9 @@ def test_a_call_whose_fate_nobody_finds_out_does_not_hold_up_others_for_ever(
     }
 
 
-def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> None:
+def test_an_abandoned_call_is_forgotten_after_26_hours(creating: Creating) -> None:
     id = creating.submit([params()])
-    lost_with_twin(creating, id)
+    abandon_with_late_batch(creating, id)
     creating.step(id)
     keys = creating.desk.settings.keys
     [(name, value)] = creating.size_lock(1).items()
@@ -287,7 +289,7 @@ def test_a_call_that_was_given_up_long_ago_has_no_twins(creating: Creating) -> N
 
 
 @pytest.mark.parametrize("state", ["in_progress", "ended", "collected", None])
-def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
+def test_a_size_lock_that_a_dead_worker_did_not_release_is_stale(
     creating: Creating, state: str | None
 ) -> None:
     id, other = creating.submit([params()]), creating.submit([params()])
@@ -301,14 +303,16 @@ def test_a_size_that_a_dead_worker_did_not_give_back_is_free(
     assert creating.size_lock(1) == {}
 
 
-def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: Creating) -> None:
-    """Two calls of one size: the one without a batch took that of the other."""
+def test_no_shard_is_sent_again_while_another_may_have_adopted_its_batch(
+    creating: Creating,
+) -> None:
+    """Two calls of one size: the shard whose call created no batch adopts that of the other."""
     first, second = creating.submit([params("a")]), creating.submit([params("b")])
     creating.lose(drop_before_commit=True)
     creating.step(first)
     creating.desk.connection.delete(
         creating.desk.settings.keys.size_lock(1)
-    )  # as if it had expired
+    )  # as if the lock had expired
     creating.lose(commit_then_drop=True)
     creating.step(second)
     creating.step(first)
@@ -326,8 +330,10 @@ def test_nothing_is_sent_again_while_another_shard_may_hold_its_batch(creating: 
     assert creating.shard(second).batch_id == batch["id"]
 
 
-def test_the_api_is_believed_against_anothers_guess(creating: Creating) -> None:
-    """The list shows a batch to another shard before its own create call is answered."""
+def test_the_response_of_the_api_overrules_the_shard_that_adopted_the_batch(
+    creating: Creating,
+) -> None:
+    """Another shard finds the batch in the list before the create call has its response."""
     first, second = creating.submit([params("a")]), creating.submit([params("b")])
     creating.lose(drop_before_commit=True)
     creating.step(first)
@@ -340,7 +346,7 @@ def test_the_api_is_believed_against_anothers_guess(creating: Creating) -> None:
     assert creating.owner(batch["id"]) == f"{second}/0"
 
 
-def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) -> None:
+def test_a_cancel_waits_until_a_lost_call_is_resolved(creating: Creating) -> None:
     found, none = creating.submit([params()]), creating.submit([params(), params()])
     creating.lose(commit_then_drop=True)
     creating.step(found)
@@ -351,8 +357,8 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
     creating.step(found)
     assert creating.shard(found).state == "in_progress"  # the poll step cancels it at the API
     assert expect(RetryIn, creating.step(none)).seconds
-    assert creating.due_in_ms(none) > 1_000  # it does not look in circles
-    creating.give_up(none)
+    assert creating.due_in_ms(none) > 1_000  # it does not search in a busy loop
+    creating.abandon(none)
     creating.step(none)
     assert creating.shard(none).uniform_result == {"type": "canceled"}
     assert creating.meta(none, "left") == "0"
@@ -360,21 +366,21 @@ def test_a_cancel_waits_until_the_fate_of_a_call_is_known(creating: Creating) ->
     creating.assert_holds_nothing(none)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_a_found_batch_is_canceled_at_the_api_only_where_it_must_be_ours(
-    creating: Creating, exclusive: bool
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_an_adopted_batch_is_canceled_at_the_api_only_in_a_dedicated_workspace(
+    creating: Creating, dedicated: bool
 ) -> None:
-    creating.restart(dedicated_workspace=exclusive)
+    creating.restart(dedicated_workspace=dedicated)
     id = creating.submit([params()])
     creating.lose(commit_then_drop=True)
     creating.step(id)
     creating.step(id)
     creating.cancel(id)
     creating.desk.step(PollStep(creating.desk.settings, creating.api).run, id)
-    assert bool(only_batch(creating)["canceled"]) is exclusive
+    assert bool(only_batch(creating)["canceled"]) is dedicated
 
 
-def test_a_cancel_of_a_call_that_never_went_out_is_immediate(creating: Creating) -> None:
+def test_a_cancel_is_immediate_if_the_last_bytes_were_not_sent(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.die("request", id)
     creating.cancel(id)
@@ -384,16 +390,16 @@ def test_a_cancel_of_a_call_that_never_went_out_is_immediate(creating: Creating)
     assert creating.control.batches() == []
 
 
-def lost_with_twin(creating: Creating, id: str) -> None:
-    """A call is given up whose batch the API makes all the same, much later."""
+def abandon_with_late_batch(creating: Creating, id: str) -> None:
+    """Abandon a call whose batch the API creates much later."""
     creating.lose(drop_before_commit=True, commit_after_s=0.5)
     creating.step(id)
-    creating.give_up(id)
+    creating.abandon(id)
 
 
-def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> None:
+def test_a_late_batch_is_adopted_if_its_shard_was_not_sent_again(creating: Creating) -> None:
     id = creating.submit([params()])
-    lost_with_twin(creating, id)
+    abandon_with_late_batch(creating, id)
     creating.desk.connection.hset(creating.desk.keys(id).meta, "paused", b'{"type":"x"}')
     assert isinstance(creating.step(id), Parked)
     nonce = creating.shard(id).nonce
@@ -405,13 +411,13 @@ def test_a_late_batch_is_taken_if_nothing_was_sent_again(creating: Creating) -> 
     assert (shard.batch_id, shard.confirmed, shard.nonce) == (batch["id"], False, nonce)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_a_late_twin_raises_an_alert_and_is_canceled_where_it_must_be_ours(
-    creating: Creating, exclusive: bool
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_a_duplicate_batch_raises_an_alert_and_is_canceled_in_a_dedicated_workspace(
+    creating: Creating, dedicated: bool
 ) -> None:
-    creating.restart(dedicated_workspace=exclusive)
+    creating.restart(dedicated_workspace=dedicated)
     id, next_id = creating.submit([params()]), creating.submit([params(), params()])
-    lost_with_twin(creating, id)
+    abandon_with_late_batch(creating, id)
     creating.step(id)
     wait_until(lambda: len(creating.control.batches()) == 2)
     assert creating.alert(id) is None
@@ -422,11 +428,13 @@ def test_a_late_twin_raises_an_alert_and_is_canceled_where_it_must_be_ours(
     assert f"{id}/0" in alert["message"]
     kept = creating.shard(id).batch_id
     canceled = {batch["id"] for batch in creating.control.batches() if batch["canceled"]}
-    twins = {batch["id"] for batch in creating.control.batches() if batch["requests"] == 1} - {kept}
-    assert canceled == (twins if exclusive else set())
+    duplicates = {batch["id"] for batch in creating.control.batches() if batch["requests"] == 1} - {
+        kept
+    }
+    assert canceled == (duplicates if dedicated else set())
 
 
-def test_a_batch_that_nobody_made_raises_an_alert_in_an_exclusive_workspace_only(
+def test_an_unknown_batch_raises_an_alert_only_in_a_dedicated_workspace(
     creating: Creating,
 ) -> None:
     line: Any = {"custom_id": "theirs", "params": params()}
@@ -450,12 +458,12 @@ def test_a_batch_that_nobody_made_raises_an_alert_in_an_exclusive_workspace_only
     assert creating.alert(other) is None
 
 
-def test_our_own_batches_raise_no_alert(creating: Creating) -> None:
+def test_the_batches_of_this_deployment_raise_no_alert(creating: Creating) -> None:
     creating.restart(dedicated_workspace=True)
     id = creating.submit(*([params()] * (n + 1) for n in range(4)))
     creating.step(id, 0)
     creating.lose(commit_then_drop=True)
-    creating.step(id, 1)  # out, and not yet found
+    creating.step(id, 1)  # its call is lost, and its batch is not found yet
     creating.step(id, 2)
     creating.step(id, 1)
     creating.step(id, 3)
@@ -463,7 +471,9 @@ def test_our_own_batches_raise_no_alert(creating: Creating) -> None:
     assert not any(batch["canceled"] for batch in creating.control.batches())
 
 
-def test_a_dead_workers_call_is_given_up_only_behind_its_timeout(creating: Creating) -> None:
+def test_the_call_of_a_dead_worker_is_abandoned_only_after_the_upload_timeout(
+    creating: Creating,
+) -> None:
     id = creating.submit([params()])
     creating.lose(drop_before_commit=True)
     creating.step(id)
