@@ -131,6 +131,11 @@ class Creating:
     def meta(self, id: str, field: str) -> Any:
         return self.desk.meta(id, field)
 
+    def only_batch(self) -> Any:
+        """The one batch at the API."""
+        [batch] = self.control.batches()
+        return batch
+
     def owner(self, batch_id: str) -> str:
         raw = self.desk.connection.get(self.desk.settings.keys.batch_owner(batch_id))
         return (raw or b"").decode()
