@@ -1,7 +1,6 @@
 """Two collectors of one shard, and a Redis that fails: no results are lost, mixed or left over."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +14,6 @@ from tasks.batches.claim import Fenced
 from tasks.batches.collect.staging import Staging
 from tasks.batches.step_result import Next
 from tests.contract.tasks.batches.batch_stage import BatchStage
-
-
-@pytest.fixture
-def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[BatchStage]:
-    stage = BatchStage(penstock_redis, penstock_control)
-    yield stage
-    stage.redis.flushdb()
-    stage.close()
 
 
 def test_of_two_collectors_only_the_results_of_the_later_count(stage: BatchStage) -> None:

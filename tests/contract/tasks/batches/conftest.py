@@ -1,4 +1,4 @@
-"""The jobs on which the collect step is tested."""
+"""A deployment on which the steps of batch jobs are tested."""
 
 from collections.abc import Iterator
 
