@@ -117,7 +117,7 @@ class CollectStep:
         classifier = ResultClassifier(tally, decide_outcome)
         checked = time.monotonic()
         with (
-            self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
+            self._batches_api(work).results(shard.batch_id, timeout=self._timeout) as pieces,
             StoringThread(staging.store, staging.results) as storing,
         ):
             for block in blocks(_downloaded(pieces)):
@@ -232,7 +232,7 @@ class CollectStep:
         """Find out why the API has no results of the batch."""
         shard = work.shard
         try:
-            batch = self._calls(work).retrieve(shard.batch_id, timeout=self._timeout)
+            batch = self._batches_api(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
@@ -243,7 +243,7 @@ class CollectStep:
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
         return self._refetch(work, "not available yet")
 
-    def _calls(self, work: ClaimedShard) -> BatchesApi:
+    def _batches_api(self, work: ClaimedShard) -> BatchesApi:
         return BatchesApi(self._api, work.job.headers())
 
 

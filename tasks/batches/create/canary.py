@@ -54,7 +54,9 @@ class Canary:
         answered = _resume(work)
         # The operator has resumed the job after a rejected request: further ones do not pause it.
         ignore_rejected = bool(work.shard.counts.errored)
-        rejected = self._call(work, api, _requests(work, answered), ignore_rejected=ignore_rejected)
+        rejected = self._make_calls(
+            work, api, _requests(work, answered), ignore_rejected=ignore_rejected
+        )
         if work.cancel:
             return self.cancel(work)
         if rejected:
@@ -69,7 +71,7 @@ class Canary:
             _store_result(work, index, b'{"type":"canceled"}')
         return self._finish(work)
 
-    def _call(
+    def _make_calls(
         self,
         work: ClaimedShard,
         api: BatchesApi,

@@ -71,7 +71,8 @@ def restart_search(work: ClaimedShard, changed: Shard) -> None:
 
     ``changed`` is the shard's new record. Raises `Fenced`.
     """
-    # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
+    # The lock first: without it, another shard that finds this shard's own batch in the list would
+    # report it as unknown or as a duplicate.
     size_locks.reopen(work)
     # Before the record: the batch may belong to another shard that is searching for it now.
     batch_owners.release(work, work.shard.batch_id)
@@ -83,6 +84,6 @@ def wrong_workspace() -> Parked:
     why = {
         "type": PauseReason.OTHER_ACCOUNT,
         "message": "the workers' key belongs to another organization or workspace than a create "
-        "call was made for; only there can be seen whether the call created a batch",
+        "call was made for; whether the call created a batch can only be seen there",
     }
     return Parked("the list is of another workspace than the create call", pause=why)

@@ -44,21 +44,21 @@ class CreateStep:
         Raises `anthropic.APIError`; certainly no batch was created then.
         """
         if work.shard.state == ShardState.SENDING:
-            step = self._resolve(work)
-            if step is not None:
-                return step
-        return self._plan(work) if work.shard.state == ShardState.PLANNED else created(work)
+            result = self._resolve(work)
+            if result is not None:
+                return result
+        return self._send(work) if work.shard.state == ShardState.PLANNED else created(work)
 
     def _resolve(self, work: ClaimedShard) -> StepResult | None:
         """Resolve a call whose response is not known. None: the record has the outcome."""
         if work.shard.sent_ms:
-            return self._resolver.run(work, self._calls(work))
+            return self._resolver.run(work, self._batches_api(work))
         # The last bytes were not sent, and cannot be any more: without its claim, the worker of
         # that call cannot write `sent_ms`, which it must do first.
         work.write(without_call(work.shard))
         return None
 
-    def _plan(self, work: ClaimedShard) -> StepResult:
+    def _send(self, work: ClaimedShard) -> StepResult:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
@@ -66,7 +66,7 @@ class CreateStep:
             return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:
-                return self._canary.run(work, self._calls(work))
+                return self._canary.run(work, self._batches_api(work))
             except ChunkMissing as error:
                 return requests_missing(error)
         [waiting_for_canary] = work.job.fields("waiting_for_canary")
@@ -74,7 +74,7 @@ class CreateStep:
             return RetryIn(
                 _CANARY_WAIT_S, "waiting for the canary: the first requests as live calls"
             )
-        return self._creator.run(work, self._calls(work))
+        return self._creator.run(work, self._batches_api(work))
 
     def _cancel(self, work: ClaimedShard) -> StepResult:
         """Collect a shard that was never sent: all its requests are canceled."""
@@ -91,5 +91,5 @@ class CreateStep:
         work.advance("create", canceled, left=-1)
         return created(work)
 
-    def _calls(self, work: ClaimedShard) -> BatchesApi:
+    def _batches_api(self, work: ClaimedShard) -> BatchesApi:
         return BatchesApi(self._api, work.job.headers(), work.shard.betas)

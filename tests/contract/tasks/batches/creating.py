@@ -94,7 +94,7 @@ class Creating:
         self.desk.connection.delete(self.desk.settings.keys.run)
         self.desk.connection.delete(self.desk.keys(id).shard_lease(number))
 
-    def refuse(self, status: int, **more: Any) -> None:
+    def reject(self, status: int, **more: Any) -> None:
         """Let the API reject the next create call."""
         self.control.fault(status=status, method="POST", path=BATCHES, **more)
 

@@ -99,7 +99,7 @@ def test_an_error_of_the_list_leaves_the_shard_planned(creating: Creating, statu
 
 def test_a_rate_limited_create_call_is_retried_and_holds_no_slot(creating: Creating) -> None:
     id = creating.submit([params()])
-    creating.refuse(429, retry_after=7)
+    creating.reject(429, retry_after=7)
     step = creating.dispatch(id)
     shard = creating.shard(id)
     assert 7 <= expect(RetryIn, step).seconds < 9
@@ -116,7 +116,7 @@ def test_a_rejected_create_call_pauses_the_job_for_one_reason(
     creating: Creating, status: int
 ) -> None:
     id = creating.submit(*TWO)
-    creating.refuse(status, message="invalid")
+    creating.reject(status, message="invalid")
     step = creating.dispatch(id)
     assert isinstance(step, Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
@@ -294,7 +294,7 @@ def test_a_model_without_a_price_pauses_only_a_job_with_a_cost_cap(creating: Cre
 def test_a_failed_call_releases_its_reserved_cost(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.cap(id, 10**6)
-    creating.refuse(429)
+    creating.reject(429)
     creating.dispatch(id)
     money = creating.desk.connection.hgetall(creating.desk.keys(id).money)
     assert money == {b"cap": b"1000000", b"spent": b"0"}
