@@ -41,7 +41,7 @@ class CreateStep:
     def run(self, work: ClaimedShard) -> StepResult:
         """Do what the shard's record calls for.
 
-        Raises `anthropic.APIError`; certainly no batch was created then.
+        Raises `anthropic.APIError` if this run has certainly created no batch.
         """
         if work.shard.state == ShardState.SENDING:
             result = self._resolve(work)
