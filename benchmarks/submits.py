@@ -15,11 +15,13 @@ from typing import Any, Final
 from penstock.batches.shard import Shard
 from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
-from tasks.batches.create.reconcile import Bind, GiveUp, Look, Owner, Rules, Wait
+from tasks.batches.create.reconcile import Abandon, Adopt, Observation, Owner, Rules, SearchLater
 
 LEASE_MS: Final = 15_000
 TAG_MS: Final = 30_000
-RULES: Final = Rules(timeout_ms=600_000, quarantine_ms=900_000, lag_ms=60_000)
+RULES: Final = Rules(
+    upload_timeout_ms=600_000, lost_create_wait_ms=900_000, list_consistency_ms=60_000
+)
 ACCOUNT: Final = "ours"
 _MINUTE: Final = 60_000
 
@@ -119,7 +121,7 @@ class Play:
         if shard.state == "sending" and shard.sent_ms:
             self._look(number)
         else:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self._send(number)
 
     def _send(self, number: int) -> None:
@@ -132,7 +134,7 @@ class Play:
                 return
         nonce = f"{number}.{next(self._order)}"  # new for every call, like the real ones
         newest = self._listed(self.now - 10 * _MINUTE)[-20:]
-        shard = reconcile.intended(shard, nonce, ACCOUNT, newest)
+        shard = reconcile.with_intent(shard, nonce, ACCOUNT, newest)
         self.records[number] = shard
         upload_ms = dice.randrange(500, 20_000)
         if dice.random() < world.early_death:
@@ -148,7 +150,7 @@ class Play:
         answer = self.now + dice.randrange(200, 30_000)
         fate = dice.random()
         if fate < world.refused:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self.open_sizes.pop(shard.requests, None)
             self._later(number, 5_000)
         elif fate < world.refused + world.ambiguous:
@@ -163,10 +165,10 @@ class Play:
         world, dice, shard = self.world, self._dice, self.records[number]
         self.unknown_ms.setdefault(number, self.now)
         died = dice.random() < world.died
-        over = self.now + world.rules.timeout_ms if died else answer
+        over = self.now + world.rules.upload_timeout_ms if died else answer
         if dice.random() < world.committed:
             late = dice.random() < world.late
-            latest = over + (world.honest or world.rules).quarantine_ms if late else answer
+            latest = over + (world.honest or world.rules).lost_create_wait_ms if late else answer
             self._commit(shard, dice.randrange(self.now, latest), number)
         if died:
             self._later(number, LEASE_MS)
@@ -177,42 +179,44 @@ class Play:
     def _know_it_is_over(self, number: int) -> None:
         shard = self.records[number]
         if self.world.resend:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
         else:
             self.records[number] = shard.evolve(over_ms=self.now)
         self._later(number, 5_000)
 
     def _answered(self, number: int, made: Made) -> None:
         self.bound[made.listed.id] = number
-        self._settle(number, reconcile.bound(self.records[number], made.listed, confirmed=True))
+        self._settle(
+            number, reconcile.with_batch(self.records[number], made.listed, confirmed=True)
+        )
 
     def _look(self, number: int) -> None:
         shard = self.records[number]
         if self.world.resend:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self._send(number)
             return
-        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
-        fitting = reconcile.likely(shard, batches)
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
+        fitting = reconcile.candidates(shard, batches)
         owners = {batch.id: self._owner(number, batch.id) for batch in fitting}
-        look = Look(ACCOUNT, batches, owners, self.now)
+        look = Observation(ACCOUNT, batches, owners, self.now)
         decision = reconcile.decide(shard, look, self.world.rules)
         match decision:
-            case Bind(found):
+            case Adopt(found):
                 self._take(number, found)
-            case Wait(kept, seconds, _):
+            case SearchLater(kept, seconds, _):
                 self.records[number] = kept
                 self._later(number, round(seconds * 1000))
-            case GiveUp(kept):
+            case Abandon(kept):
                 self.records[number] = kept
                 self.open_sizes.pop(shard.requests, None)
                 self._later(number, 0)
 
     def _fitting(self, shard: Shard) -> tuple[ListedBatch, ...]:
-        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
-        fitting = reconcile.likely(shard, batches)
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
+        fitting = reconcile.candidates(shard, batches)
         owners = {batch.id: self._owner(shard.number, batch.id) for batch in fitting}
-        return reconcile.free_of(fitting, owners)
+        return reconcile.adoptable(fitting, owners)
 
     def _take(self, number: int, found: tuple[ListedBatch, ...]) -> bool:
         if not found:
@@ -221,7 +225,9 @@ class Play:
         if self._dice.random() < self.world.torn:
             self._later(number, LEASE_MS)  # the worker died between the two writes
         else:
-            self._settle(number, reconcile.bound(self.records[number], found[0], confirmed=False))
+            self._settle(
+                number, reconcile.with_batch(self.records[number], found[0], confirmed=False)
+            )
         return True
 
     def _settle(self, number: int, shard: Shard) -> None:
@@ -243,20 +249,20 @@ class Play:
             return
         self.mismatches += 1
         self.bound.pop(shard.batch_id, None)
-        self.records[number] = reconcile.rejected(shard)
+        self.records[number] = reconcile.with_rejected_batch(shard)
         self._later(number, 0)
 
     def _owner(self, number: int, batch_id: str) -> Owner:
         holder = self.bound.get(batch_id)
         if holder is None:
-            return Owner.NOBODY
+            return Owner.NONE
         if holder == number:
-            return Owner.OURS
-        return reconcile.held_by(self.records[holder], batch_id)
+            return Owner.THIS_SHARD
+        return reconcile.owner_from_record(self.records[holder], batch_id)
 
     def _commit(self, shard: Shard, at: int, number: int) -> Made:
         id = f"msgbatch_{next(self._order)}"
-        visible = at + self._dice.randrange(self.world.rules.lag_ms)
+        visible = at + self._dice.randrange(self.world.rules.list_consistency_ms)
         made = Made(ListedBatch(id, at, shard.requests), visible, shard.nonce, number)
         self._by_id[id] = made
         insort(self.batches, made, key=lambda each: each.listed.created_ms)
