@@ -20,7 +20,7 @@ from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
 from penstock import Client
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
 from penstock.clock import now_ms
@@ -29,7 +29,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
 from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
-from penstock.spool.chunks import ChunkWriter, RedisChunks
+from penstock.spool.chunks import ChunkWriter, RedisChunkStore
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.batches.claimed_shard import ClaimedShard
@@ -68,12 +68,12 @@ class Job:
         self.id = new_id()
         self._settings = settings
         self._redis = redis
-        submission = Submission(self.id, redis, settings, JobOptions())
+        submission = Submission(self.id, redis, settings, SubmissionOptions())
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)
         keys = settings.keys.job(self.id)
-        ids = ChunkWriter(RedisChunks(redis, keys, settings.batch_ttl_s), "ids-benchmark")
+        ids = ChunkWriter(RedisChunkStore(redis, keys, settings.batch_ttl_s), "ids-benchmark")
         for place in range(lines):
             ids.line(b"%d request-%d" % (place, place))
         ids.close()
