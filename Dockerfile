@@ -1,12 +1,12 @@
 # One image for every process: the workers, Flower, the simulator and the command line.
-# Which of them a container is, its command says; docker-compose.yml has them all.
+# The command selects the process; docker-compose.yml lists all of them.
 
 FROM python:3.13-slim AS build
-# A package index other than pip's default: docker build --build-arg PIP_INDEX_URL=…
+# To use another package index: docker build --build-arg PIP_INDEX_URL=…
 ARG PIP_INDEX_URL
 COPY requirements-worker.txt /
-# Wheels alone, each checked against its hash: nothing is compiled, nothing unlocked gets in.
-# The environment holds no pip; the one of the base image fills it.
+# Only wheels, each checked against its hash: nothing is compiled, and everything is locked.
+# The environment contains no pip; the pip of the base image installs into it.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --require-hashes --only-binary :all: --requirement /requirements-worker.txt
@@ -14,15 +14,15 @@ COPY penstock /app/penstock
 COPY config /app/config
 COPY tasks /app/tasks
 COPY workers /app/workers
-# The file system is read-only at run time, so the bytecode is written now. By hash: a copy may
-# change the files' times. The command is the one that installing the package would have made.
+# The file system is read-only at run time, so the bytecode is written now; by hash, because COPY
+# may change the times of the files. The script is the one that installing the package would create.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app \
     && printf '%s\n' '#!/opt/venv/bin/python' 'import sys' 'from penstock.cli import main' \
         'sys.exit(main())' > /opt/venv/bin/penstock \
     && chmod 755 /opt/venv/bin/penstock
 
 FROM python:3.13-slim
-# The SDK trusts what the operating system trusts; root certificates are best when they are new.
+# The SDK uses the root certificates of the operating system, which should be up to date.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
@@ -35,8 +35,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-# A number, so that a cluster which demands "not root" can see that it is not.
+# Numeric, so that a cluster which requires a non-root user can verify it.
 USER 10001:10001
-# A warm shutdown, for Celery. The exec form below makes sure that the signal reaches it.
+# SIGTERM is a warm shutdown for Celery. The exec form of CMD lets the signal reach it.
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "celery", "-A", "workers.app", "worker", "--queues", "streams", "--hostname", "streams@%h"]

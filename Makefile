@@ -1,5 +1,5 @@
-# `make demo` and `make test` need nothing but Python 3.11+ and a package registry:
-# every target sets itself up.
+# `make demo` and `make test` need only Python 3.11+ and a package registry: every target
+# creates its environment first.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,25 +8,25 @@ STAMP  := $(VENV)/.installed
 
 .PHONY: help setup demo test lint types pytest docs chaos bench lock clean
 
-help:            ## what there is
+help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-setup: $(STAMP)  ## prepare .venv with the locked dependencies
+setup: $(STAMP)  ## create .venv with the locked dependencies
 
-# One stamp stands for "the locked set is installed"; it is rebuilt when the lock or the
-# project's metadata changes. The check comes first, so that an old Python says so in one line.
+# The stamp file marks an installed environment; a change of the lock file or of the project's
+# metadata rebuilds it. The version check comes first, so that an old Python fails with one line.
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "penstock needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	@echo "setting up $(VENV) (once; a minute or two)"
+	@echo "Creating $(VENV) (first run only; takes a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup      ## a stream and a batch, live, with nothing installed beforehand (ARGS=--keep, ARGS=--live)
+demo: setup      ## run a stream and a batch on this machine, without any setup (ARGS=--keep, ARGS=--live)
 	@$(BIN)/penstock demo $(ARGS)
 
-test: lint types pytest  ## ruff, mypy --strict, pytest
+test: lint types pytest  ## run ruff, mypy --strict and pytest
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -38,24 +38,24 @@ types: setup
 pytest: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-docs: setup      ## the documentation site, into site/ (ARGS=serve: on 127.0.0.1:8000, as you write)
+docs: setup      ## build the documentation into site/ (ARGS=serve: preview on 127.0.0.1:8000)
 	@$(BIN)/python -m docs.site $(ARGS)
 
-chaos: setup     ## streams, then jobs, under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
+chaos: setup     ## run streams and jobs under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
 
-bench: setup     ## the figures, one JSON line each (ARGS=--quick)
+bench: setup     ## run the benchmarks; prints one JSON object per line (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock:            ## resolve requirements*.txt anew (needs uv)
+lock:            ## update requirements*.txt (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra dev --no-annotate -o requirements.txt pyproject.toml
-	@# the same versions without the tools, for the image
+	@# the same versions without development tools, for the image
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra worker --extra spool --extra simulator --no-annotate \
 		--constraint requirements.txt -o requirements-worker.txt pyproject.toml
 
-clean:           ## remove what setup and tests made
+clean:           ## remove everything that setup, tests and builds have created
 	@rm -rf $(VENV) dist build site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
-"""A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
+"""Simulates create calls, an API that loses answers and workers that die; no I/O.
 
-What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world
-knows what really became of every call, and judges. Time is simulated.
+The decisions are those of `tasks.batches.create.reconcile`, as in the create step. The simulation
+knows what really happened to every call, and counts the wrong decisions. Time is simulated.
 """
 
 import heapq
@@ -15,35 +15,37 @@ from typing import Any, Final
 from penstock.batches.shard import Shard
 from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
-from tasks.batches.create.reconcile import Bind, GiveUp, Look, Owner, Rules, Wait
+from tasks.batches.create.reconcile import Abandon, Adopt, Observation, Owner, Rules, SearchLater
 
 LEASE_MS: Final = 15_000
 TAG_MS: Final = 30_000
-RULES: Final = Rules(timeout_ms=600_000, quarantine_ms=900_000, lag_ms=60_000)
+RULES: Final = Rules(
+    upload_timeout_ms=600_000, lost_create_wait_ms=900_000, list_consistency_ms=60_000
+)
 ACCOUNT: Final = "ours"
 _MINUTE: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What happens to submits, and how often."""
+    """What happens to create calls, and how often."""
 
-    submits: int = 10_000
+    submits: int = 10_000  #: create calls, each of a shard of its own
     seed: int = 1
-    every_ms: int = 5_000  #: mean time between two submits
+    every_ms: int = 5_000  #: mean time between two create calls
     ambiguous: float = 0.08  #: share of calls whose answer is lost
-    committed: float = 0.5  #: share of these that made a batch
-    late: float = 0.2  #: share of these batches that are made only within the quarantine
+    committed: float = 0.5  #: share of these that created a batch
+    late: float = 0.2  #: share of these batches that the API creates late, within the waiting time
     died: float = 0.3  #: share of lost answers whose worker died with them
-    refused: float = 0.02  #: share of calls that the API refuses
+    refused: float = 0.02  #: share of calls that the API rejects
     early_death: float = 0.01  #: share of calls whose worker dies before the last bytes went out
-    torn: float = 0.05  #: share of finds whose worker dies before the record says so
-    twice: float = 0.1  #: share of steps that somebody else wakes once more
-    foreign_per_hour: float = 60.0  #: batches of other programs, with sizes that ours have
-    sizes: int = 512  #: sizes that our submits have in turn
+    torn: float = 0.05  #: share of found batches that no record names, because the worker dies
+    twice: float = 0.1  #: share of steps that get a second wake-up
+    foreign_per_hour: float = 60.0  #: batches of other programs, of the same sizes as ours
+    sizes: int = 512  #: sizes that our create calls have in turn
     rules: Rules = RULES
-    honest: Rules | None = None  #: how the API behaves, if not by the rules
-    resend: bool = False  #: the other strategy: a call without an answer is made again
+    honest: Rules | None = None  #: how the API behaves, if not according to the rules
+    resend: bool = False  #: the other strategy: repeat a call whose answer was lost
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class Made:
 
 @dataclass(slots=True)
 class Play:
-    """One run."""
+    """One run of the simulation."""
 
     world: World
     now: int = 1_000_000_000
@@ -67,7 +69,7 @@ class Play:
     batches: list[Made] = field(default_factory=list)
     bound: dict[str, int] = field(default_factory=dict)
     open_sizes: dict[int, int] = field(default_factory=dict)
-    unknown_ms: dict[int, int] = field(default_factory=dict)  #: shard → since when it is not known
+    unknown_ms: dict[int, int] = field(default_factory=dict)  #: shard → when its answer was lost
     settled_ms: dict[int, int] = field(default_factory=dict)  #: shard → when it got its batch
     waited_ms: list[int] = field(default_factory=list)
     mismatches: int = 0
@@ -78,7 +80,7 @@ class Play:
     _dice: random.Random = field(default_factory=random.Random)
 
     def run(self) -> dict[str, Any]:
-        """Play it to its end; returns the figures."""
+        """Run the simulation to its end; returns the figures."""
         world = self.world
         self._dice.seed(world.seed)
         at = self.now
@@ -94,7 +96,7 @@ class Play:
         return self.figures()
 
     def figures(self) -> dict[str, Any]:
-        """What became of all."""
+        """The figures of the run."""
         ours = [made for made in self.batches if made.shard >= 0]
         used = {made.listed.id for made in self.used.values()}
         waited = self.waited_ms
@@ -113,13 +115,13 @@ class Play:
         """One run of the create step."""
         shard = self.records[number]
         if self._busy.get(number, 0) > self.now or shard.state not in ("planned", "sending"):
-            return  # one message too many
+            return  # a duplicate wake-up
         if self._dice.random() < self.world.twice:
             self._at(self.now + self._dice.randrange(20_000), lambda: self.step(number))
         if shard.state == "sending" and shard.sent_ms:
             self._look(number)
         else:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self._send(number)
 
     def _send(self, number: int) -> None:
@@ -132,7 +134,7 @@ class Play:
                 return
         nonce = f"{number}.{next(self._order)}"  # new for every call, like the real ones
         newest = self._listed(self.now - 10 * _MINUTE)[-20:]
-        shard = reconcile.intended(shard, nonce, ACCOUNT, newest)
+        shard = reconcile.with_intent(shard, nonce, ACCOUNT, newest)
         self.records[number] = shard
         upload_ms = dice.randrange(500, 20_000)
         if dice.random() < world.early_death:
@@ -148,7 +150,7 @@ class Play:
         answer = self.now + dice.randrange(200, 30_000)
         fate = dice.random()
         if fate < world.refused:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self.open_sizes.pop(shard.requests, None)
             self._later(number, 5_000)
         elif fate < world.refused + world.ambiguous:
@@ -159,14 +161,14 @@ class Play:
             self._at(answer, lambda: self._answered(number, made))
 
     def _lose(self, number: int, answer: int) -> None:
-        """The answer to a call is lost, with its worker or without."""
+        """Lose the answer to a call, and in some cases its worker as well."""
         world, dice, shard = self.world, self._dice, self.records[number]
         self.unknown_ms.setdefault(number, self.now)
         died = dice.random() < world.died
-        over = self.now + world.rules.timeout_ms if died else answer
+        over = self.now + world.rules.upload_timeout_ms if died else answer
         if dice.random() < world.committed:
             late = dice.random() < world.late
-            latest = over + (world.honest or world.rules).quarantine_ms if late else answer
+            latest = over + (world.honest or world.rules).lost_create_wait_ms if late else answer
             self._commit(shard, dice.randrange(self.now, latest), number)
         if died:
             self._later(number, LEASE_MS)
@@ -177,51 +179,55 @@ class Play:
     def _know_it_is_over(self, number: int) -> None:
         shard = self.records[number]
         if self.world.resend:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
         else:
             self.records[number] = shard.evolve(over_ms=self.now)
         self._later(number, 5_000)
 
     def _answered(self, number: int, made: Made) -> None:
         self.bound[made.listed.id] = number
-        self._settle(number, reconcile.bound(self.records[number], made.listed, confirmed=True))
+        self._settle(
+            number, reconcile.with_batch(self.records[number], made.listed, confirmed=True)
+        )
 
     def _look(self, number: int) -> None:
         shard = self.records[number]
         if self.world.resend:
-            self.records[number] = reconcile.unsent(shard)
+            self.records[number] = reconcile.without_call(shard)
             self._send(number)
             return
-        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
-        fitting = reconcile.likely(shard, batches)
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
+        fitting = reconcile.candidates(shard, batches)
         owners = {batch.id: self._owner(number, batch.id) for batch in fitting}
-        look = Look(ACCOUNT, batches, owners, self.now)
+        look = Observation(ACCOUNT, batches, owners, self.now)
         decision = reconcile.decide(shard, look, self.world.rules)
         match decision:
-            case Bind(found):
+            case Adopt(found):
                 self._take(number, found)
-            case Wait(kept, seconds, _):
+            case SearchLater(kept, seconds, _):
                 self.records[number] = kept
                 self._later(number, round(seconds * 1000))
-            case GiveUp(kept):
+            case Abandon(kept):
                 self.records[number] = kept
                 self.open_sizes.pop(shard.requests, None)
                 self._later(number, 0)
 
     def _fitting(self, shard: Shard) -> tuple[ListedBatch, ...]:
-        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SLACK_MS)
-        fitting = reconcile.likely(shard, batches)
+        batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
+        fitting = reconcile.candidates(shard, batches)
         owners = {batch.id: self._owner(shard.number, batch.id) for batch in fitting}
-        return reconcile.free_of(fitting, owners)
+        return reconcile.adoptable(fitting, owners)
 
     def _take(self, number: int, found: tuple[ListedBatch, ...]) -> bool:
         if not found:
             return False
         self.bound[found[0].id] = number
         if self._dice.random() < self.world.torn:
-            self._later(number, LEASE_MS)  # it died between the two writes
+            self._later(number, LEASE_MS)  # the worker died between the two writes
         else:
-            self._settle(number, reconcile.bound(self.records[number], found[0], confirmed=False))
+            self._settle(
+                number, reconcile.with_batch(self.records[number], found[0], confirmed=False)
+            )
         return True
 
     def _settle(self, number: int, shard: Shard) -> None:
@@ -232,7 +238,7 @@ class Play:
         self._at(max(ends, self.now + 1), lambda: self._end(number))
 
     def _end(self, number: int) -> None:
-        """A shard's batch has ended, and its results say whose it is."""
+        """End a shard's batch: its results show which call it belongs to."""
         shard = self.records[number]
         made = self._by_id[shard.batch_id]
         if made.nonce in (shard.nonce, *shard.abandoned_nonces):
@@ -243,20 +249,20 @@ class Play:
             return
         self.mismatches += 1
         self.bound.pop(shard.batch_id, None)
-        self.records[number] = reconcile.rejected(shard)
+        self.records[number] = reconcile.with_rejected_batch(shard)
         self._later(number, 0)
 
     def _owner(self, number: int, batch_id: str) -> Owner:
         holder = self.bound.get(batch_id)
         if holder is None:
-            return Owner.NOBODY
+            return Owner.NONE
         if holder == number:
-            return Owner.OURS
-        return reconcile.held_by(self.records[holder], batch_id)
+            return Owner.THIS_SHARD
+        return reconcile.owner_from_record(self.records[holder], batch_id)
 
     def _commit(self, shard: Shard, at: int, number: int) -> Made:
         id = f"msgbatch_{next(self._order)}"
-        visible = at + self._dice.randrange(self.world.rules.lag_ms)
+        visible = at + self._dice.randrange(self.world.rules.list_consistency_ms)
         made = Made(ListedBatch(id, at, shard.requests), visible, shard.nonce, number)
         self._by_id[id] = made
         insort(self.batches, made, key=lambda each: each.listed.created_ms)

@@ -1,8 +1,18 @@
-"""Pytest fixtures for testing against Penstock: a private Redis, the API simulator, real workers.
+"""Pytest fixtures: a private Redis, the API simulator and real workers.
 
-Put ``pytest_plugins = ["penstock.testing"]`` into your top ``conftest.py``; then name a fixture as
-a test's argument and it is there. The processes are started once per test session and end with
-it.
+Add ``pytest_plugins = ["penstock.testing"]`` to your top-level ``conftest.py`` and use a fixture
+by naming it as an argument of a test::
+
+    @pytest.mark.usefixtures("penstock_workers")
+    def test_an_answer_is_streamed(penstock_client: Client) -> None:
+        with penstock_client.messages.stream(
+            model="claude-haiku-4-5",
+            max_tokens=100,
+            messages=[{"role": "user", "content": "Why is the sky blue?"}],
+        ) as stream:
+            assert "".join(stream.text_stream)
+
+The processes are started once per test session and are stopped at its end.
 """
 
 import time
@@ -15,7 +25,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
 from penstock.simulator.control import Control
 
-#: Settings that make a worker quick to try again, so that tests need not wait.
+#: Settings that make a worker poll and retry quickly, so that tests need not wait.
 QUICK: Mapping[str, str] = {
     "PENSTOCK_POLL_INTERVAL_MIN_S": "0.2",
     "PENSTOCK_API_RETRY_MAX_WAIT_S": "0.5",
@@ -24,11 +34,14 @@ QUICK: Mapping[str, str] = {
 
 
 def wait_until(condition: Callable[[], object], *, timeout: float = 20.0, what: str = "") -> None:
-    """Wait until ``condition()`` is true. Fails the test after ``timeout`` seconds."""
+    """Wait until ``condition()`` is true; fail the test after ``timeout`` seconds.
+
+    ``what`` describes the condition in the failure message.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout:g} s in vain for {what or condition}")
+            pytest.fail(f"timed out after {timeout:g} s waiting for {what or condition}")
         time.sleep(0.01)
 
 
@@ -41,14 +54,14 @@ def penstock_redis() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="session")
 def penstock_simulator() -> Iterator[SimulatorProcess]:
-    """The API simulator; `penstock_control` steers it."""
+    """The API simulator; `penstock_control` configures its faults."""
     with SimulatorProcess("--batch-seconds", "0.5") as simulator:
         yield simulator
 
 
 @pytest.fixture
 def penstock_control(penstock_simulator: SimulatorProcess) -> Iterator[Control]:
-    """Faults and counters of the simulator, reset around each test."""
+    """The faults and counters of the simulator, reset before and after each test."""
     control = Control(penstock_simulator.url)
     control.reset()
     yield control
@@ -65,17 +78,17 @@ def penstock_environment(
         "ANTHROPIC_BASE_URL": penstock_simulator.url,
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         **QUICK,
-        # root is usual in containers; Celery's warning about it would only hide real output
+        # Tests often run as root in containers; this silences the warning of Celery.
         "C_FORCE_ROOT": "1",
     }
 
 
 @pytest.fixture(scope="session")
 def penstock_workers(penstock_environment: Mapping[str, str]) -> Iterator[list[WorkerProcess]]:
-    """A worker for streams and one for batches."""
+    """One worker for streams and one for batches."""
     workers = [WorkerProcess(queue, env=penstock_environment) for queue in ("streams", "batches")]
     try:
-        # Started together: most of a start is imports.
+        # Started in parallel, since most of the time is spent on imports.
         for worker in workers:
             worker.launch()
         for worker in workers:
@@ -88,6 +101,6 @@ def penstock_workers(penstock_environment: Mapping[str, str]) -> Iterator[list[W
 
 @pytest.fixture
 def penstock_client(penstock_redis: EmbeddedRedis) -> Iterator[Client]:
-    """A client of the private Redis."""
+    """A client connected to the private Redis."""
     with Client(penstock_redis.url) as client:
         yield client

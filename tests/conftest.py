@@ -25,7 +25,7 @@ def pytest_report_header() -> list[str]:
         server = find_server()
     except PenstockError as error:
         return [f"redis: {error}"]
-    return [f"redis: {server}", *(f"redis: passed over {each}" for each in server.passed_over)]
+    return [f"redis: {server}", *(f"redis: skipped {each}" for each in server.skipped)]
 
 
 @pytest.fixture(autouse=True)

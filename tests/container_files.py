@@ -1,4 +1,4 @@
-"""Readers of docker-compose.yml, the Dockerfile and .dockerignore, for the tests of both kinds."""
+"""Parses docker-compose.yml, the Dockerfile and .dockerignore for the tests."""
 
 import fnmatch
 import re
@@ -15,7 +15,7 @@ from penstock.local.stack import SIMULATOR_KEY
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("redis", "worker-streams", "worker-batches", "flower", "simulator")
 OURS = tuple(name for name in SERVICES if name != "redis")
-#: What a user sets before ``docker compose up``, here against the simulator.
+#: The variables a user sets before ``docker compose up``, here for the simulator.
 USER_ENVIRONMENT = {
     "REDIS_PASSWORD": "for0redis",
     "FLOWER_PASSWORD": "for0flower",
@@ -30,7 +30,7 @@ class Missing(Exception):
 
 
 def interpolated(value: Any, env: Mapping[str, str]) -> Any:
-    """``value`` with Compose's variables filled in. Raises `Missing`, where Compose ends."""
+    """Substitute variables as Compose does. Raises `Missing` where Compose would fail."""
 
     def fill(match: re.Match[str]) -> str:
         if match[0] == "$$":
@@ -49,20 +49,20 @@ def interpolated(value: Any, env: Mapping[str, str]) -> Any:
 
 
 def compose() -> dict[str, Any]:
-    """docker-compose.yml as it stands, anchors resolved."""
+    """Return docker-compose.yml with its anchors resolved."""
     loaded = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     assert isinstance(loaded, dict)
     return loaded
 
 
 def services() -> dict[str, Any]:
-    """The services with the user's environment filled in."""
+    """Return the services with the user's environment substituted."""
     filled: dict[str, Any] = interpolated(compose()["services"], USER_ENVIRONMENT)
     return filled
 
 
 def environment_of(service: str) -> dict[str, str]:
-    """A service's environment: a name without a value is passed on where the user set it."""
+    """Return the environment of a service; a bare name passes the user's value on."""
     declared = services()[service].get("environment", {})
     given = {name: USER_ENVIRONMENT.get(name) if v is None else v for name, v in declared.items()}
     return {name: value for name, value in given.items() if value is not None}
@@ -70,7 +70,7 @@ def environment_of(service: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Instruction:
-    """A line of the Dockerfile, continued lines joined."""
+    """An instruction of the Dockerfile, with continuation lines joined."""
 
     stage: int
     name: str
@@ -83,7 +83,7 @@ class Instruction:
 
 
 def dockerfile() -> list[Instruction]:
-    """The Dockerfile's instructions; stages counted from 0."""
+    """Return the instructions of the Dockerfile; stages are counted from 0."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     text = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     found: list[Instruction] = []
@@ -100,16 +100,16 @@ def in_dockerfile(name: str) -> list[Instruction]:
 
 
 def copied() -> list[tuple[str, str]]:
-    """What is copied from the checkout: path in it, and path in the image."""
+    """Return the path in the checkout and the path in the image of each COPY."""
     pairs = [line.words for line in in_dockerfile("COPY") if not line.value.startswith("--from")]
     return [(source, target) for source, target in pairs]
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps ``path`` from the builder: the last pattern that fits decides."""
+    """Return whether .dockerignore excludes ``path``; the last matching pattern wins."""
     parts = PurePosixPath(path).parts
     prefixes = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-    verdict = False
+    excluded = False
     for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
         pattern = line.strip().removeprefix("!")
         if not pattern or pattern.startswith("#"):
@@ -117,5 +117,5 @@ def ignored(path: str) -> bool:
         anywhere = pattern.removeprefix("**/")
         tails = prefixes if anywhere == pattern else parts
         if any(fnmatch.fnmatchcase(tail, anywhere) for tail in tails):
-            verdict = not line.startswith("!")
-    return verdict
+            excluded = not line.startswith("!")
+    return excluded

@@ -1,7 +1,7 @@
-"""The container files: valid, safe, complete, and the same commands as without containers.
+"""The container files are valid, safe and complete.
 
-There is no container engine in the tests; `acceptance/test_container_commands.py` runs what would
-run in containers as plain processes.
+The tests use no container engine; `acceptance/test_container_commands.py` runs the services as
+plain processes.
 """
 
 import json
@@ -32,29 +32,29 @@ from tests.container_files import (
 
 
 def problems_with(document: Any) -> list[str]:
-    """What the Compose Specification's schema has against a file."""
+    """Return the violations of the schema of the Compose Specification."""
     schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text(encoding="utf-8"))
     errors = jsonschema.Draft7Validator(schema).iter_errors(document)
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
 
 
 def test_the_compose_file_is_valid() -> None:
-    """By the schema, as written and with the variables filled in."""
+    """It matches the schema, as written and with its variables substituted."""
     assert problems_with(compose()) == []
     assert problems_with(interpolated(compose(), USER_ENVIRONMENT)) == []
     assert tuple(compose()["services"]) == SERVICES
 
 
-def test_the_schema_notices_a_mistake() -> None:
-    """A misspelt key would be ignored by nobody."""
-    broken = compose()
-    broken["services"]["flower"]["helthcheck"] = {}
-    assert any("helthcheck" in problem for problem in problems_with(broken))
+def test_the_schema_rejects_an_unknown_key() -> None:
+    """A misspelled key is an error, not ignored."""
+    misspelled = compose()
+    misspelled["services"]["flower"]["helthcheck"] = {}
+    assert any("helthcheck" in problem for problem in problems_with(misspelled))
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_comes_back_and_is_looked_after(name: str) -> None:
-    """It restarts, says whether it is well, keeps its log short and has a limit on memory."""
+def test_every_service_restarts_and_is_monitored_and_limited(name: str) -> None:
+    """It has a restart policy, a health check, a log limit and a memory limit."""
     service = services()[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
@@ -65,8 +65,8 @@ def test_every_service_comes_back_and_is_looked_after(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_service_has_rights_it_does_not_need(name: str) -> None:
-    """Not root, no capabilities, no way to get any, nothing to write but /tmp and volumes."""
+def test_no_service_has_privileges_it_does_not_need(name: str) -> None:
+    """No root, no capabilities; only /tmp and the volumes are writable."""
     service = services()[name]
     (user,) = [line.value for line in in_dockerfile("USER")]
     assert str(service.get("user") or user).partition(":")[0] not in {"", "0", "root"}
@@ -79,32 +79,32 @@ def test_no_service_has_rights_it_does_not_need(name: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["FLOWER_PASSWORD", "REDIS_PASSWORD"])
-def test_nothing_starts_without_a_password(password: str) -> None:
-    """There is no default that somebody could forget to change."""
+def test_no_service_starts_without_the_passwords(password: str) -> None:
+    """There is no default password that a user could forget to change."""
     without = {name: value for name, value in USER_ENVIRONMENT.items() if name != password}
     for env in (without, {**without, password: ""}):
         with pytest.raises(Missing, match=password):
             interpolated(compose(), env)
 
 
-def test_only_workers_get_the_key() -> None:
-    """Flower, Redis and the simulator have no use for it."""
+def test_only_workers_get_the_api_key() -> None:
+    """Flower, Redis and the simulator do not need it."""
     with_key = {name for name in SERVICES if "ANTHROPIC_API_KEY" in environment_of(name)}
     assert with_key == {"worker-streams", "worker-batches"}
 
 
 @pytest.mark.parametrize("name", ["worker-streams", "worker-batches"])
 def test_every_setting_reaches_the_workers(name: str) -> None:
-    """PENSTOCK_… in the user's environment or .env means something in containers too."""
+    """A setting in the user's environment or in .env is passed to the containers."""
     passed = compose()["services"][name]["environment"]
     settings = {variable_of(WorkerSettings, field) for field in WorkerSettings.model_fields}
     assert settings | {"ANTHROPIC_AUTH_TOKEN"} == set(passed)
-    # An empty value would be a wrong one; no value at all leaves the default.
+    # An empty value would be invalid; without a value the default applies.
     assert {field for field, value in passed.items() if value is not None} == {"PENSTOCK_REDIS_URL"}
 
 
 def test_containers_run_the_same_commands_as_the_command_line() -> None:
-    """`penstock worker streams` and the service `worker-streams` are one thing."""
+    """`penstock worker streams` and the service `worker-streams` are the same."""
     for queue in ("streams", "batches"):
         command = worker_command(queue, "--hostname", f"{queue}@%h")
         assert services()[f"worker-{queue}"]["command"] == ["python", *command[1:]]
@@ -112,16 +112,16 @@ def test_containers_run_the_same_commands_as_the_command_line() -> None:
     assert services()["flower"]["command"] == ["python", *flower[1:]]
 
 
-def test_the_image_is_a_streams_worker_unless_told_otherwise() -> None:
-    """In the exec form: in the other one a shell would take the signal and keep it."""
+def test_the_image_runs_a_stream_worker_by_default() -> None:
+    """In the exec form: in the shell form, the shell would not forward the signal."""
     (command,) = in_dockerfile("CMD")
     assert json.loads(command.value) == services()["worker-streams"]["command"]
     assert in_dockerfile("STOPSIGNAL")[0].value == "SIGTERM"
     assert in_dockerfile("ENTRYPOINT") == []
 
 
-def test_everything_the_image_is_made_of_is_there() -> None:
-    """Every source of a COPY exists and gets past .dockerignore, and nothing else does."""
+def test_every_file_the_image_needs_is_in_the_build_context() -> None:
+    """Every source of a COPY exists and is not ignored; everything else is."""
     sources = [source for source, _ in copied()]
     assert sources == ["requirements-worker.txt", "penstock", "config", "tasks", "workers"]
     files = [path for source in sources for path in [ROOT / source, *(ROOT / source).rglob("*.*")]]
@@ -134,7 +134,7 @@ def test_everything_the_image_is_made_of_is_there() -> None:
 
 
 def test_every_stage_of_the_image_is_used() -> None:
-    """And the last one installs nothing but certificates."""
+    """The last stage installs only certificates."""
     names = re.findall(r" AS (\w+)", " ".join(line.value for line in in_dockerfile("FROM")))
     used = re.findall(r"--from=(\w+)", " ".join(line.value for line in in_dockerfile("COPY")))
     assert names == ["build"]
@@ -148,8 +148,8 @@ def test_every_stage_of_the_image_is_used() -> None:
     assert {"--require-hashes", "--only-binary"} <= set(pip.split())
 
 
-def test_the_image_has_the_command_line_too() -> None:
-    """The image is not built by pip, so it makes the program that pip would have made."""
+def test_the_image_has_the_penstock_command() -> None:
+    """The Dockerfile writes the script that pip would have installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, function = project["scripts"]["penstock"].partition(":")
     made = next(
@@ -158,8 +158,8 @@ def test_the_image_has_the_command_line_too() -> None:
     assert f"'from {module} import {function}' 'sys.exit({function}())'" in " ".join(made.split())
 
 
-def test_the_pythons_are_ones_that_we_support() -> None:
-    """Both stages have the same one, and the package says that it runs on it."""
+def test_the_python_of_the_image_is_supported() -> None:
+    """Both stages use the same version, and the package declares support for it."""
     bases = {line.words[0] for line in in_dockerfile("FROM")}
     (version,) = {re.fullmatch(r"python:(3\.\d+)-slim", base)[1] for base in bases}  # type: ignore[index]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -1,4 +1,4 @@
-"""The operations guide: its Redis users can do what they are for, and nothing else."""
+"""The Redis users of the operations guide have only the permissions they need."""
 
 import re
 import shlex
@@ -27,13 +27,13 @@ BODY: dict[str, Any] = {
 
 
 def url(server: EmbeddedRedis, user: str) -> str:
-    """The server's address for one of the guide's users."""
+    """Return the URL of the server for one of the guide's users."""
     return server.url.replace("//", f"//{user}:{user}-password@")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedRedis]:
-    """A Redis with the guide's users."""
+    """A Redis server with the users of the guide."""
     (block,) = re.findall(r"```redis-acl\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     with EmbeddedRedis() as running:
         with redis.Redis.from_url(running.url) as connection:
@@ -44,7 +44,7 @@ def server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="module")
 def workers(server: EmbeddedRedis, penstock_simulator: SimulatorProcess) -> Iterator[None]:
-    """Both workers, as the user `worker`."""
+    """Both workers, connected as the user `worker`."""
     env = {
         "PENSTOCK_REDIS_URL": url(server, "worker"),
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
@@ -66,30 +66,30 @@ def workers(server: EmbeddedRedis, penstock_simulator: SimulatorProcess) -> Iter
 
 @pytest.fixture
 def producer(server: EmbeddedRedis, workers: None) -> Iterator[Client]:
-    """A client that is the user `producer`."""
+    """A client connected as the user `producer`."""
     with Client(url(server, "producer")) as client:
         yield client
 
 
 @pytest.fixture
 def reader(server: EmbeddedRedis) -> Iterator[Client]:
-    """A client that is the user `reader`."""
+    """A client connected as the user `reader`."""
     with Client(url(server, "reader")) as client:
         yield client
 
 
 @pytest.fixture
-def nothing_was_forbidden(server: EmbeddedRedis) -> Iterator[None]:
-    """Redis has refused nobody anything during the test, workers included."""
+def no_command_was_denied(server: EmbeddedRedis) -> Iterator[None]:
+    """Check that Redis has denied no command during the test, including workers'."""
     with redis.Redis.from_url(server.url) as connection:
         connection.acl_log_reset()
         yield
         assert connection.acl_log() == []
 
 
-@pytest.mark.usefixtures("nothing_was_forbidden")
+@pytest.mark.usefixtures("no_command_was_denied")
 def test_a_producer_streams_and_a_reader_follows(producer: Client, reader: Client) -> None:
-    """The worker's user carries the stream between them."""
+    """The worker that runs the stream is connected as its own user."""
     with producer.messages.stream(**BODY) as stream:
         text = "".join(stream.text_stream)
     with reader.messages.attach(stream.id) as followed:
@@ -97,11 +97,11 @@ def test_a_producer_streams_and_a_reader_follows(producer: Client, reader: Clien
     assert reader.messages.request(stream.id).text() == text
 
 
-@pytest.mark.usefixtures("nothing_was_forbidden")
-def test_a_producer_submits_a_job_and_a_reader_gets_the_results(
+@pytest.mark.usefixtures("no_command_was_denied")
+def test_a_producer_submits_a_job_and_a_reader_reads_the_results(
     producer: Client, reader: Client
 ) -> None:
-    """All steps of the job run as the worker's user."""
+    """All steps of the job run as the user `worker`."""
     job = producer.messages.batches.create(requests=[{"custom_id": "one", "params": BODY}])
     for _ in reader.messages.batches.events(job.id, timeout=60):
         pass
@@ -109,8 +109,8 @@ def test_a_producer_submits_a_job_and_a_reader_gets_the_results(
     assert result.custom_id == "one"
 
 
-def test_a_reader_cannot_enqueue_cancel_or_see_requests(producer: Client, reader: Client) -> None:
-    """It spends no money and reads no prompt."""
+def test_a_reader_cannot_enqueue_cancel_or_read_requests(producer: Client, reader: Client) -> None:
+    """A reader can neither spend money nor read prompts."""
     request = producer.messages.enqueue(**BODY)
     with pytest.raises(RedisUnavailable, match="evalsha"):
         reader.messages.enqueue(**BODY)
@@ -127,7 +127,7 @@ def test_a_reader_cannot_enqueue_cancel_or_see_requests(producer: Client, reader
 
 @pytest.mark.parametrize("user", ["worker", "producer", "reader"])
 def test_no_user_can_administer_redis(server: EmbeddedRedis, user: str) -> None:
-    """Nor see keys that are not Penstock's."""
+    """And no user can read keys outside of Penstock."""
     connection = connect(ClientSettings.load(redis_url=url(server, user)))
     for command in ("FLUSHALL", "CONFIG SET maxmemory 1", "KEYS *", "SHUTDOWN", "GET other"):
         with pytest.raises(NoPermissionError):
@@ -135,8 +135,8 @@ def test_no_user_can_administer_redis(server: EmbeddedRedis, user: str) -> None:
     connection.close()
 
 
-def test_the_guide_names_only_settings_that_exist() -> None:
-    """A renamed setting is renamed here too."""
+def test_every_setting_in_the_guide_exists() -> None:
+    """A renamed setting has to be renamed in the guide as well."""
     named = set(re.findall(r"PENSTOCK_[A-Z_]+[A-Z]", GUIDE.read_text(encoding="utf-8")))
     known = {variable_of(WorkerSettings, field) for field in WorkerSettings.model_fields}
     assert named - known == set()

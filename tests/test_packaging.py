@@ -1,7 +1,7 @@
-"""The wheel as a user gets it: built here, installed in an empty environment outside the checkout.
+"""The wheel, built here and installed in an environment outside the checkout.
 
-Nothing is downloaded. The environment sees the packages that are installed here through a folder of
-links: those that the wheel declares it needs, and no others.
+Nothing is downloaded. The environment contains links to packages that are installed here: those
+that the wheel declares as its dependencies and no others.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from penstock.local.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("config", "tasks", "workers")
-#: What a process inherits from us. Not PYTHONPATH and its like: they would lead to the checkout.
+#: The variables that a process inherits; PYTHONPATH and others would lead to the checkout.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PENSTOCK_REDIS_SERVER")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheel in it."""
+    """A virtual environment in which the wheel is installed."""
 
     path: Path
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The interpreter of the environment."""
         return self.path / "bin" / "python"
 
     @property
     def packages(self) -> Path:
-        """Its site-packages."""
+        """The site-packages of the environment."""
         return Path(
             sysconfig.get_path("purelib", vars={"base": str(self.path), "platbase": str(self.path)})
         )
@@ -49,7 +49,7 @@ class Environment:
     def run(
         self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command with what the environment alone provides; two minutes at most."""
+        """Run a command in the environment, for at most two minutes."""
         inherited = {name: os.environ[name] for name in KEPT if name in os.environ}
         with subprocess.Popen(
             command,
@@ -63,24 +63,24 @@ class Environment:
                 out, err = process.communicate(timeout=120)
             except subprocess.TimeoutExpired:
                 process.kill()
-                pytest.fail("not done in two minutes:\n" + "".join(process.communicate()))
+                pytest.fail("not finished after two minutes:\n" + "".join(process.communicate()))
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def prints(self, code: str, *, cwd: Path, env: dict[str, str] | None = None) -> str:
-        """The output of some Python; fails with its traceback if it fails."""
+        """Run Python code and return its output; a failure shows its traceback."""
         done = self.run(self.python, "-c", code, cwd=cwd, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
 
 def run_here(*command: str | Path) -> None:
-    """Run one of our own tools; fails with what it printed."""
+    """Run a tool of the checkout; a failure shows its output."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def declared(wheel: Path, extra: str) -> set[str]:
-    """The distributions that installing the wheel brings, here and now."""
+    """Return the names of the distributions that installing the wheel requires here."""
     version = penstock.__version__
     ours = metadata.PathDistribution(zipfile.Path(wheel) / f"penstock-{version}.dist-info")
     found: set[tuple[str, str]] = set()
@@ -98,7 +98,7 @@ def declared(wheel: Path, extra: str) -> set[str]:
 
 
 def link_dependencies(folder: Path, names: Iterable[str]) -> None:
-    """Fill ``folder`` with links to these distributions' files."""
+    """Fill ``folder`` with links to the files of these distributions."""
     folder.mkdir()
     for name in names:
         paths = metadata.distribution(name).files or []
@@ -109,7 +109,7 @@ def link_dependencies(folder: Path, names: Iterable[str]) -> None:
 
 
 def install(wheel: Path, folder: Path, extra: str) -> Environment:
-    """An environment with the wheel and what it declares as its dependencies."""
+    """Create an environment with the wheel and its declared dependencies."""
     environment = Environment(folder / "venv")
     venv.create(environment.path, with_pip=False, symlinks=True)
     link_dependencies(folder / "dependencies", declared(wheel, extra))
@@ -119,14 +119,14 @@ def install(wheel: Path, folder: Path, extra: str) -> Environment:
 
 
 def pip_install(environment: Environment, wheel: Path, *options: str) -> None:
-    """Install the wheel from outside: the environment has no pip."""
+    """Install the wheel with the pip of the checkout; the environment has none."""
     pip = [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "--quiet"]
     run_here(*pip, "--disable-pip-version-check", "--no-index", "--no-deps", *options, str(wheel))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the checkout as it is."""
+    """The wheel, built from the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     run_here(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", folder)
     (built,) = folder.glob("*.whl")
@@ -135,34 +135,34 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def names(wheel: Path) -> list[str]:
-    """The paths in the wheel."""
+    """The paths of the files in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """What ``pip install penstock[demo]`` makes."""
+    """The environment after ``pip install penstock[demo]``."""
     return install(wheel, tmp_path_factory.mktemp("user"), "demo")
 
 
 @pytest.fixture(scope="module")
 def producer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """What ``pip install penstock`` makes."""
+    """The environment after ``pip install penstock``."""
     return install(wheel, tmp_path_factory.mktemp("producer"), "")
 
 
 @pytest.fixture
 def foreign_config(installed: Environment) -> Path:
-    """Somebody else's package ``config`` in the same environment."""
+    """A package ``config`` of another project in the same environment."""
     package = installed.packages / "config"
     package.mkdir(exist_ok=True)
-    (package / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    (package / "__init__.py").write_text("OWNER = 'another project'\n")
     return package
 
 
-def test_the_wheel_installs_one_name(names: list[str]) -> None:
-    """Top-level `config`, `tasks` or `workers` would overwrite other people's modules."""
+def test_the_wheel_installs_one_top_level_package(names: list[str]) -> None:
+    """A top-level `config` or `tasks` would overwrite modules of other projects."""
     version = penstock.__version__
     assert {name.partition("/")[0] for name in names} == {
         "penstock",
@@ -171,16 +171,18 @@ def test_the_wheel_installs_one_name(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_wheel_carries_the_application_as_data(names: list[str], folder: str) -> None:
-    """Every source file of the folder, and nothing that lies beside it by chance."""
-    carried = {name for name in names if name.startswith(f"penstock/_app/{folder}/")}
-    assert carried == {
+def test_the_wheel_contains_the_application_as_data(names: list[str], folder: str) -> None:
+    """Every source file of the folder and no other file."""
+    bundled = {name for name in names if name.startswith(f"penstock/_app/{folder}/")}
+    assert bundled == {
         f"penstock/_app/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")
     }
 
 
-def test_the_wheel_holds_the_scripts_the_type_marker_and_the_licence(names: list[str]) -> None:
-    """What is not Python is easily forgotten."""
+def test_the_wheel_contains_the_lua_scripts_the_type_marker_and_the_license(
+    names: list[str],
+) -> None:
+    """Files other than Python are easily forgotten."""
     scripts = {
         f"penstock/store/lua/{path.name}" for path in (ROOT / "penstock/store/lua").glob("*.lua")
     }
@@ -190,7 +192,7 @@ def test_the_wheel_holds_the_scripts_the_type_marker_and_the_licence(names: list
     assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
 
 
-def test_the_package_is_imported_from_where_it_was_installed(
+def test_the_package_is_imported_from_the_environment(
     installed: Environment, tmp_path: Path
 ) -> None:
     """Otherwise these tests would test the checkout."""
@@ -202,19 +204,19 @@ def test_the_package_is_imported_from_where_it_was_installed(
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, "tests", "benchmarks"])
-def test_our_folders_cannot_be_imported_where_the_wheel_is_installed(
+def test_the_application_folders_cannot_be_imported_from_the_wheel(
     installed: Environment, name: str
 ) -> None:
-    """They belong to our processes, which get them by PYTHONPATH."""
+    """Only the processes of Penstock import them, through PYTHONPATH."""
     done = installed.run(installed.python, "-c", f"import {name}", cwd=Path("/"))
     assert done.returncode == 1
     assert f"ModuleNotFoundError: No module named '{name}'" in done.stderr
 
 
-def test_a_producer_needs_no_more_than_the_base_dependencies(
+def test_a_producer_needs_only_the_base_dependencies(
     producer: Environment, penstock_redis: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    """A web application that only enqueues and reads does not install what only workers use."""
+    """A web application that enqueues and reads does not install the SDK."""
     code = """
 import penstock
 for name in penstock.__all__:
@@ -233,23 +235,23 @@ import anthropic
     assert done.stderr.endswith("No module named 'anthropic'\n")
 
 
-def test_somebody_elses_config_stays_theirs(
+def test_a_config_package_of_another_project_is_left_unchanged(
     installed: Environment, wheel: Path, foreign_config: Path, tmp_path: Path
 ) -> None:
-    """Installing us over it, once more even, changes nothing of it."""
+    """Installing the wheel again does not change it."""
     before = (foreign_config / "__init__.py").read_bytes()
     pip_install(installed, wheel, "--force-reinstall")
     assert (foreign_config / "__init__.py").read_bytes() == before
     assert list(foreign_config.glob("*.py")) == [foreign_config / "__init__.py"]
     theirs = "import penstock, config; print(config.OWNER)"
-    assert installed.prints(theirs, cwd=tmp_path) == "somebody else"
+    assert installed.prints(theirs, cwd=tmp_path) == "another project"
 
 
 @pytest.mark.parametrize("extra", [{}, {"PYTHONSAFEPATH": "1"}], ids=["plain", "safe path"])
-def test_workers_find_our_config_although_somebody_elses_is_installed(
+def test_workers_import_the_config_of_penstock_and_not_that_of_another_project(
     installed: Environment, foreign_config: Path, tmp_path: Path, extra: dict[str, str]
 ) -> None:
-    """The environment that the command line gives to a worker decides."""
+    """PYTHONPATH, which the command line sets for workers, takes precedence."""
     ask = "from penstock.local.stack import python_path; print(python_path()['PYTHONPATH'])"
     path = installed.prints(ask, cwd=tmp_path)
     where = "import workers.app, config, penstock; print(config.__file__, penstock.__file__)"
@@ -261,7 +263,7 @@ def test_workers_find_our_config_although_somebody_elses_is_installed(
 
 
 @pytest.mark.timeout(180)
-def test_the_demo_runs_from_the_wheel_and_leaves_nothing_behind(
+def test_the_demo_runs_from_the_wheel_and_removes_its_files(
     installed: Environment, tmp_path: Path
 ) -> None:
     """`pip install penstock[demo]`, `penstock demo`: no checkout, no Redis, no key."""
@@ -280,7 +282,7 @@ def test_the_demo_runs_from_the_wheel_and_leaves_nothing_behind(
 
 
 def running_with(variable: str) -> list[str]:
-    """The processes with this in their environment, where the system shows it (Linux)."""
+    """Return the processes with this variable in their environment (on Linux)."""
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

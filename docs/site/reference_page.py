@@ -1,4 +1,4 @@
-"""The page of the Python API, made from the docstrings and signatures of the public classes."""
+"""The page of the Python API, generated from the public classes."""
 
 import inspect
 import re

@@ -1,72 +1,76 @@
-"""The command line. Each command lies in a module of its own, imported when it is used."""
+"""The command line; the module of a command is imported when it is used."""
 
 from typing import Final
 
 import click
 
 from penstock import __version__
-from penstock.cli.root import Root
+from penstock.cli.root import RootGroup
 
-#: Section of the help → command → module that holds it, and what it is for.
+#: Section of the help → command → its module and its short help.
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
-    "Try it": {
+    "Get started": {
         "demo": (
             "penstock.cli.commands.demo",
-            "Watch a stream and a batch run, with nothing set up.",
+            "Run a stream and a batch on this machine, without any setup.",
         ),
-        "up": ("penstock.cli.commands.up", "Run all of it here, until Ctrl-C."),
+        "up": (
+            "penstock.cli.commands.up",
+            "Run Redis, workers and Flower on this machine until Ctrl-C.",
+        ),
     },
     "Streams": {
-        "stream": ("penstock.cli.commands.stream", "Ask, and type the answer as it arrives."),
-        "follow": (
+        "stream": (
             "penstock.cli.commands.stream",
-            "Type the answer of a request that is under way.",
+            "Send a prompt and print the answer as it arrives.",
         ),
+        "follow": ("penstock.cli.commands.stream", "Print the answer of an existing request."),
         "cancel": (
             "penstock.cli.commands.cancel",
-            "End a request or a batch job, keeping what it has.",
+            "Cancel a request or a batch job, keeping its output so far.",
         ),
     },
     "Batches": {
         "batch": (
             "penstock.cli.commands.batch",
-            "Submit, watch and collect batch jobs, at half price.",
+            "Submit, watch and collect batch jobs at half the price.",
         ),
     },
-    "Run and look after it": {
-        "worker": ("penstock.cli.commands.programs", "Run the Celery worker of one queue."),
+    "Operations": {
+        "worker": ("penstock.cli.commands.programs", "Run a Celery worker for one queue."),
         "flower": (
             "penstock.cli.commands.programs",
-            "Run Flower, which shows every task in a browser.",
+            "Run Flower, the web UI that shows every task.",
         ),
-        "simulate": ("penstock.cli.commands.programs", "Run the API's local stand-in."),
+        "simulate": ("penstock.cli.commands.programs", "Run the API simulator."),
         "settings": (
             "penstock.cli.commands.programs",
-            "Every setting: its value, its default, its meaning.",
+            "List all settings with their values and defaults.",
         ),
         "doctor": (
             "penstock.cli.commands.doctor",
-            "Find out what is wrong, and what to do about it.",
+            "Check the deployment and suggest a fix for each problem.",
         ),
     },
 }
 
 
 @click.group(
-    cls=Root,
+    cls=RootGroup,
     commands_by_section=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="First steps: `penstock demo`. Then `penstock up --simulate` in one terminal, and "
-    '`penstock stream "Why is the sky blue?"` in another.',
+    epilog="First steps: run `penstock demo`. Then run `penstock up --simulate` in one terminal "
+    'and `penstock stream "Why is the sky blue?"` in another.',
 )
 @click.version_option(__version__, message="penstock %(version)s")
 def cli() -> None:
-    """Claude calls through a queue: live streams, and message batches at half price.
+    """Run Claude calls in Celery workers: live streams, and batches at half the price.
 
-    Redis is found by PENSTOCK_REDIS_URL. Answers go to stdout, everything else to stderr.
+    PENSTOCK_REDIS_URL selects the Redis server. Results are written to stdout, everything else
+    to stderr.
     """
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` names, and end the process."""
+    """Run the command in ``sys.argv`` and exit the process."""
     cli(prog_name="penstock")

@@ -1,4 +1,4 @@
-"""``python -m penstock.cli``."""
+"""Runs the command line as ``python -m penstock.cli``."""
 
 from penstock.cli import main
 

@@ -1,4 +1,4 @@
-"""The group behind ``penstock``: imports commands when they are used, and ends every failure."""
+"""The root command group: imports commands on demand, reports errors."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from penstock.cli.failure import BROKEN_PIPE, explained
+from penstock.cli.command_error import BROKEN_PIPE, as_command_error
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
 
 
-class Root(click.Group):
-    """A group that knows its commands' names and purposes before it imports any of them."""
+class RootGroup(click.Group):
+    """A group that lists its commands without importing them."""
 
     def __init__(self, *args: Any, commands_by_section: Sections, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,11 +27,11 @@ class Root(click.Group):
         }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the help."""
+        """Return the names of the commands in the order of the help."""
         return list(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import and return a command; None if there is none of this name."""
         if cmd_name not in self._modules:
             return None
         command = getattr(import_module(self._modules[cmd_name]), cmd_name)
@@ -39,48 +39,48 @@ class Root(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands without importing them."""
+        """Write the list of commands, section by section, without importing them."""
         width = max(map(len, self._modules))
         for title, section in self._sections.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(name.ljust(width), purpose) for name, (_, purpose) in section.items()]
+                    [(name.ljust(width), short_help) for name, (_, short_help) in section.items()]
                 )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; whatever is expected to go wrong becomes a `Failure`."""
+        """Run the command; Ctrl-C and expected OS errors become a `CommandError`."""
         try:
             return super().invoke(ctx)
-        # Here and not in `main`, because click would answer these in its own way first.
+        # Here and not in `main`, because click would handle these itself before `main` sees them.
         except (KeyboardInterrupt, OSError) as error:
-            raise explained(error) or error from error
+            raise as_command_error(error) or error from error
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
-        """Parse ``args``, run, and exit with the code that tells how it went."""
+        """Parse ``args``, run the command and exit with its exit code."""
         extra["standalone_mode"] = False
         try:
             code = super().main(args, **extra)
             sys.stdout.flush()
         except Exception as error:
-            code = _told(error)
+            code = _report(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Exception) -> int:
-    """Print what ``error`` means to the user and return the exit code, or raise it again."""
-    failure = explained(error)
-    if failure is None and isinstance(error, click.UsageError):
-        error.show()  # no arguments at all: the help
+def _report(error: Exception) -> int:
+    """Print an expected error and return its exit code; raise any other error again."""
+    command_error = as_command_error(error)
+    if command_error is None and isinstance(error, click.UsageError):
+        error.show()  # called without arguments: prints the help
         return error.exit_code
-    if failure is None:
+    if command_error is None:
         raise error
-    if failure.code == BROKEN_PIPE:
-        _abandon_stdout()
-    failure.show()
-    return failure.code
+    if command_error.code == BROKEN_PIPE:
+        _discard_stdout()
+    command_error.show()
+    return command_error.code
 
 
-def _abandon_stdout() -> None:
-    # Python flushes stdout once more at its end, and would complain about the closed pipe.
+def _discard_stdout() -> None:
+    # Python flushes stdout when it exits and would report the closed pipe.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,1 +1,1 @@
-"""A whole deployment on this machine: Redis, simulator, workers and Flower."""
+"""A deployment on this machine: Redis, the simulator, workers and Flower."""

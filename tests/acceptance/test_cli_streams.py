@@ -19,12 +19,12 @@ Body = Callable[..., dict[str, Any]]
 
 pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
 
-SLOWLY = "[[sim deltas=2000 rate=20]]"
+SLOW = "[[sim deltas=2000 rate=20]]"
 
 
 @pytest.fixture
 def penstock(penstock_environment: Mapping[str, str]) -> Penstock:
-    """Runs a command; an unforeseen exception fails the test."""
+    """Runs a command; an unexpected exception fails the test."""
     runner = CliRunner(env=penstock_environment)
 
     def run(*args: str, input: str | None = None) -> Result:
@@ -33,24 +33,24 @@ def penstock(penstock_environment: Mapping[str, str]) -> Penstock:
     return run
 
 
-def cut_off(client: Client, id: str) -> None:
-    """End a request that a test has left running."""
+def cancel_request(client: Client, id: str) -> None:
+    """Cancel a request that a test has left running."""
     client.messages.request(id).cancel("test")
     wait_until(lambda: client.messages.request(id).state.ended)
 
 
-def test_the_answer_goes_to_stdout_and_what_it_took_to_stderr(penstock: Penstock) -> None:
+def test_the_answer_is_on_stdout_and_its_summary_on_stderr(penstock: Penstock) -> None:
     answered = penstock("stream", '[[sim text="It scatters."]]', "--max-tokens", "50")
     assert answered.exit_code == 0
     assert answered.stdout == "It scatters.\n"
     assert answered.stderr.startswith("id ")
-    assert " in, " in answered.stderr
+    assert " tokens in, " in answered.stderr
     assert "first delta " in answered.stderr
     assert answered.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("args", [[], ["-"]])
-def test_the_prompt_can_come_from_stdin(args: list[str], penstock: Penstock) -> None:
+def test_the_prompt_is_read_from_stdin(args: list[str], penstock: Penstock) -> None:
     answered = penstock("stream", *args, input='[[sim text="Größe 東京"]]\n')
     assert answered.stdout == "Größe 東京\n"
 
@@ -78,7 +78,7 @@ def test_the_system_prompt_and_the_model_reach_the_api(
     assert record.fields["model"] == "claude-sonnet-4-5"
 
 
-def test_an_answer_that_fails_half_way_is_kept_and_told(penstock: Penstock) -> None:
+def test_a_failed_answer_keeps_its_text_and_reports_the_error(penstock: Penstock) -> None:
     answered = penstock("stream", '[[sim text="Half of it." error_after=last error_type=refused]]')
     assert answered.exit_code == 1
     assert answered.stdout.strip() in "Half of it."
@@ -87,21 +87,21 @@ def test_an_answer_that_fails_half_way_is_kept_and_told(penstock: Penstock) -> N
     assert answered.stderr.count("\n") == 1
 
 
-def test_what_the_api_refuses_is_one_line(penstock: Penstock) -> None:
+def test_an_error_of_the_api_is_reported_in_one_line(penstock: Penstock) -> None:
     answered = penstock("stream", "hi", "--max-tokens", "64001")
     assert answered.exit_code == 1
     assert answered.stderr.startswith("penstock: max_tokens: 64001 is more than ")
 
 
-def test_a_follower_sees_the_same_answer_again(
+def test_follow_prints_the_same_answer_every_time(
     penstock: Penstock, penstock_client: Client, body: Body
 ) -> None:
-    request = penstock_client.messages.enqueue(**body('[[sim text="Again and again."]]'))
-    assert penstock("follow", request.id).stdout == "Again and again.\n"
-    assert penstock("follow", request.id).stdout == "Again and again.\n"
+    request = penstock_client.messages.enqueue(**body('[[sim text="The same answer."]]'))
+    assert penstock("follow", request.id).stdout == "The same answer.\n"
+    assert penstock("follow", request.id).stdout == "The same answer.\n"
 
 
-def test_a_follower_goes_on_behind_its_cursor(
+def test_follow_resumes_after_a_cursor(
     penstock: Penstock, penstock_client: Client, body: Body
 ) -> None:
     request = penstock_client.messages.enqueue(**body("[[sim deltas=10]]"))
@@ -110,7 +110,7 @@ def test_a_follower_goes_on_behind_its_cursor(
     assert [events.decode(line).n for line in rest.stdout.splitlines()] == [e.n for e in seen[8:]]
 
 
-def test_a_cursor_that_is_none_is_a_wrong_use(
+def test_an_invalid_cursor_is_a_usage_error(
     penstock: Penstock, penstock_client: Client, body: Body
 ) -> None:
     request = penstock_client.messages.enqueue(**body())
@@ -120,22 +120,25 @@ def test_a_cursor_that_is_none_is_a_wrong_use(
     request.stream().until_done()
 
 
-def test_an_id_without_a_record_is_one_line(penstock: Penstock) -> None:
+def test_an_unknown_id_is_reported_in_one_line(penstock: Penstock) -> None:
     for command in ("follow", "cancel"):
         answered = penstock(command, "00000000-0000-7000-8000-000000000000")
         assert answered.exit_code == 1
         assert "it never existed, or it has expired" in answered.stderr
 
 
-def test_cancel_ends_a_running_answer_and_keeps_what_it_has(
+def test_cancel_stops_a_running_answer_and_keeps_its_text(
     penstock: Penstock, penstock_client: Client, body: Body
 ) -> None:
-    request = penstock_client.messages.enqueue(**body(SLOWLY))
+    request = penstock_client.messages.enqueue(**body(SLOW))
     wait_until(request.text)
-    told = penstock("cancel", request.id)
-    assert told.exit_code == 0
-    assert told.stdout == ""
-    assert told.stderr == f"{request.id} is being canceled (penstock follow {request.id})\n"
+    canceled = penstock("cancel", request.id)
+    assert canceled.exit_code == 0
+    assert canceled.stdout == ""
+    assert (
+        canceled.stderr
+        == f"canceling {request.id}; to follow the request: penstock follow {request.id}\n"
+    )
     followed = penstock("follow", request.id)
     assert followed.exit_code == 1
     assert followed.stderr == f"penstock: canceled by command line (id {request.id})\n"
@@ -143,34 +146,34 @@ def test_cancel_ends_a_running_answer_and_keeps_what_it_has(
     assert request.state is State.CANCELED
 
 
-def test_cancel_of_what_has_ended_says_so(
+def test_canceling_an_ended_request_reports_its_state(
     penstock: Penstock, penstock_client: Client, body: Body
 ) -> None:
     request = penstock_client.messages.enqueue(**body())
     request.stream().until_done()
-    told = penstock("cancel", request.id)
-    assert told.exit_code == 0
-    assert told.stderr == f"{request.id} had ended already: done\n"
+    canceled = penstock("cancel", request.id)
+    assert canceled.exit_code == 0
+    assert canceled.stderr == f"{request.id} has already ended: done\n"
 
 
-def test_a_stream_without_a_worker_says_what_it_waits_for(penstock_environment: object) -> None:
-    """Its first event is there at once; the rest would come from a worker."""
+def test_a_stream_without_a_worker_prints_a_note(penstock_environment: object) -> None:
+    """The first event is there immediately; all others would come from a worker."""
     from penstock.local.embedded_redis import EmbeddedRedis
 
     with EmbeddedRedis() as empty:
         env = {**os.environ, "PENSTOCK_REDIS_URL": empty.url}
-        with started("stream", "anyone?", env=env) as process:
+        with started("stream", "Hello?", env=env) as process:
             assert process.stderr is not None
             line = process.stderr.readline()
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=20)
-    assert "waits for a worker (penstock doctor looks for one)" in line
+    assert "is waiting for a worker; to check the workers: penstock doctor" in line
 
 
 def test_interrupting_the_command_leaves_the_request_running(
     penstock_environment: Mapping[str, str], penstock_client: Client
 ) -> None:
-    with started("stream", SLOWLY, env={**os.environ, **penstock_environment}) as process:
+    with started("stream", SLOW, env={**os.environ, **penstock_environment}) as process:
         assert process.stdout is not None
         first = process.stdout.read(1)
         process.send_signal(signal.SIGINT)
@@ -178,14 +181,16 @@ def test_interrupting_the_command_leaves_the_request_running(
     assert first
     assert rest.endswith("\n")
     assert process.returncode == 130
-    assert line.startswith("penstock: interrupted; the request goes on: penstock follow ")
+    assert line.startswith(
+        "penstock: interrupted; the request continues. To follow it: penstock follow "
+    )
     id = line.rpartition(" ")[2].strip()
     assert penstock_client.messages.request(id).state is State.RUNNING
-    cut_off(penstock_client, id)
+    cancel_request(penstock_client, id)
 
 
 def started(*args: str, env: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """The command as a process of its own."""
+    """Start the command as a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "penstock.cli", *args],
         env=env,

@@ -1,8 +1,9 @@
-"""What people see who sit in front of a terminal: bars where they wait."""
+"""The output on a terminal: progress bars, the live table and colors."""
 
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,14 +13,14 @@ from typing import Any
 import pytest
 
 Body = Callable[..., dict[str, Any]]
-Typed = Callable[..., str]
+Terminal = Callable[..., str]
 
 pytestmark = pytest.mark.usefixtures("penstock_workers", "penstock_control")
 
 
 @pytest.fixture
-def typed(penstock_environment: Mapping[str, str]) -> Typed:
-    """Runs a command in a terminal of its own; returns everything that the terminal was sent."""
+def terminal(penstock_environment: Mapping[str, str]) -> Terminal:
+    """Runs a command in a terminal of its own and returns everything it printed there."""
 
     def run(*args: str, **env: str) -> str:
         ours, theirs = pty.openpty()
@@ -44,32 +45,32 @@ def typed(penstock_environment: Mapping[str, str]) -> Typed:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # Linux's way of saying that nobody writes any more
+    except OSError:  # Linux reports the closed end of a terminal as an error
         return b""
 
 
-def test_a_person_sees_bars_while_requests_are_read_and_run(
-    typed: Typed, tmp_path: Path, body: Body
+def test_a_terminal_shows_progress_bars_and_the_live_table(
+    terminal: Terminal, tmp_path: Path, body: Body
 ) -> None:
     path = tmp_path / "questions.jsonl"
     lines = (json.dumps({"custom_id": f"q-{i}", "params": body()}) for i in range(20))
     path.write_text("\n".join(lines))
-    submitted = typed("batch", "submit", str(path))
-    assert "reading" in submitted
+    submitted = terminal("batch", "submit", str(path))
+    assert "Reading" in submitted
     assert "20 requests" in submitted
-    id = submitted.rpartition("batch watch ")[2].partition(")")[0]
-    watched = typed("batch", "watch", id)
+    [id] = re.findall(r"penstock batch watch ([0-9a-f-]+)", submitted)
+    watched = terminal("batch", "watch", id)
     assert "shard 0" in watched
     assert "20/20" in watched
     assert "✓" in watched
 
 
-def test_a_person_sees_colours_unless_they_do_not_want_them(typed: Typed) -> None:
-    assert "\x1b[32mok" in typed("doctor")
-    assert "\x1b[" not in typed("doctor", NO_COLOR="1")
+def test_a_terminal_shows_colors_unless_no_color_is_set(terminal: Terminal) -> None:
+    assert "\x1b[32mok" in terminal("doctor")
+    assert "\x1b[" not in terminal("doctor", NO_COLOR="1")
 
 
-def test_what_a_stream_took_is_dim_so_that_the_answer_stands_out(typed: Typed) -> None:
-    shown = typed("stream", '[[sim text="An answer."]]')
+def test_the_summary_of_a_stream_is_dimmed(terminal: Terminal) -> None:
+    shown = terminal("stream", '[[sim text="An answer."]]')
     assert shown.startswith("An answer.")
     assert "\x1b[2mid " in shown

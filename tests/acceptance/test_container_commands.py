@@ -1,7 +1,7 @@
-"""What would run in containers, as processes of this machine.
+"""Runs the services of docker-compose.yml as processes of this machine.
 
-The commands and health checks of docker-compose.yml, in a tree that the Dockerfile's own COPY
-lines lay out, with the environment that both files give.
+Their commands and health checks run in a copy of the image's files, made by the COPY lines of the
+Dockerfile, with the environment that both files define.
 """
 
 import base64
@@ -23,7 +23,7 @@ import redis
 from penstock.client import Client
 from penstock.local.processes import LocalProcess, free_port
 from penstock.local.server_choice import find_server
-from penstock.local.stack import answers
+from penstock.local.stack import responds
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect
 from tests.container_files import (
@@ -42,16 +42,16 @@ from tests.container_files import (
 class Stack:
     """The services of docker-compose.yml as processes of this machine."""
 
-    app: Path  #: what is /app in the image
-    ports: Mapping[str, str]  #: how addresses inside the containers' network read here
+    app: Path  #: the copy of the image's /app
+    ports: Mapping[str, str]  #: address in the containers' network → address here
 
     def here(self, text: str) -> str:
-        """``text`` with the containers' addresses and paths replaced by this machine's."""
+        """Replace the addresses of containers in ``text`` by those on this machine."""
         names = "|".join(re.escape(name) for name in self.ports)
         return re.sub(names, lambda match: self.ports[match[0]], text)
 
     def environment(self, service: str) -> dict[str, str]:
-        """What the image and the service set, with our Python in the place of the image's."""
+        """Return the environment of a service, with the Python of this machine."""
         image = {
             name: value
             for line in in_dockerfile("ENV")
@@ -61,19 +61,19 @@ class Stack:
             image["PYTHONPATH"] = str(self.app)
         given = {name: self.here(value) for name, value in environment_of(service).items()}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # Docker sets HOSTNAME. The image is not root and needs no leave.
+        # Docker sets HOSTNAME. The image does not run as root; the tests may.
         local = {"PATH": path, "HOSTNAME": socket.gethostname(), "C_FORCE_ROOT": "1"}
         return {**image, **given, **local}
 
     def process(self, service: str, *options: str) -> LocalProcess:
-        """The service's command, not yet started."""
+        """Return the process of a service, not yet started."""
         first, *rest = [self.here(word) for word in services()[service]["command"]]
         program = str(find_server().binary) if first == "redis-server" else first
         command = [program, *rest, *options]
         return LocalProcess(service, command, env=self.environment(service))
 
-    def is_well(self, service: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run the service's health check; ``options`` come behind its program's name."""
+    def health_check(self, service: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the health check of a service, with ``options`` after the program's name."""
         kind, *words = [self.here(word) for word in services()[service]["healthcheck"]["test"]]
         return subprocess.run(
             ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else [words[0], *options, *words[1:]],
@@ -92,51 +92,51 @@ class Stack:
 
     @property
     def producer(self) -> ClientSettings:
-        """How a producer on this machine reaches the stack's Redis."""
+        """The settings of a producer on this machine."""
         return ClientSettings.load(
             redis_url=self.here(environment_of("worker-streams")["PENSTOCK_REDIS_URL"])
         )
 
 
 def lay_out_image(folder: Path) -> Path:
-    """Do what the Dockerfile's COPY lines do; returns what is /app in the image."""
+    """Apply the COPY lines of the Dockerfile; return the copy of the image's /app."""
     for source, target in copied():
         origin = ROOT / source
         if origin.is_dir():
 
-            def unwanted(parent: str, names: list[str]) -> list[str]:
+            def excluded(parent: str, names: list[str]) -> list[str]:
                 inside = Path(parent).relative_to(ROOT)
                 return [name for name in names if ignored(str(inside / name))]
 
-            shutil.copytree(origin, folder / target.lstrip("/"), ignore=unwanted)
+            shutil.copytree(origin, folder / target.lstrip("/"), ignore=excluded)
     return folder / "app"
 
 
 def start_all(stack: Stack, processes: dict[str, LocalProcess]) -> None:
-    """Start the services in the order of their dependencies, and wait until they are up."""
+    """Start the services in the order of their dependencies and wait until they run."""
 
     def start(name: str, *options: str) -> LocalProcess:
         processes[name] = stack.process(name, *options)
         return processes[name].start()
 
-    def said(process: LocalProcess, word: str) -> Callable[[], bool]:
-        return lambda: word in process.log.read_text(errors="replace")
+    def logged(process: LocalProcess, text: str) -> Callable[[], bool]:
+        return lambda: text in process.log.read_text(errors="replace")
 
     server = start("redis", "--bind", "127.0.0.1", "--port", stack.redis_port)
-    server.wait_until(said(server, "Ready to accept connections"))
+    server.wait_until(logged(server, "Ready to accept connections"))
     simulator = start("simulator")
-    simulator.wait_until(said(simulator, "http://"))
+    simulator.wait_until(logged(simulator, "http://"))
     for name in ("worker-streams", "worker-batches", "flower"):
         start(name)
     for name in ("worker-streams", "worker-batches"):
-        processes[name].wait_until(said(processes[name], " ready."), timeout=60)
+        processes[name].wait_until(logged(processes[name], " ready."), timeout=60)
     url = f"http://127.0.0.1:{stack.ports['5555']}/healthcheck"
-    processes["flower"].wait_until(lambda: answers(url), timeout=60)
+    processes["flower"].wait_until(lambda: responds(url), timeout=60)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything in docker-compose.yml, running; ended afterwards as `compose down` would."""
+    """All services of docker-compose.yml, stopped afterwards as by `compose down`."""
     folder = tmp_path_factory.mktemp("image")
     flower, simulator = str(free_port()), str(free_port())
     ports = {
@@ -153,11 +153,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
     finally:
         codes = {name: processes[name].stop(timeout=20) for name in reversed(processes)}
-    assert codes == dict.fromkeys(SERVICES, 0), "SIGTERM ends every service, and well"
+    assert codes == dict.fromkeys(SERVICES, 0), "SIGTERM stops every service with exit code 0"
 
 
 def test_the_services_run_from_the_image_alone(stack: Stack) -> None:
-    """All four packages come from what the image holds, none from the checkout."""
+    """All packages are imported from the image and none from the checkout."""
     packages = "penstock, config, workers, tasks.streams.task"
     code = f"import workers.app, {packages}; print(*(each.__file__ for each in ({packages})))"
     done = subprocess.run(
@@ -173,20 +173,20 @@ def test_the_services_run_from_the_image_alone(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_running_service_passes_its_health_check(stack: Stack, name: str) -> None:
-    """The very command of docker-compose.yml says so."""
-    done = stack.is_well(name)
+    """The command is the one in docker-compose.yml."""
+    done = stack.health_check(name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("queue", ["streams", "batches"])
-def test_a_worker_that_is_gone_fails_its_health_check(stack: Stack, queue: str) -> None:
-    """The answer of another worker does not count."""
-    gone = Stack(stack.app, {**stack.ports, f"{queue}@": "nobody@", "--timeout 10": "--timeout 1"})
-    assert gone.is_well(f"worker-{queue}").returncode != 0
+def test_a_worker_that_does_not_run_fails_its_health_check(stack: Stack, queue: str) -> None:
+    """The reply of another worker does not count."""
+    other = Stack(stack.app, {**stack.ports, f"{queue}@": "absent@", "--timeout 10": "--timeout 1"})
+    assert other.health_check(f"worker-{queue}").returncode != 0
 
 
-def test_redis_keeps_what_it_has(stack: Stack) -> None:
-    """It writes to disk, refuses writes when full, and asks for its password."""
+def test_redis_is_configured_to_keep_its_data(stack: Stack) -> None:
+    """It writes to disk, refuses writes when it is full, and requires a password."""
     connection = connect(stack.producer)
     found = connection.config_get("appendonly", "maxmemory-policy", "maxmemory", "save")
     assert found == {
@@ -202,16 +202,16 @@ def test_redis_keeps_what_it_has(stack: Stack) -> None:
     wrong.close()
 
 
-@pytest.mark.skipif(not shutil.which("redis-cli"), reason="there is no redis-cli here")
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
 def test_redis_passes_its_health_check(stack: Stack) -> None:
-    """With the password from its environment; a wrong password or a dead server is noticed."""
-    assert stack.is_well("redis", "-p", stack.redis_port).stdout == "PONG\n"
-    assert stack.is_well("redis", "-p", stack.redis_port, "-a", "wrong").returncode != 0
-    assert stack.is_well("redis", "-p", str(free_port())).returncode != 0
+    """A wrong password or a server that does not run fails the check."""
+    assert stack.health_check("redis", "-p", stack.redis_port).stdout == "PONG\n"
+    assert stack.health_check("redis", "-p", stack.redis_port, "-a", "wrong").returncode != 0
+    assert stack.health_check("redis", "-p", str(free_port())).returncode != 0
 
 
-def test_flower_wants_its_password(stack: Stack) -> None:
-    """Whoever gets in can run tasks."""
+def test_flower_requires_its_password(stack: Stack) -> None:
+    """Anyone with access can run tasks."""
     url = f"http://127.0.0.1:{stack.ports['5555']}/api/workers"
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(url, timeout=5)
@@ -224,7 +224,7 @@ def test_flower_wants_its_password(stack: Stack) -> None:
 
 
 def test_a_stream_runs_through_the_services(stack: Stack) -> None:
-    """From a producer on this machine, by the published Redis, to the simulator and back."""
+    """From a producer on this machine, over the published Redis, to the simulator."""
     with (
         Client(stack.producer.redis_url.get_secret_value()) as client,
         client.messages.stream(

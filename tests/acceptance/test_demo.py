@@ -1,4 +1,4 @@
-"""The demo, as a user runs it."""
+"""``penstock demo``, run the way a user runs it."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.commands.showcase import ANSWER
+from penstock.cli.demo_steps import ANSWER
 from penstock.local.stack import SimulatorProcess
 from penstock.queue.names import BATCH_STEPS, STREAM
 
@@ -22,7 +22,7 @@ PENSTOCK = Path(sys.executable).with_name("penstock")
 
 @contextmanager
 def demo(folder: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start the demo in an empty folder, with an empty folder for whatever is temporary."""
+    """Start the demo in an empty folder, with an empty folder for temporary files."""
     (folder / "tmp").mkdir()
     (folder / "work").mkdir()
     with subprocess.Popen(
@@ -41,18 +41,18 @@ def demo(folder: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def read_until(process: "subprocess.Popen[str]", marker: str) -> str:
-    """Everything that a process prints up to and including the line with ``marker``."""
+    """Return what a process prints, up to and including the line with ``marker``."""
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:
         seen += line
         if marker in line:
             return seen
-    raise AssertionError(f"it ended without {marker!r}:\n{seen}{process.communicate()[1]}")
+    raise AssertionError(f"the process ended without {marker!r}:\n{seen}{process.communicate()[1]}")
 
 
-def assert_nothing_is_left(folder: Path, printed: str) -> None:
-    """No process of those that were announced, nothing in its folders."""
+def assert_everything_is_removed(folder: Path, printed: str) -> None:
+    """Check that the announced processes have ended and that the folders are empty."""
     for pid in re.findall(r"pid (\d+)", printed):
         with pytest.raises(ProcessLookupError):
             os.killpg(int(pid), 0)
@@ -62,8 +62,8 @@ def assert_nothing_is_left(folder: Path, printed: str) -> None:
 
 def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        shown, complaints = process.communicate(timeout=110)
-    assert complaints == ""
+        shown, errors = process.communicate(timeout=110)
+    assert errors == ""
     assert process.returncode == 0
 
     parts = dict(re.findall(r"^(\w+) +pid \d+ +(.+)$", shown, re.M))
@@ -74,48 +74,48 @@ def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) 
 
     _, stream, tools, batch, flower = re.split(r"^\d\. ", shown, flags=re.M)
     assert ANSWER in stream
-    assert re.search(r"^id \S+ · \d+ in, \d+ out · first delta .+ · total .+$", stream, re.M)
+    assert re.search(r"^id \S+ · \d+ tokens in, \d+ out · first delta .+ · total .+$", stream, re.M)
     assert re.search(r"^content_block_start +tool_use get_weather$", tools, re.M)
     assert len(re.findall(r"^input_json_delta +(.+)$", tools, re.M)) > 2
     assert_a_batch_is_shown(batch)
     succeeded = re.findall(r"^(penstock\.\S+) +success ", flower, re.M)
     assert succeeded[:2] == [STREAM, STREAM]
     assert set(succeeded[2:]) == set(BATCH_STEPS)
-    assert_nothing_is_left(tmp_path, shown)
+    assert_everything_is_removed(tmp_path, shown)
 
 
 def assert_a_batch_is_shown(batch: str) -> None:
-    """Its shard's states, its counts, some results and what it cost."""
-    # A shard that moves on quickly is not seen in all of its states.
+    """Check the states of the shards, the counts, some results and the cost."""
+    # A shard that progresses quickly is not shown in all of its states.
     shards = re.findall(r"^shard (\d)  collected    msgbatch_\w+", batch, re.M)
     assert set(shards) >= {"0", "1", "2", "3"}
-    assert "; round 2\n" in batch  # what failed for a passing reason went again
+    assert "; retry round 1\n" in batch  # transient failures were retried
     counts = re.search(
-        r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired; in ", batch, re.M
+        r"^(\d+) succeeded, (\d+) errored, (\d+) canceled, (\d+) expired in ", batch, re.M
     )
     assert counts is not None
     succeeded, errored, canceled, expired = map(int, counts.groups())
     assert (succeeded, errored, canceled, expired) == (297, 3, 0, 0)
     assert re.search(r"^  turbine-\d{3} +succeeded  \S", batch, re.M)
-    assert re.search(r"^cost 0\.\d+ USD; live it would be 0\.\d+ \(50% saved\)$", batch, re.M)
+    assert re.search(r"^cost 0\.\d+ USD \(50% less than 0\.\d+ for live calls\)$", batch, re.M)
 
 
-def test_what_is_kept_can_be_explored_with_the_printed_commands(tmp_path: Path) -> None:
+def test_the_commands_printed_by_keep_work(tmp_path: Path) -> None:
     with demo(tmp_path, "--keep") as process:
         shown = read_until(process, "In a browser: ")
-        typed = partial(command, tmp_path / "work", shown)
-        assert "worker streams@" in typed("doctor")
-        assert "claude-haiku-4-5" in typed("batch list")
-        assert typed("stream").strip()
+        run = partial(command, tmp_path / "work", shown)
+        assert "1 worker: streams@" in run("doctor")
+        assert "claude-haiku-4-5" in run("batch list")
+        assert run("stream").strip()
         process.send_signal(signal.SIGINT)
-        rest, complaints = process.communicate(timeout=30)
-    assert (rest, complaints) == ("", "penstock: interrupted\n")
+        rest, errors = process.communicate(timeout=30)
+    assert (rest, errors) == ("", "penstock: interrupted\n")
     assert process.returncode == 130
-    assert_nothing_is_left(tmp_path, shown)
+    assert_everything_is_removed(tmp_path, shown)
 
 
 def command(folder: Path, shown: str, name: str) -> str:
-    """Type the printed ``export`` and the printed example of a command; return what it prints."""
+    """Run the printed ``export`` and an example command; return what it prints."""
     export = re.search(r"^  (export .*)$", shown, re.M)
     example = re.search(rf"^  (\S*penstock {name}\b.*)$", shown, re.M)
     assert export is not None
@@ -137,22 +137,22 @@ def command(folder: Path, shown: str, name: str) -> str:
         ("redis ", signal.SIGINT, 130),
         ("simulator ", signal.SIGTERM, 143),
         ("> ", signal.SIGINT, 130),
-        ("3. A job", signal.SIGINT, 130),
+        ("3. Batch job", signal.SIGINT, 130),
     ],
 )
-def test_the_demo_can_be_ended_at_any_moment(
+def test_the_demo_can_be_interrupted_at_any_step(
     marker: str, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     with demo(tmp_path) as process:
         shown = read_until(process, marker)
         process.send_signal(number)
-        rest, complaints = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=30)
     assert process.returncode == code
-    assert complaints == ("penstock: interrupted\n" if code == 130 else "")
-    assert_nothing_is_left(tmp_path, shown + rest)
+    assert errors == ("penstock: interrupted\n" if code == 130 else "")
+    assert_everything_is_removed(tmp_path, shown + rest)
 
 
-def test_the_demo_names_its_redis_and_why_an_installed_one_is_not_used(
+def test_the_demo_reports_its_redis_and_why_an_installed_one_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -167,29 +167,29 @@ def test_the_demo_names_its_redis_and_why_an_installed_one_is_not_used(
         process.communicate(timeout=30)
     private = r"^redis +pid \d+ +redis://\S+ \(private, (Redis|Valkey) \d+\.\d+\.\d+ from \S+\)$"
     assert re.search(private, shown, re.M)
-    assert f"passed over {old}: Redis 7.0.15 is older than 7.2\n" in shown
-    assert_nothing_is_left(tmp_path, shown)
+    assert f"skipped {old}: Redis 7.0.15 is older than 7.2\n" in shown
+    assert_everything_is_removed(tmp_path, shown)
 
 
-def test_without_a_key_the_live_demo_is_one_line(tmp_path: Path) -> None:
+def test_the_live_demo_without_an_api_key_fails_in_one_line(tmp_path: Path) -> None:
     with demo(tmp_path, "--live") as process:
-        shown, complaint = process.communicate(timeout=60)
+        shown, error = process.communicate(timeout=60)
     assert shown == ""
-    assert complaint == "penstock: ANTHROPIC_API_KEY is not set. Without a key try: penstock demo\n"
+    assert error == "penstock: ANTHROPIC_API_KEY is not set; to run without a key: penstock demo\n"
     assert process.returncode == 1
 
 
-def test_the_live_demo_asks_the_api_that_the_environment_names(
+def test_the_live_demo_uses_the_api_in_the_environment(
     tmp_path: Path, penstock_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "not-a-real-key")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", penstock_simulator.url)
     with demo(tmp_path, "--live") as process:
-        shown, complaints = process.communicate(timeout=110)
-    assert complaints == ""
+        shown, errors = process.communicate(timeout=110)
+    assert errors == ""
     assert process.returncode == 0
     assert shown.startswith("This uses the real API and costs less than one US cent.")
     assert "simulator" not in shown
-    assert "3 succeeded, 0 errored, 0 canceled, 0 expired; in " in shown
+    assert "3 succeeded, 0 errored, 0 canceled, 0 expired in " in shown
     assert "not-a-real-key" not in shown
-    assert_nothing_is_left(tmp_path, shown)
+    assert_everything_is_removed(tmp_path, shown)

@@ -1,4 +1,4 @@
-"""What people see in Flower, asked of a real Flower process over its REST API."""
+"""What Flower shows, read from the REST API of a real Flower process."""
 
 import json
 import urllib.request
@@ -26,8 +26,8 @@ def flower(
         yield process.wait_for_workers(2)
 
 
-def ask(flower: FlowerProcess, path: str, *, method: str = "GET") -> Any:
-    request = urllib.request.Request(  # noqa: S310 - our own address
+def call_flower(flower: FlowerProcess, path: str, *, method: str = "GET") -> Any:
+    request = urllib.request.Request(  # noqa: S310 - a loopback address
         f"{flower.url}{path}", method=method, data=b"" if method == "POST" else None
     )
     with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
@@ -35,11 +35,15 @@ def ask(flower: FlowerProcess, path: str, *, method: str = "GET") -> Any:
 
 
 def tasks(flower: FlowerProcess, marker: str) -> list[dict[str, Any]]:
-    """The tasks whose arguments hold this id."""
-    return [task for task in ask(flower, "/api/tasks").values() if marker in (task["args"] or "")]
+    """Return the tasks whose arguments contain this id."""
+    return [
+        task
+        for task in call_flower(flower, "/api/tasks").values()
+        if marker in (task["args"] or "")
+    ]
 
 
-def test_a_stream_shows_its_id_kind_model_and_outcome(
+def test_a_stream_task_shows_its_id_kind_model_and_result(
     flower: FlowerProcess, penstock_client: Client, body: Body
 ) -> None:
     request = penstock_client.messages.enqueue(**body("a secret prompt [[sim rate=0]]"))
@@ -50,12 +54,12 @@ def test_a_stream_shows_its_id_kind_model_and_outcome(
     assert task["uuid"] == request.id
     assert "'kind': 'stream'" in task["kwargs"]
     assert "'model': 'claude-haiku-4-5'" in task["kwargs"]
-    for fact in ("'stop_reason': 'end_turn'", "'output_tokens': ", "'first_delta_ms': "):
-        assert fact in task["result"]
+    for field in ("'stop_reason': 'end_turn'", "'output_tokens': ", "'first_delta_ms': "):
+        assert field in task["result"]
     assert "secret" not in json.dumps(task)
 
 
-def test_a_batch_shows_its_steps_and_why_it_waits(
+def test_a_batch_job_shows_its_steps_and_why_it_polls_again(
     flower: FlowerProcess, penstock_client: Client, body: Body
 ) -> None:
     requests = [{"custom_id": "one", "params": body("a secret prompt")}]
@@ -72,7 +76,7 @@ def test_a_batch_shows_its_steps_and_why_it_waits(
     assert "secret" not in json.dumps(steps)
 
 
-def test_a_failed_stream_is_a_failed_task_without_the_apis_words(
+def test_a_failed_stream_is_a_failed_task_without_the_message_of_the_api(
     flower: FlowerProcess, penstock_client: Client, body: Body
 ) -> None:
     request = penstock_client.messages.enqueue(**body("secret", model="gpt-secret"))
@@ -87,13 +91,13 @@ def test_the_terminate_button_cancels_a_stream(
 ) -> None:
     stream = penstock_client.messages.stream(**body("[[sim deltas=2000 rate=50]]"), timeout=20)
     next(stream.text_stream)
-    ask(flower, f"/api/task/revoke/{stream.id}?terminate=true", method="POST")
+    call_flower(flower, f"/api/task/revoke/{stream.id}?terminate=true", method="POST")
     with pytest.raises(RequestCanceled, match="terminate"):
         stream.until_done()
     wait_until(lambda: penstock_control.stats()["open_streams"] == 0)
 
 
-def test_both_workers_and_queues_are_there(flower: FlowerProcess) -> None:
-    assert len(ask(flower, "/api/workers?refresh=1")) == 2
-    queues = ask(flower, "/api/queues/length")["active_queues"]
+def test_both_workers_and_both_queues_are_listed(flower: FlowerProcess) -> None:
+    assert len(call_flower(flower, "/api/workers?refresh=1")) == 2
+    queues = call_flower(flower, "/api/queues/length")["active_queues"]
     assert {queue["name"] for queue in queues} == {"streams", "batches"}

@@ -1,4 +1,4 @@
-"""A worker that cannot do its work says so in one line and does not start."""
+"""A worker with unusable settings reports them in one line and does not start."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from penstock.local.stack import python_path, worker_command
 
 
 def start(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a streams worker that is expected to refuse."""
+    """Run a stream worker that is expected not to start."""
     return subprocess.run(
         worker_command("streams"),
         env={**os.environ, "C_FORCE_ROOT": "1", **python_path(), **env},
@@ -22,29 +22,29 @@ def start(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def refusal(env: Mapping[str, str]) -> str:
-    """The one line with which a worker refuses to start."""
+def startup_error(env: Mapping[str, str]) -> str:
+    """Return the line in which a worker reports why it does not start."""
     ended = start(env)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     return ended.stderr.strip().splitlines()[-1]
 
 
-def test_without_an_api_key_a_worker_does_not_start(penstock_redis: EmbeddedRedis) -> None:
-    line = refusal({"PENSTOCK_REDIS_URL": penstock_redis.url})
+def test_a_worker_without_an_api_key_does_not_start(penstock_redis: EmbeddedRedis) -> None:
+    line = startup_error({"PENSTOCK_REDIS_URL": penstock_redis.url})
     assert line.startswith("penstock: no API key: set ANTHROPIC_API_KEY")
 
 
-def test_a_wrong_redis_password_is_named() -> None:
+def test_a_wrong_redis_password_is_reported() -> None:
     with EmbeddedRedis(password="right") as server:
         url = f"redis://:wrong@127.0.0.1:{server.port}/0"
-        line = refusal({"PENSTOCK_REDIS_URL": url, "ANTHROPIC_API_KEY": "k"})
+        line = startup_error({"PENSTOCK_REDIS_URL": url, "ANTHROPIC_API_KEY": "k"})
     assert "refused the user or password in PENSTOCK_REDIS_URL" in line
     assert "wrong" not in line
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
@@ -53,7 +53,9 @@ def test_a_wrong_redis_password_is_named() -> None:
         ("PENSTOCK_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str, told: str) -> None:
-    line = refusal({"ANTHROPIC_API_KEY": "k", name: value})
+def test_an_invalid_setting_is_reported_with_its_variable(
+    name: str, value: str, message: str
+) -> None:
+    line = startup_error({"ANTHROPIC_API_KEY": "k", name: value})
     assert line.startswith(f"penstock: {name}: ")
-    assert told in line
+    assert message in line

@@ -1,1 +1,1 @@
-"""One module for each command, or group of commands, of ``penstock``."""
+"""The commands of ``penstock``, one module per command or group of commands."""

@@ -1,4 +1,4 @@
-"""``penstock batch``: submit a file of requests, watch the job, look after it."""
+"""``penstock batch``: submit, watch and manage batch jobs."""
 
 from collections.abc import Iterator
 from typing import IO, Any
@@ -6,20 +6,32 @@ from typing import IO, Any
 import click
 import orjson
 
+from penstock.cli.command_error import INTERRUPTED, CommandError
 from penstock.cli.commands.results import results
-from penstock.cli.failure import INTERRUPTED, Failure
-from penstock.cli.jobs import job_of
-from penstock.cli.text.batch_text import SHOWN, facts, table, why
-from penstock.cli.text.output import money, note, outcome, price, some, write_line
-from penstock.cli.text.watching import bytes_read, watched
+from penstock.cli.job_lookup import find_job
+from penstock.cli.text.job_fields import end_reason, job_fields, local_time
+from penstock.cli.text.job_progress import watch_job
+from penstock.cli.text.output import (
+    cost_summary,
+    dollars,
+    outcome_counts,
+    print_status,
+    quantity,
+    write_line,
+)
+from penstock.cli.text.progress_bars import requests_bar
+from penstock.cli.text.shard_table import MAX_ROWS, shard_table
 from penstock.client import Client
 from penstock.errors import InvalidRequest
 from penstock.states import State
 
 
-@click.group(short_help="Submit, watch and collect batch jobs, at half price.")
+@click.group(short_help="Submit, watch and collect batch jobs at half the price.")
 def batch() -> None:
-    """Batch jobs: any number of requests at half price, done within a day and mostly much sooner.
+    """Run any number of requests as a batch job, at half the price of live calls.
+
+    Workers divide a job into shards; each shard is one batch at the API. Most batches end within
+    an hour; the API allows up to 24 hours for each.
 
     \b
       id=$(penstock batch submit questions.jsonl)
@@ -31,172 +43,205 @@ def batch() -> None:
 batch.add_command(results)
 
 
-@batch.command(short_help="Enqueue a file of requests; prints the job's id.")
+@batch.command(short_help="Submit a file of requests and print the job's id.")
 @click.argument("file", type=click.File("rb"))
-@click.option("--canary", type=int, metavar="K", help="Send the first K live; the rest waits.")
-@click.option("--max-cost", type=float, metavar="USD", help="Pause before it can cost more.")
-@click.option("--beta", "betas", multiple=True, metavar="NAME", help="Beta header; repeatable.")
-@click.option("--shard-requests", type=int, metavar="N", help="Requests in one batch of the API.")
-@click.option("--watch", "watching", is_flag=True, help="Follow the job up to its end.")
+@click.option(
+    "--canary",
+    type=int,
+    metavar="N",
+    help="Run the first N requests as live calls before sending the rest.",
+)
+@click.option(
+    "--max-cost",
+    type=float,
+    metavar="USD",
+    help="Maximum cost in US dollars; the job pauses before exceeding it.",
+)
+@click.option(
+    "--beta",
+    "betas",
+    multiple=True,
+    metavar="NAME",
+    help="API beta to enable; can be repeated.",
+)
+@click.option(
+    "--shard-requests",
+    type=int,
+    metavar="N",
+    help="Maximum number of requests per batch at the API.",
+)
+@click.option("--watch", "then_watch", is_flag=True, help="Watch the job until it ends.")
 def submit(
     file: IO[bytes],
     canary: int | None,
     max_cost: float | None,
     betas: tuple[str, ...],
     shard_requests: int | None,
-    watching: bool,
+    then_watch: bool,
 ) -> None:
-    """Submit the requests in FILE, or - for stdin; prints the job's id.
+    """Submit the requests in FILE, or in stdin if FILE is -, and print the job's id.
 
-    Each line is what the API takes as one request of a batch; there may be millions. Every line
-    is checked before anything is enqueued. Once the id is printed, workers do the rest.
+    Each line is one request in the format of the Message Batches API; there is no limit to their
+    number. All lines are validated before the job is enqueued. Once the id is printed, the
+    workers do the rest.
 
     \b
       {"custom_id": "q-1", "params": {"model": "claude-haiku-4-5", "max_tokens": 100,
        "messages": [{"role": "user", "content": "Why is the sky blue?"}]}}
-    (one request a line, without the line break shown here)
+    (each request must be on a single line; it is wrapped here to fit)
     """
-    asked = {"canary": canary, "max_cost_usd": max_cost, "shard_requests": shard_requests}
-    options: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    given = {"canary": canary, "max_cost_usd": max_cost, "shard_requests": shard_requests}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if betas:
         options["betas"] = betas
     with Client() as client:
-        with bytes_read(file) as lines:
+        with requests_bar(file) as lines:
             job = client.messages.batches.create(requests=_requests(lines), **options)
         click.echo(job.id)
-        told = some(job.request_counts.total, "request")
+        submitted = quantity(job.request_counts.total, "request")
         if len(job.shards) > 1:
-            told += f" in {some(len(job.shards), 'batch', 'batches')}"
-        note(f"{told} (penstock batch watch {job.id})")
-        if watching:
+            submitted += f" in {quantity(len(job.shards), 'batch', 'batches')}"
+        print_status(f"submitted {submitted}; to watch the job: penstock batch watch {job.id}")
+        if then_watch:
             _watch(client, job.id)
 
 
-@batch.command(short_help="Show how a job stands.")
+@batch.command(short_help="Show the state of a job.")
 @click.argument("id")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--all", "every", is_flag=True, help=f"Show all batches, not only {SHOWN}.")
-def status(id: str, as_json: bool, every: bool) -> None:
-    """Show how job ID stands: what it waits for, its batches, its tokens and its cost.
+@click.option("--json", "as_json", is_flag=True, help="Print the job as one JSON object.")
+@click.option(
+    "--all", "show_all", is_flag=True, help=f"Show all shards instead of at most {MAX_ROWS}."
+)
+def status(id: str, as_json: bool, show_all: bool) -> None:
+    """Show the state of job ID: its progress, shards, tokens and cost.
 
-    Nothing is known of a batch's requests before all of it has ended: until then they count as
-    processing.
+    The API reports no counts until a whole batch has ended; until then its requests are shown
+    as processing.
     """
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if as_json:
             write_line(orjson.dumps(job))
             return
         estimate = client.messages.batches.estimate(job)
-    for name, value in facts(job, estimate):
+    for name, value in job_fields(job, estimate):
         click.echo(f"{name:<11}{value}")
     click.echo()
-    for line in table(job, rows=None if every else SHOWN):
+    for line in shard_table(job, rows=None if show_all else MAX_ROWS):
         click.echo(line)
 
 
-@batch.command(short_help="Follow a job up to its end.")
+@batch.command(short_help="Watch a job until it ends.")
 @click.argument("id")
 def watch(id: str) -> None:
-    """Follow job ID up to its end; the exit code is 0 if it ended well.
+    """Watch job ID until it ends. The exit code is 1 if the job fails or is canceled.
 
-    A terminal shows a table of its batches; anything else gets a line per step. A job that is
-    paused is followed further: the table says what to do. Ctrl-C ends only the watching.
+    A terminal shows a live table of the job's shards; otherwise each change is printed as a
+    line. If the job is paused, the output shows how to resume it. Ctrl-C stops watching, not the
+    job.
     """
     with Client() as client:
-        job_of(client, id)
+        find_job(client, id)
         _watch(client, id)
 
 
-@batch.command(short_help="End a job, keeping what has succeeded.")
+@batch.command(short_help="Cancel a job, keeping the results so far.")
 @click.argument("id")
 def cancel(id: str) -> None:
-    """Ask for job ID to be canceled; requests that have succeeded keep their results."""
+    """Cancel job ID. Results of requests that have already succeeded are kept."""
     with Client() as client:
-        if job_of(client, id).state.ended:
-            note(f"{id} had ended already")
+        job = find_job(client, id)
+        if job.state.ended:
+            print_status(f"{id} has already ended: {job.state}")
             return
         client.messages.batches.cancel(id, who="command line")
-    note(f"{id} is being canceled (penstock batch watch {id})")
+    print_status(f"canceling {id}; to watch the job: penstock batch watch {id}")
 
 
-@batch.command(short_help="Let a paused job go on.")
+@batch.command(short_help="Resume a paused job.")
 @click.argument("id")
-@click.option("--max-cost", type=float, metavar="USD", help="A new money cap, if it reached its.")
+@click.option(
+    "--max-cost",
+    type=float,
+    metavar="USD",
+    help="New cost cap in US dollars, for a job submitted with --max-cost.",
+)
 def resume(id: str, max_cost: float | None) -> None:
-    """Let job ID go on, once what it was paused for is put right (penstock batch status ID)."""
+    """Resume job ID after fixing the cause shown by `penstock batch status ID`."""
     with Client() as client:
-        before = job_of(client, id)
+        before = find_job(client, id)
         if before.state.ended:
-            raise Failure(f"{id} has ended: {before.state}")
+            raise CommandError(f"{id} has already ended: {before.state}")
         client.messages.batches.resume(id, who="command line", max_cost_usd=max_cost)
     if max_cost is not None:
-        note(f"{id} may cost {money(max_cost)} USD now")
+        print_status(f"set the cost cap of {id} to {dollars(max_cost)} USD")
     if before.paused is None:
-        note(f"{id} was not paused")
+        print_status(f"{id} was not paused")
         return
-    note(f"{id} goes on; it was paused by {before.paused.type} (penstock batch watch {id})")
+    reason = f"paused by {before.paused.type}"
+    print_status(f"resumed {id} ({reason}); to watch the job: penstock batch watch {id}")
 
 
-@batch.command(short_help="Remove an ended job and its results.")
+@batch.command(short_help="Delete an ended job and its results.")
 @click.argument("id")
-@click.option("--yes", is_flag=True, help="Really.")
+@click.option("--yes", is_flag=True, help="Confirm the deletion; required.")
 def delete(id: str, yes: bool) -> None:
-    """Remove job ID with all its results, for good. Only what has ended can be removed."""
+    """Delete job ID and its results permanently. The job must have ended."""
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if not yes and job.state.ended:
-            lines = job.request_counts.total - job.request_counts.processing
-            raise Failure(f"this removes {some(lines, 'result')} for good; if so, say --yes")
+            count = job.request_counts.total - job.request_counts.processing
+            deleted = quantity(count, "result")
+            raise CommandError(f"this permanently deletes {deleted}; to confirm, add --yes")
         client.messages.batches.delete(id)
-    note(f"{id} is removed")
+    print_status(f"deleted {id}")
 
 
 @batch.command("list", short_help="List the newest jobs.")
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", default=20, show_default=True, metavar="N", help="Maximum number of jobs.")
 def list_jobs(limit: int) -> None:
-    """List the newest jobs: id, state, when it was made, model and counts."""
+    """List the newest jobs: id, state, creation time, model and request counts."""
     with Client() as client:
         jobs = client.messages.batches.list(limit=limit).data
     for job in jobs:
-        made = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        counts = outcome(job.request_counts)
+        created = local_time(job.created_at)
+        counts = outcome_counts(job.request_counts)
         state = f"paused by {job.paused.type}; " if job.paused else ""
-        click.echo(f"{job.id}  {job.state:<8}  {made}  {job.model:<16}  {state}{counts}")
+        click.echo(f"{job.id}  {job.state:<8}  {created}  {job.model:<16}  {state}{counts}")
     if not jobs:
-        note("no batch jobs (penstock batch submit FILE.jsonl makes one)")
+        print_status("no batch jobs; to submit one: penstock batch submit FILE.jsonl")
 
 
 def _watch(client: Client, id: str) -> None:
-    """Follow a job; one that does not end well is a `Failure`."""
+    """Watch a job. Raises `CommandError` if it fails or is canceled."""
     try:
-        job = watched(client.messages.batches, id)
+        job = watch_job(client.messages.batches, id)
     except KeyboardInterrupt:
-        hint = f"interrupted; the job goes on: penstock batch watch {id}"
-        raise Failure(hint, INTERRUPTED) from None
-    note(f"{outcome(job.request_counts)}; cost {price(job.cost)}")
+        hint = f"interrupted; the job continues. To watch the job: penstock batch watch {id}"
+        raise CommandError(hint, INTERRUPTED) from None
+    print_status(f"{outcome_counts(job.request_counts)}; cost {cost_summary(job.cost)}")
     if job.state is not State.DONE:
-        raise Failure(why(job))
+        raise CommandError(end_reason(job))
 
 
 def _requests(lines: Iterator[bytes]) -> Iterator[object]:
-    """Parse JSONL; only the end of the file may hold empty lines, so that numbers stay true."""
-    empty = 0
+    """Parse JSONL. Empty lines are an error except at the end of the file."""
+    first_empty = 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
-            empty = empty or number
+            first_empty = first_empty or number
             continue
-        if empty:
-            raise InvalidRequest("is empty", line=empty)
+        if first_empty:
+            raise InvalidRequest("is empty", line=first_empty)
         try:
             yield orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"is not JSON: {_words(error)}", line=number) from None
+            raise InvalidRequest(f"is not valid JSON: {_problem(error)}", line=number) from None
 
 
-def _words(error: orjson.JSONDecodeError) -> str:
+def _problem(error: orjson.JSONDecodeError) -> str:
     if "UTF-8" in error.msg:
-        return "not UTF-8 text"
+        return "not UTF-8"
     if error.msg == "unexpected end of data":
-        return "it ends too early; each request has to be one line"
-    return f"{error.msg}, column {error.colno}"
+        return "incomplete; each request must be on a single line"
+    return f"{error.msg} at column {error.colno}"

@@ -1,29 +1,29 @@
-"""``penstock cancel``: end a request or a batch job."""
+"""``penstock cancel``: cancel a request or a batch job."""
 
 import click
 
-from penstock.cli.text.output import note
+from penstock.cli.text.output import print_status
 from penstock.client import Client
 
 
-@click.command(short_help="End a request or a batch job, keeping what it has.")
+@click.command(short_help="Cancel a request or a batch job, keeping its output so far.")
 @click.argument("id")
 def cancel(id: str) -> None:
-    """Ask for request or batch job ID to be canceled.
+    """Cancel request or batch job ID.
 
-    What has been received by then is kept and can still be read. It costs what has been used
-    up to then.
+    A worker cancels it shortly afterwards. Output received until then is kept and can still be
+    read; tokens used until then are billed.
 
     \b
-      penstock cancel 0198c1d2-…
+      penstock cancel 01a2069e-6cb7-7b7e-bef3-32eebfc03309
     """
     with Client() as client:
         record = client.messages.request(id).record()
         if record.state.ended:
-            note(f"{id} had ended already: {record.state}")
+            print_status(f"{id} has already ended: {record.state}")
         elif record.fields.get("kind") == "batch":
             client.messages.batches.cancel(id, who="command line")
-            note(f"{id} is being canceled (penstock batch watch {id})")
+            print_status(f"canceling {id}; to watch the job: penstock batch watch {id}")
         else:
             client.messages.request(id).cancel("command line")
-            note(f"{id} is being canceled (penstock follow {id})")
+            print_status(f"canceling {id}; to follow the request: penstock follow {id}")

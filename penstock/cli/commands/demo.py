@@ -1,4 +1,4 @@
-"""``penstock demo``: the four things worth seeing, on a machine where nothing is set up."""
+"""``penstock demo``: a tour of Penstock on this machine, without any setup."""
 
 import os
 import shutil
@@ -7,26 +7,26 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.commands.showcase import QUESTION, Show
 from penstock.cli.commands.up import require_key
-from penstock.cli.local import Local, signals_end_it
-from penstock.cli.text.output import say
+from penstock.cli.demo_steps import QUESTION, DemoSteps
+from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.text.output import print_line
 from penstock.client import Client
 from penstock.errors import PenstockError
 
-#: At most: 3 batch requests and 2 streams of some hundred tokens each, with Claude Haiku 4.5.
+#: Upper bound for 3 batch requests and 2 streams of a few hundred tokens each on Claude Haiku 4.5.
 LIVE_COST = "less than one US cent"
 
 
-@click.command(short_help="Watch a stream and a batch run, with nothing set up.")
-@click.option("--keep", is_flag=True, help="Leave all running afterwards, until Ctrl-C.")
-@click.option("--live", is_flag=True, help="Use the real API, with ANTHROPIC_API_KEY.")
+@click.command(short_help="Run a stream and a batch on this machine, without any setup.")
+@click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C.")
+@click.option("--live", is_flag=True, help="Use the real API; requires ANTHROPIC_API_KEY.")
 def demo(keep: bool, live: bool) -> None:
-    """Run all of Penstock here for half a minute, and show what it does.
+    """Run Penstock on this machine for half a minute and show what it does.
 
-    A private Redis, the simulator, both workers and Flower are started on free ports of
-    this machine; then come a streamed answer, a tool call event by event, a batch, and what
-    Flower has seen. Everything is ended and removed afterwards.
+    Starts a private Redis, the API simulator, both workers and Flower on free local ports. Then
+    shows a streamed answer, the events of a tool call, a batch job, and the tasks in Flower.
+    Stops all processes and removes their files at the end.
 
     \b
       penstock demo
@@ -35,38 +35,39 @@ def demo(keep: bool, live: bool) -> None:
     if live:
         require_key("penstock demo")
         click.echo(
-            f"This uses the real API and costs {LIVE_COST}. Its batch of 3 may take minutes.\n"
+            f"This uses the real API and costs {LIVE_COST}. "
+            "The batch of 3 requests may take several minutes.\n"
         )
-    with signals_end_it():
+    with exit_on_signals():
         with (
-            Local(
-                say,
+            LocalDeployment(
+                print_line,
                 simulate=not live,
                 simulator_options=("--batch-seconds", "4"),
                 env=_environment(live),
-            ) as local,
-            Client(local.redis_url) as client,
+            ) as deployment,
+            Client(deployment.redis_url) as client,
         ):
-            _shown(local, Show(client, local.flower.url, live=live))
+            _run_steps(deployment, DemoSteps(client, deployment.flower.url, live=live))
             if keep:
-                say(_invitation(local))
-                local.wait_for_ever()
-        say("\nEverything has been ended; nothing is left behind.")
-        say(f"More: {program()} demo --keep, {program()} --help")
+                print_line(_instructions(deployment))
+                deployment.run_forever()
+        print_line("\nStopped all processes and removed their files.")
+        print_line(f"Next: {command_name()} demo --keep, {command_name()} --help")
 
 
-def _shown(local: Local, show: Show) -> None:
-    """Run the show; where nothing comes any more, tell which part has died."""
+def _run_steps(deployment: LocalDeployment, steps: DemoSteps) -> None:
+    """Run the steps; if one fails because a process has exited, report that process."""
     try:
-        local.flower.wait_for_workers(2)  # it shows nothing that ran before
-        show.run()
+        deployment.flower.wait_for_workers(2)  # Flower shows no task that ran before
+        steps.run()
     except (PenstockError, TimeoutError):
-        local.check()
+        deployment.raise_if_exited()
         raise
 
 
-def program() -> str:
-    """How the user can call this program again."""
+def command_name() -> str:
+    """Return the shortest command with which the user can run this program again."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{sys.executable} -m penstock.cli"
@@ -80,22 +81,22 @@ def program() -> str:
 
 def _environment(live: bool) -> dict[str, str]:
     return {
-        # Only this machine's Flower, and only as long as the demo runs: step 4 asks it.
+        # For step 4. This Flower listens on loopback only and stops with the demo.
         "FLOWER_UNAUTHENTICATED_API": "true",
         "PENSTOCK_POLL_INTERVAL_MIN_S": "2" if live else "0.5",
     }
 
 
-def _invitation(local: Local) -> str:
-    penstock = program()
+def _instructions(deployment: LocalDeployment) -> str:
+    penstock = command_name()
     return "\n".join(
         (
-            "\nAll of it keeps running until Ctrl-C. In another terminal:",
-            f"  export PENSTOCK_REDIS_URL={local.redis_url}",
+            "\nEverything keeps running until Ctrl-C. In another terminal, run:",
+            f"  export PENSTOCK_REDIS_URL={deployment.redis_url}",
             f'  {penstock} stream "{QUESTION}"',
             f"  {penstock} batch list",
             f"  {penstock} doctor",
-            f"  redis-cli -u {local.redis_url} psubscribe 'penstock:*:events'",
-            f"In a browser: {local.flower.url}",
+            f"  redis-cli -u {deployment.redis_url} psubscribe 'penstock:*:events'",
+            f"In a browser: {deployment.flower.url}",
         )
     )

@@ -1,4 +1,4 @@
-"""``penstock doctor``: what is wrong, and what to do about it."""
+"""``penstock doctor``: checks a deployment and suggests fixes."""
 
 import os
 import sys
@@ -8,49 +8,49 @@ from typing import Any, Final, Literal
 
 import click
 
-from penstock.cli.text.output import say, styled
+from penstock.cli.text.output import print_line, quantity, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
 from penstock.store.server_version import REQUIRED, version_running
 
-#: How long workers have to answer.
-INSPECT_S: Final = 2.0
-#: Above this share of ``maxmemory`` there is little room left for answers.
-FULL: Final = 0.8
+#: Seconds to wait for the replies of workers.
+INSPECT_TIMEOUT_S: Final = 2.0
+#: Share of ``maxmemory`` above which the memory finding is a warning.
+MEMORY_WARNING_RATIO: Final = 0.8
 
-Level = Literal["ok", "warn", "wrong"]
-_COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "wrong": "red"}
+Level = Literal["ok", "warn", "error"]
+_COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "error": "red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has shown."""
+    """The result of one check."""
 
     level: Level
-    what: str
-    fact: str
+    subject: str
+    detail: str
     remedy: str = ""
 
 
-@click.command(short_help="Find out what is wrong, and what to do about it.")
+@click.command(short_help="Check the deployment and suggest a fix for each problem.")
 def doctor() -> None:
-    """Look at Redis, the key, the workers and the queues, and say what to do about each fault.
+    """Check Redis, the API key, the workers and the queues, and suggest fixes.
 
-    The exit code is 1 if anything is wrong; warnings do not count.
+    The exit code is 1 if there is an error; warnings do not count.
 
     \b
       PENSTOCK_REDIS_URL=redis://10.0.0.5:6379/0 penstock doctor
     """
-    worst = 0
+    exit_code = 0
     for finding in _findings(ClientSettings.load()):
         mark = styled(f"{finding.level:<7}", sys.stdout, fg=_COLOURS[finding.level])
-        say(f"{mark}{finding.what:<13}{finding.fact}")
+        print_line(f"{mark}{finding.subject:<13}{finding.detail}")
         if finding.remedy:
-            say(f"{'':<20}→ {finding.remedy}")
-        worst = max(worst, finding.level == "wrong")
-    sys.exit(worst)
+            print_line(f"{'':<20}→ {finding.remedy}")
+        exit_code = max(exit_code, finding.level == "error")
+    sys.exit(exit_code)
 
 
 def _findings(settings: ClientSettings) -> Iterator[Finding]:
@@ -59,10 +59,11 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
         with redis_errors_translated(settings):
             info = connection.info()
             lengths = {
-                queue: _waiting(connection, queue, settings.key_prefix) for queue in names.QUEUES
+                queue: _queue_length(connection, queue, settings.key_prefix)
+                for queue in names.QUEUES
             }
     except RedisUnavailable as error:
-        yield Finding("wrong", "redis", str(error), "penstock up --simulate starts one here")
+        yield Finding("error", "redis", str(error), "to start a local one: penstock up --simulate")
         yield from credentials(os.environ, workers=False)
         return
     finally:
@@ -75,7 +76,7 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
 
 
 def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
-    """What Redis's own INFO says about its fitness."""
+    """Check the version, eviction, persistence and memory in the reply to INFO."""
     version = version_running(info)
     yield (
         Finding("ok", "redis", f"{version} at {address}")
@@ -84,7 +85,7 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
             "warn",
             "redis",
             f"{version} at {address}: too old for durable batches",
-            f"use {REQUIRED}: otherwise a batch may be paid for twice after a power failure",
+            f"use {REQUIRED}; otherwise a power failure may cause a batch to be paid for twice",
         )
     )
     policy = info.get("maxmemory_policy", "unknown")
@@ -92,10 +93,10 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
         Finding("ok", "eviction", policy)
         if policy == "noeviction"
         else Finding(
-            "wrong",
+            "error",
             "eviction",
-            f"{policy}: a full Redis throws away answers and queues",
-            "redis-cli config set maxmemory-policy noeviction, and the same in redis.conf",
+            f"{policy}: Redis deletes answers and queues when it is full",
+            "redis-cli config set maxmemory-policy noeviction; set it in redis.conf as well",
         )
     )
     yield (
@@ -104,8 +105,8 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
         else Finding(
             "warn",
             "persistence",
-            "no append-only file: a restart loses what was queued since the last snapshot",
-            "redis-cli config set appendonly yes, and the same in redis.conf",
+            "no append-only file: a restart loses all writes since the last snapshot",
+            "redis-cli config set appendonly yes; set it in redis.conf as well",
         )
     )
     yield _memory(info)
@@ -113,43 +114,44 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
 
 def _memory(info: Mapping[str, Any]) -> Finding:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    fact = f"{used / 1e6:.1f} MB used, " + (f"of {limit / 1e6:.0f} MB" if limit else "no limit")
-    if limit and used > FULL * limit:
-        return Finding("warn", "memory", fact, "raise maxmemory, or lower PENSTOCK_RETENTION_S")
-    return Finding("ok", "memory", fact)
+    detail = f"{used / 1e6:.1f} MB used" + (f" of {limit / 1e6:.0f} MB" if limit else ", no limit")
+    if limit and used > MEMORY_WARNING_RATIO * limit:
+        return Finding("warn", "memory", detail, "raise maxmemory, or lower PENSTOCK_RETENTION_S")
+    return Finding("ok", "memory", detail)
 
 
 def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
-    """The key and the address that a worker started from here would use."""
+    """Check the API key and address that a worker started from this shell would use."""
     found = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if env.get(name)]
     if found:
         yield Finding("ok", "api key", " and ".join(found))
     else:
         yield Finding(
-            "warn" if workers else "wrong",
+            "warn" if workers else "error",
             "api key",
-            "none set here" + ("; only workers need one" if workers else ""),
-            "" if workers else "export ANTHROPIC_API_KEY=… where the workers start",
+            "not set in this shell" + ("; only workers need it" if workers else ""),
+            "" if workers else "set ANTHROPIC_API_KEY in the environment of the workers",
         )
     if url := env.get("ANTHROPIC_BASE_URL"):
         yield Finding("ok", "api", f"{url} (ANTHROPIC_BASE_URL)")
 
 
 def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
-    """Whether somebody works on a queue."""
-    alive = sorted(workers)
-    fact = f"{waiting} waiting, " + (f"worker {', '.join(alive)}" if alive else "no worker")
-    if alive:
-        return Finding("ok", queue, fact)
-    return Finding("wrong", queue, fact, f"penstock worker {queue}")
+    """Check that a queue has a worker."""
+    running = sorted(workers)
+    if running:
+        count = quantity(len(running), "worker")
+        return Finding("ok", queue, f"{waiting:,} queued, {count}: {', '.join(running)}")
+    detail = f"{waiting:,} queued, no worker"
+    return Finding("error", queue, detail, f"to start one: penstock worker {queue}")
 
 
-def _waiting(connection: Connection, queue: str, key_prefix: str) -> int:
+def _queue_length(connection: Connection, queue: str, key_prefix: str) -> int:
     return sum(int(connection.llen(name)) for name in names.queue_keys(queue, key_prefix))
 
 
 def _workers(settings: ClientSettings) -> dict[str, list[str]]:
-    """Queue → names of the workers that take from it, as they answer themselves."""
+    """Ask the workers; returns queue → names of the workers that consume it."""
     from celery import Celery
 
     from penstock.queue.wakeups import transport_options
@@ -160,7 +162,7 @@ def _workers(settings: ClientSettings) -> dict[str, list[str]]:
             broker_url=settings.redis_url.get_secret_value(),
             broker_transport_options=transport_options(settings),
         )
-        answers = app.control.inspect(timeout=INSPECT_S).active_queues() or {}
+        answers = app.control.inspect(timeout=INSPECT_TIMEOUT_S).active_queues() or {}
     for worker, queues in answers.items():
         for queue in queues:
             if queue["name"] in found:

@@ -1,7 +1,7 @@
-"""Commands that become another program: the workers, Flower, the simulator, the settings.
+"""Commands that run another program: workers, Flower, simulator, settings.
 
-They replace this process (exec), so that signals and exit codes are the program's own, as with
-``celery -A workers.app …`` typed by hand.
+The program replaces this process (exec), so that signals and exit codes are its own, exactly as
+if ``celery -A workers.app`` had been started directly.
 """
 
 import importlib.util
@@ -18,76 +18,77 @@ from penstock.queue.names import QUEUES
 _options = click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
 
 
-@click.command(short_help="Run the Celery worker of one queue.")
+@click.command(short_help="Run a Celery worker for one queue.")
 @click.argument("queue", type=click.Choice(QUEUES))
 @_options
 def worker(queue: str, options: tuple[str, ...]) -> None:
-    """Run the Celery worker of QUEUE, streams or batches, in the foreground.
+    """Run a Celery worker for one queue, streams or batches, in the foreground.
 
-    It needs Redis (PENSTOCK_REDIS_URL) and ANTHROPIC_API_KEY; `penstock settings` lists the
-    rest. What stands behind -- goes to Celery. Two workers of a queue on one machine need names
-    of their own.
+    Requires Redis (PENSTOCK_REDIS_URL) and ANTHROPIC_API_KEY; `penstock settings` lists all
+    settings. Options after -- are passed to Celery. Two workers for the same queue on one
+    machine need different node names (--hostname).
 
     \b
       penstock worker streams
       penstock worker batches
       penstock worker streams -- --hostname second@%h
     """
-    need("anthropic", "the anthropic SDK", "worker")
-    become(worker_command(queue, "--hostname", f"{queue}@%h", *options))
+    require_module("anthropic", "the anthropic SDK", "worker")
+    replace_process(worker_command(queue, "--hostname", f"{queue}@%h", *options))
 
 
-@click.command(short_help="Run Flower, which shows every task in a browser.")
+@click.command(short_help="Run Flower, the web UI that shows every task.")
 @_options
 def flower(options: tuple[str, ...]) -> None:
-    """Run Flower in the foreground, on http://127.0.0.1:5555 unless told otherwise.
+    """Run Flower in the foreground, by default on http://127.0.0.1:5555.
 
-    What stands behind -- goes to Flower. Whoever reaches it can end tasks: give it a password
-    before it listens on more than this machine.
+    Options after -- are passed to Flower. Anyone who can reach Flower can terminate tasks: set a
+    password before it listens on other addresses.
 
     \b
       penstock flower
       penstock flower -- --port=8080 --address=0.0.0.0 --basic-auth=me:secret
     """
-    need("flower", "Flower", "worker")
+    require_module("flower", "Flower", "worker")
     local = () if "FLOWER_ADDRESS" in os.environ else ("--address=127.0.0.1",)
-    become(flower_command(*local, *options))
+    replace_process(flower_command(*local, *options))
 
 
-@click.command(short_help="Run the API's local stand-in.")
+@click.command(short_help="Run the API simulator.")
 @_options
 def simulate(options: tuple[str, ...]) -> None:
-    """Run the simulator in the foreground: an API that costs nothing, for ANTHROPIC_BASE_URL.
+    """Run the API simulator in the foreground.
 
-    It prints its address. What stands behind -- goes to the simulator.
+    Prints its address: set ANTHROPIC_BASE_URL of the workers to it. It costs nothing and accepts
+    any API key. Options after -- are passed to the simulator.
 
     \b
       penstock simulate -- --port 8099
       ANTHROPIC_BASE_URL=http://127.0.0.1:8099 ANTHROPIC_API_KEY=any penstock worker streams
     """
-    need("uvicorn", "the simulator's server (uvicorn)", "simulator")
-    become([sys.executable, "-m", "penstock.simulator", *options])
+    require_module("uvicorn", "the simulator's web server (uvicorn)", "simulator")
+    replace_process([sys.executable, "-m", "penstock.simulator", *options])
 
 
-@click.command(short_help="Every setting: its value, its default, its meaning.")
+@click.command(short_help="List all settings with their values and defaults.")
 def settings() -> None:
-    """List every setting: the environment variable, its value, its default and its meaning.
+    """List all settings: environment variable, value, default and description.
 
     \b
       PENSTOCK_LEASE_MS=3000 penstock settings
     """
-    become([sys.executable, "-m", "config"])
+    replace_process([sys.executable, "-m", "config"])
 
 
-def need(module: str, what: str, extra: str) -> None:
-    """Raise `MissingDependency` if ``module`` is not installed."""
+def require_module(module: str, description: str, extra: str) -> None:
+    """Raise `MissingDependency`, naming ``extra``, if ``module`` is not installed."""
     if importlib.util.find_spec(module) is None:
-        raise MissingDependency(what, extra)
+        raise MissingDependency(description, extra)
 
 
-def become(command: list[str]) -> NoReturn:
-    """Replace this process by ``command``, which finds the application's folders."""
+def replace_process(command: list[str]) -> NoReturn:
+    """Replace this process with ``command``, with the application on its PYTHONPATH."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # Our own program by its absolute path; there is nothing in it for a shell to do.
+    # An absolute path to our own program; no shell is involved.
     os.execve(command[0], command, {**os.environ, **python_path()})  # noqa: S606

@@ -1,4 +1,4 @@
-"""``penstock batch results``: JSONL to stdout or a file that can be gone on with, or Parquet."""
+"""``penstock batch results``: write results as JSONL, resumable, or as Parquet."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,39 +9,49 @@ import click
 from penstock.batches.parquet import write_parquet
 from penstock.batches.results import ORDERS, checked_order
 from penstock.batches.view import Batch
-from penstock.cli.failure import Failure
-from penstock.cli.jobs import job_of
-from penstock.cli.partial import Partial, part_of, partial
-from penstock.cli.text.batch_text import why
-from penstock.cli.text.output import note, some, write_line
-from penstock.cli.text.watching import lines_written
+from penstock.cli.command_error import CommandError
+from penstock.cli.job_lookup import find_job
+from penstock.cli.partial_file import PartialFile, open_partial, partial_path
+from penstock.cli.text.job_fields import end_reason
+from penstock.cli.text.output import print_status, quantity, write_line
+from penstock.cli.text.progress_bars import results_bar
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State
 
-#: The result lines behind so many.
-Lines = Callable[[int], Iterator[bytes]]
+#: Returns the result lines after a given number of them.
+LinesAfter = Callable[[int], Iterator[bytes]]
 
 
-@click.command(short_help="Write a job's results: JSONL or Parquet.")
+@click.command(short_help="Write the results of a job as JSONL or Parquet.")
 @click.argument("id")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Output file; Parquet if it is named *.parquet.  [default: stdout]",
+)
 @click.option(
     "--order",
     type=click.Choice(ORDERS),
     default="completed",
     show_default=True,
-    help="As they came, or as they were asked for.",
+    help="Order of the results: as completed, or as submitted.",
 )
-@click.option("--wait", is_flag=True, help="Of a running job: each result as soon as it is there.")
-@click.option("--resume", is_flag=True, help="Go on with what an earlier call left in FILE.part.")
-@click.option("--parquet", is_flag=True, help="Write Parquet, also where FILE is not *.parquet.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for a running job; write each result as soon as it is available.",
+)
+@click.option("--resume", is_flag=True, help="Resume an interrupted download from FILE.part.")
+@click.option("--parquet", is_flag=True, help="Write Parquet even if FILE is not named *.parquet.")
 def results(
     id: str, output: Path | None, order: str, wait: bool, resume: bool, parquet: bool
 ) -> None:
-    """Write the results of job ID as JSONL, as the API gives them: to stdout, or to FILE.
+    """Write the results of job ID to stdout or to FILE, in the format of the API.
 
-    custom_id tells which is which. FILE appears when it is complete; until then it is FILE.part.
+    Match results to requests by their custom_id. An incomplete FILE is named FILE.part.
 
     \b
       penstock batch results ID | jq -r .result.message.content[0].text
@@ -49,14 +59,14 @@ def results(
       penstock batch results ID -o answers.parquet --order submitted
     """
     parquet = parquet or (output is not None and output.suffix == ".parquet")
-    _check(output, resume=resume, parquet=parquet)
+    _check_options(output, resume=resume, parquet=parquet)
     checked_order(order, wait=wait)
     with Client() as client:
-        job = job_of(client, id)
+        job = find_job(client, id)
         if not (job.state.ended or wait):
             raise NotEnded(
-                f"{id} has not ended. Results that are there already, and the others as they "
-                f"come: penstock batch results {id} --wait"
+                f"{id} has not ended; to write its results as they become available: "
+                f"penstock batch results {id} --wait"
             )
 
         def lines(after: int) -> Iterator[bytes]:
@@ -74,64 +84,67 @@ def results(
             else:
                 written = _write_lines(lines, output, job, order=order, resume=resume, live=wait)
         except OSError as error:
-            raise Failure(f"{output}: {error.strerror}") from error
-        note(f"{some(written, 'result')} in {output}")
-        _tell_what_is_missing(client.messages.batches.retrieve(id))
+            raise CommandError(f"{output}: {error.strerror}") from error
+        print_status(f"wrote {quantity(written, 'result')} to {output}")
+        _report_missing_results(client.messages.batches.retrieve(id))
 
 
-def _check(output: Path | None, *, resume: bool, parquet: bool) -> None:
+def _check_options(output: Path | None, *, resume: bool, parquet: bool) -> None:
     if output is None and (resume or parquet):
-        raise click.UsageError(f"--{'resume' if resume else 'parquet'} needs -o FILE")
+        raise click.UsageError(f"--{'resume' if resume else 'parquet'} requires -o FILE")
     if resume and parquet:
-        raise click.UsageError("a Parquet file cannot be gone on with: leave --resume out")
+        raise click.UsageError("--resume is not supported for Parquet output")
 
 
-def _again(id: str, path: Path, order: str, *, live: bool) -> str:
-    """The command that goes on with what is kept."""
-    chosen = "" if order == "completed" else f" --order {order}"
+def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:
+    """Return the command that resumes an interrupted download."""
+    options = "" if order == "completed" else f" --order {order}"
     if live:
-        chosen += " --wait"
-    return f"penstock batch results {id} -o {path}{chosen} --resume"
+        options += " --wait"
+    return f"penstock batch results {id} -o {path}{options} --resume"
 
 
 def _write_lines(
-    lines: Lines, path: Path, job: Batch, *, order: str, resume: bool, live: bool
+    lines: LinesAfter, path: Path, job: Batch, *, order: str, resume: bool, live: bool
 ) -> int:
-    with partial(path, resume=resume) as file:
-        source = _behind(lines, file, path)
+    with open_partial(path, resume=resume) as file:
+        source = _remaining_lines(lines, file, path)
         try:
             total = job.request_counts.total
-            with lines_written(source, total, done=file.lines) as counted:
+            with results_bar(source, total, done=file.lines) as counted:
                 for line in counted:
                     file.write(line)
                     if live:
                         file.flush()
         except BaseException:
             if file.lines:
-                kept = f"{some(file.lines, 'result')} kept in {file.path}"
-                note(f"{kept}; to go on: {_again(job.id, path, order, live=live)}")
+                kept = f"kept {quantity(file.lines, 'result')} in {file.path}"
+                command = _resume_command(job.id, path, order, live=live)
+                print_status(f"{kept}; to resume: {command}")
             raise
         return file.lines
 
 
-def _behind(lines: Lines, file: Partial, path: Path) -> Iterator[bytes]:
-    """The lines behind those in the file. Raises `Failure` if it holds those of another job, or of
-    another order."""
+def _remaining_lines(lines: LinesAfter, file: PartialFile, path: Path) -> Iterator[bytes]:
+    """Return the lines after those in the file.
+
+    Raises `CommandError` if the file holds results of another job or in another order.
+    """
     if not file.lines:
         return lines(0)
-    rest = lines(file.lines - 1)
-    if next(rest, None) != file.last:
-        raise Failure(
-            f"{file.path} holds results of another job, or in another order; to begin anew: "
-            f"the same without --resume, or with another name than {path}"
+    remaining = lines(file.lines - 1)
+    if next(remaining, None) != file.last_line:
+        raise CommandError(
+            f"{file.path} holds results of another job or in another order; to overwrite it, "
+            f"omit --resume; to keep it, choose another name than {path}"
         )
-    return rest
+    return remaining
 
 
-def _write_parquet(lines: Lines, path: Path, job: Batch) -> int:
-    part = part_of(path)
+def _write_parquet(lines: LinesAfter, path: Path, job: Batch) -> int:
+    part = partial_path(path)
     try:
-        with lines_written(lines(0), job.request_counts.total) as counted:
+        with results_bar(lines(0), job.request_counts.total) as counted:
             written = write_parquet(counted, part)
         part.replace(path)
     finally:
@@ -139,9 +152,9 @@ def _write_parquet(lines: Lines, path: Path, job: Batch) -> int:
     return written
 
 
-def _tell_what_is_missing(job: Batch) -> None:
-    """A job that failed may have requests without a result."""
+def _report_missing_results(job: Batch) -> None:
+    """Print how many requests of a failed job have no result, and why it failed."""
     if job.request_counts.processing:
-        note(f"{some(job.request_counts.processing, 'request')} without a result")
+        print_status(f"{quantity(job.request_counts.processing, 'request')} without a result")
     if job.state is State.FAILED:
-        note(f"the job failed: {why(job)}")
+        print_status(f"the job failed: {end_reason(job)}")

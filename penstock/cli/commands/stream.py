@@ -1,4 +1,4 @@
-"""``penstock stream`` and ``penstock follow``: an answer, typed as it arrives."""
+"""``penstock stream`` and ``penstock follow``: print an answer as it arrives."""
 
 import sys
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from penstock import events
-from penstock.cli.failure import INTERRUPTED, Failure
-from penstock.cli.text.output import note, summary, type_text, write_line
+from penstock.cli.command_error import INTERRUPTED, CommandError
+from penstock.cli.text.output import print_status, summary, write_line, write_text
 from penstock.client import Client
 from penstock.errors import RequestCanceled, RequestFailed
 from penstock.events import Cursor, Event
@@ -17,25 +17,35 @@ from penstock.streams.stream import MessageStream, StreamRequest
 
 DEFAULT_MODEL = "claude-haiku-4-5"
 
-#: After so many seconds without an event we look whether a worker has taken the request at all.
-PATIENCE_S = 5.0
+#: Seconds without an event after which we check whether a worker has claimed the request.
+WORKER_CHECK_S = 5.0
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the raw events, one a line.")
+_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the raw events, one JSON object per line."
+)
 
 
-@click.command(short_help="Ask, and type the answer as it arrives.")
+@click.command(short_help="Send a prompt and print the answer as it arrives.")
 @click.argument("prompt", required=False)
-@click.option("--model", "-m", default=DEFAULT_MODEL, show_default=True, help="Which model.")
-@click.option("--max-tokens", default=1024, show_default=True, help="Longest answer.")
-@click.option("--system", "-s", help="System prompt.")
+@click.option(
+    "--model", "-m", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", help="Model id."
+)
+@click.option(
+    "--max-tokens",
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Maximum length of the answer in tokens.",
+)
+@click.option("--system", "-s", metavar="TEXT", help="System prompt.")
 @_json
 def stream(
     prompt: str | None, model: str, max_tokens: int, system: str | None, as_json: bool
 ) -> None:
-    """Send PROMPT through the queue and type the answer as it arrives.
+    """Send PROMPT through the queue and print the answer as it arrives.
 
-    Without PROMPT, or with -, it is read from stdin. The answer goes to stdout; id, tokens and
-    times go to stderr.
+    If PROMPT is omitted or is -, it is read from stdin. The answer is written to stdout; the
+    request id, token counts and timings are written to stderr.
 
     \b
       penstock stream "Why is the sky blue?"
@@ -52,37 +62,40 @@ def stream(
     }
     with Client() as client:
         request = client.messages.enqueue(**body)
-        _show(request, as_json=as_json)
+        _print_answer(request, as_json=as_json)
 
 
-@click.command(short_help="Type the answer of a request that is under way.")
+@click.command(short_help="Print the answer of an existing request.")
 @click.argument("id")
-@click.option("--after", metavar="CURSOR", help="Go on behind this event, such as 1-58.")
+@click.option("--after", metavar="CURSOR", help="Resume after this event, for example 1-58.")
 @_json
 def follow(id: str, after: str | None, as_json: bool) -> None:
-    """Type the answer of request ID, from its beginning, up to its end.
+    """Print the answer of request ID from its beginning until it ends.
 
-    Any number of followers can read the same answer, early or late. With --after it goes on
-    behind the last event that was taken: the cursor is "e" and "n" of its --json line.
+    Any number of readers can follow a request, while it runs and after it has ended. To resume
+    after the last event you have, pass its cursor to --after: "e" and "n" of its line from
+    --json, joined by a hyphen.
 
     \b
-      penstock follow 0198c1d2-…
-      penstock follow 0198c1d2-… --after 1-58 --json
+      penstock follow 01a2069e-6cb7-7b7e-bef3-32eebfc03309
+      penstock follow 01a2069e-6cb7-7b7e-bef3-32eebfc03309 --after 1-58 --json
     """
     with Client() as client:
         request = client.messages.request(id)
         if request.record().fields.get("kind") == "batch":
-            raise Failure(f"{id} is a batch job; try: penstock batch watch {id}")
-        _show(request, after=_cursor(after), as_json=as_json)
+            raise CommandError(f"{id} is a batch job; try: penstock batch watch {id}")
+        _print_answer(request, after=_cursor(after), as_json=as_json)
 
 
 def _read_stdin() -> str:
     if sys.stdin.isatty():
-        note("Type the prompt; Ctrl-D on an empty line sends it.")
+        print_status("Enter the prompt; press Ctrl-D on an empty line to send it.")
     try:
         return sys.stdin.buffer.read().decode().strip()
     except UnicodeDecodeError as error:
-        raise Failure(f"the prompt on stdin is not UTF-8 (byte {error.start})") from None
+        raise CommandError(
+            f"the prompt on stdin is not valid UTF-8 (at byte {error.start})"
+        ) from None
 
 
 def _cursor(text: str | None) -> Cursor | None:
@@ -92,60 +105,62 @@ def _cursor(text: str | None) -> Cursor | None:
         raise click.BadParameter(str(error), param_hint="--after") from None
 
 
-def _show(request: StreamRequest, *, after: Cursor | None = None, as_json: bool) -> None:
-    """Type one answer; a failed or canceled one raises behind its last event."""
-    source = _patiently(request, after)
-    answer = MessageStream(request, _printed(source) if as_json else source)
+def _print_answer(request: StreamRequest, *, after: Cursor | None = None, as_json: bool) -> None:
+    """Print an answer. Raises `CommandError` if the request failed or was canceled."""
+    source = _events_with_note(request, after)
+    answer = MessageStream(request, _print_events(source) if as_json else source)
     try:
         if as_json:
             answer.until_done()
         else:
-            _type(answer)
+            _print_text(answer)
     except KeyboardInterrupt:
-        raise Failure(
-            f"interrupted; the request goes on: penstock follow {request.id}, "
-            f"or penstock cancel {request.id}",
+        raise CommandError(
+            f"interrupted; the request continues. To follow it: penstock follow "
+            f"{request.id}; to cancel it: penstock cancel {request.id}",
             INTERRUPTED,
         ) from None
     except (RequestFailed, RequestCanceled) as error:
-        raise Failure(f"{error} (id {request.id})") from error
+        raise CommandError(f"{error} (id {request.id})") from error
     finally:
         answer.close()
     if answer.end is not None:
-        note(summary(request.id, answer.end))
+        print_status(summary(request.id, answer.end))
 
 
-def _type(answer: MessageStream) -> None:
-    typed = ""
+def _print_text(answer: MessageStream) -> None:
+    printed = ""
     try:
         for event in answer:
             if event.type == "content_block_delta" and event.delta.type == "text_delta":
-                typed = event.delta.text or typed
-                type_text(event.delta.text)
+                printed = event.delta.text or printed
+                write_text(event.delta.text)
             elif event.type == events.REWIND:
-                note(f"\n(block {event.index} starts again behind character {event.offset})")
+                print_status(f"\n(block {event.index} restarts after character {event.offset})")
     finally:
-        if typed and not typed.endswith("\n"):
-            type_text("\n")
+        if printed and not printed.endswith("\n"):
+            write_text("\n")
 
 
-def _printed(source: Iterator[Event]) -> Iterator[Event]:
+def _print_events(source: Iterator[Event]) -> Iterator[Event]:
     for event in source:
         write_line(events.encode(event.epoch, event.n, event.data))
         sys.stdout.flush()
         yield event
 
 
-def _patiently(request: StreamRequest, after: Cursor | None) -> Iterator[Event]:
-    """All events; says so, once, where no worker takes the request."""
-    told = False
+def _events_with_note(request: StreamRequest, after: Cursor | None) -> Iterator[Event]:
+    """Yield all events; print a note, once, if no worker has claimed the request."""
+    noted = False
     while True:
         try:
-            for event in request.events(after=after, timeout=PATIENCE_S):
+            for event in request.events(after=after, timeout=WORKER_CHECK_S):
                 after = event.cursor
                 yield event
             return
         except TimeoutError:
-            if not told and request.state is State.QUEUED:
-                note(f"{request.id} waits for a worker (penstock doctor looks for one)")
-                told = True
+            if not noted and request.state is State.QUEUED:
+                print_status(
+                    f"{request.id} is waiting for a worker; to check the workers: penstock doctor"
+                )
+                noted = True

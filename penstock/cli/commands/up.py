@@ -1,28 +1,28 @@
-"""``penstock up``: all of Penstock on this machine, in the foreground."""
+"""``penstock up``: a complete deployment on this machine, in the foreground."""
 
 import os
 import socket
 
 import click
 
-from penstock.cli.commands.programs import need
-from penstock.cli.failure import Failure
-from penstock.cli.local import Local, signals_end_it
-from penstock.cli.text.output import note, say
+from penstock.cli.command_error import CommandError
+from penstock.cli.commands.programs import require_module
+from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.text.output import print_line, print_status
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_errors_translated
 
-#: Where a Redis and a Flower are looked for by default; taken if they are free.
+#: The default ports of Redis and Flower, used if they are free.
 REDIS_PORT, FLOWER_PORT = 6379, 5555
 
 
-@click.command(short_help="Run all of it here, until Ctrl-C.")
-@click.option("--simulate", is_flag=True, help="Use the simulator; no key, no costs.")
+@click.command(short_help="Run Redis, workers and Flower on this machine until Ctrl-C.")
+@click.option("--simulate", is_flag=True, help="Use the API simulator: no API key, no cost.")
 def up(simulate: bool) -> None:
     """Run Redis, both workers and Flower on this machine until Ctrl-C.
 
-    With PENSTOCK_REDIS_URL that Redis is used; without it a private one is started, whose data
-    is gone when this ends. The workers need ANTHROPIC_API_KEY, unless --simulate.
+    If PENSTOCK_REDIS_URL is set, that Redis is used. Otherwise a private Redis is started; its
+    data is deleted on exit. The workers need ANTHROPIC_API_KEY, unless --simulate is given.
 
     \b
       penstock up --simulate
@@ -30,44 +30,44 @@ def up(simulate: bool) -> None:
     """
     if not simulate:
         require_key("penstock up --simulate")
-    redis_url = _given_redis()
+    redis_url = _redis_from_environment()
     with (
-        signals_end_it(),
-        Local(
-            note,
+        exit_on_signals(),
+        LocalDeployment(
+            print_status,
             redis_url=redis_url,
-            redis_port=_if_free(REDIS_PORT),
+            redis_port=_port_if_free(REDIS_PORT),
             simulate=simulate,
-            # The simulator's batches end within seconds: look sooner than the real API needs.
+            # Poll more often than for the real API: the simulator ends a batch within seconds.
             env={
                 "PENSTOCK_POLL_INTERVAL_MIN_S": os.environ.get("PENSTOCK_POLL_INTERVAL_MIN_S", "1")
             }
             if simulate
             else None,
-            flower_port=_if_free(FLOWER_PORT),
-        ) as local,
+            flower_port=_port_if_free(FLOWER_PORT),
+        ) as deployment,
     ):
-        note("\nReady. Ctrl-C ends everything.")
+        print_status("\nReady. Press Ctrl-C to stop everything.")
         if redis_url is None:
-            note("For other terminals:")
-            say(f"export PENSTOCK_REDIS_URL={local.redis_url}")
-        local.wait_for_ever()
+            print_status("In other terminals, run:")
+            print_line(f"export PENSTOCK_REDIS_URL={deployment.redis_url}")
+        deployment.run_forever()
 
 
-def require_key(otherwise: str) -> None:
-    """Raise `Failure` where the real API cannot be used; ``otherwise`` works without a key."""
+def require_key(alternative: str) -> None:
+    """Raise `CommandError` if there is no API key; it names a command that needs none."""
     if any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")):
         return
-    need("anthropic", "the anthropic SDK", "demo")
-    import anthropic  # slow, and needed by those alone who have set no key
+    require_module("anthropic", "the anthropic SDK", "demo")
+    import anthropic  # slow to import, and not needed if a key is set
 
     sdk = anthropic.Anthropic(max_retries=0)
     if sdk.api_key is None and sdk.auth_token is None and sdk.credentials is None:
-        raise Failure(f"ANTHROPIC_API_KEY is not set. Without a key try: {otherwise}")
+        raise CommandError(f"ANTHROPIC_API_KEY is not set; to run without a key: {alternative}")
 
 
-def _given_redis() -> str | None:
-    """The Redis that the environment names, once it has answered."""
+def _redis_from_environment() -> str | None:
+    """Return PENSTOCK_REDIS_URL, after a PING to that server, or None if it is unset."""
     if not os.environ.get("PENSTOCK_REDIS_URL"):
         return None
     settings = ClientSettings.load()
@@ -78,7 +78,7 @@ def _given_redis() -> str | None:
     return settings.redis_url.get_secret_value()
 
 
-def _if_free(port: int) -> int | None:
+def _port_if_free(port: int) -> int | None:
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,1 +1,1 @@
-"""What the command line prints: words, numbers, tables and progress."""
+"""The texts that the commands print: fields, tables, progress and numbers."""

@@ -1,4 +1,4 @@
-"""How things are written: notes to stderr, payload to stdout, and the words for numbers."""
+"""Prints status messages on stderr and results on stdout; formats numbers."""
 
 import os
 import sys
@@ -9,39 +9,39 @@ import click
 
 from penstock.batches.shard import Counts
 
-#: The ways in which a request can end.
-_ENDS = ("succeeded", "errored", "canceled", "expired")
+#: The final states of a request, in the order in which they are printed.
+_FINAL_STATES = ("succeeded", "errored", "canceled", "expired")
 
 
-def note(text: str) -> None:
-    """A line for the person, on stderr; dim where that is a terminal with colours."""
+def print_status(text: str) -> None:
+    """Print a status message on stderr; dimmed on a terminal with colors."""
     click.echo(styled(text, sys.stderr, dim=True), err=True)
 
 
 def styled(text: str, file: IO[Any], **style: Any) -> str:
-    """``text`` with a style, if ``file`` is a terminal whose user wants colours."""
+    """Style ``text`` if ``file`` is a terminal and ``NO_COLOR`` is not set."""
     plain = os.environ.get("NO_COLOR") or not file.isatty()
     return text if plain else click.style(text, **style)
 
 
-def say(text: str, **style: Any) -> None:
-    """A line on stdout that shows at once."""
+def print_line(text: str, **style: Any) -> None:
+    """Print a line on stdout and flush it."""
     click.echo(styled(text, sys.stdout, **style))
     sys.stdout.flush()
 
 
-def type_text(text: str) -> None:
-    """Payload that shows at once."""
+def write_text(text: str) -> None:
+    """Write part of an answer to stdout and flush it."""
     click.echo(text, nl=False)
 
 
 def write_line(line: bytes, file: IO[bytes] | None = None) -> None:
-    """A line of payload, byte by byte as it is."""
+    """Write a line of results as raw bytes, to ``file`` or to stdout."""
     (file or sys.stdout.buffer).write(line + b"\n")
 
 
 def duration(milliseconds: float) -> str:
-    """``38 ms``, ``1.24 s`` or ``3 min 05 s``."""
+    """Format a measured duration: ``38 ms``, ``1.24 s`` or ``3 min 05 s``."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 59_995:
@@ -50,23 +50,8 @@ def duration(milliseconds: float) -> str:
     return f"{minutes} min {seconds:02} s"
 
 
-def summary(id: str, end: Mapping[str, Any]) -> str:
-    """One line about a stream that has ended: what it used and how long it took."""
-    usage = end.get("usage") or {}
-    parts = [f"id {id}"]
-    if usage:
-        parts.append(f"{usage.get('input_tokens', 0)} in, {usage.get('output_tokens', 0)} out")
-    if end.get("first_delta_ms") is not None:
-        parts.append(f"first delta {duration(end['first_delta_ms'])}")
-    if end.get("total_ms") is not None:
-        parts.append(f"total {duration(end['total_ms'])}")
-    if end.get("stop_reason") not in (None, "end_turn"):
-        parts.append(f"stopped by {end['stop_reason']}")
-    return " · ".join(parts)
-
-
-def span(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h`` or ``2.1 days``: for what nobody knows any better."""
+def rough_duration(seconds: float) -> str:
+    """Format an estimated duration: ``40 s``, ``12 min``, ``3.5 h`` or ``2.1 days``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5_400:
@@ -74,40 +59,54 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
-def outcome(counts: Counts) -> str:
-    """The counts of a batch, in the order in which people ask for them."""
-    told = [f"{getattr(counts, name):,} {name}" for name in _ENDS]
+def summary(id: str, end: Mapping[str, Any]) -> str:
+    """Summarize a stream that has ended in one line: its id, token counts and timings."""
+    usage = end.get("usage") or {}
+    parts = [f"id {id}"]
+    if usage:
+        tokens_in, tokens_out = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+        parts.append(f"{tokens_in} tokens in, {tokens_out} out")
+    if end.get("first_delta_ms") is not None:
+        parts.append(f"first delta {duration(end['first_delta_ms'])}")
+    if end.get("total_ms") is not None:
+        parts.append(f"total {duration(end['total_ms'])}")
+    if end.get("stop_reason") not in (None, "end_turn"):
+        parts.append(f"stop reason {end['stop_reason']}")
+    return " · ".join(parts)
+
+
+def outcome_counts(counts: Counts) -> str:
+    """Format the request counts of a job, all final states included."""
+    parts = [f"{getattr(counts, name):,} {name}" for name in _FINAL_STATES]
     if counts.processing == counts.total:
-        told = []
+        parts = []
     if counts.processing or not counts.total:
-        told.insert(0, f"{counts.processing:,} processing")
-    return ", ".join(told)
+        parts.insert(0, f"{counts.processing:,} processing")
+    return ", ".join(parts)
 
 
-def brief(counts: Counts) -> str:
-    """The counts that are not 0, for a column."""
-    told = ((getattr(counts, name), name) for name in ("processing", *_ENDS))
-    return ", ".join(f"{count:,} {name}" for count, name in told if count)
+def nonzero_counts(counts: Counts) -> str:
+    """Format the request counts that are not 0, for a table column."""
+    named = ((getattr(counts, name), name) for name in ("processing", *_FINAL_STATES))
+    return ", ".join(f"{count:,} {name}" for count, name in named if count)
 
 
-def some(number: int, one: str, many: str = "") -> str:
-    """``1 request``, ``1,000 requests``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def quantity(number: int, singular: str, plural: str = "") -> str:
+    """Format a number with its noun: ``1 request``, ``1,000 requests``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
-def price(cost: Mapping[str, Any] | None) -> str:
-    """What a batch cost beside what it would have cost live."""
+def cost_summary(cost: Mapping[str, Any] | None) -> str:
+    """Format the cost of a job, compared with the same requests as live calls."""
     if not cost:
-        return "unknown: no price is known for this model"
+        return "unknown (no price is known for this model)"
+    spent = f"{dollars(cost['batch'])} {cost['currency']}"
     if not cost["live"]:
-        return f"{money(cost['batch'])} {cost['currency']}"
+        return spent
     saved = 1 - cost["batch"] / cost["live"]
-    return (
-        f"{money(cost['batch'])} {cost['currency']}; "
-        f"live it would be {money(cost['live'])} ({saved:.0%} saved)"
-    )
+    return f"{spent} ({saved:.0%} less than {dollars(cost['live'])} for live calls)"
 
 
-def money(amount: float) -> str:
-    """An amount in as many digits as are of use."""
+def dollars(amount: float) -> str:
+    """Format an amount: four decimals below 1, otherwise two."""
     return f"{amount:.4f}" if amount < 1 else f"{amount:,.2f}"

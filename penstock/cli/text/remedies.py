@@ -1,4 +1,4 @@
-"""What the operator should do about a paused batch job or an alert, in a line each; pure."""
+"""What the operator should do about a paused job or an alert, in one line; pure."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _UNKNOWN: Final = "read the message"
 
 
 def pause_remedy(job: Batch) -> str:
-    """What to do about a paused job, with the command that resumes it."""
+    """Return what to do about a paused job, with the command that resumes it."""
     assert job.paused is not None
     reason = PauseReason.of(job.paused.type)
     command = f"penstock batch resume {job.id}"
@@ -22,6 +22,6 @@ def pause_remedy(job: Batch) -> str:
 
 
 def alert_remedy(alert: Notice) -> str:
-    """What to do about an alert."""
+    """Return what to do about an alert."""
     known = Alert.of(alert.type)
     return known.remedy if known else _UNKNOWN

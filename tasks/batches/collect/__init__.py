@@ -1,1 +1,1 @@
-"""The collect step: verify and store the results of a batch, completely or not at all."""
+"""The collect step: stores the results of a batch, either all of them or none."""

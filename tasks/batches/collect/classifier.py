@@ -1,11 +1,13 @@
-"""Sorts the lines of a shard's results: what is stored, what is sent again, what is no line; pure.
+"""Classifies the result lines of a shard: stored, retried, or left out. Pure.
 
-Parsing takes three times as long as downloading, and all that is wanted of a succeeded line are
-its index, its model and its usage. The API writes nearly every line alike, with these near both
-ends, so they are cut out of a line of that form, and the usages of a block are parsed at once.
-Inside a JSON string a quote is always escaped, so what is looked for is never part of an answer's
-text. Whatever does not match to the byte, or does not parse, takes the slow way, which decides
-alike.
+To parse a line takes three times as long as to download it, and of a succeeded line only the index,
+the model and the usage are needed. The API writes nearly all of these lines in the same form, with
+the three near both ends. The fast path cuts them out of each line of that form and parses the
+usages of a whole block at once. This is safe, since inside a JSON string a quote is always escaped:
+what the fast path searches for is never part of an answer's text.
+
+A line that differs from that form in a single byte, or whose usage does not parse, takes the slow
+path. Both decide alike.
 """
 
 import re
@@ -17,98 +19,104 @@ import orjson
 
 from penstock.batches.wire import LINE_HEAD, RESULT
 from tasks.batches.collect.retry_policy import RetryDecision
-from tasks.batches.collect.tally import ResultTally
+from tasks.batches.collect.tally import FINAL, NO_LINE, ResultTally
 from tasks.batches.result_lines import Outcome, read_line, tokens_in
 
-#: How a succeeded line of the usual form begins: behind the nonce its index, then its model.
+#: The beginning of a succeeded line in the usual form, from the end of its nonce: index and model.
 _HEAD: Final = (
     rb"([0-9]{6})" + re.escape(RESULT) + rb'\{"type":"succeeded","message":\{'
     rb'(?:"id":"[^"\\]*","type":"message","role":"assistant",)?"model":"([^"\\]*)"'
 )
-#: What comes before its usage. Of several places the first is taken: one inside of an answer's
-#: content lies deeper than the message, so that what follows does not parse.
+#: What precedes the usage. If it occurs more than once, the first place is taken. If that one is
+#: inside the answer's content, it is nested more deeply, so the rest of the line does not parse.
 _USAGE: Final = b'"stop_sequence":null,"usage":{'
-#: What the rest of the line is put behind, to be JSON again, and to be that on the level of the
-#: message alone.
+#: What is put before the rest of a line, so that it is JSON again, and only if the usage is a field
+#: of the message itself.
 _OPEN: Final = b'{"result":{"message":{"usage":'
-#: What a line ends with if no blank is behind it.
+#: The last byte of a line that has no white space at its end.
 _BRACKET: Final = ord("}")
 
 
-class Sorter:
-    """Enters every line into an account; says which are stored."""
+class ResultClassifier:
+    """Counts every result line in a tally and returns the lines to store."""
 
-    def __init__(self, tally: ResultTally, judge: Callable[[Outcome], RetryDecision]) -> None:
+    def __init__(self, tally: ResultTally, decide: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
-        self._judge = judge
+        self._decide = decide
         self._head = re.compile(re.escape(b"%s%s-" % (LINE_HEAD, tally.nonce.encode())) + _HEAD)
 
-    def take(self, block: bytes) -> bytes:
-        """Enter the lines of a block; returns those to store, each with its line end."""
-        kept, odd = self._quickly(block)
-        for line in odd:
+    def classify(self, block: bytes) -> bytes:
+        """Count the lines of a block; returns those to store, each with its newline."""
+        kept, leftover = self._fast_path(block)
+        for line in leftover:
             if line and not line.isspace():
-                stored = self._slowly(line)
+                stored = self._slow_path(line)
                 if stored:
                     kept += (stored, b"\n")
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
-    def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
-        """Enter the succeeded lines of the usual form, each the first of its request; returns them
-        in pieces of the block, and all other lines."""
+    def _fast_path(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
+        """Count the succeeded lines in the usual form.
+
+        Returns the lines to store, as pieces of the block, and the leftover lines: those in another
+        form, and further lines of a request that has one.
+        """
         seen, entered = self.tally.seen, []
         kept: list[bytes] = []
-        odd: list[bytes] = []
+        leftover: list[bytes] = []
         tails: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        first = start = 0  # of the lines since the last odd one; of this line
+        first = start = 0  # of the piece since the last leftover line; of this line
         while (end := block.find(b"\n", start)) >= 0:
             found = self._head.match(block, start, end)
             at = block.find(_USAGE, found.end(), end) if found else -1
             if found and at >= 0 and block[end - 1] == _BRACKET:
                 index = int(found[1])
                 if index < len(seen) and not seen[index]:
-                    seen[index] = 1
+                    seen[index] = FINAL
                     entered.append(index)
                     tails[found[2]].append(block[at + len(_USAGE) - 1 : end])
                     start = end + 1
                     continue
             kept.append(block[first:start])
-            odd.append(block[start:end])
+            leftover.append(block[start:end])
             start = first = end + 1
         kept.append(block[first:start])
-        odd.append(block[start:])
+        leftover.append(block[start:])
         try:
-            self._used(tails)
+            self._add_usage(tails)
         except (ValueError, KeyError, TypeError):
-            for index in entered:  # one of them is not what it looks like
-                seen[index] = 0
+            for index in entered:  # one of these lines is not in the usual form after all
+                seen[index] = NO_LINE
             return [], block.split(b"\n")
-        return kept, odd
+        return kept, leftover
 
-    def _used(self, tails: Mapping[bytes, list[bytes]]) -> None:
-        """Enter the usages, by model, with which these ends of lines begin. Raises, and enters
-        nothing, if not all of them do."""
+    def _add_usage(self, tails: Mapping[bytes, list[bytes]]) -> None:
+        """Count the tokens of succeeded lines.
+
+        ``tails`` has the ends of the lines, from the usage on, by model. Raises, and counts
+        nothing, unless each begins with a usage and is the end of a line.
+        """
         used = {model.decode(): _usages(some) for model, some in tails.items()}
         for model, usages in used.items():
             self.tally.kinds["succeeded"] += len(usages)
-            self.tally.spent(model, tokens_in(usages))
+            self.tally.add_tokens(model, tokens_in(usages))
 
-    def _slowly(self, line: bytes) -> bytes | None:
-        """Enter any line; returns it if it is to be stored."""
+    def _slow_path(self, line: bytes) -> bytes | None:
+        """Parse and count any line; returns it as it is stored. None: it is not stored."""
         tally, found = self.tally, read_line(line)
         if found is None:
-            tally.broken += 1
+            tally.invalid_lines += 1
             return None
         index = tally.index_of(found.custom_id)
         if index is None:
             return None
-        verdict = self._judge(found.outcome)
-        tally.enter(index, found.outcome, verdict, found.model, found.tokens)
-        return None if verdict.retry else found.stored
+        decision = self._decide(found.outcome)
+        tally.enter(index, found.outcome, decision, found.model, found.tokens)
+        return None if decision.retry else found.stored
 
 
 def _usages(tails: list[bytes]) -> list[Any]:
-    """The usages with which these ends of lines begin. Raises if not all of them do."""
+    """Parse the usages with which the ends of lines begin. Raises unless each has one."""
     ends = orjson.loads(b"[%s%s]" % (_OPEN, (b"," + _OPEN).join(tails)))
     if len(ends) != len(tails):
         raise ValueError

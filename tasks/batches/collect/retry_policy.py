@@ -1,8 +1,8 @@
-"""Which requests of a batch are sent once more, by the cause of their failure; pure.
+"""Decides which requests of a batch are retried, by why they failed. Pure.
 
-Only what waiting or a person can cure is tried again: a request that the API finds invalid stays
-invalid. An empty account is told as an ``invalid_request_error`` of every line, so there the words
-decide.
+A request is retried only if its failure is transient or the operator can remedy it: a request that
+the API rejects as invalid stays invalid. An account without credit shows as an
+``invalid_request_error`` of every request, so there the message decides.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,11 @@ from typing import Final
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
-from tasks.api.retry import SPEND_LIMITS
+from tasks.api.retry import RETRYABLE_ERRORS, SPEND_LIMITS
 from tasks.batches.result_lines import Outcome
 
-#: Errors that pass by themselves.
-PASSING: Final = frozenset({"overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
-
-#: Errors that somebody has to cure before anything else is sent.
-CURABLE: Final = frozenset(
+#: Error types that the operator has to remedy before anything else of the job is sent.
+OPERATOR_ERRORS: Final = frozenset(
     {
         PauseReason.BILLING_ERROR,
         PauseReason.AUTHENTICATION_ERROR,
@@ -26,78 +23,86 @@ CURABLE: Final = frozenset(
     }
 )
 
-#: The breaker needs so many lines before a share of them says anything.
-BREAKER_LINES: Final = 10
+#: Minimum number of requests in a shard for the circuit breaker: a ratio of fewer means little.
+MIN_BREAKER_LINES: Final = 10
 
 _NO_CREDIT: Final = "credit balance"
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
-    """What becomes of a request: its result is final, or it is sent again."""
+    """Whether a request is retried or its result is final."""
 
     retry: bool = False
-    pause: str = ""  #: the job is paused first, for a reason of this type
+    pause: str = ""  #: the reason to pause the job before the retry; empty: it is not paused
 
 
 _FINAL: Final = RetryDecision()
-_AGAIN: Final = RetryDecision(retry=True)
+_RETRY: Final = RetryDecision(retry=True)
 
 
-def verdict(outcome: Outcome) -> RetryDecision:
-    """What becomes of a request of a job that nobody cancels."""
+def decide_by_cause(outcome: Outcome) -> RetryDecision:
+    """Decide from the outcome alone, for a job that is not canceled."""
     if outcome.kind == "expired":
-        return _AGAIN
+        return _RETRY
     if outcome.kind == "canceled":
         return RetryDecision(retry=True, pause=PauseReason.CANCELED_ELSEWHERE)
     if outcome.kind != "errored":
         return _FINAL
-    if outcome.error_type in CURABLE:
+    if outcome.error_type in OPERATOR_ERRORS:
         return RetryDecision(retry=True, pause=outcome.error_type)
     if outcome.error_code in SPEND_LIMITS or _NO_CREDIT in outcome.message.lower():
         return RetryDecision(retry=True, pause=PauseReason.BILLING_ERROR)
-    return _AGAIN if outcome.error_type in PASSING else _FINAL
+    return _RETRY if outcome.error_type in RETRYABLE_ERRORS else _FINAL
 
 
-def judge(outcome: Outcome, *, round: int, max_retry_rounds: int, resend: bool) -> RetryDecision:
-    """The verdict in a shard of this round. ``resend``: requests can be sent again at all: nobody
-    cancels the job, and they are still there.
+def decide(
+    outcome: Outcome, *, round: int, max_retry_rounds: int, can_retry: bool
+) -> RetryDecision:
+    """Decide for a request of a shard in this round.
 
-    A round that a person has to let go on is not counted: each has been asked for.
+    ``can_retry``: the job is not canceled, and the requests are still stored. Retries that pause
+    the job are not limited by ``max_retry_rounds``: the operator has resumed the job for each.
     """
-    if not resend:
+    if not can_retry:
         return _FINAL
-    found = verdict(outcome)
-    return found if found.pause or round < max_retry_rounds else _FINAL
+    decision = decide_by_cause(outcome)
+    return decision if decision.pause or round < max_retry_rounds else _FINAL
 
 
-def common_error(errors: Mapping[str, int], lines: int, share: float) -> str | None:
-    """The error that trips the breaker: so large a ``share`` of a shard's ``lines`` ended in it.
-    ``errors`` has those that are final: what is tried again has not ended."""
-    if lines < BREAKER_LINES or not errors:
+def common_error(errors: Mapping[str, int], lines: int, ratio: float) -> str | None:
+    """Return the error type that trips the circuit breaker; None: it does not trip.
+
+    It trips if at least ``ratio`` of a shard's ``lines`` ended in the same error. ``errors`` counts
+    final results only: a request that is retried has not ended.
+    """
+    if lines < MIN_BREAKER_LINES or not errors:
         return None
     worst = max(errors, key=lambda each: errors[each])
-    return worst if errors[worst] >= share * lines else None
+    return worst if errors[worst] >= ratio * lines else None
 
 
 def reason_to_pause(
-    cure: tuple[str, str] | None,
+    to_remedy: tuple[str, str] | None,
     errors: Mapping[str, int],
     samples: Mapping[str, str],
     shard: Shard,
-    share: float,
+    ratio: float,
 ) -> dict[str, str] | None:
-    """Why nothing more of the job is to be sent, for its record: what has to be cured (type and
-    the API's words), or the error that most lines share. None: there is no reason."""
-    if cure is not None:
-        type, words = cure
+    """Return why the job has to be paused, for its record; None: there is no reason.
+
+    ``to_remedy``: type and message of what the operator has to remedy; it comes before the circuit
+    breaker. ``samples``: a message of the API for each error type.
+    """
+    if to_remedy is not None:
+        type, message = to_remedy
         if type == PauseReason.CANCELED_ELSEWHERE:
-            words = (
-                f"{shard.batch_id} was canceled, and not by Penstock; resume the job to send the "
+            message = (
+                f"{shard.batch_id} was canceled outside Penstock; resume the job to send the "
                 "canceled requests again, or cancel it"
             )
-        return {"type": type, "message": words}
-    common = common_error(errors, shard.requests, share)
+        return {"type": type, "message": message}
+    common = common_error(errors, shard.requests, ratio)
     if common is None:
         return None
     ended = f"{errors[common]} of {shard.requests} requests of {shard.batch_id} ended in {common}"

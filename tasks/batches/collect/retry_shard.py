@@ -1,4 +1,4 @@
-"""The shard of the next round: requests that are sent again, copied from their spool."""
+"""Stores the requests of a shard that are retried as a shard of the next round."""
 
 from collections.abc import Iterator
 
@@ -7,23 +7,25 @@ import orjson
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
+from tasks.batches.collect.tally import RETRIED
 
 
-def next_round(
-    store: ChunkStore, parent: Shard, chosen: bytes | bytearray, *, number: int, spool: str
+def store_retry_shard(
+    store: ChunkStore, parent: Shard, seen: bytes | bytearray, *, number: int, spool: str
 ) -> Shard:
-    """Store the requests of ``parent`` whose byte in ``chosen`` is 2 as a shard of their own.
+    """Copy the requests that are `RETRIED` in ``seen`` to chunks of their own.
 
-    Raises `penstock.spool.chunks.ChunkMissing` if they are not in the spool any more.
+    Returns the shard to record for them. Raises `penstock.spool.chunks.ChunkMissing` if the
+    requests are not in the spool.
     """
     requests = ChunkWriter(store, f"requests-{spool}")
     ids = ChunkWriter(store, f"ids-{spool}")
     positions: list[int] = []
     size_by_model: dict[str, list[int]] = {}
     count, size, model = 0, EMPTY_BODY_BYTES - 1, ""
-    lines = zip(_requests(store, parent), _ids(store, parent), chosen, strict=True)
+    lines = zip(_requests(store, parent), _ids(store, parent), seen, strict=True)
     for request, id_line, mark in lines:
-        if mark != 2:
+        if mark != RETRIED:
             continue
         requests.line(request)
         ids.line(id_line)
@@ -33,9 +35,9 @@ def next_round(
         positions = [positions[0], position] if positions else [position, position]
         params = orjson.loads(request)
         model = model or params["model"]
-        heavy = size_by_model.setdefault(params["model"], [0, 0])
-        heavy[0] += len(request)
-        heavy[1] += params["max_tokens"]
+        sizes = size_by_model.setdefault(params["model"], [0, 0])
+        sizes[0] += len(request)
+        sizes[1] += params["max_tokens"]
     requests.close()
     ids.close()
     return Shard(

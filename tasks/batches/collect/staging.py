@@ -1,6 +1,7 @@
-"""What a collector stores before its results count: removed again unless they are committed.
+"""Staging: chunks that a collect step stores before the shard's record names them.
 
-Names carry the epoch of the claim, so that two collectors never mix what they store.
+Chunks that are staged but not committed are removed. Their names contain the epoch of the claim, so
+two workers that collect the same shard never mix what they store.
 """
 
 import contextlib
@@ -12,30 +13,30 @@ from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.collect.retry_shard import next_round
+from tasks.batches.collect.retry_shard import store_retry_shard
 
-#: Seconds that chunks live from the last one on while they do not count: those of a collector that
-#: was killed would fill Redis for as long as the job's.
-DRAFT_TTL_S: Final = 3_600
+#: Seconds until staged chunks expire, from the last one on. Without it, the chunks of a worker that
+#: was killed would fill Redis for as long as the job lives.
+STAGING_TTL_S: Final = 3_600
 
 
 class RequestsMissing(Exception):
-    """The requests that are to be sent again are not in the spool any more."""
+    """The requests to retry are not in the spool any more."""
 
 
-class Draft:
-    """The chunks that one claim stores. A context manager."""
+class Staging:
+    """The chunks that one claim stages. Use it in a ``with`` statement."""
 
     def __init__(self, work: ClaimedShard) -> None:
         [url, shards] = work.job.fields("spool", "shards")
-        self.store = open_chunk_store(url, work.redis, work.job.keys, DRAFT_TTL_S)
+        self.store = open_chunk_store(url, work.redis, work.job.keys, STAGING_TTL_S)
         self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
-        self.children: tuple[Shard, ...] = ()  #: the shard of the next round, if there is one
+        self.children: tuple[Shard, ...] = ()  #: the retry shard, if there is one
         self._number = work.shard.number + int(shards)
         self._spool = f"{self._number}-{work.lease.epoch}"
         self._ttl_s = work.settings.batch_ttl_s
-        self._counts = False
+        self._committed = False
 
     def __enter__(self) -> Self:
         return self
@@ -46,36 +47,38 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Of a commit whose answer was lost nobody knows whether it took place: what it may have
-        # made count is left to its lifetime.
-        if not self._counts or isinstance(error, Fenced):
-            with contextlib.suppress(Exception):  # their lifetime does the same, later
+        # If the reply to the write of the record was lost, the record may name the chunks: then
+        # they are kept, and expire if it does not. A fenced write certainly did not take place.
+        if not self._committed or isinstance(error, Fenced):
+            with contextlib.suppress(Exception):  # chunks that are not removed here expire
                 self.store.remove(self._names)
 
     @property
     def _names(self) -> tuple[str, ...]:
         return self.results, f"requests-{self._spool}", f"ids-{self._spool}"
 
-    def copy(self, parent: Shard, seen: bytes | bytearray) -> None:
-        """Make the shard of the next round. Raises `RequestsMissing`."""
+    def stage_retry_shard(self, parent: Shard, seen: bytes | bytearray) -> None:
+        """Stage the requests that are retried. Raises `RequestsMissing`."""
         try:
-            child = next_round(self.store, parent, seen, number=self._number, spool=self._spool)
+            child = store_retry_shard(
+                self.store, parent, seen, number=self._number, spool=self._spool
+            )
         except ChunkMissing as error:
             raise RequestsMissing(str(error)) from error
         self.children = (child,)
 
     def commit(self) -> None:
-        """From here on the record may say that the chunks count: they live as long as it does.
+        """Give the chunks the lifetime of the job, before the record names them.
 
-        Raises `penstock.spool.chunks.ChunkMissing` if they do not live any more.
+        Raises `penstock.spool.chunks.ChunkMissing` if one of them has expired.
         """
         names = [name for child in self.children for name in child.chunk_names]
         names += [self.results] if self.chunks else []
         if not self.store.refresh_ttl(names, self._ttl_s):
             raise ChunkMissing(f"{self.results}: expired before it was complete")
-        self._counts = True
+        self._committed = True
 
-    def committed(self, parent: Shard) -> None:
-        """The requests of ``parent`` are not needed any more."""
-        with contextlib.suppress(Exception):  # the finish step does the same
+    def remove_requests(self, parent: Shard) -> None:
+        """Remove the requests of ``parent``, once the record has its results."""
+        with contextlib.suppress(Exception):  # the finish step removes them as well
             self.store.remove((f"requests-{parent.spool}",))

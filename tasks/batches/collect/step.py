@@ -1,8 +1,9 @@
-"""The collect step: the results of a batch, verified and stored, complete or not at all.
+"""The collect step: downloads, verifies and stores the results of a batch.
 
-They are stored under a name of this claim while they come, and one write of the record makes them
-the shard's: a collector that dies, or is fenced off, leaves nothing that counts. Requests that are
-tried again become a shard of the next round by the same write.
+Results are staged as they arrive: stored under a name that only this claim uses. When the download
+is complete, one write of the shard's record names them, and only then do they count. So a worker
+that dies or is fenced leaves nothing that readers could see. Requests that are retried become a
+shard of the next round, by the same write.
 """
 
 import contextlib
@@ -25,42 +26,43 @@ from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import RetryDecision, judge, reason_to_pause
-from tasks.batches.collect.staging import Draft, RequestsMissing
+from tasks.batches.collect.classifier import ResultClassifier
+from tasks.batches.collect.retry_policy import RetryDecision, decide, reason_to_pause
+from tasks.batches.collect.staging import RequestsMissing, Staging
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
-from tasks.batches.create.lost_call import search_again
-from tasks.batches.create.reconcile import of_earlier, rejected
+from tasks.batches.create.lost_call import restart_search
+from tasks.batches.create.reconcile import with_earlier_call, with_rejected_batch
 from tasks.batches.limits.prices import actual_cost
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tasks.batches.unavailable import collect_without
 
-#: Downloads that do not match the requests before somebody is asked.
-REFETCHES: Final = 20
-#: Downloads of a batch that has lines too many, or only lines of another, before that is believed.
-REFETCHES_OF_OTHERS: Final = 2
+#: Maximum downloads that do not match the requests. After one more, the job is paused.
+MAX_REFETCHES: Final = 20
+#: Downloads that have to show the same before it is believed that a batch has extra lines, or that
+#: all of its lines belong to another create call.
+REFETCHES_TO_CONFIRM: Final = 2
 
-#: The API keeps results for 29 days from a batch's creation.
+#: Milliseconds from a batch's creation for which the API keeps its results: 29 days.
 RESULTS_LIVE_MS: Final = 29 * 86_400_000
 
-#: How long batches took: entries that are kept, and seconds they live.
+#: Maximum number of batches whose duration is kept for estimates, and seconds until they expire.
 _HISTORY: Final = 200
 _HISTORY_S: Final = 90 * 86_400
 
 
-class _Unusable(Exception):
-    """The download does not match the requests."""
+class _ResultsMismatch(Exception):
+    """The downloaded results do not match the requests."""
 
 
-class _Foreign(Exception):
-    """The results belong to another create call."""
+class _ResultsOfAnotherCall(Exception):
+    """All of the downloaded results belong to another create call."""
 
     def __init__(self, nonce: str) -> None:
         super().__init__(nonce)
-        self.nonce = nonce  #: of that call, if it is one of ours
+        self.nonce = nonce  #: of that call; any text if another program made it
 
 
 class CollectStep:
@@ -72,68 +74,74 @@ class CollectStep:
         self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard) -> StepResult:
-        """Download, verify and store; or tell when to try again."""
+        """Collect the results, or return when and where to try again."""
         if work.shard.state != ShardState.ENDED:
             return _collected(work.shard)
         try:
-            return self._collect(work, resend=not work.cancel)
+            return self._collect(work, can_retry=not work.cancel)
         except RequestsMissing as error:
-            work.alert(Alert.REQUESTS_MISSING, f"what failed cannot be sent again: {error}")
-            return self._collect(work, resend=False)
+            work.alert(Alert.REQUESTS_MISSING, f"failed requests cannot be retried: {error}")
+            return self._collect(work, can_retry=False)
         except anthropic.NotFoundError:
-            return self._none_there(work)
+            return self._no_results(work)
 
-    def _collect(self, work: ClaimedShard, *, resend: bool) -> StepResult:
+    def _collect(self, work: ClaimedShard, *, can_retry: bool) -> StepResult:
         shard = work.shard
         try:
-            with Draft(work) as draft:
+            with Staging(work) as staging:
                 tally = ResultTally(shard.nonce, shard.requests)
-                self._download(work, draft, tally, resend=resend)
+                self._download(work, staging, tally, can_retry=can_retry)
                 _verify(tally, shard.refetches)
                 if tally.retried:
-                    draft.copy(shard, tally.seen)
-                return self._commit(work, draft, tally)
-        except _Unusable as error:
+                    staging.stage_retry_shard(shard, tally.seen)
+                return self._commit(work, staging, tally)
+        except _ResultsMismatch as error:
             return self._refetch(work, str(error))
-        except _Foreign as error:
+        except _ResultsOfAnotherCall as error:
             if error.nonce in shard.abandoned_nonces:
-                return _take_earlier(work, error.nonce)
+                return _switch_to_earlier_call(work, error.nonce)
             return self._reject(work)
 
     def _download(
-        self, work: ClaimedShard, draft: Draft, tally: ResultTally, *, resend: bool
+        self, work: ClaimedShard, staging: Staging, tally: ResultTally, *, can_retry: bool
     ) -> None:
-        """Store the lines that are final, enter all of them into the account."""
+        """Stage the final results and count every line in the tally.
+
+        Raises `_ResultsMismatch`, `_ResultsOfAnotherCall`, `Fenced`.
+        """
         shard, limit = work.shard, self._settings.max_retry_rounds
 
-        def judged(outcome: Outcome) -> RetryDecision:
-            return judge(outcome, round=shard.round, max_retry_rounds=limit, resend=resend)
+        def decide_outcome(outcome: Outcome) -> RetryDecision:
+            return decide(outcome, round=shard.round, max_retry_rounds=limit, can_retry=can_retry)
 
-        sorter = Sorter(tally, judged)
+        classifier = ResultClassifier(tally, decide_outcome)
         checked = time.monotonic()
         with (
-            self._calls(work).results(shard.batch_id, timeout=self._timeout) as pieces,
-            BackgroundWriter(draft.store) as writer,
+            self._batches_api(work).results(shard.batch_id, timeout=self._timeout) as pieces,
+            BackgroundWriter(staging.store) as writer,
         ):
-            for block in blocks(_whole(pieces)):
-                writer.put(draft.results, sorter.take(block))
-                if tally.foreign:
-                    raise _Foreign(tally.stranger.partition("-")[0])
+            for block in blocks(_downloaded(pieces)):
+                writer.put(staging.results, classifier.classify(block))
+                if tally.of_another_call:
+                    raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
-                    work.lease.renew()  # somebody else may be at it meanwhile
+                    work.lease.renew()  # raises if another worker collects the shard now
                     checked = time.monotonic()
-        draft.chunks = writer.chunks[draft.results]
+        staging.chunks = writer.chunks[staging.results]
 
-    def _commit(self, work: ClaimedShard, draft: Draft, tally: ResultTally) -> Next:
+    def _commit(self, work: ClaimedShard, staging: Staging, tally: ResultTally) -> Next:
+        """Make the staged results, and the retry shard, those of the job by one write."""
         shard, usage = work.shard, tally.tokens()
-        if tally.superfluous:
-            work.alert(Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; left out")
+        if tally.extra_lines:
+            work.alert(
+                Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; extra lines are left out"
+            )
         changed = shard.evolve(
             state=ShardState.COLLECTED,
             confirmed=True,
             failures=0,
-            results=draft.results if draft.chunks else "",
-            result_chunks=draft.chunks,
+            results=staging.results if staging.chunks else "",
+            result_chunks=staging.chunks,
             result_lines=shard.requests - tally.retried,
             collected_ms=now_ms(),
             counts=tally.counts(),
@@ -141,24 +149,24 @@ class CollectStep:
             usage=usage,
             errors=dict(tally.errors),
         )
-        pause = self._pause(work, tally)
+        pause = self._pause_reason(work, tally)
         meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
-        draft.commit()
+        staging.commit()
         work.advance(
             "collect",
             changed,
-            also=draft.children,
-            left=-1 + len(draft.children),
+            also=staging.children,
+            left=-1 + len(staging.children),
             spent=actual_cost(usage, live=shard.live),
             **meta,
         )
-        draft.committed(shard)
-        self._remember(work)
-        wake = () if pause else tuple(child.number for child in draft.children)
+        staging.remove_requests(shard)
+        self._record_duration(work)
+        wake = () if pause else tuple(child.number for child in staging.children)
         return Next(_collected(changed).summary, wake=wake, pause=pause)
 
-    def _pause(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
-        """Why nothing more is to be sent, if there is a reason and anything to send."""
+    def _pause_reason(self, work: ClaimedShard, tally: ResultTally) -> dict[str, Any] | None:
+        """Return why the job has to be paused; None: no reason, or nothing left to send."""
         if work.cancel or work.paused:
             return None
         reason = reason_to_pause(
@@ -177,8 +185,8 @@ class CollectStep:
             return None
         return {**reason, "shard": work.shard.number, "at_ms": now_ms()}
 
-    def _remember(self, work: ClaimedShard) -> None:
-        """Note how long the batch took, for the estimates of later ones."""
+    def _record_duration(self, work: ClaimedShard) -> None:
+        """Note how long the batch took, for estimates, and make sure its slot is free."""
         shard, key = work.shard, self._settings.keys.history
         took_ms = max(shard.ended_ms - shard.created_ms, 0)
         entry = {"model": shard.model, "requests": shard.requests, "ms": took_ms}
@@ -187,43 +195,44 @@ class CollectStep:
             pipe.ltrim(key, 0, _HISTORY - 1)
             pipe.expire(key, _HISTORY_S)
             pipe.hdel(self._settings.keys.active_batches, work.member)
-            with contextlib.suppress(redis.RedisError):  # the results are safe
+            with contextlib.suppress(redis.RedisError):  # the results are stored already
                 pipe.execute()
 
     def _refetch(self, work: ClaimedShard, what: str) -> RetryIn | Parked:
-        """Download again later; ask somebody if that has been of no use for long."""
+        """Download again later. After `MAX_REFETCHES`, pause the job.
+
+        A canceled job cannot be paused: it raises an alert, and the downloads continue.
+        """
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
-        words = f"results of {shard.batch_id}: {what}"
-        if count > REFETCHES:
+        message = f"results of {shard.batch_id}: {what}"
+        if count > MAX_REFETCHES:
             work.write(shard.evolve(refetches=0))
             if not work.cancel:
-                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": words}
-                return Parked(words, pause=pause)
-            work.alert(Alert.RESULTS_INCOMPLETE, words)
+                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": message}
+                return Parked(message, pause=pause)
+            work.alert(Alert.RESULTS_INCOMPLETE, message)
         else:
             work.write(shard.evolve(refetches=count))
-        wait = wait_s(
-            count,
-            None,
-            settings.api_retry_max_wait_s,
-            jitter(),
-        )
-        return RetryIn(wait, words)
+        wait = wait_s(count, None, settings.api_retry_max_wait_s, jitter())
+        return RetryIn(wait, message)
 
     def _reject(self, work: ClaimedShard) -> StepResult:
-        """The batch is not ours, whoever named it: look for ours again."""
+        """Search for the shard's batch again: this one belongs to another create call.
+
+        If the API named the batch in its response, more downloads have to show the same first.
+        """
         shard = work.shard
-        if shard.confirmed and shard.refetches < REFETCHES_OF_OTHERS:
-            return self._refetch(work, "every line is of another batch")
-        search_again(work, rejected(shard))
+        if shard.confirmed and shard.refetches < REFETCHES_TO_CONFIRM:
+            return self._refetch(work, "every line is of another create call")
+        restart_search(work, with_rejected_batch(shard))
         return Redirect(f"{shard.batch_id} is not the batch of this shard")
 
-    def _none_there(self, work: ClaimedShard) -> StepResult:
-        """The API has no results of the batch: why?"""
+    def _no_results(self, work: ClaimedShard) -> StepResult:
+        """Find out why the API has no results of the batch."""
         shard = work.shard
         try:
-            batch = self._calls(work).retrieve(shard.batch_id, timeout=self._timeout)
+            batch = self._batches_api(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
         if batch.processing_status != "ended":
@@ -234,31 +243,36 @@ class CollectStep:
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
         return self._refetch(work, "not available yet")
 
-    def _calls(self, work: ClaimedShard) -> BatchesApi:
+    def _batches_api(self, work: ClaimedShard) -> BatchesApi:
         return BatchesApi(self._api, work.job.headers())
 
 
-def _take_earlier(work: ClaimedShard, nonce: str) -> Redirect:
-    """The batch is of an earlier call of this shard, which was given up too soon: its results are
-    paid for, and are as good."""
-    # What the later call has made, or will make, is the late twin now.
+def _switch_to_earlier_call(work: ClaimedShard, nonce: str) -> Redirect:
+    """Accept a batch of an earlier call of this shard, which was abandoned too early.
+
+    Its results are paid for and answer the same requests.
+    """
+    # If the later call has created a batch, or will, that one is the duplicate now.
     size_locks.abandon(work)
-    work.write(of_earlier(work.shard, nonce))
-    return Redirect(f"{work.shard.batch_id} is of an earlier call of this shard")
+    work.write(with_earlier_call(work.shard, nonce))
+    return Redirect(f"{work.shard.batch_id} is from an earlier create call of this shard")
 
 
 def _verify(tally: ResultTally, refetches: int) -> None:
-    """Raises `_Unusable` if another download may have what this one lacks, or lack what it has."""
-    if tally.missing or (tally.superfluous and refetches < REFETCHES_OF_OTHERS):
-        raise _Unusable(str(tally))
+    """Check a whole download. Raises `_ResultsMismatch` if another one may be better.
+
+    Extra lines are accepted once `REFETCHES_TO_CONFIRM` downloads had some.
+    """
+    if tally.missing or (tally.extra_lines and refetches < REFETCHES_TO_CONFIRM):
+        raise _ResultsMismatch(str(tally))
 
 
-def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The download. Raises `_Unusable` where it breaks off."""
+def _downloaded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a download. Raises `_ResultsMismatch` if it is interrupted."""
     try:
         yield from pieces
     except httpx2.HTTPError as error:
-        raise _Unusable(f"the download broke off: {type(error).__name__}") from error
+        raise _ResultsMismatch(f"the download was interrupted: {type(error).__name__}") from error
 
 
 def _collected(shard: Shard) -> Next:

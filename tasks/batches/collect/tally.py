@@ -1,43 +1,53 @@
-"""The account of one shard's results: which requests have been answered, how, at what cost; pure.
+"""Counts a shard's results: which requests have one, and how they ended. Pure.
 
-The results of a batch come in any order, and a download can break off anywhere. They are only
-taken for whole when every request has a line; what belongs to no request, or comes twice, is
-counted and left out.
+The API returns the results of a batch in any order, and a download can be interrupted anywhere. So
+a download is complete only when every request has a line. Lines that belong to no request, and
+further lines of a request that has one, are counted and left out.
 """
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
 from penstock.batches.shard import Counts
 from penstock.batches.wire import NONCE_CHARS, WIRE_ID
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.result_lines import Outcome
 
+#: What a byte of `ResultTally.seen` says about a request: it has no line yet, its result is final,
+#: or it is retried.
+NO_LINE: Final = 0
+FINAL: Final = 1
+RETRIED: Final = 2
+
 _KINDS = ("succeeded", "errored", "canceled", "expired")
 
 
 class ResultTally:
-    """Keeps account of the result lines of a shard as they pass."""
+    """Counts the result lines of a shard as they are downloaded."""
 
     def __init__(self, nonce: str, requests: int) -> None:
         self.nonce = nonce
         self.requests = requests
-        #: By index: 0 no line yet, 1 its result is final, 2 it is sent again.
-        self.seen = bytearray(requests)
-        self.broken = 0  #: lines that are no results
-        self.strangers = 0  #: results of no request of ours
-        self.stranger = ""  #: the wire id of the first of them
-        self.doubles = 0  #: further lines of a request that had its own
-        self.kinds: Counter[str] = Counter()  #: result type → final lines
-        self.errors: Counter[str] = Counter()  #: error type → final lines
+        self.seen = bytearray(requests)  #: by index: `NO_LINE`, `FINAL` or `RETRIED`
+        self.invalid_lines = 0  #: lines that are not results
+        self.unknown_lines = 0  #: results whose wire id is not of this create call
+        self.first_unknown_id = ""  #: the wire id of the first of them
+        self.repeated_lines = 0  #: further lines of a request that has one
+        self.kinds: Counter[str] = Counter()  #: result type → final results
+        self.errors: Counter[str] = Counter()  #: error type → final results
         self.usage: dict[str, Counter[str]] = {}  #: model → tokens
-        self.retried = 0  #: requests that are sent again
-        self.pause: tuple[str, str] | None = None  #: type and words of what has to be cured first
-        self.samples: dict[str, str] = {}  #: error type → the API's words on the first such line
+        self.retried = 0  #: requests that are retried
+        #: type and message of the first failure that the operator has to remedy
+        self.pause: tuple[str, str] | None = None
+        self.samples: dict[str, str] = {}  #: error type → the API's message of the first such line
 
     def index_of(self, custom_id: str) -> int | None:
-        """The index of the request with this wire id that has no line yet. None: the line is one
-        too many; it is counted as that."""
+        """Return the index of the request with this wire id.
+
+        None: no request has this wire id, or its request has a line; the line is counted as an
+        extra one.
+        """
         digits = custom_id[NONCE_CHARS + 1 :]
         if (
             len(custom_id) != WIRE_ID
@@ -45,11 +55,11 @@ class ResultTally:
             or not (digits.isascii() and digits.isdigit())
             or int(digits) >= self.requests
         ):
-            self.strangers += 1
-            self.stranger = self.stranger or custom_id
+            self.unknown_lines += 1
+            self.first_unknown_id = self.first_unknown_id or custom_id
             return None
         if self.seen[int(digits)]:
-            self.doubles += 1
+            self.repeated_lines += 1
             return None
         return int(digits)
 
@@ -57,57 +67,60 @@ class ResultTally:
         self,
         index: int,
         outcome: Outcome,
-        verdict: RetryDecision,
+        decision: RetryDecision,
         model: str,
         tokens: Mapping[str, int],
     ) -> None:
-        """Enter the line of request ``index``, which had none."""
-        self.seen[index] = 2 if verdict.retry else 1
+        """Count the line of request ``index``, which has none yet."""
+        self.seen[index] = RETRIED if decision.retry else FINAL
         if outcome.error_type:
             self.samples.setdefault(outcome.error_type, outcome.message)
-        if verdict.retry:
+        if decision.retry:
             self.retried += 1
-            if verdict.pause and self.pause is None:
-                self.pause = (verdict.pause, outcome.message)
+            if decision.pause and self.pause is None:
+                self.pause = (decision.pause, outcome.message)
             return
         self.kinds[outcome.kind] += 1
         if outcome.kind == "succeeded":
-            self.spent(model, tokens)
+            self.add_tokens(model, tokens)
         elif outcome.kind == "errored":
             self.errors[outcome.error_type or "unknown_error"] += 1
 
-    def spent(self, model: str, tokens: Mapping[str, int]) -> None:
-        """Add tokens that were used."""
+    def add_tokens(self, model: str, tokens: Mapping[str, int]) -> None:
+        """Add the tokens of one or more succeeded requests."""
         self.usage.setdefault(model, Counter()).update(tokens)
 
     @property
-    def foreign(self) -> bool:
-        """Whether there are results, and all of them are of another create call."""
-        return bool(self.strangers) and self.missing == self.requests
+    def of_another_call(self) -> bool:
+        """Whether there are results, and all of them belong to another create call."""
+        return bool(self.unknown_lines) and self.missing == self.requests
 
     @property
     def missing(self) -> int:
-        """Requests that have no line."""
-        return self.seen.count(0)
+        """The number of requests without a line."""
+        return self.seen.count(NO_LINE)
 
     @property
-    def superfluous(self) -> int:
-        """Lines that are one too many."""
-        return self.broken + self.strangers + self.doubles
+    def extra_lines(self) -> int:
+        """The number of lines that are left out."""
+        return self.invalid_lines + self.unknown_lines + self.repeated_lines
 
     def counts(self) -> Counts:
-        """How the requests ended whose results are final. A result type that is new to us is an
-        error here; its line says what it is."""
+        """Return how the requests with a final result ended.
+
+        A result type that this version does not know counts as errored; its line is stored as is.
+        """
         known = {kind: self.kinds[kind] for kind in _KINDS}
         known["errored"] += sum(self.kinds.values()) - sum(known.values())
         return Counts(**known)
 
     def tokens(self) -> dict[str, dict[str, int]]:
-        """Model → tokens."""
-        return {model: dict(spent) for model, spent in self.usage.items()}
+        """Return the tokens of the succeeded requests, by model."""
+        return {model: dict(tokens) for model, tokens in self.usage.items()}
 
     def __str__(self) -> str:
+        unmatched = self.unknown_lines + self.invalid_lines
         return (
-            f"{self.missing} of {self.requests} requests without a line, "
-            f"{self.strangers + self.broken} lines of no request, {self.doubles} doubled"
+            f"{self.missing} of {self.requests} requests have no result, "
+            f"{unmatched} lines belong to no request, {self.repeated_lines} lines are repeated"
         )

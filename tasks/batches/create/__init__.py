@@ -1,1 +1,1 @@
-"""The create step: make a shard a batch at the API, at most once."""
+"""The create step: creates the batch of a shard at the API, at most once."""

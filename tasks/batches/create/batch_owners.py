@@ -1,11 +1,11 @@
-"""Batch owners: which shard a batch at the API belongs to, so that no other shard takes it."""
+"""Batch owners: which shard each batch at the API belongs to."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from tasks.api.batches import ListedBatch
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.reconcile import Owner, held_by
+from tasks.batches.create.reconcile import Owner, owner_from_record
 from tasks.batches.job_reader import find_shard
 
 #: Seconds that an owner is remembered: about as long as the API keeps the results.
@@ -13,13 +13,14 @@ _OWNER_TTL_S: Final = 30 * 86_400
 
 
 def claim(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> bool:
-    """Note that the batch is the shard's. False: it is, or may be, another's.
+    """Note the shard as the owner of a batch, so that no other shard adopts it.
 
-    ``confirmed``: the API has named the batch in its response, whatever another may have guessed.
+    Returns false if the batch is, or may be, another shard's. ``confirmed``: the API named the
+    batch in its response to this shard, which overrules a shard that has adopted it.
     """
-    if not confirmed and owner_of(work, batch.id) not in (Owner.NOBODY, Owner.OURS):
+    if not confirmed and owner_of(work, batch.id) not in (Owner.NONE, Owner.THIS_SHARD):
         return False
-    # What is overwritten here is a guess, or an owner that no longer claims it.
+    # This overwrites an unconfirmed owner, or one whose record says that it has rejected the batch.
     work.redis.set(work.settings.keys.batch_owner(batch.id), work.member, ex=_OWNER_TTL_S)
     return True
 
@@ -32,15 +33,15 @@ def release(work: ClaimedShard, batch_id: str) -> None:
 
 
 def owners_of(work: ClaimedShard, batches: Sequence[ListedBatch]) -> dict[str, Owner]:
-    """Id → whose the batch is."""
+    """Return the owner of each batch, by the batch's id."""
     return {batch.id: owner_of(work, batch.id) for batch in batches}
 
 
 def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
-    """Whose a batch is."""
+    """Return the owner of a batch, as seen by this shard."""
     member = (work.redis.get(work.settings.keys.batch_owner(batch_id)) or b"").decode()
     if not member:
-        return Owner.NOBODY
+        return Owner.NONE
     if member == work.member:
-        return Owner.OURS
-    return held_by(find_shard(work.redis, work.settings.keys, member), batch_id)
+        return Owner.THIS_SHARD
+    return owner_from_record(find_shard(work.redis, work.settings.keys, member), batch_id)

@@ -1,7 +1,10 @@
-"""The body of a create call, straight from the spool: constant memory, no JSON parsed.
+"""Streams the body of a create call from the spool, without parsing its JSON.
 
-A batch exists for the API once the body is complete, so the last bytes are held back until the
-record says that they go out, and until the body is known to be what was promised.
+Memory use is constant.
+
+The API can create a batch as soon as it has the whole body. So the last bytes are held back until
+the body is known to have the requests and the size of the shard's record, and until the record says
+that the last bytes are sent.
 """
 
 import time
@@ -13,44 +16,44 @@ from penstock.batches.wire import BODY_HEAD, BODY_TAIL, LINE_TAIL, request_head
 from penstock.errors import PenstockError
 from penstock.spool.chunks import ChunkStore, lines_of
 
-#: Seconds after its guard was asked in which the last bytes must go out: beyond, the record's time
-#: of sending would be too early, and what is concluded from it wrong.
-_PROMPT_S: Final = 30.0
+#: Maximum seconds that ``before_end`` may take. After more, the time of sending in the record would
+#: be too early, and a lost call could be abandoned before its time.
+_MAX_BEFORE_END_S: Final = 30.0
 
 
 class BodyMismatch(PenstockError):
-    """The stored requests are not those that the shard's record promises."""
+    """The number or the size of the stored requests is not that of the shard's record."""
 
 
 class Upload:
-    """One create call's body; iterated once."""
+    """The body of one create call. It can be iterated once."""
 
-    def __init__(self, shard: Shard, store: ChunkStore, guard: Callable[[], None]) -> None:
-        """``guard`` is called before the last bytes go out; what it raises keeps them back."""
+    def __init__(self, shard: Shard, store: ChunkStore, before_end: Callable[[], None]) -> None:
+        """``before_end`` is called before the last bytes, which are not sent if it raises."""
         self._shard = shard
         self._store = store
-        self._guard = guard
-        self.complete = False  #: whether the last bytes were let go
-        self.error: Exception | None = None  #: what kept them back
+        self._before_end = before_end
+        self.complete = False  #: whether the last bytes were given to the connection
+        self.error: Exception | None = None  #: why the last bytes were held back
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._begin()
-            self._ask()
+            self._call_before_end()
         except Exception as error:
             self.error = error
             raise
         self.complete = True
         yield LINE_TAIL + BODY_TAIL
 
-    def _ask(self) -> None:
+    def _call_before_end(self) -> None:
         started = time.monotonic()
-        self._guard()
-        if time.monotonic() - started > _PROMPT_S:
+        self._before_end()
+        if time.monotonic() - started > _MAX_BEFORE_END_S:
             raise TimeoutError("the record was written too slowly")
 
     def _begin(self) -> Iterator[bytes]:
-        """All but the end, in pieces of about a chunk."""
+        """Yield all but the last bytes, in pieces of about a chunk."""
         shard, sent, count = self._shard, 0, 0
         start = request_head(shard.nonce)
         between = LINE_TAIL + b","
@@ -72,5 +75,5 @@ class Upload:
         if (count, size) != (shard.requests, shard.size):
             raise BodyMismatch(
                 f"{name} has {count} requests, a body of {size} bytes; "
-                f"expected: {shard.requests} and {shard.size}"
+                f"expected: {shard.requests} requests, {shard.size} bytes"
             )

@@ -1,10 +1,12 @@
-"""The canary: the first requests of a job as live calls, before the bulk of it is sent.
+"""The canary: sends the first requests of a job as live calls, before all others.
 
-Each answer is stored as it comes, as a batch's result line, so that a worker that dies repeats
-only the calls that were out. A request that the API refuses pauses the job, once, with the API's
-words. Its error is kept as its result: resumed nevertheless, the job goes on behind it and is not
-paused for the next one. A refusal that is about the account, not the request, pauses the job like
-any other, and the call is made again when it is resumed.
+Each answer is stored as it arrives, in the form of a batch's result line. So if the worker dies,
+the next one repeats only the calls that were under way.
+
+If the API rejects a request, the job is paused with the API's message, once: the error is stored as
+the request's result, and a job that is resumed is not paused for further rejected requests. If the
+API rejects a call because of the account, the job is paused as by any other step, and the call is
+made again when the job is resumed.
 """
 
 from collections import Counter
@@ -24,82 +26,88 @@ from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create.sender import MONEY_S, made, new_nonce
+from tasks.batches.create.batch_creator import COST_WAIT_S, created, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import actual_cost
 from tasks.batches.result_lines import read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
-#: Live calls of a canary that are out at the same time.
-_AT_ONCE: Final = 4
+#: Maximum number of live calls that one canary makes at the same time.
+_MAX_CONCURRENT: Final = 4
 
-#: Refusals that are about the request itself: a batch would have them as its result.
-_OF_THE_REQUEST: Final = frozenset({400, 404, 413, 422})
-#: … unless they say this: the API has no status of its own for it.
-_OF_THE_ACCOUNT: Final = ("credit balance", "spend limit", "usage limit")
+#: HTTP statuses with which the API rejects a request itself. In a batch they would be its result.
+_REQUEST_STATUSES: Final = frozenset({400, 404, 413, 422})
+#: Parts of messages that are about the account all the same: the API has no status for them.
+_ACCOUNT_PHRASES: Final = ("credit balance", "spend limit", "usage limit")
 
 
 class Canary:
-    """Makes the calls of a live shard."""
+    """Makes the live calls of a canary's shard."""
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
-        verdict = cost_cap.reserve(work)
-        if isinstance(verdict, dict):
-            return Parked(verdict["message"], pause=verdict)
-        if verdict == "wait":
-            return RetryIn(MONEY_S, "waiting until other costs are settled")
-        answered = _go_on(work)
-        # Resumed though a request was refused: the others are not asked about again.
-        forgiving = bool(work.shard.counts.errored)
-        refused = self._call(work, api, _requests(work, answered), forgiving=forgiving)
+        reservation = cost_cap.reserve(work)
+        if isinstance(reservation, dict):
+            return Parked(reservation["message"], pause=reservation)
+        if reservation == "wait":
+            return RetryIn(COST_WAIT_S, "waiting for the actual cost of other shards")
+        answered = _resume(work)
+        # The operator has resumed the job after a rejected request: further ones do not pause it.
+        ignore_rejected = bool(work.shard.counts.errored)
+        rejected = self._make_calls(
+            work, api, _requests(work, answered), ignore_rejected=ignore_rejected
+        )
         if work.cancel:
             return self.cancel(work)
-        if refused:
-            why = {**refused[0].as_error(), "type": PauseReason.CANARY_FAILED}
-            return Parked(f"the canary failed: {refused[0]}", pause=why)
+        if rejected:
+            why = {**rejected[0].as_error(), "type": PauseReason.CANARY_FAILED}
+            return Parked(f"the canary failed: {rejected[0]}", pause=why)
         return self._finish(work)
 
     def cancel(self, work: ClaimedShard) -> Next:
-        """End a canary of which some calls were made: the rest counts as canceled."""
-        answered = _go_on(work)
+        """End a canary of which some calls were made. The other requests are canceled."""
+        answered = _resume(work)
         for index, _ in _requests(work, answered):
-            _store(work, index, b'{"type":"canceled"}')
+            _store_result(work, index, b'{"type":"canceled"}')
         return self._finish(work)
 
-    def _call(
+    def _make_calls(
         self,
         work: ClaimedShard,
         api: BatchesApi,
         todo: Iterator[tuple[int, bytes]],
         *,
-        forgiving: bool,
+        ignore_rejected: bool,
     ) -> list[ApiProblem]:
-        """Make calls until all are answered, or one is refused. Those that are out are awaited."""
-        refused: list[ApiProblem] = []
+        """Make calls until all have an answer, or one is rejected or fails.
+
+        Calls that are under way are always awaited. Returns the problems of rejected requests.
+        Raises the first error of a call that failed for another reason.
+        """
+        rejected: list[ApiProblem] = []
         errors: list[Exception] = []
-        out: dict[Future[bytes], int] = {}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pending: dict[Future[bytes], int] = {}
+        with ThreadPoolExecutor(_MAX_CONCURRENT) as pool:
             while True:
-                while not (refused or errors or work.cancel) and len(out) < _AT_ONCE:
+                while not (rejected or errors or work.cancel) and len(pending) < _MAX_CONCURRENT:
                     index, params = next(todo, (-1, b""))
                     if index < 0:
                         break
-                    out[pool.submit(api.message, params)] = index
-                if not out:
+                    pending[pool.submit(api.message, params)] = index
+                if not pending:
                     break
-                for future in wait(out, return_when=FIRST_COMPLETED).done:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     try:
-                        problems = _settle(work, out.pop(future), future)
-                        refused += [] if forgiving else problems
-                    except Exception as error:  # the others that are out are paid for as well
+                        problems = _record_answer(work, pending.pop(future), future)
+                        rejected += [] if ignore_rejected else problems
+                    except Exception as error:  # store the other answers first: they are paid for
                         errors.append(error)
         if errors:
             raise errors[0]
-        return refused
+        return rejected
 
     def _finish(self, work: ClaimedShard) -> Next:
-        """All calls are answered: the rest of the job may go."""
+        """Record that every request has a result, and wake the job's other shards."""
         shard = work.shard
         collected = shard.evolve(
             state=ShardState.COLLECTED,
@@ -117,13 +125,13 @@ class Canary:
         others = tuple(
             each.number for each in work.job.shards() if each.state == ShardState.PLANNED
         )
-        return Next(made(work).summary, wake=others)
+        return Next(created(work).summary, wake=others)
 
 
-def _go_on(work: ClaimedShard) -> set[int]:
-    """Take the answers of earlier claims over; returns which requests have one.
+def _resume(work: ClaimedShard) -> set[int]:
+    """Take over the answers of an earlier claim; returns the indexes that have one.
 
-    Each claim has chunks of its own: those of one that was lost may still be written to.
+    Each claim writes to chunks of its own, since a worker that has lost its claim may still write.
     """
     shard, store = work.shard, work.job.store()
     chunks = list(store.read(shard.live_results, shard.result_chunks)) if shard.live_results else []
@@ -139,41 +147,46 @@ def _go_on(work: ClaimedShard) -> set[int]:
 
 
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Number and params of the requests that have no answer."""
+    """Yield the index and the params of each request that has no answer."""
     shard = work.shard
     chunks = work.job.store().read(f"requests-{shard.spool}", shard.request_chunks)
     lines = (line for chunk in chunks for line in lines_of(chunk))
     return ((index, line) for index, line in enumerate(lines) if index not in answered)
 
 
-def _settle(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
-    """Store an answer. Returns the problem if it is one of the request's own; others are raised."""
+def _record_answer(work: ClaimedShard, index: int, future: Future[bytes]) -> list[ApiProblem]:
+    """Store the answer to a call, or the error of a rejected request.
+
+    Returns the problem of a rejected request. Raises the error of a call that failed otherwise.
+    """
     try:
         message = future.result()
     except (anthropic.APIError, httpx2.HTTPError) as error:
         problem = problem_of(error)
-        if not _is_the_requests(problem):
+        if not _is_about_the_request(problem):
             raise
-        said = {"type": problem.type, "message": problem.message}
-        result = {"type": "errored", "error": {"type": "error", "error": said}}
-        _store(work, index, orjson.dumps(result))
+        detail = {"type": problem.type, "message": problem.message}
+        result = {"type": "errored", "error": {"type": "error", "error": detail}}
+        _store_result(work, index, orjson.dumps(result))
         return [problem]
-    _store(work, index, b'{"type":"succeeded","message":%s}' % message)
+    _store_result(work, index, b'{"type":"succeeded","message":%s}' % message)
     return []
 
 
-def _is_the_requests(problem: ApiProblem) -> bool:
-    words = problem.message.lower()
-    return problem.status in _OF_THE_REQUEST and not any(each in words for each in _OF_THE_ACCOUNT)
+def _is_about_the_request(problem: ApiProblem) -> bool:
+    message = problem.message.lower()
+    return problem.status in _REQUEST_STATUSES and not any(
+        phrase in message for phrase in _ACCOUNT_PHRASES
+    )
 
 
-def _store(work: ClaimedShard, index: int, result: bytes) -> None:
-    """Store a result line, and count it. Raises `Fenced`, `UnexpectedResponse`."""
+def _store_result(work: ClaimedShard, index: int, result: bytes) -> None:
+    """Store and count a result line. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()
     line = read_line(LINE_HEAD + wire + RESULT + result + LINE_TAIL)
     if line is None:
-        raise UnexpectedResponse("the answer to a live call is no message")
+        raise UnexpectedResponse("the response to a live call is not a message")
     for chunk in pack([line.stored]):
         work.job.store().add(shard.live_results, shard.result_chunks, chunk)
     kind, counts = line.outcome.kind, shard.counts

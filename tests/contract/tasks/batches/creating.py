@@ -23,7 +23,7 @@ from tests.contract.penstock.store.calls import clock
 
 BATCHES = "/v1/messages/batches"
 #: What the desk's settings say, in ms.
-TIMEOUT_MS, QUARANTINE_MS, LAG_MS = 600_000, 900_000, 60_000
+UPLOAD_TIMEOUT_MS, LOST_CREATE_WAIT_MS, LIST_CONSISTENCY_MS = 600_000, 900_000, 60_000
 
 
 class Killed(BaseException):
@@ -94,7 +94,7 @@ class Creating:
         self.desk.connection.delete(self.desk.settings.keys.run)
         self.desk.connection.delete(self.desk.keys(id).shard_lease(number))
 
-    def refuse(self, status: int, **more: Any) -> None:
+    def reject(self, status: int, **more: Any) -> None:
         """Let the API reject the next create call."""
         self.control.fault(status=status, method="POST", path=BATCHES, **more)
 
@@ -109,12 +109,12 @@ class Creating:
         older = {name: getattr(shard, name) - ms for name in times if getattr(shard, name)}
         self.desk.change(id, number, **older)
 
-    def give_up(self, id: str, number: int = 0) -> None:
+    def abandon(self, id: str, number: int = 0) -> None:
         """Let the wait for a lost create call pass, and the first of two searches."""
-        self.age(id, TIMEOUT_MS + QUARANTINE_MS, number)
+        self.age(id, UPLOAD_TIMEOUT_MS + LOST_CREATE_WAIT_MS, number)
         assert expect(RetryIn, self.step(id, number)).seconds
         assert self.shard(id, number).missed_ms
-        self.age(id, LAG_MS, number)
+        self.age(id, LIST_CONSISTENCY_MS, number)
 
     def cancel(self, id: str) -> None:
         JobRecords(self.desk.connection, self.desk.settings).cancel(id, "me")
@@ -130,6 +130,11 @@ class Creating:
 
     def meta(self, id: str, field: str) -> Any:
         return self.desk.meta(id, field)
+
+    def only_batch(self) -> Any:
+        """The one batch at the API."""
+        [batch] = self.control.batches()
+        return batch
 
     def owner(self, batch_id: str) -> str:
         raw = self.desk.connection.get(self.desk.settings.keys.batch_owner(batch_id))

@@ -1,7 +1,6 @@
 """Two collectors of one shard, and a Redis that fails: no results are lost, mixed or left over."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,9 @@ from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkMissing, RedisChunkStore
 from tasks.batches.claim import Fenced
-from tasks.batches.collect.staging import Draft
+from tasks.batches.collect.staging import Staging
 from tasks.batches.step_result import Next
 from tests.contract.tasks.batches.batch_stage import BatchStage
-
-
-@pytest.fixture
-def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[BatchStage]:
-    stage = BatchStage(penstock_redis, penstock_control)
-    yield stage
-    stage.redis.flushdb()
-    stage.close()
 
 
 def test_of_two_collectors_only_the_results_of_the_later_count(stage: BatchStage) -> None:
@@ -104,9 +95,9 @@ def test_staged_chunks_of_a_killed_collector_expire_soon(stage: BatchStage) -> N
     job = stage.sent("a")
     job.poll()
     with job.claimed() as work:
-        draft = Draft(work)
-        draft.store.add(draft.results, 0, b"chunk")
-        assert 0 < stage.redis.ttl(job.keys.chunks(draft.results)) <= 3_600
+        staging = Staging(work)
+        staging.store.add(staging.results, 0, b"chunk")
+        assert 0 < stage.redis.ttl(job.keys.chunks(staging.results)) <= 3_600
     stage.redis.expire(job.keys.chunks("ids-0"), 5_000)
     job.collect()
     assert 900 < stage.redis.ttl(job.keys.chunks(job.shard().results)) <= 1_000

@@ -1,4 +1,4 @@
-"""The frame of the command line: its help, what it imports, and how failures are told."""
+"""The root command: its help, what it imports, and how it reports errors."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli import COMMANDS, cli
-from penstock.cli.failure import Failure, explained
+from penstock.cli.command_error import CommandError, as_command_error
 from penstock.errors import InvalidRequest, NotFound
 
-#: An address at which nobody listens: port 1 of loopback.
+#: An address without a server: port 1 of loopback.
 NO_REDIS = {"PENSTOCK_REDIS_URL": "redis://127.0.0.1:1/0"}
 NAMES = [name for section in COMMANDS.values() for name in section]
 
 
 def invoke(*args: str, input: str = "", env: Mapping[str, str] | None = None) -> Result:
-    """Run a command in this process; an unforeseen exception fails the test."""
+    """Run a command in this process; an unexpected exception fails the test."""
     return CliRunner(env=env).invoke(cli, args, input=input, catch_exceptions=False)
 
 
@@ -33,37 +33,37 @@ def imported_by(code: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-def test_the_help_names_every_command_and_what_it_is_for() -> None:
+def test_the_help_lists_every_command_with_its_short_help() -> None:
     shown = invoke("--help")
     assert shown.exit_code == 0
     for section, commands in COMMANDS.items():
         assert f"{section}:" in shown.stdout
-        for name, (_, purpose) in commands.items():
-            assert f"  {name.ljust(8)}  {purpose}" in shown.stdout
+        for name, (_, short_help) in commands.items():
+            assert f"  {name.ljust(8)}  {short_help}" in shown.stdout
 
 
-def test_no_arguments_at_all_show_the_help() -> None:
+def test_without_arguments_the_help_is_shown() -> None:
     shown = invoke()
     assert "First steps" in shown.stderr
     assert shown.exit_code == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_command_says_the_same_of_itself_as_the_overview(name: str) -> None:
-    purposes = {name: what for section in COMMANDS.values() for name, (_, what) in section.items()}
+def test_the_short_help_of_a_command_is_the_one_in_the_list(name: str) -> None:
+    listed = {name: text for section in COMMANDS.values() for name, (_, text) in section.items()}
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    assert command.get_short_help_str(limit=200) == purposes[name]
+    assert command.get_short_help_str(limit=200) == listed[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_help_of_a_command_teaches_with_an_example(name: str) -> None:
+def test_the_help_of_a_command_has_an_example(name: str) -> None:
     shown = invoke(name, "--help")
     assert shown.exit_code == 0
     assert f"penstock {name}" in shown.stdout
 
 
-def test_the_help_imports_neither_a_client_nor_a_command() -> None:
+def test_the_help_imports_no_client_and_no_command() -> None:
     modules = imported_by("import penstock.cli")
     assert not modules & {
         "penstock.client",
@@ -74,19 +74,19 @@ def test_the_help_imports_neither_a_client_nor_a_command() -> None:
     }
 
 
-def test_the_command_that_streams_imports_only_what_it_needs() -> None:
+def test_the_stream_command_does_not_import_the_sdk_or_celery() -> None:
     modules = imported_by("import penstock.cli.commands.stream")
     assert not modules & {"anthropic", "celery", "rich"}
 
 
-def test_the_version_is_the_packages_own() -> None:
+def test_the_version_option_prints_the_version_of_the_package() -> None:
     from penstock import __version__
 
     assert invoke("--version").stdout == f"penstock {__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         (["nonsense"], "penstock: No such command 'nonsense' (see: penstock --help)\n"),
         (["stream", "hi", "--loud"], "penstock: No such option '--loud'"),
@@ -96,17 +96,17 @@ def test_the_version_is_the_packages_own() -> None:
         (["batch", "submit", "/no/such/file"], "'/no/such/file': No such file or directory"),
     ],
 )
-def test_a_wrong_use_is_one_line_and_exit_code_2(args: list[str], told: str) -> None:
+def test_a_usage_error_is_one_line_with_exit_code_2(args: list[str], message: str) -> None:
     result = CliRunner().invoke(cli, args, prog_name="penstock")
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.startswith("penstock: ")
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         (["stream", "hi"], "cannot be reached"),
         (["stream", "hi", "--max-tokens", "0"], "max_tokens: "),
@@ -116,35 +116,37 @@ def test_a_wrong_use_is_one_line_and_exit_code_2(args: list[str], told: str) -> 
         (["batch", "list"], "cannot be reached"),
     ],
 )
-def test_an_expected_error_is_one_line_and_exit_code_1(args: list[str], told: str) -> None:
+def test_an_expected_error_is_one_line_with_exit_code_1(args: list[str], message: str) -> None:
     result = invoke(*args, env=NO_REDIS)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.startswith("penstock: ")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_wrong_setting_is_one_line() -> None:
+def test_an_invalid_setting_is_reported_in_one_line() -> None:
     result = invoke("batch", "list", env={"PENSTOCK_REDIS_URL": "http://redis"})
     assert result.exit_code == 1
     assert result.stderr == "penstock: PENSTOCK_REDIS_URL: must start with redis:// or rediss://\n"
 
 
 @pytest.mark.parametrize("command", [["demo", "--live"], ["up"]])
-def test_the_real_api_without_a_key_is_one_line(command: list[str]) -> None:
+def test_a_missing_api_key_is_reported_in_one_line(command: list[str]) -> None:
     result = invoke(*command, env={"HOME": "/nonexistent"})
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("penstock: ANTHROPIC_API_KEY is not set. Without a key try: ")
+    assert result.stderr.startswith(
+        "penstock: ANTHROPIC_API_KEY is not set; to run without a key: "
+    )
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("module", ["anthropic", "flower", "uvicorn"])
-def test_a_missing_extra_is_one_line_that_installs_it(
+def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # what `import` sees of what is not installed
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     result = invoke("demo")
     assert result.exit_code == 1
     assert result.stderr.endswith("is not installed. Try: pip install 'penstock[demo]'\n")
@@ -162,30 +164,30 @@ def test_a_missing_extra_is_one_line_that_installs_it(
         (click.Abort(), 130, "interrupted"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
         (click.FileError("x", "unreadable"), 1, "Could not open file 'x': unreadable"),
-        (Failure("so it is", 7), 7, "so it is"),
+        (CommandError("no such shard", 7), 7, "no such shard"),
     ],
 )
-def test_each_foreseen_error_has_a_line_and_a_code(
+def test_an_expected_error_has_a_message_and_an_exit_code(
     error: BaseException, code: int, line: str
 ) -> None:
-    failure = explained(error)
-    assert failure is not None
-    assert (failure.code, failure.message) == (code, line)
+    converted = as_command_error(error)
+    assert converted is not None
+    assert (converted.code, converted.message) == (code, line)
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback() -> None:
-    assert explained(ZeroDivisionError("bug")) is None
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    assert as_command_error(ZeroDivisionError("bug")) is None
 
 
-def test_what_redis_refuses_is_an_expected_error() -> None:
+def test_an_error_reply_of_redis_is_an_expected_error() -> None:
     import redis
 
-    failure = explained(redis.ResponseError("WRONGTYPE"))
-    assert failure is not None
-    assert failure.message == "Redis: WRONGTYPE"
+    converted = as_command_error(redis.ResponseError("WRONGTYPE"))
+    assert converted is not None
+    assert converted.message == "Redis: WRONGTYPE"
 
 
-def test_a_closed_stdout_is_silent() -> None:
+def test_a_closed_stdout_prints_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     ran = subprocess.run(

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from penstock.batches.wire import wire_id
-from tasks.batches.collect.classifier import Sorter
-from tasks.batches.collect.retry_policy import RetryDecision, judge
+from tasks.batches.collect.classifier import ResultClassifier
+from tasks.batches.collect.retry_policy import RetryDecision, decide
 from tasks.batches.collect.tally import ResultTally
 from tasks.batches.result_lines import Outcome, blocks, read_line, tokens_in
 
@@ -122,22 +122,22 @@ def usual_line(index: int, **surprise: Any) -> bytes:
 SIBLING = {"stop_sequence": None, "usage": {"input_tokens": 5}}
 
 
-class SlowPathOnly(Sorter):
+class SlowPathOnly(ResultClassifier):
     """The same without the fast path."""
 
-    def _quickly(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
+    def _fast_path(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
         return [], block.split(b"\n")
 
 
 def sorted_by(
-    kind: type[Sorter], lines: list[bytes], size: int = 8
+    kind: type[ResultClassifier], lines: list[bytes], size: int = 8
 ) -> tuple[list[bytes], ResultTally]:
     """The lines that are stored, and their tally. ``size``: lines in a block."""
     tally = ResultTally(NONCE, 8)
-    sorter = kind(tally, lambda o: judge(o, round=0, max_retry_rounds=1, resend=True))
+    classifier = kind(tally, lambda o: decide(o, round=0, max_retry_rounds=1, can_retry=True))
     stored: list[bytes] = []
     for first in range(0, len(lines), size):
-        kept = sorter.take(b"\n".join([*lines[first : first + size], b""]))
+        kept = classifier.classify(b"\n".join([*lines[first : first + size], b""]))
         assert not kept or kept.endswith(b"\n")
         stored += kept.split(b"\n")[:-1]
     return stored, tally
@@ -152,11 +152,11 @@ def test_the_fast_path_decides_like_the_slow_path(
     lines: list[bytes], noise: bytes, size: int
 ) -> None:
     lines.insert(len(lines) // 2, noise)
-    stored, tally = sorted_by(Sorter, lines, size)
+    stored, tally = sorted_by(ResultClassifier, lines, size)
     expected, slow = sorted_by(SlowPathOnly, lines, size)
-    for name in ("strangers", "doubles", "broken", "missing"):
+    for name in ("unknown_lines", "repeated_lines", "invalid_lines", "missing"):
         assert getattr(tally, name) == getattr(slow, name)
-    if tally.doubles:
+    if tally.repeated_lines:
         return  # either line of a request may have been kept
     assert sorted(stored) == sorted(expected)
     assert tally.tokens() == slow.tokens()
@@ -173,7 +173,7 @@ def test_every_stored_line_begins_with_its_wire_id_and_keeps_its_content(
     for line in lines:
         fields = json.loads(line)
         meant.setdefault(fields["custom_id"], []).append(fields)
-    for line in sorted_by(Sorter, lines)[0]:
+    for line in sorted_by(ResultClassifier, lines)[0]:
         assert line.startswith(b'{"custom_id":"%s-' % NONCE.encode())
         assert line[33:35] == b'",'
         assert line.endswith(b"}")
@@ -185,9 +185,9 @@ def test_every_stored_line_begins_with_its_wire_id_and_keeps_its_content(
 @given(usual_lines | written(), st.data())
 def test_a_truncated_line_is_never_accepted(line: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(1, len(line.rstrip()) - 1))
-    stored, tally = sorted_by(Sorter, [line[:length]])
+    stored, tally = sorted_by(ResultClassifier, [line[:length]])
     assert stored == []
-    assert tally.broken == 1
+    assert tally.invalid_lines == 1
     assert tally.missing == 8
 
 
@@ -278,7 +278,7 @@ def test_a_block_of_lines_in_the_usual_form_is_stored_without_a_copy() -> None:
     """Otherwise it would go unnoticed if no line took the fast path."""
     block = b"\n".join([*map(usual_line, range(8)), b""])
     tally = ResultTally(NONCE, 8)
-    assert Sorter(tally, lambda _: RetryDecision(retry=True)).take(block) is block
+    assert ResultClassifier(tally, lambda _: RetryDecision(retry=True)).classify(block) is block
     assert tally.missing == 0
     assert tally.counts().succeeded == 8
     assert tally.tokens()["m"]["input_tokens"] == 24

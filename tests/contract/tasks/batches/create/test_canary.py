@@ -1,4 +1,4 @@
-"""The canary over a real Redis and the simulator: live calls first, the bulk behind them."""
+"""The canary on a real Redis and the simulator: live calls first, then the other shards."""
 
 import threading
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def submit(creating: Creating, *texts: str) -> str:
 
 
 def results(creating: Creating, id: str) -> dict[int, Any]:
-    """Index → result, of a canary that is collected."""
+    """The results of a collected canary, by index."""
     shard = creating.shard(id)
     lines = creating.desk.lines(id, shard.results, shard.result_chunks)
     assert len(lines) == shard.result_lines
@@ -59,7 +59,7 @@ def calls(creating: Creating) -> int:
     return sum(each["path"] == MESSAGES for each in creating.control.requests())
 
 
-def test_the_first_requests_are_live_calls_and_the_bulk_is_woken(creating: Creating) -> None:
+def test_the_canary_makes_live_calls_and_wakes_the_other_shards(creating: Creating) -> None:
     id = submit(creating, *"abcdef")
     assert expect(RetryIn, creating.step(id, 1)).seconds > 60
     step = creating.step(id)
@@ -84,7 +84,7 @@ def test_the_first_requests_are_live_calls_and_the_bulk_is_woken(creating: Creat
     ] * 6
 
 
-def test_a_refused_request_pauses_the_job_once_and_is_a_result(creating: Creating) -> None:
+def test_a_rejected_request_pauses_the_job_once_and_is_a_result(creating: Creating) -> None:
     id = submit(creating, *"abcdefgh")
     creating.control.fault(status=400, message="a bad word", path=MESSAGES, times=4)
     step = creating.step(id)
@@ -92,7 +92,7 @@ def test_a_refused_request_pauses_the_job_once_and_is_a_result(creating: Creatin
     paused = orjson.loads(creating.meta(id, "paused"))
     assert (paused["type"], paused["message"]) == ("canary_failed", "a bad word")
     assert creating.shard(id).state == "planned"
-    assert calls(creating) == 4  # those that were out
+    assert calls(creating) == 4  # those that were under way
     assert creating.control.batches() == []
     assert isinstance(creating.step(id, 1), Parked)
 
@@ -110,7 +110,7 @@ def test_a_refused_request_pauses_the_job_once_and_is_a_result(creating: Creatin
 @pytest.mark.parametrize(
     ("status", "message"), [(401, ""), (403, ""), (400, "Your credit balance is too low.")]
 )
-def test_a_refusal_about_the_account_is_asked_again_when_the_job_is_resumed(
+def test_a_call_that_the_account_cannot_make_is_made_again_after_the_job_is_resumed(
     creating: Creating, status: int, message: str
 ) -> None:
     id = submit(creating, "a", "b")
@@ -123,7 +123,7 @@ def test_a_refusal_about_the_account_is_asked_again_when_the_job_is_resumed(
     assert creating.shard(id).counts.succeeded == 2
 
 
-def test_a_refusal_for_the_moment_waits_and_repeats_only_what_has_no_answer(
+def test_an_overloaded_api_is_retried_only_for_requests_without_an_answer(
     creating: Creating,
 ) -> None:
     id = submit(creating, "a", "b", "c")
@@ -137,16 +137,16 @@ def test_a_refusal_for_the_moment_waits_and_repeats_only_what_has_no_answer(
     assert all(each == {"batch": 0, "live": 1} for each in creating.control.paid().values())
 
 
-def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creating) -> None:
+def test_an_html_page_in_place_of_an_answer_does_not_lose_other_answers(creating: Creating) -> None:
     id = submit(creating, "a", "b", "c", "d")
-    told = threading.Event()
+    page_sent = threading.Event()
     answered = orjson.loads(b'{"type":"message","role":"assistant","model":"m","content":[]}')
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         if orjson.loads(request.read())["messages"][0]["content"] == "b":
-            told.set()
+            page_sent.set()
             return httpx2.Response(200, html="<html>Log in</html>")
-        assert told.wait(30)
+        assert page_sent.wait(30)
         return httpx2.Response(200, json=answered)
 
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
@@ -156,7 +156,7 @@ def test_a_page_in_place_of_an_answer_loses_none_of_the_others(creating: Creatin
     assert creating.shard(id).counts.succeeded == 3
 
 
-def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
+def test_missing_requests_pause_the_job(creating: Creating) -> None:
     id = submit(creating, "a")
     creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
     assert isinstance(creating.dispatch(id), Parked)
@@ -164,7 +164,7 @@ def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
     assert calls(creating) == 0
 
 
-def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating) -> None:
+def test_a_killed_canary_repeats_only_the_calls_that_were_under_way(creating: Creating) -> None:
     id = submit(creating, *"abcdefgh")
     answers = iter(range(100))
 
@@ -183,7 +183,7 @@ def test_a_killed_canary_repeats_only_the_calls_that_were_out(creating: Creating
     assert 1 <= repeated <= 4
 
 
-def test_a_canary_that_another_worker_took_over_stores_nothing_more(creating: Creating) -> None:
+def test_a_fenced_canary_stores_nothing_more(creating: Creating) -> None:
     id = submit(creating, "a", "b")
     with (
         creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
@@ -196,7 +196,7 @@ def test_a_canary_that_another_worker_took_over_stores_nothing_more(creating: Cr
     assert len(results(creating, id)) == 2
 
 
-def test_a_canceled_canary_keeps_what_was_answered(creating: Creating) -> None:
+def test_a_canceled_canary_keeps_its_answers(creating: Creating) -> None:
     id = submit(creating, *"abcdef")
     creating.control.fault(status=529, path=MESSAGES, times=1)
     creating.dispatch(id)
@@ -213,7 +213,7 @@ def test_a_canceled_canary_keeps_what_was_answered(creating: Creating) -> None:
     assert creating.shard(untouched).uniform_result == {"type": "canceled"}
 
 
-def test_a_canary_is_paid_from_the_cap_at_the_live_price(creating: Creating) -> None:
+def test_a_canary_is_reserved_under_the_cost_cap_at_the_live_price(creating: Creating) -> None:
     id = submit(creating, "a")
     creating.cap(id, 10**6)
     creating.step(id)

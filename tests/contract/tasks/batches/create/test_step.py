@@ -1,4 +1,4 @@
-"""The create step over a real Redis and the simulator: what is sent, once, and what is told."""
+"""The create step on a real Redis and the simulator: what it sends, waits for and reports."""
 
 import itertools
 import threading
@@ -24,8 +24,8 @@ from tests.contract.tasks.batches.creating import Creating
 TWO = ([params("a")], [params("b"), params("c")])
 
 
-def freed(creating: Creating, id: str) -> tuple[int, ...]:
-    """The shards that are woken when shard 0 gives its slot back."""
+def woken_by_release(creating: Creating, id: str) -> tuple[int, ...]:
+    """The shards that are woken when shard 0 releases its slot."""
     step = creating.desk.step(lambda work: Next({}, wake=active_batches.release_and_wake(work)), id)
     return expect(Next, step).wake
 
@@ -47,14 +47,14 @@ def test_a_shard_becomes_one_batch(creating: Creating) -> None:
     assert creating.events(id) == ["penstock.progress"]
 
 
-def test_a_step_that_is_run_again_sends_nothing(creating: Creating) -> None:
+def test_a_create_step_that_runs_again_sends_nothing(creating: Creating) -> None:
     id = creating.submit([params()])
     for _ in range(3):
         creating.step(id)
     assert len(creating.control.batches()) == 1
 
 
-def test_what_is_sent_is_what_was_spooled_to_the_byte(creating: Creating) -> None:
+def test_the_spooled_requests_are_sent_byte_for_byte(creating: Creating) -> None:
     texts = ["x" * 300_000, "\u2028\u0085 \\n", "ü" * 400_000, *(str(n) for n in range(5_000))]
     id = creating.submit([params(text) for text in texts])
     assert creating.shard(id).request_chunks > 1
@@ -64,7 +64,7 @@ def test_what_is_sent_is_what_was_spooled_to_the_byte(creating: Creating) -> Non
     assert [line[1] for line in batch["lines"]] == paid
 
 
-def test_a_jobs_headers_and_a_shards_betas_go_along(creating: Creating) -> None:
+def test_the_headers_of_the_job_and_the_betas_of_the_shard_are_sent(creating: Creating) -> None:
     headers = {"Anthropic-Beta": "one,two", "anthropic-user-profile-id": "p"}
     id = creating.submit([params()], headers=orjson.dumps(headers))
     creating.desk.change(id, betas=("two", "three"))
@@ -77,7 +77,7 @@ def test_a_jobs_headers_and_a_shards_betas_go_along(creating: Creating) -> None:
     assert listed["headers"]["anthropic-user-profile-id"] == "p"
 
 
-def test_the_newest_batch_from_before_is_the_watermark(creating: Creating) -> None:
+def test_the_newest_batch_before_the_call_is_the_watermark(creating: Creating) -> None:
     id = creating.submit(*TWO)
     creating.step(id, 0)
     creating.step(id, 1)
@@ -86,7 +86,7 @@ def test_the_newest_batch_from_before_is_the_watermark(creating: Creating) -> No
 
 
 @pytest.mark.parametrize("status", [429, 500, 529])
-def test_a_list_that_is_refused_leaves_the_shard_planned(creating: Creating, status: int) -> None:
+def test_an_error_of_the_list_leaves_the_shard_planned(creating: Creating, status: int) -> None:
     id = creating.submit([params()])
     creating.control.fault(status=status, method="GET", path="/v1/messages/batches")
     step = creating.dispatch(id)
@@ -97,9 +97,9 @@ def test_a_list_that_is_refused_leaves_the_shard_planned(creating: Creating, sta
     assert len(creating.control.batches()) == 1
 
 
-def test_a_refusal_for_the_moment_waits_without_a_slot(creating: Creating) -> None:
+def test_a_rate_limited_create_call_is_retried_and_holds_no_slot(creating: Creating) -> None:
     id = creating.submit([params()])
-    creating.refuse(429, retry_after=7)
+    creating.reject(429, retry_after=7)
     step = creating.dispatch(id)
     shard = creating.shard(id)
     assert 7 <= expect(RetryIn, step).seconds < 9
@@ -112,18 +112,20 @@ def test_a_refusal_for_the_moment_waits_without_a_slot(creating: Creating) -> No
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 413])
-def test_a_refusal_for_good_pauses_the_job_for_one_reason(creating: Creating, status: int) -> None:
+def test_a_rejected_create_call_pauses_the_job_for_one_reason(
+    creating: Creating, status: int
+) -> None:
     id = creating.submit(*TWO)
-    creating.refuse(status, message="so it is")
+    creating.reject(status, message="invalid")
     step = creating.dispatch(id)
     assert isinstance(step, Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
-    assert (paused["message"], paused["status"], paused["shard"]) == ("so it is", status, 0)
+    assert (paused["message"], paused["status"], paused["shard"]) == ("invalid", status, 0)
     assert creating.shard(id).state == "planned"
     creating.assert_holds_nothing(id)
     assert creating.reaped_at(id) is None
 
-    assert isinstance(creating.dispatch(id, 1), Parked)  # the others wait as well
+    assert isinstance(creating.dispatch(id, 1), Parked)  # the other shards wait as well
     assert creating.control.batches() == []
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
     creating.dispatch(id, 0)
@@ -131,7 +133,7 @@ def test_a_refusal_for_good_pauses_the_job_for_one_reason(creating: Creating, st
     assert len(creating.control.batches()) == 2
 
 
-def test_without_a_key_the_job_is_paused(creating: Creating, monkeypatch: Any) -> None:
+def test_a_job_is_paused_without_an_api_key(creating: Creating, monkeypatch: Any) -> None:
     id = creating.submit([params()])
     monkeypatch.setenv("HOME", "/nonexistent")
     with anthropic.Anthropic(base_url=creating.control.base_url, max_retries=0) as api:
@@ -142,7 +144,7 @@ def test_without_a_key_the_job_is_paused(creating: Creating, monkeypatch: Any) -
     creating.assert_holds_nothing(id)
 
 
-def test_a_page_in_place_of_the_list_is_no_reason_to_stop(creating: Creating) -> None:
+def test_an_html_page_in_place_of_the_list_is_retried(creating: Creating) -> None:
     id = creating.submit([params()])
     page = httpx2.MockTransport(lambda _: httpx2.Response(200, html="<html>Log in</html>"))
     with anthropic.Anthropic(api_key="k", http_client=httpx2.Client(transport=page)) as api:
@@ -154,7 +156,7 @@ def test_a_page_in_place_of_the_list_is_no_reason_to_stop(creating: Creating) ->
     creating.assert_holds_nothing(id)
 
 
-def test_a_connection_that_is_refused_sent_nothing(creating: Creating) -> None:
+def test_a_refused_connection_leaves_the_shard_planned(creating: Creating) -> None:
     id = creating.submit([params()])
     with anthropic.Anthropic(api_key="k", base_url="http://127.0.0.1:9", max_retries=0) as api:
         step = creating.dispatch(id, api=api)
@@ -163,7 +165,7 @@ def test_a_connection_that_is_refused_sent_nothing(creating: Creating) -> None:
     creating.assert_holds_nothing(id)
 
 
-def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
+def test_missing_requests_pause_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.desk.connection.delete(creating.desk.keys(id).chunks("requests-0"))
     assert isinstance(creating.step(id), Parked)
@@ -173,7 +175,7 @@ def test_requests_that_are_missing_pause_the_job(creating: Creating) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 5_000}, {"requests": 2}])
-def test_a_body_that_is_not_what_was_promised_is_never_completed(
+def test_a_body_that_differs_from_the_record_is_never_completed(
     creating: Creating, wrong: dict[str, int]
 ) -> None:
     id = creating.submit([params()])
@@ -182,7 +184,7 @@ def test_a_body_that_is_not_what_was_promised_is_never_completed(
     assert (creating.shard(id).state, creating.control.batches()) == ("planned", [])
 
 
-def test_a_paused_job_sends_nothing_and_holds_nothing(creating: Creating) -> None:
+def test_a_paused_job_sends_nothing_and_holds_no_reservation(creating: Creating) -> None:
     id = creating.submit([params()], paused=orjson.dumps({"type": "x", "message": "y"}))
     step = creating.step(id)
     assert isinstance(step, Parked)
@@ -191,7 +193,7 @@ def test_a_paused_job_sends_nothing_and_holds_nothing(creating: Creating) -> Non
     creating.assert_holds_nothing(id)
 
 
-def test_a_shard_waits_while_the_canary_is_out(creating: Creating) -> None:
+def test_a_shard_waits_for_the_canary(creating: Creating) -> None:
     id = creating.submit([params()], waiting_for_canary="1")
     assert expect(RetryIn, creating.step(id)).seconds > 60
     assert creating.control.requests() == []
@@ -210,7 +212,7 @@ def test_a_canceled_job_sends_nothing(creating: Creating) -> None:
     assert creating.control.requests() == []
 
 
-def test_a_cancel_goes_before_a_pause(creating: Creating) -> None:
+def test_a_canceled_job_is_not_held_by_its_pause(creating: Creating) -> None:
     id = creating.submit([params()], paused=b'{"type":"x"}')
     creating.desk.connection.hset(creating.desk.keys(id).meta, "cancel", "me")
     creating.step(id)
@@ -218,7 +220,7 @@ def test_a_cancel_goes_before_a_pause(creating: Creating) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"active_batches_limit": 1}, {"queued_requests_limit": 2}])
-def test_batches_wait_for_slots_and_are_woken_for_them(
+def test_a_shard_waits_for_a_slot_and_is_woken_for_it(
     creating: Creating, limit: dict[str, int]
 ) -> None:
     creating.restart(**limit)
@@ -229,10 +231,10 @@ def test_batches_wait_for_slots_and_are_woken_for_them(
     assert "slot" in step.reason
     assert 10 < step.seconds < 30
     assert len(creating.control.batches()) == 1
-    assert freed(creating, id) == (1,)
+    assert woken_by_release(creating, id) == (1,)
     creating.step(id, 1)
     assert len(creating.control.batches()) == 2
-    assert freed(creating, id) == ()
+    assert woken_by_release(creating, id) == ()
 
 
 def test_shards_of_a_large_job_ask_for_slots_less_often(creating: Creating) -> None:
@@ -244,7 +246,7 @@ def test_shards_of_a_large_job_ask_for_slots_less_often(creating: Creating) -> N
     assert 300 <= expect(RetryIn, creating.step(id, 1)).seconds <= 500
 
 
-def test_a_batch_that_has_ended_lets_another_of_its_job_go(creating: Creating) -> None:
+def test_a_batch_that_has_ended_wakes_another_shard_of_its_job(creating: Creating) -> None:
     creating.restart(active_batches_limit=1)
     id = creating.submit(*TWO)
     creating.control.end_batch(expect(Next, creating.step(id, 0)).summary["batch_id"])
@@ -254,9 +256,9 @@ def test_a_batch_that_has_ended_lets_another_of_its_job_go(creating: Creating) -
     assert expect(Next, creating.step(id, 1)).summary["batch_id"]
 
 
-def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> None:
+def test_a_cost_cap_lets_one_shard_wait_for_the_actual_cost_of_another(creating: Creating) -> None:
     id = creating.submit(*TWO)
-    creating.cap(id, 150)  # either of them may cost about 100 and 130
+    creating.cap(id, 150)  # the shards may cost about 100 and 130
     creating.step(id, 0)
     step = creating.step(id, 1)
     assert isinstance(step, RetryIn)
@@ -269,7 +271,7 @@ def test_a_money_cap_lets_shards_go_one_after_the_other(creating: Creating) -> N
     assert len(creating.control.batches()) == 2
 
 
-def test_a_shard_beyond_the_money_cap_pauses_the_job(creating: Creating) -> None:
+def test_a_shard_above_the_cost_cap_pauses_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.cap(id, 1)
     assert isinstance(creating.step(id), Parked)
@@ -280,8 +282,8 @@ def test_a_shard_beyond_the_money_cap_pauses_the_job(creating: Creating) -> None
     assert creating.control.batches() == []
 
 
-def test_a_model_without_a_price_pauses_a_job_with_a_cap_and_no_other(creating: Creating) -> None:
-    id, free = (creating.submit([params(model="nobody-knows")]) for _ in range(2))
+def test_a_model_without_a_price_pauses_only_a_job_with_a_cost_cap(creating: Creating) -> None:
+    id, free = (creating.submit([params(model="unknown-model")]) for _ in range(2))
     creating.cap(id, 10**9)
     assert isinstance(creating.step(id), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "price_unknown"
@@ -289,17 +291,17 @@ def test_a_model_without_a_price_pauses_a_job_with_a_cap_and_no_other(creating: 
     assert len(creating.control.batches()) == 1
 
 
-def test_a_refused_call_gives_its_money_back(creating: Creating) -> None:
+def test_a_failed_call_releases_its_reserved_cost(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.cap(id, 10**6)
-    creating.refuse(429)
+    creating.reject(429)
     creating.dispatch(id)
     money = creating.desk.connection.hgetall(creating.desk.keys(id).money)
     assert money == {b"cap": b"1000000", b"spent": b"0"}
 
 
-def test_shards_of_many_workers_are_each_sent_once(creating: Creating) -> None:
-    """Every shard is asked for by several messages at once."""
+def test_many_workers_send_each_shard_once(creating: Creating) -> None:
+    """Every shard gets several wake-ups at once."""
     id = creating.submit(*([params(str(n))] * (n + 1) for n in range(6)))
     errors: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The doctor's judgement, from facts alone."""
+"""The findings of ``penstock doctor``, from data alone."""
 
 from typing import Any
 
@@ -15,77 +15,78 @@ HEALTHY: dict[str, Any] = {
 }
 
 
-def about(what: str, **facts: Any) -> Finding:
-    """What is said about one side of a Redis that is healthy but for these facts."""
-    found = {f.what: f for f in redis_health({**HEALTHY, **facts}, "redis://here:6379/0")}
-    return found[what]
+def finding_about(subject: str, **info: Any) -> Finding:
+    """Return a finding about a Redis, healthy except for these fields of INFO."""
+    found = {f.subject: f for f in redis_health({**HEALTHY, **info}, "redis://here:6379/0")}
+    return found[subject]
 
 
-def test_a_healthy_redis_has_nothing_but_good_findings() -> None:
+def test_all_findings_about_a_healthy_redis_are_ok() -> None:
     assert {f.level for f in redis_health(HEALTHY, "redis://here")} == {"ok"}
 
 
-def test_the_version_is_the_servers_own() -> None:
-    assert about("redis").fact == "Redis 7.4.1 at redis://here:6379/0"
+def test_the_version_is_that_of_the_server() -> None:
+    assert finding_about("redis").detail == "Redis 7.4.1 at redis://here:6379/0"
     valkey = {"server_name": "valkey", "valkey_version": "9.1.2"}
-    assert about("redis", **valkey).fact == "Valkey 9.1.2 at redis://here:6379/0"
+    assert finding_about("redis", **valkey).detail == "Valkey 9.1.2 at redis://here:6379/0"
 
 
 def test_a_redis_without_waitaof_is_a_warning() -> None:
-    finding = about("redis", redis_version="7.0.15")
+    finding = finding_about("redis", redis_version="7.0.15")
     assert finding.level == "warn"
-    assert finding.fact == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
+    assert finding.detail == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
     assert finding.remedy.startswith("use Redis 7.2 or later, or Valkey")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_a_redis_that_evicts_is_wrong(policy: str) -> None:
-    finding = about("eviction", maxmemory_policy=policy)
-    assert finding.level == "wrong"
-    assert policy in finding.fact
+def test_an_eviction_policy_other_than_noeviction_is_an_error(policy: str) -> None:
+    finding = finding_about("eviction", maxmemory_policy=policy)
+    assert finding.level == "error"
+    assert policy in finding.detail
     assert "noeviction" in finding.remedy
 
 
-def test_a_redis_that_forgets_is_a_warning() -> None:
-    finding = about("persistence", aof_enabled=0)
+def test_a_redis_without_an_append_only_file_is_a_warning() -> None:
+    finding = finding_about("persistence", aof_enabled=0)
     assert finding.level == "warn"
     assert "appendonly yes" in finding.remedy
 
 
 def test_a_redis_that_is_nearly_full_is_a_warning() -> None:
-    assert about("memory", maxmemory=3_000_000).level == "ok"
-    finding = about("memory", maxmemory=2_100_000)
+    assert finding_about("memory", maxmemory=3_000_000).level == "ok"
+    finding = finding_about("memory", maxmemory=2_100_000)
     assert finding.level == "warn"
-    assert finding.fact == "2.0 MB used, of 2 MB"
+    assert finding.detail == "2.0 MB used of 2 MB"
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
-def test_the_credential_is_named_and_never_shown(name: str) -> None:
+def test_the_variable_of_the_credential_is_named_and_its_value_is_not(name: str) -> None:
     (finding,) = credentials({name: "sk-secret"}, workers=False)
     assert finding == Finding("ok", "api key", name)
 
 
-def test_a_missing_key_matters_only_where_no_worker_runs() -> None:
+def test_a_missing_api_key_is_an_error_only_if_no_worker_runs() -> None:
     (alone,) = credentials({}, workers=False)
-    assert alone.level == "wrong"
+    assert alone.level == "error"
     assert "ANTHROPIC_API_KEY" in alone.remedy
     (elsewhere,) = credentials({}, workers=True)
     assert elsewhere.level == "warn"
 
 
-def test_another_address_of_the_api_is_told() -> None:
+def test_a_custom_base_url_is_reported() -> None:
     env = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://127.0.0.1:8099"}
-    assert [f.fact for f in credentials(env, workers=True)] == [
+    assert [f.detail for f in credentials(env, workers=True)] == [
         "ANTHROPIC_API_KEY",
         "http://127.0.0.1:8099 (ANTHROPIC_BASE_URL)",
     ]
 
 
-def test_a_queue_without_a_worker_is_wrong_and_says_how_to_start_one() -> None:
+def test_a_queue_without_a_worker_is_an_error_with_the_command_that_starts_one() -> None:
     finding = queue_health("streams", [], 3)
-    assert finding == Finding("wrong", "streams", "3 waiting, no worker", "penstock worker streams")
+    hint = "to start one: penstock worker streams"
+    assert finding == Finding("error", "streams", "3 queued, no worker", hint)
 
 
-def test_a_queue_with_workers_names_them() -> None:
+def test_the_workers_of_a_queue_are_named() -> None:
     finding = queue_health("batches", ["b@x", "a@x"], 0)
-    assert finding == Finding("ok", "batches", "0 waiting, worker a@x, b@x")
+    assert finding == Finding("ok", "batches", "0 queued, 2 workers: a@x, b@x")

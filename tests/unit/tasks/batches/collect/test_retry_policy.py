@@ -1,4 +1,4 @@
-"""Which requests are sent once more, and when somebody has to be asked first."""
+"""Retry decisions: which requests are retried, and which need the operator first."""
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,9 @@ from penstock.batches.shard import Shard
 from tasks.batches.collect.retry_policy import (
     RetryDecision,
     common_error,
-    judge,
+    decide,
+    decide_by_cause,
     reason_to_pause,
-    verdict,
 )
 from tasks.batches.result_lines import Outcome
 
@@ -53,8 +53,10 @@ CREDIT = "Your credit balance is too low to access the Anthropic API."
         (Outcome("succeeded", message=CREDIT), RetryDecision()),
     ],
 )
-def test_the_cause_decides(outcome: Outcome, expected: RetryDecision) -> None:
-    assert verdict(outcome) == expected
+def test_the_cause_of_a_failure_decides_about_its_retry(
+    outcome: Outcome, expected: RetryDecision
+) -> None:
+    assert decide_by_cause(outcome) == expected
 
 
 outcomes = st.builds(
@@ -65,13 +67,13 @@ outcomes = st.builds(
 
 
 @given(outcomes, st.integers(0, 9), st.integers(0, 9))
-def test_rounds_are_bounded_unless_somebody_lets_them_go_on(
+def test_retry_rounds_are_limited_unless_the_operator_resumes_the_job_for_each(
     outcome: Outcome, round: int, limit: int
 ) -> None:
-    found = judge(outcome, round=round, max_retry_rounds=limit, resend=True)
-    assert found in (verdict(outcome), RetryDecision())
-    assert found.retry == (verdict(outcome).retry and (round < limit or bool(found.pause)))
-    assert judge(outcome, round=round, max_retry_rounds=limit, resend=False) == RetryDecision()
+    found = decide(outcome, round=round, max_retry_rounds=limit, can_retry=True)
+    assert found in (decide_by_cause(outcome), RetryDecision())
+    assert found.retry == (decide_by_cause(outcome).retry and (round < limit or bool(found.pause)))
+    assert decide(outcome, round=round, max_retry_rounds=limit, can_retry=False) == RetryDecision()
 
 
 @pytest.mark.parametrize(
@@ -84,20 +86,20 @@ def test_rounds_are_bounded_unless_somebody_lets_them_go_on(
         ({"a": 3, "b": 6}, 10, "b"),
     ],
 )
-def test_the_breaker_needs_one_error_in_most_of_enough_lines(
+def test_the_circuit_breaker_trips_on_an_error_that_most_of_enough_lines_share(
     errors: dict[str, int], lines: int, expected: str | None
 ) -> None:
     assert common_error(errors, lines, 0.5) == expected
 
 
-def test_the_reason_says_what_is_wrong_in_one_sentence() -> None:
+def test_the_pause_reason_has_the_type_and_the_message_of_the_cause() -> None:
     shard = Shard(number=0, requests=20, batch_id="msgbatch_1")
     assert reason_to_pause(None, {"a": 2}, {}, shard, 0.5) is None
-    cured = reason_to_pause(("billing_error", CREDIT), {"a": 20}, {}, shard, 0.5)
-    assert cured == {"type": "billing_error", "message": CREDIT}
+    remedied = reason_to_pause(("billing_error", CREDIT), {"a": 20}, {}, shard, 0.5)
+    assert remedied == {"type": "billing_error", "message": CREDIT}
     canceled = reason_to_pause(("canceled_elsewhere", ""), {}, {}, shard, 0.5)
     assert canceled is not None
-    assert canceled["message"].startswith("msgbatch_1 was canceled, and not by Penstock")
+    assert canceled["message"].startswith("msgbatch_1 was canceled outside Penstock")
     assert reason_to_pause(None, {"a": 15}, {"a": "bad tool"}, shard, 0.5) == {
         "type": "same_error",
         "message": "15 of 20 requests of msgbatch_1 ended in a: bad tool",

@@ -1,4 +1,4 @@
-"""The body of a create call: whole and right, or never completed."""
+"""The body of a create call is complete and correct, or its last bytes are held back."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ NONCE = "n" * 12
 
 
 class Chunks:
-    """A store of one name."""
+    """A chunk store with one name."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self.chunks = list(pack(lines))
@@ -27,7 +27,7 @@ class Chunks:
         yield from self.chunks
 
 
-def upload(lines: list[bytes], guard: Any = lambda: None, **changes: Any) -> Upload:
+def upload(lines: list[bytes], before_end: Any = lambda: None, **changes: Any) -> Upload:
     size = EMPTY_BODY_BYTES + len(lines) - 1 + sum(len(line) + REQUEST_BYTES for line in lines)
     store: Any = Chunks(lines)
     shard = Shard(
@@ -38,12 +38,12 @@ def upload(lines: list[bytes], guard: Any = lambda: None, **changes: Any) -> Upl
         size=size,
         request_chunks=len(store.chunks),
     )
-    return Upload(shard.evolve(**changes), store, guard)
+    return Upload(shard.evolve(**changes), store, before_end)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.text(), min_size=1, max_size=6), st.sampled_from([0, 300_000]))
-def test_the_body_is_what_the_api_reads(texts: list[str], padding: int) -> None:
+def test_the_body_is_the_json_that_the_api_expects(texts: list[str], padding: int) -> None:
     params = [{"text": text, "padding": "x" * padding} for text in texts]
     body = upload([orjson.dumps(each) for each in params])
     pieces = list(body)
@@ -57,22 +57,22 @@ def test_the_body_is_what_the_api_reads(texts: list[str], padding: int) -> None:
     assert body.error is None
 
 
-def test_the_guard_is_asked_when_all_but_the_end_has_gone_out() -> None:
+def test_before_end_is_called_when_all_but_the_last_bytes_are_sent() -> None:
     seen: list[bytes] = []
-    asked: list[int] = []
-    body = upload([b"{}"], lambda: asked.append(len(seen)))
+    called: list[int] = []
+    body = upload([b"{}"], lambda: called.append(len(seen)))
     for piece in body:
         seen += [piece]
-    assert asked == [1]
+    assert called == [1]
     assert seen == [b'{"requests":[{"custom_id":"nnnnnnnnnnnn-000000","params":{}', b"}]}"]
 
 
-def refuse() -> None:
+def fail() -> None:
     raise ConnectionError("no")
 
 
-def test_what_the_guard_keeps_back_does_not_go_out() -> None:
-    body = upload([b"{}"], refuse)
+def test_the_last_bytes_are_held_back_if_before_end_raises() -> None:
+    body = upload([b"{}"], fail)
     seen: list[bytes] = []
     with pytest.raises(ConnectionError):
         seen.extend(iter(body))
@@ -81,9 +81,9 @@ def test_what_the_guard_keeps_back_does_not_go_out() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"requests": 2}, {"size": 99}])
-def test_a_body_that_is_not_as_promised_is_not_completed(changes: dict[str, int]) -> None:
+def test_a_body_that_differs_from_the_record_is_not_completed(changes: dict[str, int]) -> None:
     def never() -> None:
-        raise AssertionError("the guard was asked")
+        raise AssertionError("before_end was called")
 
     body = upload([b"{}"], never, **changes)
     with pytest.raises(BodyMismatch, match="expected"):
@@ -91,7 +91,7 @@ def test_a_body_that_is_not_as_promised_is_not_completed(changes: dict[str, int]
     assert not body.complete
 
 
-def test_the_last_bytes_do_not_go_out_long_after_they_were_noted(
+def test_the_last_bytes_are_held_back_if_before_end_took_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     moments = iter([0.0, 31.0])

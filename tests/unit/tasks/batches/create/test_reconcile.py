@@ -1,4 +1,4 @@
-"""What is concluded about a create call whose answer never came."""
+"""Decisions about lost create calls, alone and over thousands of simulated ones."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,14 @@ from penstock.batches.shard import Shard
 from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
-    CLOCK_SLACK_MS,
-    Bind,
-    Elsewhere,
-    GiveUp,
-    Look,
+    CLOCK_SKEW_MS,
+    Abandon,
+    Adopt,
+    Observation,
     Owner,
     Rules,
-    Wait,
+    SearchLater,
+    WrongWorkspace,
     decide,
 )
 
@@ -35,22 +35,22 @@ SHARD = Shard(
     sent_ms=SENT,
 )
 OURS = ListedBatch("b", SENT + 100, 7)
-#: The first moment at which nothing can come of the call any more, its worker being dead.
-OVER = SENT + RULES.timeout_ms + RULES.quarantine_ms
+#: From this time on, the API creates no batch of the call, whose worker died.
+OVER = SENT + RULES.upload_timeout_ms + RULES.lost_create_wait_ms
 
 
-def look(
+def observation(
     *batches: ListedBatch, at: int = SENT + 5_000, workspace: str = "us", **owners: Owner
-) -> Look:
-    return Look(workspace, batches, owners, at)
+) -> Observation:
+    return Observation(workspace, batches, owners, at)
 
 
-def verdict(shard: Shard = SHARD, *batches: ListedBatch, **more: Any) -> reconcile.Decision:
-    return decide(shard, look(*batches, **more), RULES)
+def decision_for(shard: Shard = SHARD, *batches: ListedBatch, **more: Any) -> reconcile.Decision:
+    return decide(shard, observation(*batches, **more), RULES)
 
 
-def test_a_batch_that_fits_is_taken() -> None:
-    assert verdict(SHARD, OURS) == Bind((OURS,))
+def test_a_batch_that_fits_is_adopted() -> None:
+    assert decision_for(SHARD, OURS) == Adopt((OURS,))
 
 
 @pytest.mark.parametrize(
@@ -59,76 +59,80 @@ def test_a_batch_that_fits_is_taken() -> None:
         replace(OURS, requests=8),
         replace(OURS, id="newest"),
         replace(OURS, id="not-ours"),
-        replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SLACK_MS - 1),
+        replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SKEW_MS - 1),
     ],
     ids=["another size", "the watermark", "rejected before", "from before the call"],
 )
-def test_a_batch_that_cannot_be_it_is_not_taken(other: ListedBatch) -> None:
+def test_a_batch_that_cannot_come_from_the_call_is_not_adopted(other: ListedBatch) -> None:
     shard = SHARD.evolve(rejected=("not-ours",))
-    assert isinstance(verdict(shard, other), Wait)
-    assert isinstance(verdict(shard, other, at=OVER), Wait)
-    assert verdict(shard.evolve(missed_ms=OVER), other, at=OVER + RULES.lag_ms) == GiveUp(
-        reconcile.given_up(shard.evolve(missed_ms=OVER))
+    assert isinstance(decision_for(shard, other), SearchLater)
+    assert isinstance(decision_for(shard, other, at=OVER), SearchLater)
+    assert decision_for(
+        shard.evolve(missed_ms=OVER), other, at=OVER + RULES.list_consistency_ms
+    ) == Abandon(reconcile.with_abandoned_call(shard.evolve(missed_ms=OVER)))
+
+
+def test_clock_skew_within_the_api_does_not_hide_a_batch() -> None:
+    early = replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SKEW_MS)
+    assert decision_for(SHARD, early) == Adopt((early,))
+
+
+def test_a_batch_is_never_too_new_whatever_the_clock_of_redis_says() -> None:
+    late = replace(OURS, created_ms=SENT * 2)
+    assert decision_for(SHARD, late) == Adopt((late,))
+
+
+def test_the_batch_that_the_shard_owns_comes_first_then_the_oldest() -> None:
+    first, second, third = (replace(OURS, id=id, created_ms=SENT + n) for n, id in enumerate("xyz"))
+    assert decision_for(SHARD, third, first, second) == Adopt((first, second, third))
+    assert decision_for(SHARD, third, first, second, z=Owner.THIS_SHARD) == Adopt(
+        (third, first, second)
     )
 
 
-def test_clocks_of_the_api_that_differ_do_not_hide_a_batch() -> None:
-    early = replace(OURS, created_ms=SHARD.watermark_ms - CLOCK_SLACK_MS)
-    assert verdict(SHARD, early) == Bind((early,))
+def test_a_batch_of_another_shard_is_not_adopted() -> None:
+    assert isinstance(decision_for(SHARD, OURS, b=Owner.OTHER_SHARD), SearchLater)
+    assert isinstance(decision_for(SHARD, OURS, at=OVER, b=Owner.OTHER_SHARD), SearchLater)
 
 
-def test_however_wrong_our_clock_is_a_batch_is_not_too_new() -> None:
-    late = replace(OURS, created_ms=SENT * 2)
-    assert verdict(SHARD, late) == Bind((late,))
-
-
-def test_of_several_the_oldest_comes_first_and_before_it_the_one_that_was_taken_already() -> None:
-    first, second, third = (replace(OURS, id=id, created_ms=SENT + n) for n, id in enumerate("xyz"))
-    assert verdict(SHARD, third, first, second) == Bind((first, second, third))
-    assert verdict(SHARD, third, first, second, z=Owner.OURS) == Bind((third, first, second))
-
-
-def test_a_batch_of_another_shard_is_not_taken() -> None:
-    assert isinstance(verdict(SHARD, OURS, b=Owner.OTHER), Wait)
-    assert isinstance(verdict(SHARD, OURS, at=OVER, b=Owner.OTHER), Wait)
-
-
-def test_nothing_is_concluded_while_another_shard_may_have_taken_our_batch() -> None:
+def test_no_call_is_abandoned_while_another_shard_may_have_adopted_its_batch() -> None:
     shard = SHARD.evolve(missed_ms=OVER)
-    decision = verdict(shard, OURS, at=OVER * 2, b=Owner.GUESSED)
-    assert isinstance(decision, Wait)
+    decision = decision_for(shard, OURS, at=OVER * 2, b=Owner.UNCONFIRMED)
+    assert isinstance(decision, SearchLater)
     assert decision.shard.missed_ms == 0
-    assert verdict(shard, OURS, at=OVER * 2, b=Owner.OTHER) == GiveUp(reconcile.given_up(shard))
+    assert decision_for(shard, OURS, at=OVER * 2, b=Owner.OTHER_SHARD) == Abandon(
+        reconcile.with_abandoned_call(shard)
+    )
 
 
 @pytest.mark.parametrize("at", [SENT, SENT + 10**6, OVER * 2])
-def test_the_list_of_another_account_says_nothing(at: int) -> None:
+def test_the_list_of_another_workspace_proves_nothing(at: int) -> None:
     shard = SHARD.evolve(missed_ms=1)
-    assert verdict(shard, at=at, workspace="them") == Elsewhere()
-    assert verdict(shard, OURS, at=at, workspace="them") == Elsewhere()
+    assert decision_for(shard, at=at, workspace="them") == WrongWorkspace()
+    assert decision_for(shard, OURS, at=at, workspace="them") == WrongWorkspace()
 
 
-def test_a_call_is_given_up_after_the_quarantine_and_two_looks_that_lie_apart() -> None:
-    assert isinstance(verdict(SHARD, at=OVER - 1), Wait)
-    first = verdict(SHARD, at=OVER)
-    assert isinstance(first, Wait)
+def test_a_call_is_abandoned_after_the_wait_and_two_searches_some_time_apart() -> None:
+    assert isinstance(decision_for(SHARD, at=OVER - 1), SearchLater)
+    first = decision_for(SHARD, at=OVER)
+    assert isinstance(first, SearchLater)
     assert first.shard.missed_ms == OVER
-    second = verdict(first.shard, at=OVER + RULES.lag_ms - 1)
-    assert isinstance(second, Wait)
+    second = decision_for(first.shard, at=OVER + RULES.list_consistency_ms - 1)
+    assert isinstance(second, SearchLater)
     assert second.shard.missed_ms == OVER
-    assert isinstance(verdict(second.shard, at=OVER + RULES.lag_ms), GiveUp)
+    assert isinstance(decision_for(second.shard, at=OVER + RULES.list_consistency_ms), Abandon)
 
 
-def test_a_call_that_is_known_to_be_over_is_given_up_earlier() -> None:
+def test_a_call_that_is_known_to_be_over_is_abandoned_earlier() -> None:
     shard = SHARD.evolve(over_ms=SENT + 1_000)
-    at = SENT + 1_000 + RULES.quarantine_ms
-    assert verdict(shard, at=at - 1).shard.missed_ms == 0  # type: ignore[union-attr]
-    assert verdict(shard, at=at).shard.missed_ms == at  # type: ignore[union-attr]
+    at = SENT + 1_000 + RULES.lost_create_wait_ms
+    assert decision_for(shard, at=at - 1).shard.missed_ms == 0  # type: ignore[union-attr]
+    assert decision_for(shard, at=at).shard.missed_ms == at  # type: ignore[union-attr]
 
 
-def test_an_empty_look_from_before_the_quarantine_does_not_count() -> None:
-    decision = verdict(SHARD.evolve(missed_ms=SENT), at=OVER - 1)
-    assert isinstance(decision, Wait)
+def test_an_empty_search_before_the_end_of_the_wait_does_not_count() -> None:
+    decision = decision_for(SHARD.evolve(missed_ms=SENT), at=OVER - 1)
+    assert isinstance(decision, SearchLater)
     assert decision.shard.missed_ms == 0
 
 
@@ -142,50 +146,52 @@ def test_an_empty_look_from_before_the_quarantine_does_not_count() -> None:
         (OVER, 60.0),
     ],
 )
-def test_looks_come_more_slowly_and_in_time_for_the_end(at: int, seconds: float) -> None:
-    decision = verdict(SHARD, at=at)
-    assert isinstance(decision, Wait)
+def test_the_interval_of_searches_grows_and_ends_with_the_wait(at: int, seconds: float) -> None:
+    decision = decision_for(SHARD, at=at)
+    assert isinstance(decision, SearchLater)
     assert decision.seconds == seconds
 
 
-def test_what_is_given_up_is_planned_again_and_still_knows_its_last_call() -> None:
-    shard = reconcile.given_up(SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",)))
+def test_a_shard_with_an_abandoned_call_is_planned_again_and_keeps_its_watermark() -> None:
+    shard = reconcile.with_abandoned_call(
+        SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",))
+    )
     assert (shard.state, shard.abandoned_nonces) == ("planned", ("first", SHARD.nonce))
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
-    assert reconcile.likely(shard, [OURS]) == (OURS,)
+    assert reconcile.candidates(shard, [OURS]) == (OURS,)
 
 
-def test_a_batch_that_was_anothers_is_not_taken_twice() -> None:
-    shard = reconcile.rejected(reconcile.bound(SHARD, OURS, confirmed=False))
+def test_a_rejected_batch_is_not_a_candidate_again() -> None:
+    shard = reconcile.with_rejected_batch(reconcile.with_batch(SHARD, OURS, confirmed=False))
     assert (shard.state, shard.batch_id, shard.created_ms) == ("sending", "", 0)
     assert shard.sent_ms == SENT
-    assert reconcile.likely(shard, [OURS]) == ()
+    assert reconcile.candidates(shard, [OURS]) == ()
 
 
-def test_the_intent_has_what_tells_its_batch() -> None:
+def test_the_intent_has_what_identifies_the_batch() -> None:
     old = SHARD.evolve(state="planned", sent_ms=1, over_ms=1, missed_ms=1)
     batches = [ListedBatch("old", 5, 1), ListedBatch("new", 9, 1)]
-    shard = reconcile.intended(old, "m" * 12, "us", batches)
+    shard = reconcile.with_intent(old, "m" * 12, "us", batches)
     assert (shard.state, shard.nonce, shard.workspace) == ("sending", "m" * 12, "us")
     assert (shard.watermark, shard.watermark_ms) == ("new", 9)
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
-    assert reconcile.intended(old, "m" * 12, "us", []).watermark_ms == 0
+    assert reconcile.with_intent(old, "m" * 12, "us", []).watermark_ms == 0
 
 
 @pytest.mark.parametrize(
     ("other", "owner"),
     [
-        (None, Owner.OTHER),
-        (Shard(number=1, batch_id="b", confirmed=True), Owner.OTHER),
-        (Shard(number=1, batch_id="b"), Owner.GUESSED),
-        (Shard(number=1), Owner.GUESSED),
-        (Shard(number=1, rejected=("b",)), Owner.NOBODY),
-        (Shard(number=1, batch_id="other"), Owner.NOBODY),
+        (None, Owner.OTHER_SHARD),
+        (Shard(number=1, batch_id="b", confirmed=True), Owner.OTHER_SHARD),
+        (Shard(number=1, batch_id="b"), Owner.UNCONFIRMED),
+        (Shard(number=1), Owner.UNCONFIRMED),
+        (Shard(number=1, rejected=("b",)), Owner.NONE),
+        (Shard(number=1, batch_id="other"), Owner.NONE),
     ],
-    ids=["expired", "told", "guessed", "just taken", "given back", "has another"],
+    ids=["expired", "confirmed", "adopted", "being adopted", "rejected", "has another"],
 )
-def test_the_record_of_the_owner_tells_whose_a_batch_is(other: Shard | None, owner: Owner) -> None:
-    assert reconcile.held_by(other, "b") is owner
+def test_the_owner_of_a_batch_is_read_from_its_record(other: Shard | None, owner: Owner) -> None:
+    assert reconcile.owner_from_record(other, "b") is owner
 
 
 def flaws(figures: dict[str, Any]) -> list[int]:
@@ -203,20 +209,20 @@ def flaws(figures: dict[str, Any]) -> list[int]:
     foreign_per_hour=st.sampled_from([0.0, 20.0, 200.0]),
     sizes=st.sampled_from([1, 7, 512]),
 )
-def test_whatever_happens_nothing_is_paid_twice_lost_or_mistaken(**world: Any) -> None:
+def test_no_batch_is_paid_twice_lost_or_confused_whatever_happens(**world: Any) -> None:
     figures = Play(World(submits=25, torn=0.3, early_death=0.1, **world)).run()
     assert flaws(figures) == [0, 0, 0]
 
 
-def test_thousands_of_submits_are_each_paid_once() -> None:
+def test_thousands_of_shards_are_each_paid_once() -> None:
     figures = Play(World(submits=1_500, ambiguous=0.2, sizes=128, seed=4)).run()
     assert figures["ambiguous"] > 200
     assert figures["taken_and_given_back"] > 10
     assert flaws(figures) == [0, 0, 0]
 
 
-def test_the_play_shows_what_goes_wrong_without_the_care() -> None:
+def test_the_simulated_world_shows_duplicates_without_these_rules() -> None:
     world = World(submits=1_000, ambiguous=0.2, sizes=32, seed=4)
     assert flaws(Play(replace(world, resend=True)).run())[0] > 30
-    hasty = Rules(timeout_ms=600_000, quarantine_ms=1, lag_ms=60_000)
+    hasty = Rules(upload_timeout_ms=600_000, lost_create_wait_ms=1, list_consistency_ms=60_000)
     assert flaws(Play(replace(world, rules=hasty, honest=RULES)).run())[0] > 5

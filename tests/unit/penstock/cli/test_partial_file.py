@@ -1,4 +1,4 @@
-"""Files that take their name when they are complete, and can be gone on with before that."""
+"""A file that gets its name when it is complete and can be resumed before that."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.failure import Failure
-from penstock.cli.partial import part_of, partial
+from penstock.cli.command_error import CommandError
+from penstock.cli.partial_file import open_partial, partial_path
 
 
 class Interrupted(Exception):
@@ -15,43 +15,43 @@ class Interrupted(Exception):
 
 
 def written(path: Path, *lines: bytes, resume: bool = False, fail: bool = False) -> None:
-    with partial(path, resume=resume) as file:
+    with open_partial(path, resume=resume) as file:
         for line in lines:
             file.write(line)
         if fail:
             raise Interrupted
 
 
-def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+def test_the_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with partial(path, resume=False) as file:
+    with open_partial(path, resume=False) as file:
         file.write(b"1")
         file.flush()
         assert not path.exists()
-        assert part_of(path).read_bytes() == b"1\n"
+        assert partial_path(path).read_bytes() == b"1\n"
     assert path.read_bytes() == b"1\n"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_was_interrupted_is_kept_and_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_file_is_kept_and_resumed(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with pytest.raises(Interrupted):
         written(path, b"1", b"2", fail=True)
     assert not path.exists()
-    with partial(path, resume=True) as file:
-        assert (file.lines, file.last) == (2, b"2")
+    with open_partial(path, resume=True) as file:
+        assert (file.lines, file.last_line) == (2, b"2")
         file.write(b"3")
         assert file.lines == 3
     assert path.read_bytes() == b"1\n2\n3\n"
 
 
-def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
+def test_an_empty_incomplete_file_is_removed(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         written(tmp_path / "x.jsonl", fail=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_resume_it_begins_anew(tmp_path: Path) -> None:
+def test_without_resume_the_file_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with pytest.raises(Interrupted):
         written(path, b"1", b"2", fail=True)
@@ -60,24 +60,24 @@ def test_without_resume_it_begins_anew(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line)), st.binary())
-def test_a_line_that_was_cut_is_taken_off(
+def test_an_incomplete_last_line_is_removed(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cut: bytes
 ) -> None:
     cut = cut.replace(b"\n", b"")
     path = tmp_path_factory.mktemp("cut") / "x.jsonl"
-    part_of(path).write_bytes(b"".join(line + b"\n" for line in lines) + cut)
-    with partial(path, resume=True) as file:
+    partial_path(path).write_bytes(b"".join(line + b"\n" for line in lines) + cut)
+    with open_partial(path, resume=True) as file:
         assert file.lines == len(lines)
-        assert file.last == (lines[-1] if lines else b"")
+        assert file.last_line == (lines[-1] if lines else b"")
         file.write(b"next")
     assert path.read_bytes() == b"".join(line + b"\n" for line in [*lines, b"next"])
 
 
-def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
+def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with partial(path, resume=False) as file:
+    with open_partial(path, resume=False) as file:
         file.write(b"1")
         for resume in (True, False):
-            with pytest.raises(Failure, match=r"x\.jsonl\.part is being written by another"):
+            with pytest.raises(CommandError, match=r"x\.jsonl\.part is being written by another"):
                 written(path, b"2", resume=resume)
     assert path.read_bytes() == b"1\n"
