@@ -1,1 +1,1 @@
-"""Side-by-side measurements, each one command: ``python -m benchmarks.<name>``, see README.md."""
+"""Benchmarks, each of them one command: ``python -m benchmarks.<name>``."""

@@ -1,7 +1,7 @@
-"""All benchmarks, one after the other: ``python -m benchmarks [--quick] [names…]``.
+"""Runs all benchmarks, or some: ``python -m benchmarks [--quick] [names…]``.
 
-``--quick`` takes a few minutes and says whether all is well; the figures in the docs come from a
-run without it, on a machine that does nothing else.
+``--quick`` takes a few minutes and checks that all of them work. The figures in the docs are from
+a run without it, on a machine that does nothing else.
 """
 
 import argparse
@@ -26,13 +26,13 @@ RUNS: Final[dict[str, tuple[str, str]]] = {
 
 
 def main() -> int:
-    """Run what was asked for; each prints its own line. Not zero if one of them failed."""
+    """Run the benchmarks, each of which prints its line; return 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(RUNS)}; all")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"all, or {', '.join(RUNS)}")
     parser.add_argument("--quick", action="store_true", help="small settings")
     asked = parser.parse_args()
     if unknown := set(asked.names) - RUNS.keys():
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
     failed = 0
     for name in asked.names or RUNS:
         options = RUNS[name][asked.quick].split()

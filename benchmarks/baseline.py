@@ -1,7 +1,8 @@
-"""The pattern everyone writes by hand: the SDK's stream in a Celery thread, one PUBLISH a delta.
+"""The baseline: what one writes by hand, with one PUBLISH for each delta.
 
-As a module of a worker it is that program; ``python -m benchmarks.baseline --streams 10`` measures
-it, and the other benchmarks measure it beside Penstock in the same run.
+A Celery worker runs this module as its application, with the SDK's stream in each of its threads.
+``python -m benchmarks.baseline --streams 10`` measures it alone; the other benchmarks measure it
+and Penstock in the same run.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from penstock.local.stack import python_path
 from penstock.settings import ClientSettings
 
 PATTERN: Final = "baseline:*"
-#: The last message of a stream that got no answer.
+#: The last message of a stream that failed.
 FAILED: Final = b"failed"
 
 _url = ClientSettings.load().redis_url.get_secret_value()
@@ -34,7 +35,7 @@ _redis = redis.Redis.from_url(_url, max_connections=1000)
 
 @app.task(name="baseline.stream")
 def stream(channel: str, body: dict[str, Any]) -> None:
-    """Publish an answer as it comes."""
+    """Publish an answer as it arrives."""
     try:
         with _api().messages.stream(**body) as answer:
             for text in answer.text_stream:
@@ -60,13 +61,13 @@ class BaselineWorker(LocalProcess):
         super().__init__("baseline", command, env=env)
 
     def start(self) -> "BaselineWorker":
-        """Start it and wait until it takes tasks."""
+        """Start the worker and wait until it takes tasks."""
         super().start()
         return self.wait_until(lambda: " ready." in self.log.read_text(errors="replace"))
 
 
 def enqueue(stage: Rig, streams: int, **directives: float) -> None:
-    """Send the messages of so many streams."""
+    """Send the Celery messages of this number of streams."""
     with Celery(broker=stage.redis.url, set_as_current=False) as sender:
         for number in range(streams):
             args = (f"baseline:{number}", asking(MODEL, **directives))
@@ -74,7 +75,7 @@ def enqueue(stage: Rig, streams: int, **directives: float) -> None:
 
 
 def measure(stage: Rig, worker: LocalProcess, streams: int, rate: float, seconds: float) -> Any:
-    """Carry so many streams at a pace; latency and CPU."""
+    """Run this number of streams at a rate; returns latency and CPU."""
     deltas = max(1, round(rate * seconds))
     options = ("--streams", streams, "--deltas", deltas, "--timeout", 2 * seconds + 30)
     listener = stage.process("listen", "--redis", stage.redis.url, "--pattern", PATTERN, *options)
@@ -99,7 +100,7 @@ def measure(stage: Rig, worker: LocalProcess, streams: int, rate: float, seconds
 
 
 def main() -> None:
-    """Measure it alone."""
+    """Measure the baseline alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=25)
     parser.add_argument("--rate", type=float, default=40)

@@ -1,7 +1,8 @@
-"""Creating and listing batches, answered at once: a server that costs next to nothing.
+"""A server that creates and lists batches at almost no cost.
 
-The simulator checks and keeps every request of a batch, which takes longer than any client needs to
-send them. This one counts them. ``python -m benchmarks.batch_server`` prints its address.
+The simulator validates and keeps every request of a batch, which takes longer than a client needs
+to send them. This server only counts them. ``python -m benchmarks.batch_server`` prints its
+address.
 """
 
 import socket
@@ -17,14 +18,14 @@ _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-le
 
 
 class Batches:
-    """The batches that have been made, newest first."""
+    """The batches created so far, newest first."""
 
     def __init__(self) -> None:
         self._made: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
     def make(self, requests: int) -> dict[str, Any]:
-        """A new batch, which never ends."""
+        """Create a batch, which never ends."""
         now = datetime.now(UTC)
         counts = {"succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
         with self._lock:
@@ -41,7 +42,7 @@ class Batches:
         return batch
 
     def shown(self, path: str) -> dict[str, Any]:
-        """A batch, or all of them."""
+        """Return the batch that the path names, or all of them."""
         with self._lock:
             made = list(self._made)
         for batch in made:

@@ -1,7 +1,7 @@
-"""How many deltas a second one streams worker process carries, beside the hand-written baseline.
+"""Measures how many deltas per second a worker carries, against the baseline.
 
-``python -m benchmarks.capacity``: 300 streams × 40 deltas/s for a minute. ``--sweep`` looks for the
-highest rate at which 99 % of the deltas reach the subscriber within 100 ms.
+``python -m benchmarks.capacity``: 300 streams × 40 deltas/s for a minute. ``--sweep`` searches for
+the highest rate at which 99 % of the deltas reach the subscriber within 100 ms.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from penstock.local.stack import WorkerProcess
 
 PATTERN: Final = "penstock:*:events"
 BOUND_MS: Final = 100.0
-#: A step of the sweep that misses the bound is tried again if other programs took so much of the
-#: machine meanwhile.
+#: A step of the sweep that misses the bound is repeated if other programs used at least this many
+#: cores during it.
 DISTURBED_CORES: Final = 0.15
 TRIES: Final = 3
 Measured = dict[str, Any]
@@ -27,7 +27,7 @@ Measured = dict[str, Any]
 def measure(
     stage: Rig, worker: WorkerProcess, streams: int, rate: float, seconds: float
 ) -> Measured:
-    """Carry so many streams at a pace through one worker process."""
+    """Run this number of streams at a rate through one worker process."""
     deltas = max(1, round(rate * seconds))
     options = ("--streams", streams, "--deltas", deltas, "--timeout", 2 * seconds + 30)
     listener = stage.process(
@@ -47,22 +47,22 @@ def measure(
     listener.wait_until(said(listener, "heard"), timeout=2 * seconds + 60)
     used = usage.cpu_s()
     heard = outcome(listener, timeout=60)
-    told = max(1, heard["deltas"])
+    delivered = max(1, heard["deltas"])
     grown_mb = peak_memory_mb(worker.pid) - idle_mb
     return {
         "streams": streams,
         "asked_per_s": round(streams * rate),
         "expected": streams * deltas,
         **heard,
-        "cpu_us_per_delta": round(used["worker"] / told * 1e6, 1),
-        "redis_cpu_us_per_delta": round(used["redis"] / told * 1e6, 1),
+        "cpu_us_per_delta": round(used["worker"] / delivered * 1e6, 1),
+        "redis_cpu_us_per_delta": round(used["redis"] / delivered * 1e6, 1),
         "cpu_s": used,
         "peak_mb_per_stream": round(grown_mb / streams, 3),
     }
 
 
 def within(measured: Measured, expected: int) -> bool:
-    """Whether a step of the sweep was carried: all of it, at its pace, in time."""
+    """Whether all deltas of a step arrived, at the requested rate and in time."""
     if measured["deltas"] != expected or measured["complete"] != measured["streams"]:
         return False
     pace = measured["steady_per_s"] or measured["deltas_per_s"]
@@ -73,7 +73,7 @@ def within(measured: Measured, expected: int) -> bool:
 def sweep(
     run: Callable[[int], Measured], first: int, step: int, most: int, rate: float, seconds: float
 ) -> tuple[int, list[Measured]]:
-    """The highest rate that is carried, going up by ``step`` streams; two misses end it."""
+    """Find the highest rate that is carried; two misses in a row end the search."""
     best, missed, steps = 0, 0, list[Measured]()
     for streams in range(first, most + 1, step):
         for _ in range(TRIES):
@@ -102,13 +102,13 @@ def sweep(
 
 
 def floor(stage: Rig, streams: int, rate: float, deltas: int) -> Measured:
-    """The CPU that only reading the same streams costs."""
+    """Measure the CPU for only reading the same streams."""
     options = ("--streams", streams, "--rate", rate, "--deltas", deltas)
     return outcome(stage.process("floor", *options), timeout=120)
 
 
 def beside(stage: Rig, ours: Measured, rate: float) -> Measured:
-    """The baseline with as many streams as it carries well; ``ratio``: of CPU a delta."""
+    """Measure the baseline with 10 streams; ``ratio`` compares CPU per delta."""
     with BaselineWorker(stage, 10) as plain:
         baseline.measure(stage, plain, 2, 0, 1)  # warm
         theirs: Measured = baseline.measure(stage, plain, 10, rate, 5)
@@ -118,7 +118,7 @@ def beside(stage: Rig, ours: Measured, rate: float) -> Measured:
 
 
 def highest_rates(stage: Rig, worker: WorkerProcess, asked: argparse.Namespace) -> Measured:
-    """Sweep both and compare."""
+    """Sweep the worker and the baseline, and compare them."""
     rate, seconds = asked.rate, asked.step_seconds
     note("the worker:")
     ours, our_steps = sweep(
@@ -145,8 +145,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=300)
     parser.add_argument("--rate", type=float, default=40, help="deltas per second of a stream")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--sweep", action="store_true", help="look for the highest rates too")
-    parser.add_argument("--step-seconds", type=float, default=10, help="of each step of the sweep")
+    parser.add_argument("--sweep", action="store_true", help="also search for the highest rates")
+    parser.add_argument("--step-seconds", type=float, default=10, help="of each sweep step")
     parser.add_argument("--no-floor", action="store_true")
     asked = parser.parse_args()
     with rig() as stage:

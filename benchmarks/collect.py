@@ -1,4 +1,4 @@
-"""What it takes to collect a batch's results, beside iterating over them with the SDK.
+"""Measures collecting a batch's results, against iterating over them with the SDK.
 
 ``python -m benchmarks.collect``: the same results, from the same server, in one run. Penstock's
 collect step also verifies, compresses and stores them.
@@ -20,7 +20,7 @@ from benchmarks.results_server import BATCH, MODEL, NONCE
 from benchmarks.usage import cpu_s, forget_peak, memory_mb, peak_memory_mb
 from config.settings import WorkerSettings
 from penstock import Client
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
 from penstock.clock import now_ms
@@ -29,7 +29,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import LocalProcess
 from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
-from penstock.spool.chunks import ChunkWriter, RedisChunks
+from penstock.spool.chunks import ChunkWriter, RedisChunkStore
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.batches.claimed_shard import ClaimedShard
@@ -37,7 +37,7 @@ from tasks.batches.steps import BatchSteps
 
 
 def measured(what: Callable[[], int], lines: int, redis: int) -> dict[str, Any]:
-    """Time, CPU and memory of something that goes through all lines."""
+    """Measure time, CPU and memory of a function that processes all lines."""
     own = os.getpid()
     forget_peak(own)
     memory, cpu, redis_cpu = memory_mb(own), cpu_s(own), cpu_s(redis)
@@ -57,23 +57,23 @@ def measured(what: Callable[[], int], lines: int, redis: int) -> dict[str, Any]:
 
 
 def iterated(api: anthropic.Anthropic) -> int:
-    """The SDK's way, keeping nothing."""
+    """Iterate with the SDK and keep nothing."""
     return sum(1 for _ in api.messages.batches.results(BATCH))
 
 
 class Job:
-    """A job whose only shard is the batch that the server has."""
+    """A job whose only shard is the server's batch."""
 
     def __init__(self, settings: WorkerSettings, redis: Connection, lines: int) -> None:
         self.id = new_id()
         self._settings = settings
         self._redis = redis
-        submission = Submission(self.id, redis, settings, JobOptions())
+        submission = Submission(self.id, redis, settings, SubmissionOptions())
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
         submission.spool([{"custom_id": "a", "params": params}])
         submission.enqueue(lambda _: None)
         keys = settings.keys.job(self.id)
-        ids = ChunkWriter(RedisChunks(redis, keys, settings.batch_ttl_s), "ids-benchmark")
+        ids = ChunkWriter(RedisChunkStore(redis, keys, settings.batch_ttl_s), "ids-benchmark")
         for place in range(lines):
             ids.line(b"%d request-%d" % (place, place))
         ids.close()
@@ -86,12 +86,12 @@ class Job:
         return Shard.parse(self._redis.hget(self._settings.keys.job(self.id).shards, 0))
 
     def collect(self, steps: BatchSteps) -> int:
-        """Run the collect step; returns the lines that are stored."""
+        """Run the collect step; returns the number of stored lines."""
         self.step(steps, names.BATCH_COLLECT)
         return self.shard().result_lines
 
     def step(self, steps: BatchSteps, name: str) -> None:
-        """Run a step."""
+        """Run one step of the shard."""
         with ClaimedShard.claim(
             self._redis, self._settings, job=self.id, shard=0, worker="benchmark"
         ) as work:
@@ -99,18 +99,18 @@ class Job:
         self._redis.hdel(work.job.keys.claims, "0:due")
 
     def read(self, client: Client) -> int:
-        """Read all results as a client does; returns how many there are."""
+        """Read all results as a client does; returns their number."""
         return sum(1 for _ in client.messages.batches.result_lines(self.id))
 
     def stored_mb(self) -> float:
-        """Memory that Redis needs for the results."""
+        """The memory that Redis needs for the results, in MB."""
         key = self._settings.keys.job(self.id).chunks(self.shard().results)
         return int(self._redis.memory_usage(key, samples=0)) / 1e6
 
 
 @contextmanager
 def stage(lines: int, size: int) -> Iterator[tuple[WorkerSettings, EmbeddedRedis]]:
-    """A Redis and the server of the results."""
+    """Start a Redis and the server of the results."""
     command = [sys.executable, "-m", "benchmarks.results_server"]
     options = ["--lines", str(lines), "--bytes", str(size)]
     with (
@@ -127,7 +127,7 @@ def stage(lines: int, size: int) -> Iterator[tuple[WorkerSettings, EmbeddedRedis
 
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """All measurements."""
+    """Take all measurements."""
     with (
         stage(asked.lines, asked.bytes) as (settings, redis),
         connect(settings) as connection,
@@ -160,7 +160,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print the line."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--bytes", type=int, default=1_450)

@@ -1,7 +1,7 @@
-"""How late the end of a batch is noticed, and how many looks that takes, by a simulated clock.
+"""Computes how late the end of a batch is noticed, and with how many polls.
 
-``python -m benchmarks.detection``: for batches of about 10 s, 10 min and 20 h, beside a look every
-60 s. Nothing runs: the cadence is a function of the batch's age.
+``python -m benchmarks.detection``: for batches of about 10 s, 10 min and 20 h, against a poll every
+60 s. The clock is simulated: the poll interval is a function of the batch's age.
 """
 
 import argparse
@@ -13,13 +13,15 @@ from benchmarks.figures import report, spread
 from config.settings import WorkerSettings
 from tasks.batches.poll import next_poll_s
 
-#: How long a batch takes, give or take a quarter.
+#: Seconds that a batch takes, plus or minus a quarter.
 TOOK_S: Final = {"10 s": 10.0, "10 min": 600.0, "20 h": 72_000.0}
 
 
 def noticed(took_s: float, wait_s: Callable[[float], float]) -> tuple[float, int]:
-    """Seconds from the end of a batch until a look finds it, and the number of looks. The first is
-    right behind the create call."""
+    """Seconds from the end of a batch until a poll finds it, and the number of polls.
+
+    The first poll is directly after the create call.
+    """
     age_s, looks = 0.0, 1
     while age_s < took_s:
         age_s += wait_s(age_s)
@@ -28,7 +30,7 @@ def noticed(took_s: float, wait_s: Callable[[float], float]) -> tuple[float, int
 
 
 def figures(took_s: float, wait_s: Callable[[float], float], rounds: int) -> dict[str, Any]:
-    """Delays and looks over many batches of about this length."""
+    """Delays and polls over many batches of about this duration."""
     rng = random.Random(7)
     runs = [noticed(took_s * rng.uniform(0.75, 1.25), wait_s) for _ in range(rounds)]
     delays, looks = [delay for delay, _ in runs], [count for _, count in runs]
@@ -40,7 +42,7 @@ def figures(took_s: float, wait_s: Callable[[float], float], rounds: int) -> dic
 
 
 def main() -> None:
-    """Print the line."""
+    """Compute and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2_000)
     rounds = parser.parse_args().rounds

@@ -1,4 +1,4 @@
-"""What every benchmark does with its numbers: percentiles, one JSON line, notes on the way."""
+"""Figures of the benchmarks: percentiles, the JSON line, and progress notes."""
 
 import json
 import math
@@ -16,21 +16,23 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float], *, scale: float = 1.0) -> dict[str, float | int]:
-    """Count, median, p99 and maximum of ``values``, each multiplied by ``scale``."""
+    """Count, percentiles and maximum of ``values``, multiplied by ``scale``."""
     ordered = sorted(values)
     if not ordered:
         return {"count": 0}
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    told = {name: round(percentile(ordered, share) * scale, 3) for name, share in shares.items()}
-    return {"count": len(ordered), **told}
+    quantiles = {
+        name: round(percentile(ordered, share) * scale, 3) for name, share in shares.items()
+    }
+    return {"count": len(ordered), **quantiles}
 
 
 def note(text: str) -> None:
-    """Say on stderr how far the measurement is."""
+    """Print a progress note on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def report(name: str, figures: dict[str, Any]) -> None:
-    """Print the figures: the one line on stdout. The load tells how busy the machine was."""
+    """Print the figures as the one line on stdout, with the load of the machine."""
     load = round(os.getloadavg()[0], 2)
     print(json.dumps({"benchmark": name, "cores": os.cpu_count(), "load": load, **figures}))

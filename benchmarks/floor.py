@@ -1,4 +1,4 @@
-"""The floor: what it costs only to read the streams, on the worker's own way, without Redis.
+"""Measures the floor: CPU for reading the streams as the worker does, no Redis.
 
 ``python -m benchmarks.floor --streams 300 --rate 40 --deltas 400``
 """
@@ -20,7 +20,7 @@ from tasks.api.message_stream import open_stream
 
 
 async def read(streams: int, rate: float, deltas: int) -> dict[str, float]:
-    """Read so many streams at the same time; CPU and time per delta."""
+    """Read this number of streams at the same time; returns CPU and time per delta."""
     api = async_client(WorkerSettings.load())
 
     async def one(asked_deltas: int) -> int:
@@ -46,7 +46,7 @@ async def read(streams: int, rate: float, deltas: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure here if the API is given by the environment, else start a simulator for it."""
+    """Measure here if the environment names an API; otherwise start a simulator."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=300)
     parser.add_argument("--rate", type=float, default=40)

@@ -1,8 +1,8 @@
-"""What it costs to join a long answer late, and to be one of many readers of it.
+"""Measures what it costs to join a long answer late, and to have many readers.
 
-``python -m benchmarks.late_join``: a stream that has written 20,000 deltas and is not done yet is
-joined by its stored text (one GET), by ``text_stream`` and by a replay of its log. Then 1,000
-readers on one event loop follow one stream from its beginning.
+``python -m benchmarks.late_join``: joins a stream that has written 20,000 deltas and has not ended,
+by its stored text (one GET), by ``text_stream`` and by a replay of its log. Then 1,000 readers on
+one event loop follow one stream from its beginning.
 """
 
 import argparse
@@ -21,8 +21,8 @@ Measured = dict[str, Any]
 
 
 def long_stream(stage: Rig, deltas: int) -> StreamRequest:
-    """A stream that has written so many deltas, and falls silent before its end."""
-    # Not at full speed: then most deltas would be merged, and the log be short.
+    """Start a stream that writes this number of deltas and then stalls before its end."""
+    # At full speed most deltas would be merged, and the log would be short.
     body = asking(deltas=deltas + 1, rate=1000, stamp=True, stall_after=deltas, stall=600)
     handle = stage.client.messages.enqueue(**body)
     for event in handle.events(timeout=60):
@@ -39,7 +39,7 @@ def long_stream(stage: Rig, deltas: int) -> StreamRequest:
 
 
 def timed(action: Callable[[], int], rounds: int = 5) -> Measured:
-    """Medians of wall and CPU time of an action, which says how much it got."""
+    """Medians of wall and CPU time of an action, which returns how much it has read."""
     walls, cpus, got = [], [], 0
     for _ in range(rounds):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -50,7 +50,7 @@ def timed(action: Callable[[], int], rounds: int = 5) -> Measured:
 
 
 def joins(stage: Rig, deltas: int) -> Measured:
-    """The ways to join late."""
+    """Measure each way to join late."""
     handle = long_stream(stage, deltas)
     last = handle.record().n
     size = len(handle.text())
@@ -83,7 +83,7 @@ def joins(stage: Rig, deltas: int) -> Measured:
 
 
 async def many(stage: Rig, readers: int, deltas: int) -> Measured:
-    """So many readers of one stream, on one event loop with one connection."""
+    """Measure many readers of one stream, on one event loop with one connection."""
     delays: list[int] = []
     events = 0
 
@@ -101,7 +101,7 @@ async def many(stage: Rig, readers: int, deltas: int) -> Measured:
 
     async with AsyncClient(stage.redis.url) as client:
         cpu = time.process_time()
-        # The first byte comes late, so that all have joined before the first delta.
+        # The first byte is delayed, so that all readers have joined before the first delta.
         body = asking(deltas=deltas, rate=10, stamp=True, slow_first=3)
         handle = stage.client.messages.enqueue(**body)
         texts = await asyncio.gather(*(read(handle.id) for _ in range(readers)))

@@ -1,10 +1,10 @@
-"""A subscriber in a process of its own: hears every channel of a pattern on one connection.
+"""A subscriber in a process of its own, on one connection, for a pattern.
 
 ``python -m benchmarks.listen --redis URL --pattern 'penstock:*:events' --streams 9 --deltas 99``
 
-While it listens it does the least there is to do, to leave the machine to what is measured; the
-texts are taken apart behind the last message. The text of each delta is the time at which the API
-wrote it, so a message that several deltas were merged into tells the delay of each.
+While it listens it does as little as possible, to leave the machine to what is measured; the texts
+are parsed after the last message. The text of each delta is the time at which the API wrote it, so
+a message that several deltas were merged into has the delay of each.
 """
 
 import argparse
@@ -25,36 +25,38 @@ import redis
 from benchmarks.figures import percentile, spread
 from penstock.events import END, HEARTBEAT
 
-#: What the last message of a channel contains. The baseline says it in the same words.
+#: What the last message of a channel contains; the baseline uses the same words.
 LAST: Final = END.encode()
-#: So many seconds at the beginning are left out of what is called steady.
+#: Seconds at the beginning that are left out of the steady figures.
 START_S: Final = 3
 
-#: When a message came in, its channel, and what it said.
+#: When a message arrived, its channel, and its content.
 Heard = tuple[int, bytes, bytes]
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the answers."""
+    """What arrived of the answers."""
 
     delays_ns: list[int] = field(default_factory=list)
     messages: int = 0
     holes: int = 0  #: messages whose number is not that of the one before plus one
-    complete: int = 0  #: channels on which every delta came, once and in order
+    complete: int = 0  #: channels on which every delta arrived, once and in order
     equal: int = 0  #: ... and whose stored text is the same
     by_second: dict[int, list[int]] = field(default_factory=dict)  #: delays, by time of arrival
     first_ns: int = 0
     last_ns: int = 0
 
     def _steady(self) -> list[int]:
-        """The delays behind the first seconds, in which hundreds of streams start at once; of a
-        run that is no longer than that, all."""
+        """The delays after the first seconds, in which hundreds of streams start at once.
+
+        All delays, if the run is not longer than that.
+        """
         late = [delays for second, delays in self.by_second.items() if second >= START_S]
         return sorted(itertools.chain.from_iterable(late)) or sorted(self.delays_ns)
 
     def _steady_per_s(self) -> float | None:
-        """Deltas a second between the start and the end, when all streams are at it."""
+        """Deltas per second between the start and the end, while all streams are running."""
         full = [len(delays) for _, delays in sorted(self.by_second.items())]
         return median(full[START_S:-START_S]) if len(full) > 2 * START_S else None
 
@@ -72,7 +74,7 @@ class Tally:
             "texts_equal": self.equal,
             "latency_ms": spread(self.delays_ns, scale=1e-6),
             "steady_p99_ms": spread(self._steady(), scale=1e-6).get("p99"),
-            # Tells a slow start from a slow course.
+            # Separates a slow start from a slow run.
             "p99_ms_by_second": [
                 round(percentile(sorted(delays), 0.99) / 1e6)
                 for _, delays in sorted(self.by_second.items())
@@ -81,7 +83,7 @@ class Tally:
 
 
 def connected(url: str, pattern: str) -> socket.socket:
-    """A connection that hears ``pattern``."""
+    """Open a connection that subscribes to ``pattern``."""
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname, address.port or 6379))
     connection.sendall(b"PSUBSCRIBE %b\r\n" % pattern.encode())
@@ -89,7 +91,7 @@ def connected(url: str, pattern: str) -> socket.socket:
 
 
 def listen(connection: socket.socket, streams: int, timeout: float) -> list[Heard]:
-    """Everything that is published until so many channels have ended."""
+    """Collect everything that is published until ``streams`` channels have ended."""
     reader, heard, ended = hiredis.Reader(), list[Heard](), 0
     deadline = time.monotonic() + timeout
     connection.settimeout(1)
@@ -109,32 +111,32 @@ def listen(connection: socket.socket, streams: int, timeout: float) -> list[Hear
 
 
 def tally(heard: list[Heard], deltas: int, stored: redis.Redis | None) -> Tally:
-    """Account for every delta. ``stored``: where the texts of the channels lie, if anywhere."""
-    told, texts = Tally(messages=len(heard)), dict[bytes, list[bytes]]()
+    """Account for every delta; ``stored`` is the Redis with the stored texts, if any."""
+    result, texts = Tally(messages=len(heard)), dict[bytes, list[bytes]]()
     last_n: dict[bytes, int] = {}
     for now, channel, line in heard:
         if HEARTBEAT.encode() in line:
             continue
         text, n = _text_of(line)
-        told.holes += n > 0 and n != last_n.get(channel, n - 1) + 1
+        result.holes += n > 0 and n != last_n.get(channel, n - 1) + 1
         last_n[channel] = n
         if text:
             texts.setdefault(channel, []).append(text)
-            told.first_ns, told.last_ns = told.first_ns or now, now
+            result.first_ns, result.last_ns = result.first_ns or now, now
             delays = [now - int(stamp) for stamp in text.split()]
-            told.delays_ns += delays
-            told.by_second.setdefault((now - told.first_ns) // 1_000_000_000, []).extend(delays)
+            result.delays_ns += delays
+            result.by_second.setdefault((now - result.first_ns) // 1_000_000_000, []).extend(delays)
     for channel, parts in texts.items():
         whole = b"".join(parts)
         stamps = [int(stamp) for stamp in whole.split()]
-        told.complete += len(stamps) == deltas and stamps == sorted(stamps)
+        result.complete += len(stamps) == deltas and stamps == sorted(stamps)
         if stored is not None:
-            told.equal += whole == stored.get(channel.replace(b":events", b":text"))
-    return told
+            result.equal += whole == stored.get(channel.replace(b":events", b":text"))
+    return result
 
 
 def _text_of(line: bytes) -> tuple[bytes, int]:
-    """The text in a message, and its number; the baseline has none."""
+    """The text in a message and its number; 0 for the baseline, which has no numbers."""
     if not line.startswith(b"{"):
         return (b"" if line == LAST else line), 0
     event = orjson.loads(line)
@@ -143,7 +145,7 @@ def _text_of(line: bytes) -> tuple[bytes, int]:
 
 
 def main() -> None:
-    """Say ``ready``, listen, say ``heard``, and print the tally as JSON."""
+    """Print ``ready``, listen, print ``heard``, and print the tally as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--redis", required=True)
     parser.add_argument("--pattern", required=True)

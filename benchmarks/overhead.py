@@ -1,7 +1,7 @@
-"""What Penstock adds to a single stream on an idle machine.
+"""Measures what Penstock adds to a single stream on an idle machine.
 
-``python -m benchmarks.overhead``: the time to the first delta, beside the SDK called directly, the
-two taking turns; and the time from the call that enqueues to the claim by a worker.
+``python -m benchmarks.overhead``: the time to the first delta, against the SDK called directly, in
+turns; and the time from the call of ``enqueue`` to the claim by a worker.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def claimed(stage: Rig, body: dict[str, Any]) -> float:
 
 
 def alternating(rounds: int, *ways: Callable[[], float]) -> list[list[float]]:
-    """The times of each way, taken in turns so that the machine's moods meet all alike."""
+    """Time the functions in turns, so that disturbances affect all of them alike."""
     times: list[list[float]] = [[] for _ in ways]
     for number in range(rounds):
         for way, took in zip(ways, times, strict=True):
@@ -69,7 +69,7 @@ def main() -> None:
     with rig() as stage:
         stage.worker()
         api = anthropic.Anthropic(base_url=stage.simulator.url, api_key=SIMULATOR_KEY)
-        # An answer of a few quick deltas: what comes behind the first is not of interest.
+        # An answer of a few quick deltas: only the first one matters.
         body = asking(deltas=3, rate=0)
         alternating(5, lambda: direct(api, body), lambda: queued(stage, body))
         plain, ours, claims = alternating(

@@ -1,8 +1,8 @@
-"""Many requests against a low rate limit: how many calls are refused, and when all is served.
+"""Measures many requests at once against a low rate limit: rejections and time.
 
-``python -m benchmarks.rate_storm``: 200 requests at once against 60 a minute, the minute shortened
-to 6 s in the simulator, so that no run can be done before 14 s. Beside it the baseline, with the
-SDK's own retries: two, as by default, and as many as it takes.
+``python -m benchmarks.rate_storm``: 200 requests at once against 60 a minute, with the minute
+shortened to 6 s in the simulator, so that no run can end before 14 s. In the same run the baseline
+with the SDK's retries: two, which is the default, and as many as it takes.
 """
 
 import argparse
@@ -22,8 +22,8 @@ Measured = dict[str, Any]
 
 
 def counted(stage: Rig, requests: int, run: Callable[[], int]) -> Measured:
-    """Calls made and refused while ``run`` serves the requests; it returns how many it served."""
-    # The bucket fills up again, whatever was taken before.
+    """Count the calls and rejections while ``run`` serves the requests."""
+    # Long enough for the bucket to be full, whatever was taken before.
     time.sleep(6.5)
     before, start = _answers(stage), time.monotonic()
     served = run()
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     requests = parser.parse_args().requests
     with rig(*LIMIT) as stage:
-        # Its rate gate knows nothing yet of the model that the storm is about.
+        # Warmed up with another model, so that the rate limiter knows nothing about this one yet.
         worker = stage.worker(warm="claude-haiku-5-5")
         figures: dict[str, Any] = {"penstock": penstock(stage, requests)}
         note(f"penstock: {figures['penstock']}")

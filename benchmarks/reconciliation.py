@@ -1,4 +1,4 @@
-"""How many batches are paid twice or lost when answers to create calls are lost; simulated."""
+"""Counts batches paid for twice or never collected after lost answers; simulated."""
 
 import argparse
 from dataclasses import replace
@@ -8,7 +8,7 @@ from benchmarks.submits import Play, World
 
 
 def main() -> None:
-    """Play the same submits with Penstock's decisions, and with sending again at once."""
+    """Simulate the same create calls with Penstock's decisions and with blind retries."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submits", type=int, default=10_000)
     parser.add_argument("--ambiguous", type=float, default=0.08)

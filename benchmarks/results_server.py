@@ -1,7 +1,7 @@
-"""One ended batch with many results, served from memory: a server that costs next to nothing.
+"""A server with one ended batch, whose results it sends from memory.
 
-The simulator writes every line when it is asked for, which takes longer than any reader needs. As
-the API does, it sends the results in chunks of unknown number, in an order of their own.
+The simulator renders every line when it is requested, which takes longer than any reader needs.
+Like the API, this server sends the results in HTTP chunks and not in the order of the requests.
 ``python -m benchmarks.results_server --lines 100000`` prints its address.
 """
 
@@ -26,7 +26,7 @@ _WRITE: Final = 64 * 1024
 
 
 def body_of(lines: int, size: int) -> bytes:
-    """Result lines of about ``size`` bytes each."""
+    """Render result lines of about ``size`` bytes each."""
     rng = random.Random(7)
     texts = [prose(seeded("benchmark", str(place)), size) for place in range(_TEXTS)]
     made = []
@@ -60,7 +60,7 @@ def _cut(text: str, size: int) -> str:
 
 
 def batch_of(lines: int, url: str) -> bytes:
-    """The batch as the API shows it."""
+    """Render the batch as the API returns it."""
     now = datetime.now(UTC).isoformat()
     counts = {"processing": 0, "succeeded": lines, "errored": 0, "canceled": 0, "expired": 0}
     times = {"created_at": now, "expires_at": now, "ended_at": now, "archived_at": None}

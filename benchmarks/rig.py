@@ -1,4 +1,4 @@
-"""The stage of a measurement: a private Redis, the simulator and workers, each its own process."""
+"""The processes of a measurement: a private Redis, the simulator and workers."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ MODEL: Final = "claude-sonnet-5-5"
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """What all measurements share."""
+    """What all measurements share; starts further processes and stops them at the end."""
 
     redis: EmbeddedRedis
     simulator: SimulatorProcess
@@ -31,21 +31,23 @@ class Rig:
     _stack: ExitStack
 
     def worker(self, name: str = "streams", *, warm: str = MODEL, **settings: str) -> WorkerProcess:
-        """Start a streams worker that is ended with the rig, and let it run warm. ``warm``: with
-        which model, since what the rate gate knows, it knows of one model."""
+        """Start and warm up a stream worker, which is stopped with the rig.
+
+        ``warm`` is the model to warm up with: the rate limiter learns each model's limits.
+        """
         worker = WorkerProcess("streams", env={**self.env, **settings}, name=name)
         self._stack.enter_context(worker)
         self.warm_up(warm)
         return worker
 
     def process(self, module: str, *options: object) -> LocalProcess:
-        """Start ``python -m benchmarks.<module>``, ended with the rig."""
+        """Start ``python -m benchmarks.<module>``, which is stopped with the rig."""
         command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, options)]
         process = LocalProcess(module, command, env={**self.env, **python_path()})
         return self._stack.enter_context(process)
 
     def warm_up(self, model: str, streams: int = 4) -> None:
-        """Answer a few streams: the first ones of a process pay for imports and connections."""
+        """Answer a few streams: the first ones pay for imports and connections."""
         body = asking(model, deltas=3, rate=0)
         for handle in [self.client.messages.enqueue(**body) for _ in range(streams)]:
             for _ in handle.events(timeout=30):
@@ -54,8 +56,8 @@ class Rig:
 
 @contextmanager
 def rig(*options: str) -> Iterator[Rig]:
-    """Redis and a simulator with these command-line ``options``; all is ended behind the block."""
-    # The developer's own settings are not to be measured.
+    """Start Redis and a simulator with these ``options`` for the length of the block."""
+    # The developer's own settings must not affect the measurement.
     for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
         if name != "PENSTOCK_REDIS_SERVER":
             del os.environ[name]
@@ -73,7 +75,7 @@ def rig(*options: str) -> Iterator[Rig]:
 
 
 def asking(model: str = MODEL, **directives: float) -> dict[str, Any]:
-    """A Messages body that asks the simulator for this answer; True stands for a bare flag."""
+    """A Messages body with these directives for the simulator; True is a bare flag."""
     items = (key if value is True else f"{key}={value}" for key, value in directives.items())
     deltas = directives.get("deltas", 100)
     assert isinstance(deltas, int)
@@ -86,7 +88,7 @@ def asking(model: str = MODEL, **directives: float) -> dict[str, Any]:
 
 
 def outcome(process: LocalProcess, *, timeout: float) -> dict[str, Any]:
-    """Wait until a process of ours has ended; returns the JSON object that it printed last."""
+    """Wait until a process has ended; returns the JSON object that it printed last."""
     deadline = time.monotonic() + timeout
     while process.alive and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -94,11 +96,11 @@ def outcome(process: LocalProcess, *, timeout: float) -> dict[str, Any]:
         if line.startswith("{"):
             found: dict[str, Any] = orjson.loads(line)
             return found
-    raise RuntimeError(f"{process.name} told nothing{process.tail()}")
+    raise RuntimeError(f"{process.name} printed no figures{process.tail()}")
 
 
 def said(process: LocalProcess, line: str) -> Callable[[], bool]:
-    """A check, for `LocalProcess.wait_until`, whether it has printed this line."""
+    """A condition for `LocalProcess.wait_until`: the process has printed this line."""
     return lambda: line in _lines(process)
 
 

@@ -1,8 +1,8 @@
-"""What it takes to submit many requests, beside one ``create()`` of the SDK.
+"""Measures submitting many requests, against one ``create()`` of the SDK.
 
 ``python -m benchmarks.submit``: the same requests to the same server, in one run. First the SDK, in
 a program of its own. Then Penstock: a program that submits the job, and a worker process whose
-create steps make the job's batches. Penstock stores the requests on the way, so it does more.
+create steps create the job's batches. Penstock also stores the requests, so it does more.
 """
 
 import argparse
@@ -24,21 +24,21 @@ _PATIENCE_S = 1_800.0
 
 
 def submitted(stage: Rig, way: str, url: str, options: Sequence[object]) -> dict[str, Any]:
-    """Let a program of its own submit them; what it says of itself."""
+    """Run a program that submits the requests; returns the figures that it prints."""
     note(f"  {way}")
     process = stage.process("submitter", way, url, *options)
     return outcome(process, timeout=_PATIENCE_S)
 
 
 def created(stage: Rig, worker: WorkerProcess, job: str) -> dict[str, Any]:
-    """Let a worker, suspended until now, make the job's batches; time, CPU and memory of that."""
+    """Let the suspended worker create the job's batches; returns time, CPU and memory."""
     batches, memory = stage.client.messages.batches, memory_mb(worker.pid)
     forget_peak(worker.pid)
     usage, start = Usage(worker=worker.pid, redis=stage.redis.pid), time.perf_counter()
     os.kill(worker.pid, signal.SIGCONT)
     while waiting := [s for s in batches.retrieve(job).shards if s.state in ("planned", "sending")]:
         if time.perf_counter() - start > _PATIENCE_S:
-            raise RuntimeError(f"{len(waiting)} shards were not made batches{worker.tail()}")
+            raise RuntimeError(f"{len(waiting)} shards have no batch{worker.tail()}")
         time.sleep(0.02)
     used = usage.cpu_s()
     return {
@@ -72,7 +72,7 @@ def penstock(stage: Rig, url: str, options: Sequence[object]) -> dict[str, Any]:
 
 
 def ratios(sdk: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
-    """How many times the SDK's call is ours: wall time, and CPU of our processes."""
+    """The SDK's figures divided by ours: wall time, and CPU of our processes."""
     parts = [ours["producer"], ours["create_step"]]
     return {
         "seconds": round(sdk["seconds"] / sum(part["seconds"] for part in parts), 1),
@@ -83,12 +83,12 @@ def ratios(sdk: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure both, and print the line."""
+    """Measure both and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--bytes", type=int, default=2_000)
     parser.add_argument(
-        "--lazy", action="store_true", help="no list of requests, and no SDK, which needs one"
+        "--lazy", action="store_true", help="generate requests; without the SDK, which needs a list"
     )
     asked = parser.parse_args()
     command = [sys.executable, "-m", "benchmarks.batch_server"]

@@ -1,7 +1,7 @@
-"""A world of simulated submits: an API that loses answers, workers that die, strangers; no I/O.
+"""Simulates create calls, an API that loses answers and workers that die; no I/O.
 
-What is decided is decided by `tasks.batches.create.reconcile`, as in the create step. The world
-knows what really became of every call, and judges. Time is simulated.
+The decisions are those of `tasks.batches.create.reconcile`, as in the create step. The simulation
+knows what really happened to every call, and counts the wrong decisions. Time is simulated.
 """
 
 import heapq
@@ -28,24 +28,24 @@ _MINUTE: Final = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What happens to submits, and how often."""
+    """What happens to create calls, and how often."""
 
-    submits: int = 10_000
+    submits: int = 10_000  #: create calls, each of a shard of its own
     seed: int = 1
-    every_ms: int = 5_000  #: mean time between two submits
+    every_ms: int = 5_000  #: mean time between two create calls
     ambiguous: float = 0.08  #: share of calls whose answer is lost
-    committed: float = 0.5  #: share of these that made a batch
-    late: float = 0.2  #: share of these batches that are made only within the quarantine
+    committed: float = 0.5  #: share of these that created a batch
+    late: float = 0.2  #: share of these batches that the API creates late, within the waiting time
     died: float = 0.3  #: share of lost answers whose worker died with them
-    refused: float = 0.02  #: share of calls that the API refuses
+    refused: float = 0.02  #: share of calls that the API rejects
     early_death: float = 0.01  #: share of calls whose worker dies before the last bytes went out
-    torn: float = 0.05  #: share of finds whose worker dies before the record says so
-    twice: float = 0.1  #: share of steps that somebody else wakes once more
-    foreign_per_hour: float = 60.0  #: batches of other programs, with sizes that ours have
-    sizes: int = 512  #: sizes that our submits have in turn
+    torn: float = 0.05  #: share of found batches that no record names, because the worker dies
+    twice: float = 0.1  #: share of steps that get a second wake-up
+    foreign_per_hour: float = 60.0  #: batches of other programs, of the same sizes as ours
+    sizes: int = 512  #: sizes that our create calls have in turn
     rules: Rules = RULES
-    honest: Rules | None = None  #: how the API behaves, if not by the rules
-    resend: bool = False  #: the other strategy: a call without an answer is made again
+    honest: Rules | None = None  #: how the API behaves, if not according to the rules
+    resend: bool = False  #: the other strategy: repeat a call whose answer was lost
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Made:
 
 @dataclass(slots=True)
 class Play:
-    """One run."""
+    """One run of the simulation."""
 
     world: World
     now: int = 1_000_000_000
@@ -69,7 +69,7 @@ class Play:
     batches: list[Made] = field(default_factory=list)
     bound: dict[str, int] = field(default_factory=dict)
     open_sizes: dict[int, int] = field(default_factory=dict)
-    unknown_ms: dict[int, int] = field(default_factory=dict)  #: shard → since when it is not known
+    unknown_ms: dict[int, int] = field(default_factory=dict)  #: shard → when its answer was lost
     settled_ms: dict[int, int] = field(default_factory=dict)  #: shard → when it got its batch
     waited_ms: list[int] = field(default_factory=list)
     mismatches: int = 0
@@ -80,7 +80,7 @@ class Play:
     _dice: random.Random = field(default_factory=random.Random)
 
     def run(self) -> dict[str, Any]:
-        """Play it to its end; returns the figures."""
+        """Run the simulation to its end; returns the figures."""
         world = self.world
         self._dice.seed(world.seed)
         at = self.now
@@ -96,7 +96,7 @@ class Play:
         return self.figures()
 
     def figures(self) -> dict[str, Any]:
-        """What became of all."""
+        """The figures of the run."""
         ours = [made for made in self.batches if made.shard >= 0]
         used = {made.listed.id for made in self.used.values()}
         waited = self.waited_ms
@@ -115,7 +115,7 @@ class Play:
         """One run of the create step."""
         shard = self.records[number]
         if self._busy.get(number, 0) > self.now or shard.state not in ("planned", "sending"):
-            return  # one message too many
+            return  # a duplicate wake-up
         if self._dice.random() < self.world.twice:
             self._at(self.now + self._dice.randrange(20_000), lambda: self.step(number))
         if shard.state == "sending" and shard.sent_ms:
@@ -161,7 +161,7 @@ class Play:
             self._at(answer, lambda: self._answered(number, made))
 
     def _lose(self, number: int, answer: int) -> None:
-        """The answer to a call is lost, with its worker or without."""
+        """Lose the answer to a call, and in some cases its worker as well."""
         world, dice, shard = self.world, self._dice, self.records[number]
         self.unknown_ms.setdefault(number, self.now)
         died = dice.random() < world.died
@@ -223,7 +223,7 @@ class Play:
             return False
         self.bound[found[0].id] = number
         if self._dice.random() < self.world.torn:
-            self._later(number, LEASE_MS)  # it died between the two writes
+            self._later(number, LEASE_MS)  # the worker died between the two writes
         else:
             self._settle(
                 number, reconcile.with_batch(self.records[number], found[0], confirmed=False)
@@ -238,7 +238,7 @@ class Play:
         self._at(max(ends, self.now + 1), lambda: self._end(number))
 
     def _end(self, number: int) -> None:
-        """A shard's batch has ended, and its results say whose it is."""
+        """End a shard's batch: its results show which call it belongs to."""
         shard = self.records[number]
         made = self._by_id[shard.batch_id]
         if made.nonce in (shard.nonce, *shard.abandoned_nonces):

@@ -1,7 +1,7 @@
-"""One program that submits many requests, once, and prints what that took: a process of its own.
+"""A program that submits many requests once, and prints what that cost.
 
 ``sdk``: one ``messages.batches.create``, as one writes it by hand. ``penstock``: the ``create`` of
-our client with the same requests. What it takes to make these is not counted, unless they are
+our client with the same requests. The cost of making the requests is not counted, unless they are
 ``--lazy``.
 """
 
@@ -30,7 +30,7 @@ def texts(size: int) -> list[str]:
 
 
 def requests_of(count: int, prompts: list[str]) -> Iterator[dict[str, Any]]:
-    """Requests as a program would make them, each its own objects."""
+    """Make requests as a program would, each of objects of its own."""
     for number in range(count):
         prompt = f"{number} {prompts[number % _TEXTS]}"
         yield {
@@ -44,7 +44,7 @@ def requests_of(count: int, prompts: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def measured(what: Callable[[], object]) -> dict[str, Any]:
-    """Time, CPU and memory of something, in this process."""
+    """Measure time, CPU and memory of a function in this process."""
     own = os.getpid()
     forget_peak(own)
     memory, cpu, start = memory_mb(own), cpu_s(own), time.perf_counter()
@@ -57,7 +57,7 @@ def measured(what: Callable[[], object]) -> dict[str, Any]:
 
 
 def by_sdk(url: str, requests: Iterable[Any], first: Any) -> dict[str, Any]:
-    """The SDK's create call."""
+    """Measure the SDK's create call."""
     import anthropic
 
     with anthropic.Anthropic(base_url=url, api_key=SIMULATOR_KEY, max_retries=0) as api:
@@ -66,7 +66,7 @@ def by_sdk(url: str, requests: Iterable[Any], first: Any) -> dict[str, Any]:
 
 
 def by_penstock(url: str, requests: Iterable[Any], first: Any) -> dict[str, Any]:
-    """Our create call."""
+    """Measure our create call."""
     jobs: list[str] = []
     with Client(url) as client:
         batches = client.messages.batches
@@ -76,13 +76,13 @@ def by_penstock(url: str, requests: Iterable[Any], first: Any) -> dict[str, Any]
 
 
 def main() -> None:
-    """Submit, and print the figures."""
+    """Submit and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=("sdk", "penstock"))
-    parser.add_argument("url", help="of the API, or of Redis")
+    parser.add_argument("url", help="address of the API, or of Redis")
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--bytes", type=int, required=True)
-    parser.add_argument("--lazy", action="store_true", help="make the requests as they are read")
+    parser.add_argument("--lazy", action="store_true", help="make the requests while they are read")
     asked = parser.parse_args()
     prompts = texts(asked.bytes)
     requests: Iterable[Any] = requests_of(asked.requests, prompts)

@@ -1,9 +1,9 @@
-"""How long readers wait when a worker goes away, and how soon a canceled call is closed.
+"""Measures how long readers wait when a worker stops, and how fast cancel is.
 
-``python -m benchmarks.takeover``: two workers with the default lease. ``kill``: kill -9 of the one
-that runs a stream, to the next delta. ``hand_over``: with SIGTERM, from the last delta of the one
+``python -m benchmarks.takeover``: two workers with the default lease. ``kill``: from SIGKILL of the
+worker that runs a stream to the next delta. ``hand_over``: with SIGTERM, from the last delta of one
 worker to the first of the other. ``cancel``: from the call to the closed connection at the API.
-Each worker that goes is replaced.
+Each worker that was stopped is replaced.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from penstock.local.stack import WorkerProcess
 from penstock.states import State
 from penstock.streams.stream import StreamRequest
 
-#: Deltas to see before the worker is sent away, so that the answer is well under way.
+#: Deltas to wait for before the worker is stopped, so that the answer is in full flow.
 BEFORE = 15
 
 
 class Reader(threading.Thread):
-    """Follows one stream and notes when each of its deltas came, and under which epoch."""
+    """Follows one stream and notes when each delta arrived, and under which epoch."""
 
     def __init__(self, handle: StreamRequest) -> None:
         super().__init__(daemon=True)
@@ -43,16 +43,16 @@ class Reader(threading.Thread):
             self.error = error
 
     def wait_for(self, deltas: int) -> None:
-        """Wait until so many deltas have come."""
+        """Wait until this number of deltas has arrived."""
         while len(self.came) < deltas:
             if self.error is not None:
                 raise self.error
             time.sleep(0.002)
 
     def change(self) -> tuple[float, float]:
-        """Wait for the next worker: when the last delta of the one and the first of the other came.
+        """Wait for the next worker; return the times of the last delta and the next one.
 
-        The epoch tells them apart; what was on its way when the first one went is still its own.
+        The epoch separates them: deltas in transit when the first worker stopped are its own.
         """
         while self.came[-1][1] == self.came[0][1]:
             if self.error is not None:
@@ -66,7 +66,7 @@ class Reader(threading.Thread):
 
 
 class Pair:
-    """Two workers, of which one can be sent away."""
+    """Two workers, one of which can be stopped and replaced."""
 
     def __init__(self, stage: Rig) -> None:
         self._stage = stage
@@ -80,7 +80,7 @@ class Pair:
         return next(each for each in self.workers if f":{each.pid}:" in worker)
 
     def replace(self, gone: WorkerProcess) -> None:
-        """Start another one in its place."""
+        """Start another worker in place of this one."""
         gone.stop()
         self.workers[self.workers.index(gone)] = self._new()
 
@@ -90,7 +90,7 @@ class Pair:
 
 
 def send_away(stage: Rig, pair: Pair, number: signal.Signals) -> float:
-    """Seconds from SIGKILL, or from the last delta before a hand-over, to the next delta."""
+    """Seconds from SIGKILL, or from the last delta before SIGTERM, to the next delta."""
     handle = stage.client.messages.enqueue(**asking(deltas=600, rate=40))
     reader = Reader(handle)
     reader.wait_for(BEFORE)
@@ -107,7 +107,7 @@ def send_away(stage: Rig, pair: Pair, number: signal.Signals) -> float:
 
 
 def cancel(stage: Rig) -> float:
-    """Seconds from the call of cancel to the moment at which the API sees the connection close."""
+    """Seconds from the call of cancel until the API sees the connection close."""
     handle = stage.client.messages.enqueue(**asking(deltas=600, rate=40))
     reader = Reader(handle)
     reader.wait_for(BEFORE)

@@ -1,4 +1,4 @@
-"""What a process has used so far, from ``/proc``; Linux only."""
+"""CPU and memory that processes have used so far, from ``/proc``; Linux only."""
 
 import os
 import time
@@ -9,24 +9,24 @@ _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used, in user and kernel mode, over all its threads."""
-    # The name, in brackets, may contain anything: the fields are counted from behind it.
+    """Seconds of CPU that all threads of a process have used, in user and kernel mode."""
+    # The name, in parentheses, may contain anything: the fields are counted after it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Resident memory of a process, in MB."""
     return _status_kb(pid, "VmRSS") / 1024
 
 
 def peak_memory_mb(pid: int) -> float:
-    """Highest resident memory of a process since `forget_peak`."""
+    """Highest resident memory of a process since `forget_peak`, in MB."""
     return _status_kb(pid, "VmHWM") / 1024
 
 
 def forget_peak(pid: int) -> None:
-    """Begin anew to watch for the highest memory: that of the start-up is not of interest."""
+    """Reset the highest memory of a process, so that its start does not count."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -38,14 +38,14 @@ def _status_kb(pid: int, name: str) -> int:
 
 
 def machine_cpu_s() -> float:
-    """Seconds of CPU that all processes have used; idle and stolen time left out."""
+    """Seconds of CPU that all processes have used, without idle and stolen time."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
     user, nice, system, _idle, _iowait, irq, softirq = fields[:7]
     return (user + nice + system + irq + softirq) * _TICK_S
 
 
 class Usage:
-    """CPU seconds of some processes, and of everybody else, from now on."""
+    """Measures CPU seconds of some processes, and of all others together, from now on."""
 
     def __init__(self, **pids: int) -> None:
         self._pids = {"own": os.getpid(), **pids}
@@ -53,8 +53,10 @@ class Usage:
         self._before = self._now()
 
     def cpu_s(self) -> dict[str, float]:
-        """What each of them has used since. ``others_cores``: how many cores, on the average,
-        were busy with what is not listed; they belong to somebody else."""
+        """Seconds that each process has used since then.
+
+        ``others_cores``: how many cores, on average, other programs kept busy.
+        """
         used = {name: now - self._before[name] for name, now in self._now().items()}
         others = used.pop("machine") - sum(used.values())
         used["others_cores"] = max(0.0, others / (time.monotonic() - self._start))

@@ -1,4 +1,4 @@
-"""Collected shards by hand, as the producer and the steps leave them, for tests of readers."""
+"""Shards that are collected by hand, as the steps leave them, for tests of readers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,8 +15,8 @@ NONCE = "abcdefghij12"
 Named = tuple[int, str]
 
 
-class MemoryChunks:
-    """A chunk store in memory; ``reads`` counts the chunks that were taken out."""
+class MemoryChunkStore:
+    """A chunk store in memory; ``reads`` counts the chunks that were read."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[bytes]] = {}
@@ -36,8 +36,8 @@ class MemoryChunks:
             self.reads += 1
             yield found[index]
 
-    def keep(self, names: Iterable[str], seconds: int) -> bool:
-        """Nothing expires here."""
+    def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
+        """Return whether all names are there; nothing expires here."""
         return all(name in self.chunks for name in names)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -45,7 +45,7 @@ class MemoryChunks:
         for name in names:
             self.chunks.pop(name, None)
 
-    def clear(self, names: Iterable[str]) -> None:
+    def remove_all(self, names: Iterable[str]) -> None:
         """Remove everything."""
         self.chunks.clear()
 

@@ -62,18 +62,39 @@ def test_the_glossary_is_alphabetical_and_says_where_each_word_lives() -> None:
     assert [path for found in paths.values() for path in found if not (ROOT / path).is_file()] == []
 
 
-def diagram(heading: str) -> set[str]:
-    """The states in the diagram under a heading of the architecture page."""
+def section(heading: str) -> str:
+    """The text under a heading of the architecture page, up to the next heading."""
     _, _, rest = text_of("docs/architecture.md").partition(f"\n### {heading}\n")
-    drawn = rest.partition("```mermaid\n")[2].partition("```")[0]
-    arrows = re.findall(r"^ +(\S+) --> (\S+)", drawn, re.MULTILINE)
-    return {state for arrow in arrows for state in arrow} - {"[*]"}
+    return rest.partition("\n#")[0]
+
+
+def drawn(heading: str) -> set[str]:
+    """The states in a section's diagram: the words in boxes and the titles of frames."""
+    diagram = section(heading).partition("```text\n")[2].partition("```")[0]
+    return set(re.findall(r"[│─] +([a-z_]+) +[│─]", diagram))
+
+
+def transitions(heading: str) -> set[tuple[str, str]]:
+    """From and to of each row in a section's table; "" before the first state."""
+    found = set()
+    for line in section(heading).splitlines():
+        if line.startswith("|"):
+            left, entered = (re.findall(r"`(\w+)`", cell) for cell in line.split("|")[-4:-2])
+            found |= {(before, after) for after in entered for before in left or [""]}
+    return found
 
 
 def test_the_state_diagrams_have_all_states_and_no_others() -> None:
-    assert diagram("A request") == set(State)
-    assert diagram("A job") == {*State, "active", "paused"}
-    assert diagram("A shard") == set(ShardState)
+    assert drawn("A request") == set(State)
+    assert drawn("A job") == {*State, "active", "paused"}
+    assert drawn("A shard") == set(ShardState)
+
+
+@pytest.mark.parametrize("heading", ["A request", "A job", "A shard"])
+def test_the_table_of_transitions_has_the_states_of_the_diagram(heading: str) -> None:
+    found = transitions(heading)
+    assert {state for pair in found for state in pair} - {""} == drawn(heading)
+    assert len([after for before, after in found if not before]) == 1
 
 
 def test_the_results_of_a_step_are_those_of_the_code() -> None:

@@ -1,1 +1,1 @@
-"""The documentation site: its pages, gathered from the repository and generated from the code."""
+"""The documentation site: collects its pages and generates the references."""

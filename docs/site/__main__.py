@@ -1,4 +1,4 @@
-"""``python -m docs.site``: build the site into ``site/``, or serve it on this machine."""
+"""Builds the site into ``site/``, or serves it: ``python -m docs.site [serve]``."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ from docs.site.build import build, write_pages
 from docs.site.pages import ROOT, BrokenLink
 
 _ADDRESS = "127.0.0.1:8000"
-_LOOK_S = 0.5  # seconds between two looks for changed pages
+_LOOK_S = 0.5  # seconds between two checks for changed pages
 
 
 def serve() -> int:
-    """Serve the site until Ctrl-C; pages that change are built again."""
+    """Serve the site until Ctrl-C; rebuild pages that change."""
     write_pages(ROOT)
     command = [sys.executable, "-m", "zensical", "serve", "--dev-addr", _ADDRESS]
     with subprocess.Popen(command, cwd=ROOT) as server:

@@ -1,4 +1,4 @@
-"""Building the site: the pages are written into a folder, and Zensical turns them into HTML."""
+"""Builds the site: writes the pages, and has Zensical convert them to HTML."""
 
 import shutil
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from docs.site.pages import ROOT, all_pages
 
-#: Relative to the folder that is built in, as `zensical.toml` says.
+#: Relative to the folder of the build, as in `zensical.toml`.
 PAGES = "build/pages"
 SITE = "site"
 STYLE = "style.css"
 
 
 def write_pages(folder: Path) -> None:
-    """Write the pages below ``folder``; those that are as they were are not touched."""
+    """Write the pages below ``folder``; unchanged pages are not touched."""
     place = folder / PAGES
     pages = all_pages()
     for old in set(place.rglob("*.md")) - {place / name for name in pages}:

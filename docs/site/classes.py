@@ -1,4 +1,4 @@
-"""Reading a class: the signatures, docstrings and comments in its source."""
+"""Reads the signatures, docstrings and comments in the source of a class."""
 
 import ast
 import inspect
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-_LONG = 88  #: characters from which a signature has one parameter a line
+_LONG = 88  #: a longer signature has one parameter per line
 _SPECIAL = ("__iter__", "__aiter__")
 _EXAMPLE = re.compile(r"::\n\n((?:(?: {4}.*)?\n)+)")
 
@@ -34,7 +34,7 @@ class Field:
 
 
 def members_of(kind: type) -> Iterator[Member]:
-    """Return the documented methods and properties, those of our base classes included."""
+    """Return the documented methods and properties, including inherited ones of ours."""
     seen = set()
     for owner in kind.__mro__:
         if not owner.__module__.startswith("penstock"):
@@ -71,7 +71,7 @@ def fields_of(kind: type) -> Iterator[Field]:
 
 
 def in_markdown(docstring: str) -> str:
-    """Return a docstring in which an indented example after ``::`` is a block of code."""
+    """Return a docstring with each indented example after ``::`` as a block of code."""
 
     def fenced(match: re.Match[str]) -> str:
         return f":\n\n```python\n{textwrap.dedent(match[1]).strip()}\n```\n\n"
@@ -97,7 +97,7 @@ def _call(name: str, node: Function, function: Callable[..., object], end: str) 
 
 
 def _parameters(node: Function, function: Callable[..., object]) -> Iterator[str]:
-    """Return every parameter but ``self``, with the annotation that the source gives it."""
+    """Return every parameter except ``self``, with its annotation in the source."""
     written = {
         each.arg: _unquoted(each.annotation)
         for each in ast.walk(node.args)

@@ -1,4 +1,4 @@
-"""The page of commands, made from the tree of commands of ``penstock``."""
+"""The page of commands, generated from the commands of ``penstock``."""
 
 import inspect
 import re
@@ -50,7 +50,7 @@ def _entry(context: click.Context) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Return the paragraphs of a command's help; those that click does not wrap become code."""
+    """Return the paragraphs of a command's help, with verbatim ones as code."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         mark, _, lines = paragraph.partition("\n")
         yield f"```sh\n{textwrap.dedent(lines)}\n```" if mark == "\b" else paragraph

@@ -1,4 +1,4 @@
-"""Links between pages, rewritten from paths in the repository to paths on the site."""
+"""Rewrites links between pages from repository paths to paths on the site."""
 
 import posixpath
 import re
@@ -23,7 +23,7 @@ class Link:
 
 
 def rewritten(source: PurePosixPath, text: str, target_of: Callable[[Link], str]) -> str:
-    """Return a Markdown text with each link to another file replaced by ``target_of(link)``.
+    """Return a text in which ``target_of(link)`` replaces links to other files.
 
     Links within the page, links to other hosts and code are left as they are.
     """

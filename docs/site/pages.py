@@ -1,4 +1,4 @@
-"""What the site consists of: Markdown files of the repository, and pages made from the code."""
+"""The pages of the site: Markdown files, and pages generated from the code."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _OUTSIDE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
 }
@@ -30,7 +31,7 @@ class BrokenLink(Exception):
 
 
 def written_pages(root: Path = ROOT) -> dict[PurePosixPath, str]:
-    """Return file of the repository → name of its page, for every page written by hand."""
+    """Map each hand-written file of the repository to the name of its page."""
     found = {PurePosixPath(path): page for path, page in _OUTSIDE.items() if (root / path).exists()}
     for path in sorted((root / "docs").glob("*.md")):
         found[PurePosixPath("docs", path.name)] = path.name

@@ -1,4 +1,4 @@
-"""The page of the Python API, made from the docstrings and signatures of the public classes."""
+"""The page of the Python API, generated from the public classes."""
 
 import inspect
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import penstock
 from docs.site import classes
+from penstock.batches.pages import BatchPage
 
 _INTRODUCTION = """\
 # Python API
@@ -52,7 +53,8 @@ def public_classes() -> dict[str, type]:
         "AsyncStreamRequest": penstock.AsyncStreamRequest,
         "AsyncMessageStream": penstock.AsyncMessageStream,
         "Batch": penstock.Batch,
-        **{name: getattr(views, name) for name in ("Progress", "Notice", "Budget", "BatchPage")},
+        **{name: getattr(views, name) for name in ("Progress", "Notice", "Budget")},
+        "BatchPage": BatchPage,
         "Event": penstock.Event,
         "Cursor": penstock.Cursor,
         "State": penstock.State,

@@ -1,4 +1,4 @@
-"""The page of settings, made from the descriptions of the settings' fields."""
+"""The page of settings, generated from the fields of the settings."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,7 @@ Every setting is an environment variable; `penstock settings` prints the values 
 `PENSTOCK_`. This page is generated from the code of the version it describes.
 """
 
-#: What the JSON schema calls a bound, and how the page puts it.
+#: A bound in the JSON schema → its words on the page.
 _BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "greater than",
@@ -68,7 +68,7 @@ def _default(value: object) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """Return what values a setting may have, in words."""
+    """Describe the values that a setting may have."""
     if "anyOf" in schema:
         schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
     if "enum" in schema:

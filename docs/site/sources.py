@@ -1,4 +1,4 @@
-"""Pages that show files of the repository which other pages link to."""
+"""Pages for files of the repository that other pages link to."""
 
 import ast
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ def page_name(path: PurePosixPath) -> str:
 
 
 def source_page(root: Path, path: PurePosixPath) -> str:
-    """Return the page for a file, with its text, or for a folder, with what is in it."""
+    """Return the page for a file, with its text, or for a folder, with its content."""
     place = root / path
     content = _listing(place) if place.is_dir() else _code(place)
     return f"# {path}\n\n{content}\n"
@@ -35,7 +35,7 @@ def _listing(folder: Path) -> str:
 
 
 def _summary(path: Path) -> str:
-    """Return the first line of a file's docstring or leading comment, or of a package's."""
+    """Return the first line of a file's or package's docstring, or leading comment."""
     file = path / "__init__.py" if path.is_dir() else path
     if not file.is_file():
         return ""

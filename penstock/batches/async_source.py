@@ -1,7 +1,8 @@
-"""Requests for a batch job from an event loop: read in a thread, without holding up the loop.
+"""Submits a batch job from an event loop without blocking it.
 
-The job is submitted by the synchronous client in a thread. That thread asks for requests a page at
-a time, so a source that is faster than Redis waits, and one that is slower holds nobody up.
+The synchronous client submits the job in a thread. The thread reads an async iterable through the
+loop, a page at a time: a source that is faster than Redis has to wait, and a slower one blocks
+nothing else on the loop.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from typing import Any, Final, TypeVar
 
 _Job = TypeVar("_Job")
 
-#: Requests that a thread asks the loop for at once: a hop between the two takes some 100 µs.
+#: Requests that the thread gets from the loop at a time: each switch takes about 100 µs.
 PAGE: Final = 32
 
 
-class Abandoned(Exception):
-    """Whoever waited for the job has been canceled."""
+class SubmissionCanceled(Exception):
+    """The call that submits the job was canceled."""
 
 
 async def create_in_thread(
@@ -25,8 +26,10 @@ async def create_in_thread(
     requests: Iterable[Any] | AsyncIterable[Any],
     **options: Any,
 ) -> _Job:
-    """Call ``create(requests=…, **options)`` in a thread. Canceled before the last request is
-    read, it leaves no job."""
+    """Call ``create(requests=…, **options)`` in a thread.
+
+    A call that is canceled before the last request is read leaves no job.
+    """
     source: _Source = _Source(requests)
     if isinstance(requests, AsyncIterable):
         source = _LoopSource(requests, asyncio.get_running_loop())
@@ -38,7 +41,7 @@ async def create_in_thread(
 
 
 class _Source:
-    """Requests that are read in a thread, until another one stops them."""
+    """Requests that are read in a thread, until another thread stops it."""
 
     def __init__(self, requests: Any) -> None:
         self._requests = requests
@@ -47,16 +50,16 @@ class _Source:
     def __iter__(self) -> Iterator[Any]:
         for request in self._requests:
             if self._stopped.is_set():
-                raise Abandoned
+                raise SubmissionCanceled
             yield request
 
     def stop(self) -> None:
-        """Let the next request be the last one, and not used."""
+        """Make the thread fail at its next request."""
         self._stopped.set()
 
 
 class _LoopSource(_Source):
-    """Requests that an event loop makes."""
+    """Requests of an async iterable, read on its event loop."""
 
     def __init__(self, requests: AsyncIterable[Any], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(self._pages(aiter(requests)))
@@ -64,7 +67,7 @@ class _LoopSource(_Source):
         self._page: Future[list[Any]] | None = None
 
     def stop(self) -> None:
-        """Wait for no more requests either."""
+        """Also stop waiting for the loop."""
         super().stop()
         if self._page is not None:
             self._page.cancel()
@@ -72,7 +75,7 @@ class _LoopSource(_Source):
     def _pages(self, requests: AsyncIterator[Any]) -> Iterator[Any]:
         while True:
             self._page = asyncio.run_coroutine_threadsafe(_page_of(requests), self._loop)
-            if self._stopped.is_set():  # by one who may not have seen this page
+            if self._stopped.is_set():  # possibly before this page existed
                 self._page.cancel()
             page = self._page.result()
             if not page:
@@ -81,7 +84,7 @@ class _LoopSource(_Source):
 
 
 async def _page_of(requests: AsyncIterator[Any]) -> list[Any]:
-    """The next requests; empty behind the last one."""
+    """Return the next requests; an empty list after the last one."""
     page: list[Any] = []
     async for request in requests:
         page.append(request)

@@ -1,8 +1,8 @@
-"""How long a job will still take, by how long the deployment's last batches took; pure.
+"""Estimates how much longer a job takes, from how long the last batches took; pure.
 
-Of what the API will do nobody can know more. So the rest of the job is played through many times,
-each batch taking as long as one drawn from the history: the middle of the outcomes and a bad one
-are the estimate. Whoever plays a hundred batches through sees that the slowest one decides.
+The API gives no other hint. So the rest of the job is simulated many times, with a duration from
+the history for each batch: the estimate is the median outcome and a bad one. With a hundred
+batches the slowest one decides, which an average would not show.
 """
 
 import heapq
@@ -13,50 +13,54 @@ from typing import Any, Final, Self
 
 from penstock.batches.shard import Shard, ShardState
 
-#: What a deployment has at the API at once, where nobody has set other limits.
+#: Active batches and queued requests of a deployment, with the default limits.
 ACTIVE_BATCHES: Final = 90
 QUEUED_REQUESTS: Final = 200_000
 
-#: Batches of one model that must have ended before they alone are asked.
-_ENOUGH: Final = 5
-#: A batch ends after a day, whatever has become of its requests.
-_LONGEST_MS: Final = 86_400_000
-#: Draws of all plays together; at least a few plays, and no more than are of use.
+#: Minimum batches of one model in the history for an estimate from them alone.
+_MIN_SAMPLES: Final = 5
+#: Milliseconds after which the API ends every batch.
+_MAX_BATCH_MS: Final = 86_400_000
+#: Batches to simulate in all runs together, and minimum and maximum number of runs.
 _DRAWS: Final = 100_000
-_PLAYS: Final = (20, 200)
-#: The bad outcome: nine of ten are better.
-_HIGH: Final = 0.9
+_RUNS: Final = (20, 200)
+#: Share of outcomes that are better than the bad one.
+_HIGH_QUANTILE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """A batch that has ended."""
+class BatchDuration:
+    """How long a batch took: an entry of the history."""
 
     model: str
     requests: int
-    ms: int  #: from its creation until it was seen to have ended
+    ms: int  #: milliseconds from its creation until a worker saw that it had ended
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Self:
-        """What an entry of the history says."""
+        """Read an entry of the history."""
         return cls(entry["model"], entry["requests"], entry["ms"])
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How much longer a job will take."""
+    """How much longer a job takes, in seconds."""
 
-    median_s: float  #: as likely more as less
-    high_s: float  #: nine times of ten less
+    median_s: float  #: half of the simulated outcomes are shorter
+    high_s: float  #: nine of ten simulated outcomes are shorter
 
 
-def remaining(
-    shards: Iterable[Shard], history: Sequence[Past], now_ms: int, *, width: int | None = None
+def estimate_remaining(
+    shards: Iterable[Shard],
+    history: Sequence[BatchDuration],
+    now_ms: int,
+    *,
+    width: int | None = None,
 ) -> Estimate | None:
-    """The time until the last of ``shards`` has ended; None if no batch has ended before.
+    """Estimate the time until the last of ``shards`` has ended; None without any history.
 
-    ``width``: how many batches the deployment may have at the API at once, by default as many as
-    the API's limits allow for batches of this size. Lines that have to be tried again come on top.
+    ``width``: maximum active batches of the deployment, by default as many as the API's limits
+    allow for batches of this size. Requests that have to be retried take additional time.
     """
     if not history:
         return None
@@ -69,36 +73,40 @@ def remaining(
         largest = max(shard.requests for shard in left)
         width = max(1, min(ACTIVE_BATCHES, QUEUED_REQUESTS // max(largest, 1)))
     known = {model: _durations(history, model) for model in {shard.model for shard in left}}
-    begun = [_rest(known[s.model], now_ms - s.created_ms) for s in left if s.created_ms]
+    begun = [_remaining(known[s.model], now_ms - s.created_ms) for s in left if s.created_ms]
     planned = [known[shard.model] for shard in left if not shard.created_ms]
-    fewest, most = _PLAYS
-    dice = random.Random(0)  # noqa: S311 - the same job has the same estimate
-    plays = min(most, max(fewest, _DRAWS // len(left)))
-    outcomes = sorted(_play(begun, planned, width, dice) for _ in range(plays))
-    return Estimate(outcomes[plays // 2] / 1000, outcomes[int(plays * _HIGH)] / 1000)
+    fewest, most = _RUNS
+    rng = random.Random(0)  # noqa: S311 - the same job has the same estimate
+    runs = min(most, max(fewest, _DRAWS // len(left)))
+    outcomes = sorted(_simulate(begun, planned, width, rng) for _ in range(runs))
+    return Estimate(outcomes[runs // 2] / 1000, outcomes[int(runs * _HIGH_QUANTILE)] / 1000)
 
 
-def _durations(history: Sequence[Past], model: str) -> list[int]:
-    """What batches of this model took; of any, where there are few of it."""
-    own = [past.ms for past in history if past.model == model]
-    return own if len(own) >= _ENOUGH else [past.ms for past in history]
+def _durations(history: Sequence[BatchDuration], model: str) -> list[int]:
+    """Return the durations of this model's batches, or of all if there are too few of them."""
+    own = [duration.ms for duration in history if duration.model == model]
+    return own if len(own) >= _MIN_SAMPLES else [duration.ms for duration in history]
 
 
-def _rest(durations: list[int], age_ms: int) -> list[int]:
-    """What a batch of this age may still take: what those took longer that were not done by then.
-    One that is older than any of them may take as long again, up to the API's limit."""
+def _remaining(durations: list[int], age_ms: int) -> list[int]:
+    """Return what a batch of this age may still take, from the batches that took longer.
+
+    One that is older than all of them may take as long again, up to the API's limit.
+    """
     longer = [ms - age_ms for ms in durations if ms > age_ms]
-    return longer or [max(0, min(age_ms, _LONGEST_MS - age_ms))]
+    return longer or [max(0, min(age_ms, _MAX_BATCH_MS - age_ms))]
 
 
-def _play(begun: list[list[int]], planned: list[list[int]], width: int, dice: random.Random) -> int:
-    """One way in which it may go: milliseconds until the last batch has ended."""
-    busy = [dice.choice(durations) for durations in begun]
+def _simulate(
+    begun: list[list[int]], planned: list[list[int]], width: int, rng: random.Random
+) -> int:
+    """Simulate one outcome: milliseconds until the last batch has ended."""
+    busy = [rng.choice(durations) for durations in begun]
     heapq.heapify(busy)
     end = max(busy, default=0)
     for durations in planned:
         start = heapq.heappop(busy) if len(busy) >= width else 0
-        done = start + dice.choice(durations)
+        done = start + rng.choice(durations)
         heapq.heappush(busy, done)
         end = max(end, done)
     return end

@@ -1,4 +1,4 @@
-"""Records of batch jobs, as producers and readers see them."""
+"""The records of batch jobs: read, resumed, canceled and removed by producers and readers."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,24 +15,25 @@ from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.states import State
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found
 
-#: Events behind which every shard may be another one: the last one, and what tells of a log that
-#: was lost.
-_WHOLE: Final = (events.END, events.REWIND, events.SNAPSHOT)
+#: Events after which any shard may have changed: the last one, and those of a log that lost events.
+_FULL_READ: Final = (events.END, events.REWIND, events.SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A batch job's record and its shards, as they were at one moment."""
+    """A batch job's record and its shards at one moment."""
 
     record: Record
     shards: tuple[Shard, ...]
-    money: dict[str, int] = field(default_factory=dict)  #: its cap, as `JobKeys.money` tells
+    money: dict[str, int] = field(
+        default_factory=dict
+    )  #: the amounts of its cost cap: `JobKeys.money`
 
     @property
     def id(self) -> str:
@@ -41,13 +42,15 @@ class Job:
 
     @property
     def state(self) -> State:
-        """Where the job stands."""
+        """The job's state."""
         return self.record.state
 
     @property
     def counts(self) -> Counts:
-        """The counts of all shards together. Of a shard that is not collected nothing is known:
-        the API tells no counts before, and some of its lines may be tried again."""
+        """The requests of all shards by outcome; those of a shard that is not collected process.
+
+        The API reports no counts before a batch has ended, and some of its requests may be retried.
+        """
         known = (
             shard.counts
             if shard.state == ShardState.COLLECTED
@@ -65,7 +68,7 @@ class JobRecords:
         self._settings = settings
 
     def read(self, id: str) -> Job:
-        """The job. Raises `NotFound`."""
+        """Read a job. Raises `NotFound`."""
         keys = self._settings.keys.job(checked_id(id))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
@@ -77,32 +80,32 @@ class JobRecords:
         return Job(record, tuple(parsed), _amounts(money))
 
     def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
-        """Those of these jobs that are still there."""
+        """Yield those of the jobs that still have a record."""
         for id in ids:
             with suppress(NotFound):
                 yield self.read(id)
 
     def record(self, id: str) -> Record:
-        """The job's record alone. Raises `NotFound`."""
+        """Read a job's record without its shards. Raises `NotFound`."""
         return Record.parse(id, self._redis.hgetall(self._settings.keys.job(checked_id(id)).meta))
 
     def shard(self, id: str, number: int) -> Shard:
-        """One shard of a job. Raises `NotFound`."""
+        """Read one shard of a job. Raises `NotFound`."""
         raw = self._redis.hget(self._settings.keys.job(checked_id(id)).shards, number)
         if raw is None:
             raise NotFound(f"{id} has no shard {number}, or the job has expired")
         return Shard.parse(raw)
 
-    def after(self, job: Job, event: Event) -> Job:
-        """The job behind one more of its events. Raises `NotFound`.
+    def updated(self, job: Job, event: Event) -> Job:
+        """Return the job as it is after one more of its events. Raises `NotFound`.
 
-        Only the event's shard can have changed, or been divided; a job of ten thousand shards is
-        not read as a whole for each event. The record is that of this moment and may be ahead of
-        the event. Where it says that the job has ended, so have all its shards: no further event
-        will be waited for.
+        An event changes its own shard, or adds that shard's retry shard, so only these two are
+        read: a job may have ten thousand shards. The record is the current one and may be ahead of
+        the event. If it says that the job has ended, all shards are read, since the caller will
+        wait for no further event.
         """
         number = event.data.get("shard")
-        if event.type in _WHOLE or not isinstance(number, int | None):
+        if event.type in _FULL_READ or not isinstance(number, int | None):
             return self.read(job.id)
         keys = self._settings.keys.job(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
@@ -120,16 +123,16 @@ class JobRecords:
         return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))
 
     def results(self, record: Record) -> Results:
-        """The result lines of a job."""
+        """Return the result lines of a job."""
         return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
 
     def history(self) -> list[dict[str, Any]]:
-        """How long the deployment's last batches took: ``model``, ``requests``, ``ms``."""
+        """Return how long the last batches took: ``model``, ``requests`` and ``ms`` of each."""
         found = self._redis.lrange(self._settings.keys.history, 0, -1)
         return [orjson.loads(each) for each in found]
 
     def ids(self) -> list[str]:
-        """The ids of the jobs that still have a record, newest first."""
+        """Return the ids of the jobs that still have a record, newest first."""
         known = [id.decode() for id in self._redis.zrange(self._settings.keys.jobs, 0, -1)]
         with self._redis.pipeline(transaction=False) as pipe:
             for id in known:
@@ -139,40 +142,43 @@ class JobRecords:
         if gone:
             self._redis.zrem(self._settings.keys.jobs, *gone)
         found = [id for id, exists in zip(known, alive, strict=True) if exists]
-        # Their scores are the times when the producers were ready; ids make a cursor possible.
+        # Scores are the times at which submissions were complete. Sorted by id, an id is a cursor.
         return sorted(found, reverse=True)
 
     def discard(self, id: str) -> None:
-        """Remove a job that has ended, with all it holds."""
+        """Remove an ended job with its chunks. Raises `NotFound`."""
         job = self.read(id)
         keys, shared = self._settings.keys.job(id), self._settings.keys
         store = self._store(job.record, keys)
-        store.clear(name for shard in job.shards for name in shard.chunk_names)
+        store.remove_all(name for shard in job.shards for name in shard.chunk_names)
         self._redis.delete(keys.meta, keys.log, keys.shards, keys.claims, keys.money)
         self._redis.zrem(shared.live_shards, *(f"{id}/{shard.number}" for shard in job.shards))
         self._redis.zrem(shared.jobs, id)
 
     def cancel(self, id: str, who: str) -> State:
-        """Ask for a job to be canceled; returns the state it had. Raises `NotFound`."""
-        return self._rouse(id, "cancel", who)
+        """Request that a job be canceled; returns the state it had. Raises `NotFound`."""
+        return self._wake(id, "cancel", who)
 
     def resume(self, id: str, who: str, cap: int | None = None) -> State:
-        """Let a paused job go on; returns the state it had. ``cap``: its new money cap, in
-        millionths of a dollar. Raises `NotFound`, or `InvalidRequest` if it has none to change."""
+        """Resume a paused job; returns the state it had.
+
+        ``cap``: its new cost cap in millionths of a dollar. Raises `NotFound`, or `InvalidRequest`
+        for the cap of a job that was submitted without one.
+        """
         money = self._settings.keys.job(checked_id(id)).money
         if cap is not None:
             self.record(id)
-            # Only where there is one: what a job without a cap has spent was never counted.
+            # What a job without a cap has spent was not counted, so it cannot get one.
             if not self._redis.hexists(money, "cap"):
                 raise InvalidRequest("the job was submitted without one", field="max_cost_usd")
             self._redis.hset(money, "cap", cap)
-        return self._rouse(id, "resume", who, {"type": events.RESUMED, "by": who})
+        return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
         url = record.fields.get("spool", "")
-        return open_spool(url, self._redis, keys, self._settings.batch_ttl_s)
+        return open_chunk_store(url, self._redis, keys, self._settings.batch_ttl_s)
 
-    def _rouse(
+    def _wake(
         self,
         id: str,
         what: Literal["cancel", "resume"],

@@ -1,4 +1,4 @@
-"""What a producer may ask for beside the requests of a batch job; checked when it is made."""
+"""The options of a submission, checked when they are made."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,21 @@ from penstock.api_limits import MAX_BATCH_REQUESTS
 from penstock.errors import InvalidRequest
 from penstock.validation import check_betas, check_headers
 
-#: A canary tells quickly whether the requests are right; it is no way to send many.
+#: Maximum requests of a canary: it shows whether the requests are valid, at the live price.
 MAX_CANARY: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """What a producer may ask for. Raises `InvalidRequest` naming the option."""
+class SubmissionOptions:
+    """The options of a submission. Raises `InvalidRequest`, which names the option."""
 
     betas: Sequence[str] = ()  #: beta headers of every request
-    headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: ``anthropic-*`` headers of every call
     max_cost_usd: float | None = None  #: the job is paused before it can cost more
-    canary: int = 0  #: so many requests are sent live first; the rest waits for them
-    shard_requests: int | None = None  #: requests in one batch, in place of the setting
+    canary: int = 0  #: number of requests that are sent as live calls before all others
+    shard_requests: int | None = None  #: maximum requests of a batch, in place of the setting
 
     def __post_init__(self) -> None:
         check_betas(self.betas)
@@ -36,14 +38,14 @@ class JobOptions:
 
     @property
     def all_betas(self) -> tuple[str, ...]:
-        """The betas, and those in an ``anthropic-beta`` header: a batch has one such header."""
+        """The betas with those of an ``anthropic-beta`` header, sorted, each once."""
         named = [value for name, value in self.headers.items() if _is_beta(name)]
         listed = [beta.strip() for value in named for beta in value.split(",")]
         return check_betas([*self.betas, *filter(None, listed)])
 
     @property
     def other_headers(self) -> dict[str, str]:
-        """The headers but ``anthropic-beta``."""
+        """The headers without ``anthropic-beta``."""
         return {name: value for name, value in self.headers.items() if not _is_beta(name)}
 
 

@@ -1,7 +1,7 @@
-"""Result lines of a batch job as a Parquet file: the columns that people ask for, and all the rest.
+"""Writes result lines into a Parquet file: the usual columns, and the whole result as JSON.
 
-Needs the extra ``penstock[parquet]``. Rows are written in groups, so that a file of any size takes
-the same little memory.
+Needs the extra ``penstock[parquet]``. Rows are written in groups, so that memory stays small for a
+file of any size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import MissingDependency
 
 #: Column → its type in Arrow. ``result`` is the API's whole result object, as JSON.
@@ -28,10 +29,10 @@ COLUMNS: Final = {
     "result": "string",
 }
 
-#: Columns whose values are long: a smallest and a largest one of them help nobody to search.
+#: Columns with long values, for which minimum and maximum in the file's statistics are useless.
 _LONG: Final = ("text", "error_message", "result")
 
-#: A group of rows has so many of them, or so many bytes of lines.
+#: Maximum rows of a group, and bytes of lines at which it is full.
 _ROWS: Final = 10_000
 _BYTES: Final = 2_000_000
 
@@ -44,13 +45,15 @@ _TOKENS: Final = (
 
 
 def write_parquet(lines: Iterable[bytes], path: str | PathLike[str]) -> int:
-    """Write result lines (``batches.result_lines(…)``) into a file; returns how many there were.
+    """Write result lines into a Parquet file; returns how many there were.
 
-    Raises `MissingDependency` or `OSError`. The file is complete only when this returns.
+        write_parquet(client.messages.batches.result_lines(job.id), "results.parquet")
+
+    The file is complete only when this returns. Raises `MissingDependency` or `OSError`.
     """
     arrow, parquet = _library()
     schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    pool = arrow.system_memory_pool()  # the default one keeps what it has had
+    pool = arrow.system_memory_pool()  # the default pool does not give memory back
     options = {
         "memory_pool": pool,
         "compression": "zstd",
@@ -70,7 +73,7 @@ def write_parquet(lines: Iterable[bytes], path: str | PathLike[str]) -> int:
 
 
 def row_of(line: bytes) -> tuple[Any, ...]:
-    """The values of a result line, in the order of `COLUMNS`; None where there are none."""
+    """Return the values of a result line in the order of `COLUMNS`; None if there is none."""
     fields = orjson.loads(line)
     result = fields["result"]
     message: dict[str, Any] = result.get("message") or {}
@@ -90,9 +93,13 @@ def row_of(line: bytes) -> tuple[Any, ...]:
 
 
 def _raw(line: bytes, fields: dict[str, Any]) -> bytes:
-    """The result object as it stands in the line."""
-    before = b'{"custom_id":"%s","result":' % fields["custom_id"].encode()
-    return line[len(before) : -1] if line.startswith(before) else orjson.dumps(fields["result"])
+    """Return the bytes of the result object in the line."""
+    before = LINE_HEAD + fields["custom_id"].encode() + RESULT
+    return (
+        line[len(before) : -len(LINE_TAIL)]
+        if line.startswith(before)
+        else orjson.dumps(fields["result"])
+    )
 
 
 def _text(message: dict[str, Any]) -> str:
@@ -100,7 +107,7 @@ def _text(message: dict[str, Any]) -> str:
 
 
 def _groups(lines: Iterable[bytes]) -> Iterator[dict[str, list[Any]]]:
-    """The columns of one group of rows after the other; each is gone when the next one is made."""
+    """Yield the columns of each group of rows; the next group reuses their lists."""
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     size = 0
     for line in lines:

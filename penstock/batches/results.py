@@ -1,8 +1,8 @@
-"""Result lines of a job: as the API gave them, with the custom_ids that the user gave; no events.
+"""The result lines of a job: the API's lines, with the custom_ids of the producer.
 
-Stored lines carry the ids of the wire and all begin with the same 33 bytes, so the user's id is
-put in without parsing. A job of a million lines never lies in memory: its shards are read one after
-the other, and large ones, where they have to be sorted, by way of a temporary file.
+Stored lines have wire ids, and all begin with the same number of bytes, so the producer's custom_id
+replaces them without parsing. A job is never held in memory as a whole: its shards are read one
+after the other, and a large shard that has to be sorted is sorted in a temporary file.
 """
 
 import heapq
@@ -18,29 +18,23 @@ import orjson
 
 from penstock import events
 from penstock.batches.shard import Shard, ShardState
-from penstock.batches.wire import WIRE_ID
+from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack
 
-#: The orders in which results can be had: as shards were collected, or as requests were submitted.
+#: Orders of result lines: in which shards were collected, or in which requests were submitted.
 ORDERS: Final = ("completed", "submitted")
 
-#: How every stored line begins, up to its custom_id. The last six characters of that are the
-#: number of the request in its shard.
-_OPEN: Final = b'{"custom_id":"'
-_REST: Final = len(_OPEN) + WIRE_ID
-_INDEX: Final = _REST - 6
-
-#: Shards of so many chunks are sorted in memory (16 MB), larger ones by way of a file.
-_IN_MEMORY: Final = 32
+#: Maximum chunks of a shard that is sorted in memory (16 MB); a larger one is sorted in a file.
+_MAX_CHUNKS_IN_MEMORY: Final = 32
 
 
-class _Ids(NamedTuple):
-    """What a shard's requests are called, by their number in it."""
+class _ShardIds(NamedTuple):
+    """The ids of a shard's requests, by their index in the shard."""
 
-    positions: "array[int]"  #: in the job
-    heads: list[bytes]  #: how their result lines begin
+    positions: "array[int]"  #: position of each request in the job
+    heads: list[bytes]  #: beginning of each result line, up to its custom_id
 
 
 class Results:
@@ -51,25 +45,29 @@ class Results:
         self._store = store
 
     def lines(self, shard: Shard, *, after: int = 0) -> Iterator[bytes]:
-        """The lines of a collected shard as they are stored, behind the first ``after``.
+        """Yield the lines of a collected shard in stored order, without the first ``after``.
 
-        Raises `NotFound` where chunks have expired.
+        Raises `NotFound` if chunks have expired.
         """
-        if after >= held(shard):
+        if after >= line_count(shard):
             return iter(())
-        lines = self._instead(shard) if shard.uniform_result is not None else self._spliced(shard)
+        lines = (
+            self._uniform_lines(shard)
+            if shard.uniform_result is not None
+            else self._stored_lines(shard)
+        )
         return islice(lines, after, None)
 
     def submitted(self, shards: Iterable[Shard], *, after: int = 0) -> Iterator[bytes]:
-        """The lines of all collected shards in the order of submission, behind the first ``after``.
+        """Yield the lines of all collected shards as submitted, without the first ``after``.
 
-        Shards overlap where requests with other beta headers, or what was tried again, lie between:
-        those that do are open at the same time. Raises `NotFound` where chunks have expired.
+        Shards overlap in the job if their beta headers differ or requests were retried; those that
+        overlap are open at the same time. Raises `NotFound` if chunks have expired.
         """
         return islice(self._merged(shards), after, None)
 
     def _merged(self, shards: Iterable[Shard]) -> Iterator[bytes]:
-        collected = [shard for shard in shards if held(shard)]
+        collected = [shard for shard in shards if line_count(shard)]
         closed = deque(sorted(collected, key=lambda shard: shard.first))
         opened: list[tuple[int, int, bytes, Iterator[tuple[int, bytes]]]] = []
         while closed or opened:
@@ -88,30 +86,34 @@ class Results:
                 heapq.heapreplace(opened, (following[0], number, following[1], source))
 
     def _by_position(self, shard: Shard) -> Iterator[tuple[int, bytes]]:
-        """The lines of a shard with their positions in the job, in order."""
+        """Return the lines of a shard with their positions in the job, by position."""
         ids = self._ids(shard)
         order = sorted(range(len(ids.heads)), key=ids.positions.__getitem__)
         if shard.uniform_result is not None:
             tail = _tail(shard)
             return ((ids.positions[index], ids.heads[index] + tail) for index in order)
-        rests = self._from_memory if shard.result_chunks <= _IN_MEMORY else self._from_file
+        rests = (
+            self._from_memory if shard.result_chunks <= _MAX_CHUNKS_IN_MEMORY else self._from_file
+        )
         return (
             (ids.positions[index], ids.heads[index] + rest) for index, rest in rests(shard, order)
         )
 
     def _from_memory(self, shard: Shard, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """What stands behind the custom_ids of a shard's lines, in this order; those that were
-        tried again, in another shard, are left out."""
+        """Yield index and rest of a shard's lines in this order: what follows the custom_id.
+
+        Requests that were retried have their line in another shard.
+        """
         rests = [b""] * shard.requests
         for chunk in self._chunks(shard.results, shard.result_chunks):
             for line in lines_of(chunk):
-                rests[int(line[_INDEX:_REST])] = line[_REST:]
+                rests[int(line[INDEX])] = line[ID_END:]
         for index in order:
             if rests[index]:
                 yield index, rests[index]
 
     def _from_file(self, shard: Shard, order: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """The same for a shard that is too large to lie in memory."""
+        """Yield the same for a shard that is too large to be held in memory."""
         with TemporaryFile() as file:
             starts, sizes = self._unpacked(shard, file)
             number = file.fileno()
@@ -120,7 +122,7 @@ class Results:
                     yield index, os.pread(number, sizes[index], starts[index])
 
     def _unpacked(self, shard: Shard, file: IO[bytes]) -> "tuple[array[int], array[int]]":
-        """Write a shard's lines into a file: where each one's rest begins, and how long it is."""
+        """Write a shard's lines into a file; returns where each rest begins and its size."""
         starts = array("Q", bytes(8 * shard.requests))
         sizes = array("Q", bytes(8 * shard.requests))
         at = 0
@@ -128,31 +130,31 @@ class Results:
             block = unpack(chunk)
             file.write(block)
             for line in block[:-1].split(b"\n"):
-                index = int(line[_INDEX:_REST])
-                starts[index] = at + _REST
-                sizes[index] = len(line) - _REST
+                index = int(line[INDEX])
+                starts[index] = at + ID_END
+                sizes[index] = len(line) - ID_END
                 at += len(line) + 1
         file.flush()
         return starts, sizes
 
-    def _spliced(self, shard: Shard) -> Iterator[bytes]:
+    def _stored_lines(self, shard: Shard) -> Iterator[bytes]:
         heads = self._ids(shard).heads
         for chunk in self._chunks(shard.results, shard.result_chunks):
             for line in lines_of(chunk):
-                yield heads[int(line[_INDEX:_REST])] + line[_REST:]
+                yield heads[int(line[INDEX])] + line[ID_END:]
 
-    def _instead(self, shard: Shard) -> Iterator[bytes]:
+    def _uniform_lines(self, shard: Shard) -> Iterator[bytes]:
         tail = _tail(shard)
         for head in self._ids(shard).heads:
             yield head + tail
 
-    def _ids(self, shard: Shard) -> _Ids:
-        ids = _Ids(array("Q"), [])
+    def _ids(self, shard: Shard) -> _ShardIds:
+        ids = _ShardIds(array("Q"), [])
         for chunk in self._chunks(f"ids-{shard.spool}", shard.id_chunks):
             for line in lines_of(chunk):
                 position, _, custom_id = line.partition(b" ")
                 ids.positions.append(int(position))
-                ids.heads.append(_OPEN + custom_id)
+                ids.heads.append(LINE_HEAD + custom_id)
         return ids
 
     def _chunks(self, name: str, count: int) -> Iterator[bytes]:
@@ -161,29 +163,29 @@ class Results:
         except ChunkMissing as error:
             raise NotFound(
                 f"the results of {self._id} are not complete any more ({error}): "
-                "they have expired, or somebody removed them"
+                "they have expired or were removed"
             ) from error
 
 
-def held(shard: Shard) -> int:
-    """How many result lines there are of a shard."""
+def line_count(shard: Shard) -> int:
+    """Return how many result lines a shard has."""
     if shard.state != ShardState.COLLECTED:
         return 0
     return shard.result_lines if shard.uniform_result is None else shard.requests
 
 
-class Arrivals:
-    """In which order shards were collected, by the job's events; pure.
+class CollectionOrder:
+    """The order in which shards were collected, from the job's events; pure.
 
-    Their times will not do: they are read from the clocks of several machines, and whoever reads
-    while the job runs must find the same order again later.
+    Their times do not give it: they come from the clocks of several machines, and a reader of a
+    running job must find the same order later.
     """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
-    def take(self, event: Event) -> int | None:
-        """The number of the shard that was collected with this event, if one was."""
+    def shard_of(self, event: Event) -> int | None:
+        """Return the number of the shard that this event reports as collected, or None."""
         collected = (
             event.type == events.PROGRESS and event.data.get("state") == ShardState.COLLECTED
         )
@@ -193,16 +195,16 @@ class Arrivals:
         self._seen.add(number)
         return number
 
-    def rest(self, shards: Collection[Shard]) -> list[Shard]:
-        """The collected shards that no event told of: of an older version, or the log was lost."""
+    def without_event(self, shards: Collection[Shard]) -> list[Shard]:
+        """Return the collected shards that no event has reported, since the log lost it."""
         missing = [
             s for s in shards if s.number not in self._seen and s.state == ShardState.COLLECTED
         ]
         return sorted(missing, key=lambda shard: (shard.collected_ms, shard.number))
 
 
-class Place:
-    """Where a reader goes on: so many lines were taken before; pure."""
+class LineOffset:
+    """Where a reader continues: the number of lines to skip in shard after shard; pure."""
 
     def __init__(self, after: int) -> None:
         if after < 0:
@@ -210,24 +212,24 @@ class Place:
         self._after = after
 
     def skip(self, shard: Shard) -> int:
-        """How many lines of the next shard were taken before."""
-        skipped = min(self._after, held(shard))
+        """Return how many lines of the next shard to skip."""
+        skipped = min(self._after, line_count(shard))
         self._after -= skipped
         return skipped
 
 
 def checked_order(order: str, *, wait: bool) -> str:
-    """``order``, or `InvalidRequest`."""
+    """Return ``order``. Raises `InvalidRequest` if it is not one, or not one to wait with."""
     if order not in ORDERS:
         raise InvalidRequest("must be 'completed' or 'submitted'", field="order")
     if wait and order == "submitted":
         raise InvalidRequest(
-            "results in the order of submission can be had when the job has ended, not before",
+            "results in the order of submission are available only when the job has ended",
             field="order",
         )
     return order
 
 
 def _tail(shard: Shard) -> bytes:
-    """How every line of a shard goes on that has one and the same result for all."""
-    return b'","result":' + orjson.dumps(shard.uniform_result) + b"}"
+    """Return what follows the custom_id in every line of a shard with a uniform result."""
+    return RESULT + orjson.dumps(shard.uniform_result) + LINE_TAIL

@@ -1,4 +1,4 @@
-"""Shards: the parts of a batch job, each of which becomes one batch at the API; pure."""
+"""The record of a shard: a part of a batch job that becomes one batch at the API; pure."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -21,7 +21,7 @@ class ShardState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many requests are in which state, as the API's ``request_counts`` names them."""
+    """The number of requests by outcome, with the names of the API's ``request_counts``."""
 
     processing: int = 0
     succeeded: int = 0
@@ -40,69 +40,69 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All requests."""
+        """The number of all requests."""
         return self.processing + self.succeeded + self.errored + self.canceled + self.expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One batch at the API, as its record stands."""
+    """The record of one batch at the API, or of the live calls of a canary. Times are in ms."""
 
-    number: int  #: counted from 0; a shard of the next round has its parent's plus the job's shards
+    #: counted from 0; a retry shard has its parent's plus the number of the job's first shards
+    number: int
     state: str = ShardState.PLANNED  #: a `ShardState`; a newer worker may write another value
-    requests: int = 0  #: how many requests it holds
+    requests: int = 0  #: number of its requests
     size: int = 0  #: bytes of the create call's body
     first: int = 0  #: position in the job of its first request
-    last: int = 0  #: position in the job of its last request; others may lie between
+    last: int = 0  #: position in the job of its last request; other shards may have some in between
     model: str = ""  #: of its first request
-    betas: tuple[str, ...] = ()  #: beta headers, which hold for a whole batch
+    betas: tuple[str, ...] = ()  #: beta headers of the batch
     live: bool = False  #: its requests are live calls, at the live price
-    round: int = 0  #: 0: the job's own lines; above: lines that are tried again
-    #: model → [bytes of its requests, sum of their ``max_tokens``], for the money cap
+    round: int = 0  #: how often its requests have been retried
+    #: model → [bytes of its requests, sum of their ``max_tokens``], for the cost cap
     size_by_model: dict[str, list[int]] = field(default_factory=dict)
 
     spool: str = ""  #: its chunks are ``requests-<spool>`` and ``ids-<spool>``
     request_chunks: int = 0
     id_chunks: int = 0
-    results: str = ""  #: name of its result chunks, once they are complete; empty: none are stored
+    results: str = ""  #: name of its result chunks once they are complete; empty: there are none
     result_chunks: int = 0
-    live_results: str = ""  #: name of the result chunks of live calls that are not all made yet
-    result_lines: int = 0  #: lines in these; fewer than requests where some are tried again
-    #: the result of every request of a shard that has no results
+    live_results: str = ""  #: name of the result chunks of live calls until all are answered
+    result_lines: int = 0  #: lines in its result chunks; fewer than requests if some are retried
+    #: the result of every request, if the shard has no result chunks
     uniform_result: dict[str, Any] | None = None
 
-    batch_id: str = ""  #: the API's id, once it is known
-    confirmed: bool = (
-        False  #: the API told us this id; otherwise the batch was found by its likeness
-    )
+    batch_id: str = ""  #: the API's id of its batch, once known
+    confirmed: bool = False  #: the API returned this id; if not, the batch was found in the list
     created_ms: int = 0  #: when the API created the batch
     ended_ms: int = 0  #: when it was first seen to have ended
     collected_ms: int = 0  #: when its results were complete
-    polls: int = 0  #: how often its status was asked for
-    failures: int = 0  #: refusals of the API in a row
-    not_found_count: int = 0  #: how often the API did not know its batch
+    polls: int = 0  #: how often its status was read
+    failures: int = 0  #: calls that the API refused, in a row
+    not_found_count: int = 0  #: how often the API did not know its batch, in a row
     refetches: int = 0  #: downloads of results that did not match the requests
-    counts: Counts = field(default_factory=Counts)  #: of the requests that are not tried again
-    retried: int = 0  #: requests that went on to the shard of the next round
+    counts: Counts = field(default_factory=Counts)  #: of the requests that are not retried
+    retried: int = 0  #: requests that were moved to the retry shard
     #: model → tokens of its succeeded requests, by the API's names
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
-    errors: dict[str, int] = field(default_factory=dict)  #: error type → how many lines ended so
+    #: error type → number of requests that ended in it
+    errors: dict[str, int] = field(default_factory=dict)
 
-    # The intent: what is known of the create call that is out, or was the last one.
-    nonce: str = ""  #: beginning of its custom_ids on the wire
-    workspace: str = ""  #: organization and workspace that the call is made for
-    watermark: str = ""  #: the newest batch the API knew of before the call
-    watermark_ms: int = 0  #: when that one was created; 0: there was none
-    sent_ms: int = 0  #: when its last bytes were about to go out; 0: they never were
-    over_ms: int = 0  #: when the call was known to be over; 0: its worker never told
-    missed_ms: int = 0  #: when the API's list first had no batch that fits, after all waiting
-    rejected: tuple[str, ...] = ()  #: batches that looked like it and were not
-    abandoned_nonces: tuple[str, ...] = ()  #: nonces of calls that were given up
+    # The intent: what is known of the create call in flight, or of the last one.
+    nonce: str = ""  #: beginning of its wire ids
+    workspace: str = ""  #: organization and workspace of the call
+    watermark: str = ""  #: the newest batch in the API's list before the call
+    watermark_ms: int = 0  #: when that batch was created; 0: there was none
+    sent_ms: int = 0  #: when its last bytes were about to be sent; 0: they were not
+    over_ms: int = 0  #: when the call was known to be over; 0: its worker did not report it
+    missed_ms: int = 0  #: when the list first had no matching batch after all waiting
+    rejected: tuple[str, ...] = ()  #: batches that matched and turned out to be others
+    abandoned_nonces: tuple[str, ...] = ()  #: nonces of abandoned calls
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read the JSON of the record."""
-        # A newer version may have added fields: they are left alone, as everywhere.
+        """Read the JSON of a record."""
+        # Fields that a newer version has added are ignored.
         known = _known(cls, orjson.loads(raw))
         known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
         for name in ("betas", "rejected", "abandoned_nonces"):
@@ -110,11 +110,11 @@ class Shard:
         return cls(**known)
 
     def encode(self) -> bytes:
-        """The JSON for the record."""
+        """Return the JSON of the record."""
         return orjson.dumps(asdict(self))
 
     def evolve(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
     @property
@@ -125,7 +125,7 @@ class Shard:
 
     @property
     def step(self) -> str:
-        """The task that takes the shard on from here."""
+        """The name of the task that the shard needs next."""
         return _STEPS[self.state]
 
 

@@ -1,7 +1,7 @@
-"""Submission of a batch job: requests are checked, divided into shards and stored as they come.
+"""The submission of a batch job: validates, divides and stores its requests, then records it.
 
-Nothing is enqueued before the last request has passed; a producer that fails or dies half-way
-leaves no job, and its chunks expire. A job of a million requests never lies in memory.
+Nothing is enqueued before the last request is valid and stored. A producer that fails or dies
+before leaves no job, and its chunks expire. The requests are never held in memory as a whole.
 """
 
 import logging
@@ -15,16 +15,16 @@ import redis
 
 from penstock import events
 from penstock.batches.custom_ids import CustomIds
-from penstock.batches.options import JobOptions
-from penstock.batches.planner import Betas, Planned, Planner
+from penstock.batches.options import SubmissionOptions
+from penstock.batches.planner import Betas, PlannedShard, Planner
 from penstock.batches.shard import Counts, Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.spool.writer import BackgroundWriter
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
@@ -34,22 +34,19 @@ from penstock.validation import check_line, encode_body
 
 logger = logging.getLogger(__name__)
 
-#: Seconds a chunk lives while the producer is still writing; afterwards the job's TTL counts.
+#: Lifetime of chunks in seconds until the job is recorded; from then on the job's TTL applies.
 SPOOLING_TTL_S: Final = 3_600
 
-
-_ENVELOPE: Final = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
-
-#: Bytes of unfinished chunks that the open shards may hold together. Beyond them the largest is
-#: stored as it is, so that a job with many sets of betas takes no more memory than one with none.
-_HELD_BYTES: Final = 8 * 1024 * 1024
+#: Maximum bytes of unfinished chunks of all open shards. Above it the largest is stored as it is,
+#: so that a job with many sets of betas needs no more memory than a job with one.
+_MAX_OPEN_BYTES: Final = 8 * 1024 * 1024
 
 
 class Submission:
-    """One job on its way into Redis: `spool`, then `enqueue`."""
+    """Submits one job: first `spool`, then `enqueue`."""
 
     def __init__(
-        self, id: str, connection: Connection, settings: ClientSettings, options: JobOptions
+        self, id: str, connection: Connection, settings: ClientSettings, options: SubmissionOptions
     ) -> None:
         self.id = id
         self.keys: JobKeys = settings.keys.job(id)
@@ -57,62 +54,68 @@ class Submission:
         self._settings = settings
         self._options = options
         self._betas = options.all_betas
-        self._chunks = open_spool(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
+        self._chunks = open_chunk_store(settings.spool_url, connection, self.keys, SPOOLING_TTL_S)
         self._planner = Planner(
             requests=options.shard_requests or settings.shard_requests,
             bytes=settings.shard_bytes,
-            empty=len(HEAD) + len(TAIL),
+            empty=EMPTY_BODY_BYTES,
             offset=random.getrandbits(32),
             canary=options.canary,
         )
-        self._used = CustomIds()
+        self._custom_ids = CustomIds()
         self._open: dict[int, _OpenShard] = {}
-        self._held = 0
+        self._open_bytes = 0
         self._canary_betas: Betas = ()
         self._shards: list[Shard] = []
         self._names: list[str] = []
-        self._may_be_there = False
+        self._may_be_recorded = False
 
     def spool(self, requests: Iterable[Any]) -> None:
-        """Check and store the requests. Raises `InvalidRequest` naming the line; nothing is kept
-        then."""
-        writer = BackgroundWriter(self._chunks, SPOOLING_TTL_S)
+        """Validate and store the requests.
+
+        Raises `InvalidRequest`, which names the line and the field; nothing stays stored then.
+        """
+        writer = BackgroundWriter(self._chunks, refresh_ttl_s=SPOOLING_TTL_S)
         try:
-            count = 0
-            for request in requests:
-                count += 1
-                self._take(writer, count, request)
-            self._check_count(count)
-            for number in list(self._open):
-                self._close(writer, number)
-            writer.close()
+            with writer:
+                self._store_all(writer, requests)
         except BaseException:
-            writer.abort()
+            with suppress(redis.RedisError, SpoolUnavailable):  # the chunks expire anyway
+                self._chunks.remove_all(writer.chunks)
             raise
         self._shards.sort(key=lambda shard: shard.number)
         self._names = list(writer.chunks)
 
     def enqueue(self, announce: Callable[[Shard], None]) -> None:
-        """Record the spooled job and announce its shards.
+        """Record the spooled job and send the wake-ups of its shards: ``announce``.
 
-        If that fails the job is taken back, so that nobody finds half a job, or submits it again
-        while the first one runs. Only where a worker has begun with it meanwhile it goes on: its
-        requests may be at the API already, and what was not announced the reaper announces.
+        If that fails, the job is withdrawn, so that no incomplete job runs and it can be submitted
+        again. A job that a worker has already claimed continues, since its requests may be at the
+        API; the reaper sends the wake-ups that are missing.
         """
         try:
             self._record()
             for shard in self._shards[: 1 if self._options.canary else None]:
                 announce(shard)
         except BaseException as error:
-            if self._take_back(error) or not isinstance(error, Exception):
+            if self._withdraw(error) or not isinstance(error, Exception):
                 raise
-            logger.warning("job %s: not all of it was announced, it goes on: %s", self.id, error)
+            logger.warning("job %s continues although a wake-up failed: %s", self.id, error)
 
-    def _take(self, writer: BackgroundWriter, line: int, request: Any) -> None:
+    def _store_all(self, writer: BackgroundWriter, requests: Iterable[Any]) -> None:
+        count = 0
+        for request in requests:
+            count += 1
+            self._add(writer, count, request)
+        self._check_count(count)
+        for number in list(self._open):
+            self._close(writer, number)
+
+    def _add(self, writer: BackgroundWriter, line: int, request: Any) -> None:
         try:
             custom_id, params, betas = check_line(request)
-            if before := self._used.use(custom_id, line):
-                raise _used_in(before, custom_id)
+            if before := self._custom_ids.add(custom_id, line):
+                raise _duplicate_id(before, custom_id)
             if betas or line <= self._options.canary:
                 betas = self._all_betas(line, betas)
             else:
@@ -120,26 +123,26 @@ class Submission:
             encoded = _encoded(params)
         except InvalidRequest as error:
             raise error.at_line(line) from None
-        planned, closed = self._planner.place(len(encoded) + _ENVELOPE, betas)
+        planned, closed = self._planner.place(len(encoded) + REQUEST_BYTES, betas)
         if closed is not None:
             self._close(writer, closed.number)
         shard = self._open.get(planned.number)
         if shard is None:
             shard = self._open[planned.number] = _OpenShard(planned, line - 1, params["model"])
-        self._held += shard.take(line - 1, custom_id, params, encoded)
+        self._open_bytes += shard.add(line - 1, custom_id, params, encoded)
         if len(shard.requests) >= CHUNK_BYTES:
             self._store(writer, shard)
-        elif self._held > _HELD_BYTES:
+        elif self._open_bytes > _MAX_OPEN_BYTES:
             self._store(writer, max(self._open.values(), key=lambda each: len(each.requests)))
 
     def _all_betas(self, line: int, betas: Betas) -> Betas:
-        """The betas of a request and of the job."""
+        """Return the betas of a request and of the job. Raises `InvalidRequest` in a canary."""
         betas = tuple(sorted({*self._betas, *betas})) if betas else self._betas
         if line <= self._options.canary:
             if line == 1:
                 self._canary_betas = betas
             elif betas != self._canary_betas:
-                problem = "must be those of line 1, since both belong to the canary"
+                problem = "must be those of line 1: the requests of a canary share one set"
                 raise InvalidRequest(problem, field="betas")
         return betas
 
@@ -151,11 +154,10 @@ class Submission:
             raise InvalidRequest(problem, field="canary")
 
     def _store(self, writer: BackgroundWriter, shard: "_OpenShard", *, last: bool = False) -> None:
-        """Hand over what a shard holds; of its ids only when they are worth a chunk, or at last."""
-        self._held -= len(shard.requests)
-        if shard.requests:
-            writer.put(f"requests-{shard.number}", shard.requests)
-            shard.requests = bytearray()
+        """Pass on a shard's requests; its ids only if they fill a chunk or are the ``last``."""
+        self._open_bytes -= len(shard.requests)
+        writer.put(f"requests-{shard.number}", shard.requests)
+        shard.requests = bytearray()
         if last or len(shard.ids) >= CHUNK_BYTES:
             writer.put(f"ids-{shard.number}", shard.ids)
             shard.ids = bytearray()
@@ -168,10 +170,10 @@ class Submission:
     def _record(self) -> None:
         """Record the job and log its first event."""
         keys, settings, shards = self.keys, self._settings, self._shards
-        if not self._chunks.keep(self._names, settings.batch_ttl_s):
-            raise ChunkMissing("requests that were stored are missing: was this process suspended?")
+        if not self._chunks.refresh_ttl(self._names, settings.batch_ttl_s):
+            raise ChunkMissing("stored requests have expired: was this process suspended?")
         seconds, _ = self._redis.time()
-        look_ms = seconds * 1000 + LOST_AFTER_MS
+        check_ms = seconds * 1000 + LOST_AFTER_MS
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.shards, mapping={str(s.number): s.encode() for s in shards})
             pipe.expire(keys.shards, settings.batch_ttl_s)
@@ -179,9 +181,11 @@ class Submission:
                 pipe.hset(keys.money, "cap", round(self._options.max_cost_usd * 1_000_000))
                 pipe.expire(keys.money, settings.batch_ttl_s)
             self._submit().add_to(pipe)
-            pipe.zadd(settings.keys.live_shards, {f"{self.id}/{s.number}": look_ms for s in shards})
+            pipe.zadd(
+                settings.keys.live_shards, {f"{self.id}/{s.number}": check_ms for s in shards}
+            )
             pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
-            self._may_be_there = True
+            self._may_be_recorded = True
             pipe.execute()
 
     def _submit(self) -> ScriptCall[bool]:
@@ -206,25 +210,28 @@ class Submission:
             fields=meta,
         )
 
-    def _take_back(self, error: BaseException) -> bool:
-        """Whether the job is as if it had never been. Raises `RedisUnavailable` if nobody knows."""
+    def _withdraw(self, error: BaseException) -> bool:
+        """Remove the job unless a worker has claimed it; returns whether it is removed.
+
+        Raises `RedisUnavailable` if that is unknown.
+        """
         try:
             gone = job_scripts.withdraw(self.keys, self._settings.keys).run(self._redis)
             if gone:
-                with suppress(SpoolUnavailable):  # the reaper will see to it
-                    self._chunks.clear(self._names)
+                with suppress(SpoolUnavailable):  # the reaper removes them later
+                    self._chunks.remove_all(self._names)
         except redis.RedisError:
-            if not self._may_be_there:
+            if not self._may_be_recorded:
                 return True
             raise RedisUnavailable(
-                f"Redis went away while job {self.id} was recorded ({error}). It may be there: "
-                f"look with 'penstock batch status {self.id}' before submitting it again"
+                f"Redis became unavailable while job {self.id} was recorded ({error}). It may "
+                f"exist: check with 'penstock batch status {self.id}' before submitting it again"
             ) from error
         return gone
 
 
-def _used_in(line: int, custom_id: str) -> InvalidRequest:
-    return InvalidRequest(f"{custom_id!r} was used in line {line} already", field="custom_id")
+def _duplicate_id(line: int, custom_id: str) -> InvalidRequest:
+    return InvalidRequest(f"{custom_id!r} was already used in line {line}", field="custom_id")
 
 
 def _encoded(params: dict[str, Any]) -> bytes:
@@ -235,11 +242,11 @@ def _encoded(params: dict[str, Any]) -> bytes:
 
 
 class _OpenShard:
-    """A shard that requests are still added to, and what is not stored of it yet."""
+    """A shard that requests are still added to, with those that are not stored yet."""
 
     __slots__ = ("first", "ids", "last", "model", "number", "plan", "requests", "size_by_model")
 
-    def __init__(self, plan: Planned, first: int, model: str) -> None:
+    def __init__(self, plan: PlannedShard, first: int, model: str) -> None:
         self.plan = plan
         self.number = plan.number
         self.first = self.last = first
@@ -248,8 +255,8 @@ class _OpenShard:
         self.requests = bytearray()  #: lines of params
         self.ids = bytearray()  #: lines of position and custom_id
 
-    def take(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
-        """Add a request; returns the bytes that are held for it."""
+    def add(self, position: int, custom_id: str, params: dict[str, Any], line: bytes) -> int:
+        """Add a request; returns the bytes of memory that its line takes."""
         requests, model = self.requests, params["model"]
         requests += line
         requests += b"\n"
@@ -263,7 +270,7 @@ class _OpenShard:
         return len(line) + 1
 
     def as_record(self, chunks: Mapping[str, int]) -> Shard:
-        """The shard, once all of it is handed over. ``chunks``: how many each name has."""
+        """Return the shard's record after its last request. ``chunks``: name → number."""
         number, plan = self.number, self.plan
         return Shard(
             number=number,

@@ -1,7 +1,6 @@
-"""What a producer sees of a batch job, in the shape of the SDK's ``MessageBatch``; pure."""
+"""A batch job as its producer sees it, in the shape of the SDK's ``MessageBatch``; pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -10,35 +9,41 @@ from penstock.batches.jobs import Job
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.states import State
 
-#: States of a shard whose batch is at the API, or may be.
+#: States of a shard whose batch is at the API or may be.
 _ACTIVE = (ShardState.SENDING, ShardState.IN_PROGRESS)
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Why a job is paused, or what somebody has to look at."""
+    """Why a job is paused, or what the operator should check.
 
-    type: str
-    message: str
-    since: datetime
+    `penstock.batches.notices` has the known types, each with its meaning and its remedy:
+
+        if job.paused and (reason := PauseReason.of(job.paused.type)):
+            print(job.paused.message, reason.remedy)
+    """
+
+    type: str  #: a value of `PauseReason` or `Alert`, an API error type, or one of a newer worker
+    message: str  #: one or more sentences; may quote the API
+    since: datetime  #: when it was recorded, in UTC
 
     @classmethod
     def of(cls, raw: dict[str, Any] | None) -> Self | None:
-        """What a field of the record says; None where there is nothing."""
+        """Read the JSON of a record's field; None if the field is empty."""
         return cls(raw["type"], raw["message"], _time(raw["at_ms"])) if raw else None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The money cap of a job, in US dollars."""
+    """The cost cap of a job, in US dollars: ``create(max_cost_usd=…)`` or ``resume`` set it."""
 
     cap_usd: float
-    spent_usd: float  #: by what is collected
-    reserved_usd: float  #: the most that what is at the API now can cost
+    spent_usd: float  #: what the collected batches have cost
+    reserved_usd: float  #: the most that the batches now at the API can cost
 
     @classmethod
     def of(cls, money: dict[str, int]) -> Self | None:
-        """What the record says, in millionths; None for a job without a cap."""
+        """Read the record's amounts, in millionths of a dollar; None for a job without a cap."""
         if "cap" not in money:
             return None
         reserved = sum(amount for name, amount in money.items() if name.startswith("reserved:"))
@@ -48,18 +53,21 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. The API tells nothing of a batch before it has ended, so shards are all
-    there is to count."""
+    """How far a job is, in shards: batches of the API that it is divided into.
 
-    shards: int  #: all of them; those that try lines again are added as they come
-    ended: int  #: that the API has done with
-    collected: int  #: whose results can be read
-    active: int  #: that are at the API now
-    rounds: int  #: how often lines had to be tried again, so far
+    The API reports no counts of a batch before all of it has ended, so a job's progress cannot be
+    counted in requests.
+    """
+
+    shards: int  #: all shards; one is added whenever requests are retried
+    ended: int  #: shards whose batch has ended at the API
+    collected: int  #: shards whose results can be read
+    active: int  #: shards whose batch is at the API now
+    rounds: int  #: how often requests had to be retried so far
 
     @classmethod
     def of(cls, shards: tuple[Shard, ...]) -> Self:
-        """The progress that these shards have made."""
+        """Count the shards by their state."""
         states = Counter(shard.state for shard in shards)
         return cls(
             shards=len(shards),
@@ -72,35 +80,43 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch job. The first ten fields are those of the API's message batch."""
+    """A batch job at one moment. The first ten fields are those of the API's message batch.
 
-    id: str
+    It does not change; ``client.messages.batches.retrieve(job.id)`` reads the job again. Times are
+    in UTC. A job of many requests is many batches at the API: ``shards`` has them.
+    """
+
+    id: str  #: the job's own id, not one of the API
     type: str = "message_batch"
     processing_status: str  #: in_progress · canceling · ended
-    request_counts: Counts  #: of requests whose result is there; the others are ``processing``
+    request_counts: Counts  #: requests by outcome; ``processing`` until their result can be read
     created_at: datetime
     ended_at: datetime | None
-    expires_at: None = None  #: a job does not expire: lines that do are tried again
+    expires_at: None = None  #: a job does not expire: requests that do are retried
     cancel_initiated_at: datetime | None
     archived_at: None = None
-    results_url: None = None  #: ``batches.results(id)`` has them
+    results_url: None = None  #: read them with ``batches.results(id)``
     state: State  #: queued · running · done · failed · canceled
     cancel_initiated: bool
-    paused: Notice | None  #: nothing more is sent until the job is resumed
-    alert: Notice | None  #: somebody has to look; the job goes on
-    waiting_for_canary: bool  #: waits for its canary
-    model: str  #: of the first request
+    paused: Notice | None  #: why no new batch is created until the job is resumed
+    alert: Notice | None  #: what the operator should check; the job continues
+    waiting_for_canary: bool  #: whether the canary has not been answered yet
+    model: str  #: the model of the first request
     progress: Progress
     shards: tuple[Shard, ...]
-    usage: dict[str, int]  #: tokens of the requests that have succeeded so far
-    usage_by_model: dict[str, dict[str, int]]
-    cost: dict[str, Any] | None  #: currency, batch price and live price, once it has ended
-    budget: Budget | None  #: the money cap, if it has one
-    error: dict[str, Any] | None  #: why the job failed, if it did
+    usage: dict[str, int]  #: tokens of the collected requests, by the API's names
+    usage_by_model: dict[str, dict[str, int]]  #: the same for each model
+    #: ``currency``, ``batch``, ``live`` and ``saved``: what the ended job cost, and would have cost
+    #: as live calls; None before, or if the price of a model is unknown
+    cost: dict[str, Any] | None
+    budget: Budget | None  #: the cost cap; None for a job without one
+    error: (
+        dict[str, Any] | None
+    )  #: ``type`` and ``message``: why the job failed; None if it did not
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """The public view of a job's record."""
+        """Make the public view of a job's record."""
         record = job.record
         running = "canceling" if record.cancel else "in_progress"
         by_model = _usage(job.shards)
@@ -127,66 +143,8 @@ class Batch:
         )
 
 
-class BatchPage:
-    """Some jobs of a list, newest first; iterating goes on with the pages behind it, as in the
-    SDK."""
-
-    def __init__(
-        self, data: list[Batch], *, has_more: bool, following: "Callable[[], BatchPage]"
-    ) -> None:
-        self.data = data
-        self.has_more = has_more  #: in the direction in which the list was asked for
-        self._following = following
-
-    @property
-    def first_id(self) -> str | None:
-        """The id of its newest job."""
-        return self.data[0].id if self.data else None
-
-    @property
-    def last_id(self) -> str | None:
-        """The id of its oldest job."""
-        return self.data[-1].id if self.data else None
-
-    def has_next_page(self) -> bool:
-        """Whether `get_next_page` has anything."""
-        return self.has_more
-
-    def get_next_page(self) -> "BatchPage":
-        """The page behind this one."""
-        return self._following()
-
-    def __iter__(self) -> Iterator[Batch]:
-        page = self
-        yield from page.data
-        while page.has_next_page():
-            page = page.get_next_page()
-            yield from page.data
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which part of a list is wanted, and whether it goes on behind it."""
-
-    ids: list[str]
-    has_more: bool
-
-    @classmethod
-    def of(cls, ids: list[str], limit: int, after_id: str | None, before_id: str | None) -> Self:
-        """The part behind ``after_id``, or right before ``before_id``; ``ids``: newest first.
-
-        An id that is not among them (the job has expired, or was deleted) is looked up by its
-        place: ids sort by their time.
-        """
-        if before_id is not None:
-            newer = [id for id in ids if id > before_id]
-            return cls(newer[-limit:], len(newer) > limit)
-        older = ids if after_id is None else [id for id in ids if id < after_id]
-        return cls(older[:limit], len(older) > limit)
-
-
 def _usage(shards: tuple[Shard, ...]) -> dict[str, Counter[str]]:
-    """Model → tokens."""
+    """Add up tokens by model."""
     usage: dict[str, Counter[str]] = {}
     for shard in shards:
         for model, tokens in shard.usage.items():

@@ -1,20 +1,42 @@
-"""How the requests of a shard are written into the body of a create call."""
+"""The bytes of a shard's lines: requests in the body of a create call, and stored results.
+
+A body is ``BODY_HEAD``, its requests with a comma between them, ``BODY_TAIL``. A request is
+``LINE_HEAD``, its custom_id on the wire, ``PARAMS``, its params, ``LINE_TAIL``. A stored result
+line is the same with ``RESULT`` and its result.
+"""
 
 from typing import Final
 
-#: Characters of a custom_id on the wire: 12 of the nonce, a hyphen, 6 digits. It is new for every
-#: create call, so that a batch shows by its results which call made it.
-WIRE_ID: Final = 19
+#: Characters of a nonce. It is new for every create call, so that a batch's results show which
+#: call made it.
+NONCE_CHARS: Final = 12
+_DIGITS: Final = 6
 
-#: The body of a create call, piece by piece: ``HEAD``, requests with ``,`` between, ``TAIL``; a
-#: request is ``OPEN``, its custom_id on the wire, ``MIDDLE``, its params, ``CLOSE``.
-HEAD: Final = b'{"requests":['
-OPEN: Final = b'{"custom_id":"'
-MIDDLE: Final = b'","params":'
-CLOSE: Final = b"}"
-TAIL: Final = b"]}"
+#: Characters of a custom_id on the wire: the nonce, a hyphen, the request's index in its shard.
+WIRE_ID: Final = NONCE_CHARS + 1 + _DIGITS
+
+BODY_HEAD: Final = b'{"requests":['
+LINE_HEAD: Final = b'{"custom_id":"'
+PARAMS: Final = b'","params":'
+RESULT: Final = b'","result":'
+LINE_TAIL: Final = b"}"
+BODY_TAIL: Final = b"]}"
+
+#: Bytes of a request in a body beside its params; the comma before the next is not counted.
+REQUEST_BYTES: Final = len(LINE_HEAD) + WIRE_ID + len(PARAMS) + len(LINE_TAIL)
+#: Bytes of a body without requests.
+EMPTY_BODY_BYTES: Final = len(BODY_HEAD) + len(BODY_TAIL)
+
+#: Where the custom_id of a stored result line ends, and the request's index in it.
+ID_END: Final = len(LINE_HEAD) + WIRE_ID
+INDEX: Final = slice(ID_END - _DIGITS, ID_END)
 
 
 def wire_id(nonce: str, index: int) -> str:
     """The custom_id on the wire of a shard's request number ``index``, counted from 0."""
     return f"{nonce}-{index:06d}"
+
+
+def request_head(nonce: str) -> bytes:
+    """What comes before a request's params, with ``%06d`` in place of its index."""
+    return LINE_HEAD + nonce.encode() + b"-%06d" + PARAMS

@@ -1,1 +1,1 @@
-"""Compressed chunks of request and result lines, in Redis or in files."""
+"""Compressed chunks of request and result lines, stored in Redis or in files."""

@@ -1,8 +1,8 @@
-"""Chunks: many lines as one compressed piece, and where a job's chunks are kept.
+"""Chunks: many lines as one compressed piece, and their store in Redis.
 
-Request and result lines of a job lie in chunks, so that neither a message nor a process ever
-holds a whole job. A name (``requests-0``, ``results-0-3``) has chunks numbered from 0; how many
-belong to it stands in the shard's record, so that a lost chunk is noticed.
+The request and result lines of a job are stored in chunks, so that neither a message nor a process
+ever holds a whole job. A name (``requests-0``, ``results-0-3``) has chunks numbered from 0. The
+shard's record says how many, so that a lost chunk is noticed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,19 +14,19 @@ from penstock.errors import PenstockError
 from penstock.keys import JobKeys
 from penstock.store.connection import Connection
 
-#: A chunk holds lines up to about so many bytes before compression.
+#: Bytes of lines, before compression, at which a chunk is full.
 CHUNK_BYTES: Final = 512 * 1024
 
-#: Chunks fetched from Redis at once.
-_AHEAD: Final = 4
+#: Chunks fetched from Redis in one call.
+_FETCHED_AT_ONCE: Final = 4
 
 
 class ChunkMissing(PenstockError):
-    """A stored chunk of the job is missing: it has expired, or somebody removed it."""
+    """A stored chunk of the job is missing: it has expired or was removed."""
 
 
 class Packer:
-    """Packs lines into chunks as they come."""
+    """Packs lines into chunks, one line at a time."""
 
     def __init__(self, limit: int = CHUNK_BYTES) -> None:
         self._limit = limit
@@ -35,13 +35,13 @@ class Packer:
         self._size = 0
 
     def add(self, line: bytes) -> bytes | None:
-        """Take a line (without its line end); returns a chunk when one is full."""
+        """Add a line (without its line end); returns a chunk when one is full."""
         self._lines.append(line)
         self._size += len(line) + 1
-        return self.close() if self._size >= self._limit else None
+        return self.flush() if self._size >= self._limit else None
 
-    def close(self) -> bytes | None:
-        """The chunk of what is left, if anything is."""
+    def flush(self) -> bytes | None:
+        """Return the remaining lines as a chunk; None if there are none."""
         if not self._lines:
             return None
         self._lines.append(b"")
@@ -51,55 +51,60 @@ class Packer:
 
 
 def pack(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines (without line ends) as chunks."""
+    """Pack lines (without line ends) into chunks."""
     packer = Packer()
     for line in lines:
         chunk = packer.add(line)
         if chunk is not None:
             yield chunk
-    chunk = packer.close()
+    chunk = packer.flush()
     if chunk is not None:
         yield chunk
 
 
 def compressor() -> zstandard.ZstdCompressor:
-    """Makes a block of lines, each with its ``\\n``, a chunk; for one thread at a time."""
-    # The levels below 1 save next to no time, and take up to twice the space.
+    """Return what compresses a block of lines into a chunk; for one thread at a time.
+
+    Every line of the block ends in ``\\n``.
+    """
+    # Levels below 1 save almost no time and take up to twice the space.
     return zstandard.ZstdCompressor(level=1)
 
 
 def unpack(chunk: bytes) -> bytes:
-    """The lines of a chunk as one block; every line ends in ``\\n``."""
+    """Return the lines of a chunk as one block; every line ends in ``\\n``."""
     return zstandard.ZstdDecompressor().decompress(chunk)
 
 
 def lines_of(chunk: bytes) -> list[bytes]:
-    """The lines of a chunk. Split on ``\\n`` alone: JSON may contain U+2028, U+0085 and other
-    characters that ``splitlines`` takes for line ends."""
+    """Return the lines of a chunk, without their line ends."""
+    # Not splitlines: it also splits at U+2028, U+0085 and others, which JSON may contain.
     return unpack(chunk)[:-1].split(b"\n")
 
 
 class ChunkStore(Protocol):
-    """Keeps the chunks of one job."""
+    """Stores the chunks of one job."""
 
     def add(self, name: str, index: int, chunk: bytes) -> None:
-        """Store chunk number ``index`` of ``name``; they come in order."""
+        """Store chunk number ``index`` of ``name``; those of a name are added in order."""
 
     def read(self, name: str, count: int, first: int = 0) -> Iterator[bytes]:
-        """The chunks of ``name`` from ``first`` up to ``count``. Raises `ChunkMissing`."""
+        """Yield the chunks of ``name`` from ``first`` up to ``count``. Raises `ChunkMissing`."""
 
-    def keep(self, names: Iterable[str], seconds: int) -> bool:
-        """Let these live for so many seconds from now. Returns whether all of them are there, as
-        far as that can be told without looking at each chunk."""
+    def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
+        """Let the chunks of these names expire in ``seconds`` from now.
+
+        Returns False if a name is known to be missing; chunks are not checked one by one.
+        """
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove these, if they are there."""
+        """Remove the chunks of these names; a name without chunks is ignored."""
 
-    def clear(self, names: Iterable[str]) -> None:
-        """Remove these, and whatever else of the job can be found."""
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove the chunks of these names, and all others of the job that the store can find."""
 
 
-class RedisChunks:
+class RedisChunkStore:
     """Chunks in Redis: a list for each name."""
 
     def __init__(self, connection: Connection, keys: JobKeys, ttl_s: int) -> None:
@@ -108,7 +113,7 @@ class RedisChunks:
         self._ttl_s = ttl_s
 
     def add(self, name: str, index: int, chunk: bytes) -> None:
-        """Store a chunk. Raises `ChunkMissing` if those before it are not there (any more)."""
+        """Append a chunk. Raises `ChunkMissing` if an earlier one of its name is missing."""
         key = self._keys.chunks(name)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.rpush(key, chunk)
@@ -116,40 +121,40 @@ class RedisChunks:
             length = pipe.execute()[0]
         if length != index + 1:
             raise ChunkMissing(
-                f"{name}: there are {length - 1} chunks where {index} were written; the others "
-                "expired, or somebody removed them"
+                f"{name}: {index} chunks were written and {length - 1} are there; the others have "
+                "expired or were removed"
             )
 
     def read(self, name: str, count: int, first: int = 0) -> Iterator[bytes]:
-        """The chunks, fetched a few at a time."""
+        """Yield the chunks, fetched a few at a time. Raises `ChunkMissing`."""
         key = self._keys.chunks(name)
-        for start in range(first, count, _AHEAD):
-            wanted = min(_AHEAD, count - start)
+        for start in range(first, count, _FETCHED_AT_ONCE):
+            wanted = min(_FETCHED_AT_ONCE, count - start)
             found: list[Any] = self._redis.lrange(key, start, start + wanted - 1)
             if len(found) < wanted:
                 raise ChunkMissing(f"{name}: chunk {start + len(found)} of {count} is missing")
             yield from found
 
-    def keep(self, names: Iterable[str], seconds: int) -> bool:
-        """Renew the TTL of their lists."""
+    def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
+        """Set the TTL of the names' lists."""
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.expire(self._keys.chunks(name), seconds)
             return all(pipe.execute())
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove their lists."""
+        """Remove the names' lists."""
         keys = [self._keys.chunks(name) for name in names]
         if keys:
             self._redis.unlink(*keys)
 
-    def clear(self, names: Iterable[str]) -> None:
-        """Remove their lists; what is forgotten elsewhere expires."""
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove the names' lists; other lists of the job expire."""
         self.remove(names)
 
 
 class ChunkWriter:
-    """Writes lines to a name of a store, chunk by chunk."""
+    """Writes lines to one name of a store, chunk by chunk, in the calling thread."""
 
     def __init__(self, store: ChunkStore, name: str) -> None:
         self._store = store
@@ -158,12 +163,12 @@ class ChunkWriter:
         self.chunks = 0  #: stored so far
 
     def line(self, line: bytes) -> None:
-        """Take a line (without its line end)."""
+        """Write a line (without its line end)."""
         self._add(self._packer.add(line))
 
     def close(self) -> None:
-        """Store what is left."""
-        self._add(self._packer.close())
+        """Store the lines that do not fill a chunk."""
+        self._add(self._packer.flush())
 
     def _add(self, chunk: bytes | None) -> None:
         if chunk is not None:

@@ -1,8 +1,9 @@
-"""Where the chunks of a job lie: in Redis, or under any URL that fsspec knows.
+"""The chunk store of a job: in Redis, or in files under any URL that fsspec knows.
 
-Files do not expire by themselves. So each job that has some stands in a sorted set with a deadline,
-which whoever writes or keeps chunks moves on; `remove_orphans` removes what nobody needs any more:
-the files of a producer that died half-way, and those of a job whose record has expired.
+Files do not expire by themselves. So each job with files has a deadline in a sorted set, and each
+process that writes or refreshes chunks moves it on. `remove_orphans` removes the files that are
+past theirs and no longer needed: those of a producer that died while it submitted the job, and
+those of a job whose record has expired.
 """
 
 import logging
@@ -12,32 +13,34 @@ from typing import Any, Final
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
 from penstock.keys import JobKeys, Keys
-from penstock.spool.chunks import ChunkMissing, ChunkStore, RedisChunks
+from penstock.spool.chunks import ChunkMissing, ChunkStore, RedisChunkStore
 from penstock.store.connection import Connection
 
 logger = logging.getLogger(__name__)
 
-#: Files fetched at once, where the file system can do that.
-_AHEAD: Final = 4
+#: Files fetched in one call, concurrently if the file system supports it.
+_FETCHED_AT_ONCE: Final = 4
 
-#: Orphans looked at in one go.
-_PAGE: Final = 20
+#: Maximum jobs that one call of `remove_orphans` checks.
+_ORPHANS_AT_ONCE: Final = 20
 
-#: Milliseconds until files that could not be removed are tried again.
-_LATER_MS: Final = 600_000
+#: Milliseconds until the removal of files that failed is tried again.
+_RETRY_MS: Final = 600_000
 
 
-def open_spool(url: str, connection: Connection, keys: JobKeys, ttl_s: int) -> ChunkStore:
-    """The chunk store of the job with these keys. ``url`` stands in the job's record; empty:
-    Redis. Chunks live ``ttl_s`` seconds from when they were last written or kept. Raises
-    `MissingDependency` or `ConfigurationError`."""
+def open_chunk_store(url: str, connection: Connection, keys: JobKeys, ttl_s: int) -> ChunkStore:
+    """Open the chunk store of the job with these keys.
+
+    ``url`` is the one in the job's record; empty: Redis. Chunks expire ``ttl_s`` seconds after they
+    were last written or refreshed. Raises `MissingDependency` or `ConfigurationError`.
+    """
     if not url:
-        return RedisChunks(connection, keys, ttl_s)
-    return FileChunks(url, connection, keys, ttl_s)
+        return RedisChunkStore(connection, keys, ttl_s)
+    return FileChunkStore(url, connection, keys, ttl_s)
 
 
-class FileChunks:
-    """Chunks as files: ``<url>/<job>/<name>/<index>``."""
+class FileChunkStore:
+    """Chunks in files: ``<url>/<job>/<name>/<index>``."""
 
     def __init__(self, url: str, connection: Connection, keys: JobKeys, ttl_s: int) -> None:
         self._files, root = _file_system(url)
@@ -52,7 +55,7 @@ class FileChunks:
     def add(self, name: str, index: int, chunk: bytes) -> None:
         """Store a chunk. Raises `SpoolUnavailable`."""
         if not self._folders:
-            self.keep((), self._ttl_s)  # before there is anything that could be left behind
+            self.refresh_ttl((), self._ttl_s)  # before there is a file that could be orphaned
         try:
             if name not in self._folders:
                 self._files.makedirs(f"{self._folder}/{name}", exist_ok=True)
@@ -62,9 +65,14 @@ class FileChunks:
             raise self._unavailable(error) from error
 
     def read(self, name: str, count: int, first: int = 0) -> Iterator[bytes]:
-        """The chunks, fetched a few at a time. Raises `ChunkMissing` or `SpoolUnavailable`."""
-        for start in range(first, count, _AHEAD):
-            paths = [self._path(name, at) for at in range(start, min(start + _AHEAD, count))]
+        """Yield the chunks, fetched a few at a time.
+
+        Raises `ChunkMissing` or `SpoolUnavailable`.
+        """
+        for start in range(first, count, _FETCHED_AT_ONCE):
+            paths = [
+                self._path(name, at) for at in range(start, min(start + _FETCHED_AT_ONCE, count))
+            ]
             found = self._files.cat_ranges(paths, None, None, on_error="return")
             for index, chunk in enumerate(found, start=start):
                 if isinstance(chunk, FileNotFoundError):
@@ -75,23 +83,23 @@ class FileChunks:
                     raise chunk
                 yield chunk
 
-    def keep(self, names: Iterable[str], seconds: int) -> bool:
-        """Move the deadline of the whole job; files are not looked at."""
+    def refresh_ttl(self, names: Iterable[str], seconds: int) -> bool:
+        """Move the deadline of the whole job on; the files themselves are not checked."""
         self._redis.zadd(self._spools, {self._member: now_ms() + seconds * 1000})
         return True
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove their folders."""
+        """Remove the names' folders. Raises `SpoolUnavailable`."""
         for name in names:
             self._remove(f"{self._folder}/{name}")
 
-    def clear(self, names: Iterable[str]) -> None:
-        """Remove the job's folder."""
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove the job's folder. Raises `SpoolUnavailable`."""
         self._remove(self._folder)
         self._redis.zrem(self._spools, self._member)
 
     def _remove(self, folder: str) -> None:
-        self._files.invalidate_cache()  # others have written there since
+        self._files.invalidate_cache()  # other processes may have written there
         try:
             self._files.rm(folder, recursive=True)
         except FileNotFoundError:
@@ -107,25 +115,27 @@ class FileChunks:
 
 
 def remove_orphans(connection: Connection, keys: Keys) -> None:
-    """Remove the files of jobs that have no record (any more); to be called now and then."""
-    due = connection.zrange(keys.spools, "-inf", now_ms(), byscore=True, offset=0, num=_PAGE)
+    """Remove the files of jobs that have no record any more; to be called periodically."""
+    due = connection.zrange(
+        keys.spools, "-inf", now_ms(), byscore=True, offset=0, num=_ORPHANS_AT_ONCE
+    )
     for member in due:
         job, _, url = member.decode().partition(" ")
         left_ms = connection.pttl(keys.job(job).meta)
-        # A job that goes on renews its record, so its files are looked at again when that has run
-        # out. What cannot be removed now is tried again later, behind all others.
+        # A job that has not ended renews its record, so its files are checked again when the
+        # record would expire. Files that cannot be removed now are tried again after all others.
         if left_ms < 0:
             try:
-                open_spool(url, connection, keys.job(job), 0).clear(())
-                logger.info("job %s has no record: its files are removed", job)
+                open_chunk_store(url, connection, keys.job(job), 0).remove_all(())
+                logger.info("removed the files of job %s, which has no record", job)
                 continue
             except PenstockError as error:
-                logger.warning("files of job %s are left behind: %s", job, error)
-        connection.zadd(keys.spools, {member: now_ms() + max(left_ms, _LATER_MS)}, xx=True)
+                logger.warning("cannot remove the files of job %s yet: %s", job, error)
+        connection.zadd(keys.spools, {member: now_ms() + max(left_ms, _RETRY_MS)}, xx=True)
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+    """Return the file system of a URL, and the path in it."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:

@@ -69,7 +69,7 @@ class FinishStep:
         for some in _parts(shards, _SHARDS_PER_CALL):
             store.remove([f"requests-{shard.spool}" for shard in some])
             kept = [name for shard in some for name in (f"ids-{shard.spool}", shard.results)]
-            store.keep([name for name in kept if name], self._settings.batch_retention_s)
+            store.refresh_ttl([name for name in kept if name], self._settings.batch_retention_s)
 
 
 def _final(cancel: str, counts: Counts, error: str) -> State:

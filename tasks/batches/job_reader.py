@@ -8,7 +8,7 @@ from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
 from penstock.keys import Keys
 from penstock.spool.chunks import ChunkStore
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.store.connection import Connection
 
 
@@ -43,7 +43,7 @@ class JobReader:
     def store(self) -> ChunkStore:
         """Where the job's chunks are stored."""
         [url] = self.fields("spool")
-        return open_spool(url, self.redis, self.keys, self.settings.batch_ttl_s)
+        return open_chunk_store(url, self.redis, self.keys, self.settings.batch_ttl_s)
 
     def now_ms(self) -> int:
         """The time by Redis's clock, so that the times different workers note are comparable."""

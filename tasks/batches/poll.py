@@ -105,7 +105,7 @@ def refresh_chunk_ttls(work: ClaimedShard) -> None:
         return
     store = work.job.store()
     for shard in work.job.shards():
-        store.keep(shard.chunk_names, ttl_s)
+        store.refresh_ttl(shard.chunk_names, ttl_s)
     work.write(kept_ms=now_ms())
 
 

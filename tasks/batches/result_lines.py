@@ -11,11 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, RESULT
 from penstock.spool.chunks import CHUNK_BYTES
-
-#: Every stored line begins with this, the wire id, and `ID_END`.
-ID_START: Final = b'{"custom_id":"'
-ID_END: Final = b'",'
 
 #: Tokens that are billed, as the API names them in ``usage``.
 TOKENS: Final = (
@@ -126,7 +123,7 @@ def _outcome(result: Any) -> Outcome:
 
 def _stored(line: bytes, custom_id: str, fields: dict[str, Any]) -> bytes:
     line = line.strip()
-    head = b'%s%s%s"result":' % (ID_START, custom_id.encode("ascii", "replace"), ID_END)
+    head = LINE_HEAD + custom_id.encode("ascii", "replace") + RESULT
     if line.startswith(head):
         return line
     # Rewritten with the standard library, which keeps large integers as they are.

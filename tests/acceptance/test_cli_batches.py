@@ -102,7 +102,7 @@ def test_a_duplicate_custom_id_is_reported_with_both_lines(
     lines = questions.read_text().splitlines(keepends=True)
     submitted = penstock("submit", "-", input="".join([*lines, lines[1]]))
     assert submitted.exit_code == 1
-    assert submitted.stderr == ("penstock: line 6: custom_id: 'q-1' was used in line 2 already\n")
+    assert submitted.stderr == ("penstock: line 6: custom_id: 'q-1' was already used in line 2\n")
 
 
 def test_an_empty_file_is_refused_in_one_line(penstock: Penstock) -> None:

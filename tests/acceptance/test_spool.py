@@ -1,4 +1,4 @@
-"""A job whose chunks lie in files, through real workers, from submission to its removal."""
+"""A job whose chunks are files, with real workers, from its submission to its deletion."""
 
 from collections.abc import Callable
 from pathlib import Path

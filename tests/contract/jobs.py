@@ -9,14 +9,14 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Counts, Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.keys import JobKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.spool.chunks import ChunkWriter, lines_of
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.store import shard_scripts
 from penstock.store.connection import connect
 from penstock.store.shard_scripts import ShardClaimed
@@ -80,8 +80,7 @@ class Desk:
             ids.line(b"%d u%d" % (index, index))
         for writer in (bodies, ids):
             writer.close()
-        envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
-        size = len(HEAD) + len(TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
+        size = EMPTY_BODY_BYTES + len(lines) - 1 + sum(len(line) + REQUEST_BYTES for line in lines)
         size_by_model = [sum(map(len, lines)), sum(each["max_tokens"] for each in requests)]
         return Shard(
             number=number,
@@ -98,7 +97,7 @@ class Desk:
 
     def store(self, id: str) -> Any:
         """Where the job's chunks are stored."""
-        return open_spool("", self.connection, self.keys(id), self.settings.batch_ttl_s)
+        return open_chunk_store("", self.connection, self.keys(id), self.settings.batch_ttl_s)
 
     def write(self, id: str, shard: Shard) -> None:
         """Write a shard's record as a producer does."""

@@ -17,13 +17,14 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.batches.wire import LINE_HEAD, RESULT
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.collect.tally import FINAL, NO_LINE, ResultTally
-from tasks.batches.result_lines import ID_START, Outcome, read_line, tokens_in
+from tasks.batches.result_lines import Outcome, read_line, tokens_in
 
 #: The beginning of a succeeded line in the usual form, from the end of its nonce: index and model.
 _HEAD: Final = (
-    rb'([0-9]{6})","result":\{"type":"succeeded","message":\{'
+    rb"([0-9]{6})" + re.escape(RESULT) + rb'\{"type":"succeeded","message":\{'
     rb'(?:"id":"[^"\\]*","type":"message","role":"assistant",)?"model":"([^"\\]*)"'
 )
 #: What precedes the usage. If it occurs more than once, the first place is taken. If that one is
@@ -42,7 +43,7 @@ class ResultClassifier:
     def __init__(self, tally: ResultTally, decide: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
         self._decide = decide
-        self._head = re.compile(re.escape(b"%s%s-" % (ID_START, tally.nonce.encode())) + _HEAD)
+        self._head = re.compile(re.escape(b"%s%s-" % (LINE_HEAD, tally.nonce.encode())) + _HEAD)
 
     def classify(self, block: bytes) -> bytes:
         """Count the lines of a block; returns those to store, each with its newline."""

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 import orjson
 
 from penstock.batches.shard import Counts, Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
 from tasks.batches.collect.tally import RETRIED
-
-_ENVELOPE = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE) + 1  # 1: the comma before the next
 
 
 def store_retry_shard(
@@ -24,7 +22,7 @@ def store_retry_shard(
     ids = ChunkWriter(store, f"ids-{spool}")
     positions: list[int] = []
     size_by_model: dict[str, list[int]] = {}
-    count, size, model = 0, len(HEAD) + len(TAIL) - 1, ""
+    count, size, model = 0, EMPTY_BODY_BYTES - 1, ""
     lines = zip(_requests(store, parent), _ids(store, parent), seen, strict=True)
     for request, id_line, mark in lines:
         if mark != RETRIED:
@@ -32,7 +30,7 @@ def store_retry_shard(
         requests.line(request)
         ids.line(id_line)
         count += 1
-        size += len(request) + _ENVELOPE
+        size += len(request) + REQUEST_BYTES + 1  # the comma before the next
         position = int(id_line.partition(b" ")[0])
         positions = [positions[0], position] if positions else [position, position]
         params = orjson.loads(request)

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.retry_shard import store_retry_shard
@@ -29,7 +29,7 @@ class Staging:
 
     def __init__(self, work: ClaimedShard) -> None:
         [url, shards] = work.job.fields("spool", "shards")
-        self.store = open_spool(url, work.redis, work.job.keys, STAGING_TTL_S)
+        self.store = open_chunk_store(url, work.redis, work.job.keys, STAGING_TTL_S)
         self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the retry shard, if there is one
@@ -74,7 +74,7 @@ class Staging:
         """
         names = [name for child in self.children for name in child.chunk_names]
         names += [self.results] if self.chunks else []
-        if not self.store.keep(names, self._ttl_s):
+        if not self.store.refresh_ttl(names, self._ttl_s):
             raise ChunkMissing(f"{self.results}: expired before it was complete")
         self._committed = True
 

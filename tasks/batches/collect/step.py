@@ -21,7 +21,7 @@ from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
 from penstock.jitter import jitter
-from penstock.spool.storing import StoringThread
+from penstock.spool.writer import BackgroundWriter
 from tasks.api.batches import BatchesApi
 from tasks.api.client import idle_timeout
 from tasks.api.retry import wait_s
@@ -118,16 +118,16 @@ class CollectStep:
         checked = time.monotonic()
         with (
             self._batches_api(work).results(shard.batch_id, timeout=self._timeout) as pieces,
-            StoringThread(staging.store, staging.results) as storing,
+            BackgroundWriter(staging.store) as writer,
         ):
             for block in blocks(_downloaded(pieces)):
-                storing.put(classifier.classify(block))
+                writer.put(staging.results, classifier.classify(block))
                 if tally.of_another_call:
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.lease.renew()  # raises if another worker collects the shard now
                     checked = time.monotonic()
-            staging.chunks = storing.finish()
+        staging.chunks = writer.chunks[staging.results]
 
     def _commit(self, work: ClaimedShard, staging: Staging, tally: ResultTally) -> Next:
         """Make the staged results, and the retry shard, those of the job by one write."""

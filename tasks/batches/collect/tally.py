@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from penstock.batches.shard import Counts
-from penstock.batches.wire import WIRE_ID
+from penstock.batches.wire import NONCE_CHARS, WIRE_ID
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.result_lines import Outcome
 
@@ -20,7 +20,6 @@ NO_LINE: Final = 0
 FINAL: Final = 1
 RETRIED: Final = 2
 
-_NONCE_END = 12
 _KINDS = ("succeeded", "errored", "canceled", "expired")
 
 
@@ -49,7 +48,7 @@ class ResultTally:
         None: no request has this wire id, or its request has a line; the line is counted as an
         extra one.
         """
-        digits = custom_id[_NONCE_END + 1 :]
+        digits = custom_id[NONCE_CHARS + 1 :]
         if (
             len(custom_id) != WIRE_ID
             or not custom_id.startswith(f"{self.nonce}-")

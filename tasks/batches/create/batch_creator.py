@@ -13,6 +13,7 @@ import httpx2
 
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
+from penstock.batches.wire import NONCE_CHARS
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
 from tasks.api.batches import BatchesApi, ListedBatch, Listing
@@ -71,7 +72,7 @@ class BatchCreator:
 
     def _reserve(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Acquire a slot and reserve the highest cost. None: the shard has both."""
-        work.job.store().keep(work.shard.chunk_names, self._settings.batch_ttl_s)
+        work.job.store().refresh_ttl(work.shard.chunk_names, self._settings.batch_ttl_s)
         if not active_batches.acquire(work):
             seconds = scaled_wait_s(_SLOT_WAIT_S, work.job.shards_left())
             return _wait(seconds, "waiting for a slot: enough batches are active")
@@ -149,7 +150,7 @@ def assign_batch(work: ClaimedShard, batch: ListedBatch, *, confirmed: bool) -> 
 
 def new_nonce() -> str:
     """Return twelve random characters, which begin the custom_ids of one create call."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(12))
+    return "".join(secrets.choice(_LETTERS) for _ in range(NONCE_CHARS))
 
 
 def created(work: ClaimedShard) -> Next:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from penstock.batches.shard import Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL
+from penstock.batches.wire import BODY_HEAD, BODY_TAIL, LINE_TAIL, request_head
 from penstock.errors import PenstockError
 from penstock.spool.chunks import ChunkStore, lines_of
 
@@ -44,7 +44,7 @@ class Upload:
             self.error = error
             raise
         self.complete = True
-        yield CLOSE + TAIL
+        yield LINE_TAIL + BODY_TAIL
 
     def _call_before_end(self) -> None:
         started = time.monotonic()
@@ -55,8 +55,8 @@ class Upload:
     def _begin(self) -> Iterator[bytes]:
         """Yield all but the last bytes, in pieces of about a chunk."""
         shard, sent, count = self._shard, 0, 0
-        start = OPEN + shard.nonce.encode() + b"-%06d" + MIDDLE
-        between = CLOSE + b","
+        start = request_head(shard.nonce)
+        between = LINE_TAIL + b","
         name = f"requests-{shard.spool}"
         for chunk in self._store.read(name, shard.request_chunks):
             lines = lines_of(chunk)
@@ -66,13 +66,14 @@ class Upload:
             ]
             parts[1::2] = lines
             if not count:
-                parts[0] = HEAD + start % 0
+                parts[0] = BODY_HEAD + start % 0
             piece = b"".join(parts)
             count += len(lines)
             sent += len(piece)
             yield piece
-        if (count, sent + len(CLOSE + TAIL)) != (shard.requests, shard.size):
+        size = sent + len(LINE_TAIL + BODY_TAIL)
+        if (count, size) != (shard.requests, shard.size):
             raise BodyMismatch(
-                f"{name} has {count} requests, a body of {sent + len(CLOSE + TAIL)} bytes; "
+                f"{name} has {count} requests, a body of {size} bytes; "
                 f"expected: {shard.requests} requests, {shard.size} bytes"
             )

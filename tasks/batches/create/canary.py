@@ -21,7 +21,7 @@ import orjson
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import ShardState
-from penstock.batches.wire import WIRE_ID, wire_id
+from penstock.batches.wire import INDEX, LINE_HEAD, LINE_TAIL, RESULT, wire_id
 from penstock.spool.chunks import lines_of, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, problem_of
@@ -29,7 +29,7 @@ from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create.batch_creator import COST_WAIT_S, created, new_nonce
 from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import actual_cost
-from tasks.batches.result_lines import ID_START, read_line
+from tasks.batches.result_lines import read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 
 #: Maximum number of live calls that one canary makes at the same time.
@@ -142,10 +142,8 @@ def _resume(work: ClaimedShard) -> set[int]:
         work.write(shard.evolve(live_results=name, nonce=shard.nonce or new_nonce()))
         if shard.live_results:
             store.remove([shard.live_results])
-    store.keep(work.shard.chunk_names, work.settings.batch_ttl_s)
-    end = len(ID_START) + WIRE_ID
-    digits = slice(end - 6, end)
-    return {int(line[digits]) for chunk in chunks for line in lines_of(chunk)}
+    store.refresh_ttl(work.shard.chunk_names, work.settings.batch_ttl_s)
+    return {int(line[INDEX]) for chunk in chunks for line in lines_of(chunk)}
 
 
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
@@ -186,7 +184,7 @@ def _store_result(work: ClaimedShard, index: int, result: bytes) -> None:
     """Store and count a result line. Raises `Fenced`, `UnexpectedResponse`."""
     shard = work.shard
     wire = wire_id(shard.nonce, index).encode()
-    line = read_line(b'{"custom_id":"%s","result":%s}' % (wire, result))
+    line = read_line(LINE_HEAD + wire + RESULT + result + LINE_TAIL)
     if line is None:
         raise UnexpectedResponse("the response to a live call is not a message")
     for chunk in pack([line.stored]):

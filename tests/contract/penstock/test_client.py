@@ -166,7 +166,7 @@ def test_a_job_is_spooled_recorded_and_announced(client: Client) -> None:
     ("requests", "words"),
     [
         ([], "requests: at least one"),
-        ([request("a"), request("b"), request("a")], "line 3: .*'a' was used in line 1"),
+        ([request("a"), request("b"), request("a")], "line 3: .*'a' was already used in line 1"),
         ([request("a"), {"custom_id": "b c"}], "line 2: custom_id"),
         ([request("a", max_tokens="9")], "line 1: params.max_tokens"),
     ],

@@ -8,7 +8,7 @@ import redis
 
 from penstock import events
 from penstock.batches.jobs import JobRecords
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Counts
 from penstock.batches.submission import Submission
 from penstock.batches.view import Batch
@@ -58,7 +58,7 @@ def request(custom_id: str, text: str = "x", **params: Any) -> dict[str, Any]:
 
 
 def submitted(connection: Any, *custom_ids: str) -> str:
-    new = Submission(new_id(), connection, SETTINGS, JobOptions())
+    new = Submission(new_id(), connection, SETTINGS, SubmissionOptions())
     new.spool([request(each) for each in custom_ids or ("a",)])
     new.enqueue(lambda _: None)
     return new.id

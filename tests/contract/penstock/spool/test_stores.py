@@ -1,4 +1,4 @@
-"""Chunks of a job in Redis and in files: stored, read, kept, and removed when nobody needs them."""
+"""Chunks of a job in Redis and in files: stored, read, refreshed, and removed."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.spool.chunks import ChunkMissing, ChunkStore
-from penstock.spool.stores import open_spool, remove_orphans
+from penstock.spool.stores import open_chunk_store, remove_orphans
 from penstock.store.connection import connect_async
 from penstock.testing import wait_until
 from workers.reaper import Reaper
@@ -56,9 +56,9 @@ def url(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture
 def store(connection: Any, keys: JobKeys, url: str) -> Iterator[ChunkStore]:
-    store = open_spool(url, connection, keys, 100)
+    store = open_chunk_store(url, connection, keys, 100)
     yield store
-    store.clear(["requests-0", "requests-1", "ids-0"])
+    store.remove_all(["requests-0", "requests-1", "ids-0"])
 
 
 def requests(count: int) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def files(folder: Path) -> list[str]:
 
 
 def make_due(connection: Any) -> None:
-    """The deadline of every spool has passed."""
+    """Let the deadline of every spool pass."""
     for member in connection.zrange(SHARED.spools, 0, -1):
         connection.zadd(SHARED.spools, {member: 1})
 
@@ -78,7 +78,7 @@ def make_due(connection: Any) -> None:
 # -- every store ------------------------------------------------------------------------------
 
 
-def test_chunks_come_back_in_order_from_any_place(store: ChunkStore) -> None:
+def test_chunks_are_read_in_order_from_any_index_on(store: ChunkStore) -> None:
     chunks = [b"%d" % index * 99 for index in range(11)]
     for index, chunk in enumerate(chunks):
         store.add("requests-0", index, chunk)
@@ -89,7 +89,7 @@ def test_chunks_come_back_in_order_from_any_place(store: ChunkStore) -> None:
     assert list(store.read("requests-0", 0)) == []
 
 
-def test_a_chunk_that_is_missing_is_told_after_those_before_it(store: ChunkStore) -> None:
+def test_a_missing_chunk_is_reported_after_those_before_it(store: ChunkStore) -> None:
     for index in range(2):
         store.add("requests-0", index, b"x")
     reading = store.read("requests-0", 3)
@@ -99,7 +99,7 @@ def test_a_chunk_that_is_missing_is_told_after_those_before_it(store: ChunkStore
         list(store.read("nothing", 1))
 
 
-def test_what_is_removed_is_gone_and_the_rest_is_there(store: ChunkStore) -> None:
+def test_removing_a_name_leaves_the_chunks_of_others(store: ChunkStore) -> None:
     for name in ("requests-0", "ids-0"):
         store.add(name, 0, b"x")
     store.remove(["requests-0", "never-written"])
@@ -116,34 +116,36 @@ def test_a_job_is_submitted_to_any_spool(
         job = client.messages.batches.create(requests=requests(5))
         record = connection.hgetall(SHARED.job(job.id).meta)
         assert record[b"spool"].decode() == url
-        store = open_spool(url, connection, SHARED.job(job.id), 100)
+        store = open_chunk_store(url, connection, SHARED.job(job.id), 100)
         assert len(list(store.read("requests-0", job.shards[0].request_chunks))) == 1
-        store.clear(["requests-0", "ids-0"])
+        store.remove_all(["requests-0", "ids-0"])
 
 
 # -- files ------------------------------------------------------------------------------------
 
 
-def test_files_lie_by_job_and_name(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}/", connection, keys, 100)
+def test_files_are_stored_by_job_and_name(connection: Any, keys: JobKeys, folder: Path) -> None:
+    store = open_chunk_store(f"file://{folder}/", connection, keys, 100)
     store.add("requests-0", 0, b"x")
     store.add("requests-0", 1, b"y")
     assert files(folder) == [f"{keys.id}/requests-0/{index:06d}" for index in range(2)]
     assert connection.keys("spool:{*") == []
 
 
-def test_a_job_that_is_cleared_leaves_no_file(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}", connection, keys, 100)
+def test_removing_all_chunks_of_a_job_leaves_no_file(
+    connection: Any, keys: JobKeys, folder: Path
+) -> None:
+    store = open_chunk_store(f"file://{folder}", connection, keys, 100)
     store.add("requests-0", 0, b"x")
     store.add("results-0-1", 0, b"of a collector that lost its claim")
     assert connection.zcard(SHARED.spools) == 1
-    store.clear(["requests-0"])
+    store.remove_all(["requests-0"])
     assert list(folder.iterdir()) == []
     assert connection.zcard(SHARED.spools) == 0
-    store.clear(["requests-0"])
+    store.remove_all(["requests-0"])
 
 
-def test_a_bad_request_leaves_no_file(
+def test_an_invalid_request_leaves_no_file(
     penstock_redis: EmbeddedRedis, connection: Any, folder: Path
 ) -> None:
     with Client(penstock_redis.url, key_prefix="spool", spool_url=f"file://{folder}") as client:
@@ -153,10 +155,10 @@ def test_a_bad_request_leaves_no_file(
         assert connection.zcard(SHARED.spools) == 0
 
 
-def test_files_of_a_producer_that_died_are_removed_when_their_time_is_over(
+def test_files_of_a_producer_that_died_are_removed_after_their_deadline(
     connection: Any, keys: JobKeys, folder: Path
 ) -> None:
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 90_000 < deadline - now_ms() <= 100_000
     remove_orphans(connection, SHARED)
@@ -167,10 +169,10 @@ def test_files_of_a_producer_that_died_are_removed_when_their_time_is_over(
     assert connection.zcard(SHARED.spools) == 0
 
 
-def test_files_of_a_job_are_left_alone_as_long_as_it_has_a_record(
+def test_files_of_a_job_are_not_removed_while_it_has_a_record(
     connection: Any, keys: JobKeys, folder: Path
 ) -> None:
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     connection.hset(keys.meta, "state", "running")
     connection.expire(keys.meta, 5_000)
     make_due(connection)
@@ -184,19 +186,19 @@ def test_files_of_a_job_are_left_alone_as_long_as_it_has_a_record(
     assert files(folder) == []
 
 
-def test_keeping_chunks_moves_the_deadline(connection: Any, keys: JobKeys, folder: Path) -> None:
-    store = open_spool(f"file://{folder}", connection, keys, 100)
+def test_refreshing_chunks_moves_the_deadline(connection: Any, keys: JobKeys, folder: Path) -> None:
+    store = open_chunk_store(f"file://{folder}", connection, keys, 100)
     store.add("requests-0", 0, b"x")
-    assert store.keep(["requests-0"], 9_000)
+    assert store.refresh_ttl(["requests-0"], 9_000)
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 8_900_000 < deadline - now_ms() <= 9_000_000
 
 
-def test_the_reaper_removes_orphans_now_and_then(
+def test_the_reaper_removes_orphaned_files(
     penstock_redis: EmbeddedRedis, connection: Any, keys: JobKeys, folder: Path
 ) -> None:
     settings = WorkerSettings.load(redis_url=penstock_redis.url, key_prefix="spool")
-    open_spool(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
+    open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     make_due(connection)
 
     async def reap() -> None:
@@ -213,7 +215,7 @@ def test_the_reaper_removes_orphans_now_and_then(
     assert connection.zcard(SHARED.spools) == 0
 
 
-def test_files_that_cannot_be_removed_are_tried_again_later(connection: Any, keys: JobKeys) -> None:
+def test_removing_files_is_tried_again_after_a_failure(connection: Any, keys: JobKeys) -> None:
     connection.zadd(SHARED.spools, {f"{keys.id} nonsense://x": 1})
     remove_orphans(connection, SHARED)
     ((member, deadline),) = connection.zrange(SHARED.spools, 0, -1, withscores=True)
@@ -221,15 +223,17 @@ def test_files_that_cannot_be_removed_are_tried_again_later(connection: Any, key
     assert deadline > now_ms()
 
 
-# -- what cannot be used ----------------------------------------------------------------------
+# -- spools that cannot be used ---------------------------------------------------------------
 
 
-def test_an_unknown_protocol_is_a_configuration_error(connection: Any, keys: JobKeys) -> None:
+def test_a_spool_url_with_an_unknown_protocol_is_a_configuration_error(
+    connection: Any, keys: JobKeys
+) -> None:
     with pytest.raises(ConfigurationError, match="PENSTOCK_SPOOL_URL: nonsense://x: "):
-        open_spool("nonsense://x", connection, keys, 100)
+        open_chunk_store("nonsense://x", connection, keys, 100)
 
 
-def test_a_protocol_whose_package_is_missing_says_which(
+def test_a_spool_url_whose_package_is_missing_names_the_package(
     connection: Any, keys: JobKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fsspec.registry import known_implementations
@@ -237,21 +241,21 @@ def test_a_protocol_whose_package_is_missing_says_which(
     what = {"class": "no_such_package.FileSystem", "err": "Install no_such_package to go there"}
     monkeypatch.setitem(known_implementations, "elsewhere", what)
     with pytest.raises(MissingDependency) as caught:
-        open_spool("elsewhere://x", connection, keys, 100)
+        open_chunk_store("elsewhere://x", connection, keys, 100)
     assert str(caught.value) == (
         "what fsspec needs for elsewhere:// is not installed. Install no_such_package to go there"
     )
 
 
-def test_without_fsspec_the_extra_is_named(
+def test_without_fsspec_the_error_names_the_extra(
     connection: Any, keys: JobKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
     with pytest.raises(MissingDependency, match=r"pip install 'penstock\[spool\]'"):
-        open_spool("file:///x", connection, keys, 100)
+        open_chunk_store("file:///x", connection, keys, 100)
 
 
-def test_a_place_that_cannot_be_written_is_reported_with_its_url(
+def test_a_spool_that_cannot_be_written_is_reported_with_its_url(
     penstock_redis: EmbeddedRedis, connection: Any, tmp_path: Path
 ) -> None:
     url = f"file://{tmp_path}/file"

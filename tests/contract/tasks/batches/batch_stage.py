@@ -8,7 +8,7 @@ import anthropic
 import orjson
 
 from config.settings import WorkerSettings
-from penstock.batches.options import JobOptions
+from penstock.batches.options import SubmissionOptions
 from penstock.batches.shard import Shard
 from penstock.batches.submission import Submission
 from penstock.batches.wire import wire_id
@@ -19,7 +19,7 @@ from penstock.local.stack import SIMULATOR_KEY
 from penstock.queue import names
 from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
-from penstock.spool.stores import open_spool
+from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
@@ -56,7 +56,7 @@ class BatchStage:
     def submit(self, *texts: str, **options: Any) -> "StagedJob":
         """Record a job with a request for each text."""
         id = new_id()
-        submission = Submission(id, self.redis, self.settings, JobOptions(**options))
+        submission = Submission(id, self.redis, self.settings, SubmissionOptions(**options))
         submission.spool(
             {"custom_id": f"r-{place}", "params": params(text, max_tokens=20_000)}
             for place, text in enumerate(texts)
@@ -107,7 +107,7 @@ class StagedJob:
 
     def lines(self, name: str, count: int) -> list[bytes]:
         """The lines of some chunks."""
-        store = open_spool(self.stage.settings.spool_url, self._redis, self.keys, 1_000)
+        store = open_chunk_store(self.stage.settings.spool_url, self._redis, self.keys, 1_000)
         return [line for chunk in store.read(name, count) for line in lines_of(chunk)]
 
     def results(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import redis
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
-from penstock.spool.chunks import ChunkMissing, RedisChunks
+from penstock.spool.chunks import ChunkMissing, RedisChunkStore
 from tasks.batches.claim import Fenced
 from tasks.batches.collect.staging import Staging
 from tasks.batches.step_result import Next
@@ -73,14 +73,14 @@ def test_a_spool_that_fails_during_a_collect_leaves_no_results(
 ) -> None:
     job = stage.sent(*[f"{place} [[sim text={'x' * 70_000}]]" for place in range(12)])
     job.poll()
-    add = RedisChunks.add
+    add = RedisChunkStore.add
 
-    def failing(store: RedisChunks, name: str, index: int, chunk: bytes) -> None:
+    def failing(store: RedisChunkStore, name: str, index: int, chunk: bytes) -> None:
         if index == 1:
             raise error
         add(store, name, index, chunk)
 
-    monkeypatch.setattr(RedisChunks, "add", failing)
+    monkeypatch.setattr(RedisChunkStore, "add", failing)
     with job.claimed() as work, pytest.raises(type(error)):
         stage.steps.run(names.BATCH_COLLECT, work)
     assert job.shard().state == "ended"

@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from penstock.batches.notices import Alert, PauseReason
-from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Notice
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -106,14 +105,3 @@ def test_a_notice_of_a_newer_worker_is_shown_as_it_is() -> None:
     assert (notice.type, notice.message) == ("something_new", "new words")
     assert PauseReason.of("something_new") is None
     assert Alert.of("something_new") is None
-
-
-def test_the_states_of_a_shard_are_stored_as_plain_strings() -> None:
-    for state in ShardState:
-        stored = Shard(number=0, state=state).encode()
-        assert orjson.loads(stored)["state"] == state.value
-        assert Shard.parse(stored).step.startswith("penstock.batch.")
-
-
-def test_the_state_of_a_shard_written_by_a_newer_worker_is_read_as_it_is() -> None:
-    assert Shard.parse(b'{"number":0,"state":"something_new"}').state == "something_new"

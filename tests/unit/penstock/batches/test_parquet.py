@@ -1,4 +1,4 @@
-"""Results as a Parquet file."""
+"""Result lines in a Parquet file."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_every_kind_of_line_is_a_row(tmp_path: Path) -> None:
+def test_every_type_of_result_line_is_a_row(tmp_path: Path) -> None:
     error = {"type": "error", "error": {"type": "api_error", "message": "busy\u2028"}}
     answer = succeeded("a")
     answer["message"]["usage"]["cache_read_input_tokens"] = 7
@@ -55,7 +55,9 @@ def test_every_kind_of_line_is_a_row(tmp_path: Path) -> None:
     assert (third["type"], third["result"]) == ("expired", '{"type":"expired"}')
 
 
-def test_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_written_in_bounded_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parquet, "_ROWS", 4)
     path = tmp_path / "x.parquet"
     lines = [line(str(i), succeeded(str(i))) for i in range(10)]
@@ -68,13 +70,13 @@ def test_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row["custom_id"] for row in read(path)] == [str(i) for i in range(10)]
 
 
-def test_no_results_are_a_file_without_rows(tmp_path: Path) -> None:
+def test_a_job_without_results_is_a_file_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     assert write_parquet(iter(()), path) == 0
     assert read(path) == []
 
 
-def test_without_the_library_the_extra_is_named(
+def test_without_pyarrow_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)

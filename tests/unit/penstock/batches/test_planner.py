@@ -1,4 +1,4 @@
-"""The division of a job into shards: every limit is kept, nothing is lost, sizes differ."""
+"""The division of a job into shards: limits, order, and sizes that differ."""
 
 from itertools import islice
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
-from penstock.batches.planner import SPREAD, Planned, Planner
+from penstock.batches.planner import MAX_SIZES, PlannedShard, Planner
 
 EMPTY = 15
 NO_BETAS: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ def planner(**options: Any) -> Planner:
 
 
 def divided(plan: Planner, requests: list[Line]) -> dict[int, list[Line]]:
-    """Shard number → the requests that went there."""
+    """Shard number → its requests."""
     shards: dict[int, list[Line]] = {}
     for size, betas in requests:
         shard, closed = plan.place(size, betas)
@@ -37,7 +37,7 @@ def divided(plan: Planner, requests: list[Line]) -> dict[int, list[Line]]:
 
 
 def sizes(plan: Planner, count: int) -> list[int]:
-    """How many requests the first full shards take."""
+    """The number of requests of the first full shards."""
     found: list[int] = []
     while len(found) < count:
         _, closed = plan.place(1, NO_BETAS)
@@ -47,7 +47,7 @@ def sizes(plan: Planner, count: int) -> list[int]:
 
 
 @given(lines, st.integers(1, 30), st.integers(1, 2_000), st.integers(0, 10_000))
-def test_every_shard_keeps_every_limit(
+def test_every_shard_keeps_the_limits_on_requests_and_bytes(
     requests: list[Line], most: int, most_bytes: int, offset: int
 ) -> None:
     plan = planner(requests=most, bytes=most_bytes, offset=offset)
@@ -62,9 +62,9 @@ def test_every_shard_keeps_every_limit(
 
 
 @given(lines)
-def test_what_a_shard_is_said_to_hold_it_holds(requests: list[Line]) -> None:
+def test_a_shard_counts_its_requests_and_bytes(requests: list[Line]) -> None:
     plan = planner(requests=7)
-    last: dict[int, Planned] = {}
+    last: dict[int, PlannedShard] = {}
     held: dict[int, list[int]] = {}
     for size, betas in requests:
         shard, _ = plan.place(size, betas)
@@ -84,13 +84,11 @@ def test_requests_with_the_same_betas_keep_their_order(requests: list[Line]) -> 
 
 
 @given(st.integers(20, MAX_BATCH_REQUESTS), st.integers(0, 2**40))
-def test_full_shards_differ_in_size_and_cost_no_more_than_one_in_twenty(
-    most: int, offset: int
-) -> None:
+def test_full_shards_differ_in_size_by_at_most_a_twentieth(most: int, offset: int) -> None:
     plan = planner(requests=most, offset=offset)
-    spread = min(SPREAD, most // 20)
-    found = [plan._size(number) for number in range(spread)]
-    assert len(set(found)) == spread
+    count = min(MAX_SIZES, most // 20)
+    found = [plan._size(number) for number in range(count)]
+    assert len(set(found)) == count
     assert most - most / 20 < min(found) <= max(found) == most
 
 
@@ -100,24 +98,24 @@ def test_two_jobs_begin_with_different_sizes() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 19])
-def test_small_shards_are_all_full(most: int) -> None:
+def test_small_shards_all_have_the_maximum_size(most: int) -> None:
     assert sizes(planner(requests=most, offset=5), 3) == [most] * 3
 
 
-def test_a_request_larger_than_a_shard_has_one_to_itself() -> None:
+def test_a_request_larger_than_a_shard_has_a_shard_of_its_own() -> None:
     shards = divided(planner(), [(10, NO_BETAS), (5_000, NO_BETAS), (10, NO_BETAS)])
     assert [[size for size, _ in held] for held in shards.values()] == [[10], [5_000], [10]]
 
 
-def test_a_body_may_be_exactly_as_large_as_it_may() -> None:
+def test_a_body_may_reach_the_limit_on_bytes_exactly() -> None:
     half = (1_000 - EMPTY - 1) // 2
     assert len(divided(planner(), [(half, NO_BETAS), (half, NO_BETAS)])) == 1
     assert len(divided(planner(), [(half, NO_BETAS), (half + 1, NO_BETAS)])) == 2
 
 
-def test_no_setting_goes_beyond_the_api() -> None:
+def test_settings_cannot_exceed_the_limits_of_the_api() -> None:
     plan = planner(requests=10**9, bytes=10**12)
-    assert max(plan._size(number) for number in range(SPREAD)) == MAX_BATCH_REQUESTS
+    assert max(plan._size(number) for number in range(MAX_SIZES)) == MAX_BATCH_REQUESTS
     large = MAX_BATCH_BYTES // 3
     assert len(divided(plan, [(large, NO_BETAS)] * 3)) == 2
 
@@ -135,7 +133,7 @@ def test_each_set_of_betas_has_its_own_shard_in_the_order_of_their_first_request
     assert [plan.place(1, betas)[0].number for betas in mixed] == [0, 1, 0, 2, 1]
 
 
-def test_many_sets_of_betas_do_not_break_each_other_up() -> None:
+def test_many_sets_of_betas_do_not_close_the_shards_of_others() -> None:
     plan = planner(requests=100)
     sets = [(f"beta-{number}",) for number in range(40)]
     for betas in sets * 50:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.batches.shard import Shard
-from penstock.batches.wire import CLOSE, HEAD, MIDDLE, OPEN, TAIL, WIRE_ID
+from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import pack
 from tasks.batches.create.body import BodyMismatch, Upload
 
@@ -28,8 +28,7 @@ class Chunks:
 
 
 def upload(lines: list[bytes], before_end: Any = lambda: None, **changes: Any) -> Upload:
-    envelope = len(OPEN) + WIRE_ID + len(MIDDLE) + len(CLOSE)
-    size = len(HEAD + TAIL) + len(lines) - 1 + sum(len(line) + envelope for line in lines)
+    size = EMPTY_BODY_BYTES + len(lines) - 1 + sum(len(line) + REQUEST_BYTES for line in lines)
     store: Any = Chunks(lines)
     shard = Shard(
         number=0,

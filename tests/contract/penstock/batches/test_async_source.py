@@ -1,4 +1,4 @@
-"""Submission of batch jobs from an event loop: any iterable, and a loop that goes on meanwhile."""
+"""Submission of batch jobs from an event loop: any iterable, and a loop that is not blocked."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -92,7 +92,7 @@ def test_a_source_that_fails_leaves_no_job(
     asyncio.run(create())
 
 
-def test_what_is_no_iterable_is_refused(penstock_redis: EmbeddedRedis) -> None:
+def test_requests_that_are_no_iterable_are_refused(penstock_redis: EmbeddedRedis) -> None:
     async def create() -> None:
         async with client(penstock_redis) as ours:
             wrong: Any = 5
@@ -102,7 +102,7 @@ def test_what_is_no_iterable_is_refused(penstock_redis: EmbeddedRedis) -> None:
     asyncio.run(create())
 
 
-def test_a_canceled_call_waits_for_no_more_requests_and_leaves_no_job(
+def test_a_canceled_submission_stops_waiting_for_requests_and_leaves_no_job(
     penstock_redis: EmbeddedRedis,
 ) -> None:
     asked = asyncio.Event()
@@ -132,7 +132,7 @@ def test_a_canceled_call_waits_for_no_more_requests_and_leaves_no_job(
     asyncio.run(create())
 
 
-def test_the_loop_goes_on_while_a_job_is_submitted(penstock_redis: EmbeddedRedis) -> None:
+def test_the_loop_is_not_blocked_while_a_job_is_submitted(penstock_redis: EmbeddedRedis) -> None:
     async def create() -> None:
         async with client(penstock_redis) as ours:
             task = asyncio.ensure_future(ours.messages.batches.create(requests=many(3_000)))

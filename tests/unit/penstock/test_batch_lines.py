@@ -1,4 +1,4 @@
-"""Checks on one line of a batch: its custom_id, its params, and nothing else."""
+"""The validation of one line of a job: its custom_id, its params, and no other field."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def params(**fields: Any) -> dict[str, Any]:
     return line(params={**PARAMS, **fields})
 
 
-def test_a_good_line_is_taken_apart_and_unchanged() -> None:
+def test_a_valid_line_is_divided_into_its_fields_unchanged() -> None:
     custom_id, taken, betas = check_line(line())
     assert (custom_id, taken, betas) == ("a", PARAMS, ())
     assert taken is PARAMS
@@ -63,7 +63,9 @@ def test_a_good_line_is_taken_apart_and_unchanged() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_bad_line_is_refused_by_the_name_of_its_field(bad: dict[str, Any], field: str) -> None:
+def test_an_invalid_line_is_refused_by_the_name_of_its_field(
+    bad: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_line(bad)
     assert caught.value.field == field
@@ -81,28 +83,28 @@ def test_unknown_fields_of_any_type_are_refused() -> None:
         check_line(mixed)
 
 
-def test_betas_of_a_line_come_sorted_and_each_once() -> None:
+def test_betas_of_a_line_are_sorted_and_each_listed_once() -> None:
     assert check_line(line(betas=["b-2", "a.1", "b-2"]))[2] == ("a.1", "b-2")
     assert check_line(line(betas=[]))[2] == ()
 
 
-def test_a_batch_may_write_more_than_a_live_call() -> None:
+def test_a_line_may_have_more_max_tokens_than_a_live_call() -> None:
     assert check_line(params(max_tokens=300_000))
 
 
-def test_a_flag_that_says_not_to_stream_is_harmless() -> None:
+def test_a_line_may_say_that_it_is_not_streamed() -> None:
     assert check_line(params(stream=False))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True))
-def test_every_well_formed_custom_id_is_taken(custom_id: str) -> None:
+def test_every_well_formed_custom_id_is_accepted(custom_id: str) -> None:
     assert check_custom_id(custom_id) == custom_id
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
-def test_no_custom_id_passes_that_the_api_refuses(custom_id: str) -> None:
+def test_a_custom_id_that_the_api_rejects_is_refused(custom_id: str) -> None:
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
     if 1 <= len(custom_id) <= 64 and set(custom_id) <= allowed:
         assert check_custom_id(custom_id) == custom_id
@@ -111,7 +113,7 @@ def test_no_custom_id_passes_that_the_api_refuses(custom_id: str) -> None:
             check_custom_id(custom_id)
 
 
-def test_a_very_long_custom_id_is_not_repeated_in_full() -> None:
+def test_a_very_long_custom_id_is_cut_in_the_error() -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_custom_id("x" * 100_000)
     assert len(str(caught.value)) < 300
