@@ -111,8 +111,8 @@ def test_a_commit_whose_reply_is_lost_keeps_its_results(
     with job.claimed() as work:
         write: Any = work._write
 
-        def lost(args: list[Any]) -> Any:
-            write(args)
+        def lost(call: Any) -> Any:
+            write(call)
             raise redis.TimeoutError("no answer")
 
         monkeypatch.setattr(work, "_write", lost)
