@@ -6,6 +6,7 @@ from penstock import events
 from penstock.client import Client
 from penstock.ids import new_id
 from penstock.streams.stream import MessageStream, StreamRequest
+from tests.connections import redis_of
 
 #: Seconds after which a test's reader gives up; no test waits for it to pass.
 PATIENCE_S = 20.0
@@ -48,7 +49,7 @@ class ScriptedWriter:
         self.epoch = 0
         self.n = 0
         self._client = client
-        self._redis = client._redis
+        self._redis = redis_of(client)
         if submit:
             self.submit()
 

@@ -19,7 +19,7 @@ from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
 from penstock.store.availability import ANY_FAILURE
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection
 from penstock.store.request_scripts import Reaped
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Reaper:
     def __init__(
         self,
         settings: WorkerSettings,
-        connection: Connection,
+        connection: AsyncConnection,
         worker: str,
         send_request: SendRequest,
         send_shard: SendShard,

@@ -8,7 +8,7 @@ from penstock.follow.multiplexer import AsyncMultiplexer
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, connect_async, redis_errors_translated
+from penstock.store.connection import AsyncConnection, connect_async, redis_errors_translated
 
 
 class AsyncReader:
@@ -16,7 +16,7 @@ class AsyncReader:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._redis: Connection = connect_async(settings)
+        self._redis: AsyncConnection = connect_async(settings)
         self._multiplexer = AsyncMultiplexer(settings)
 
     async def follow(

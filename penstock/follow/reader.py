@@ -21,7 +21,8 @@ from penstock.follow.plan import PAGE, Follower, Look, Read, Reading, Step, Step
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
 from penstock.store.availability import UNREACHABLE
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection, Connection
+from penstock.store.redis_protocol import QueuedCommands
 
 
 def follow(
@@ -66,7 +67,7 @@ def follow(
 
 
 async def follow_async(
-    connection: Connection,
+    connection: AsyncConnection,
     multiplexer: AsyncMultiplexer,
     keys: RecordKeys,
     *,
@@ -117,7 +118,7 @@ def _asked(connection: Connection, keys: RecordKeys, step: Read | Look) -> Readi
 
 
 async def _asked_async(
-    connection: Connection, keys: RecordKeys, step: Read | Look
+    connection: AsyncConnection, keys: RecordKeys, step: Read | Look
 ) -> Reading | Exception:
     task = asyncio.current_task()
     canceled = task.cancelling() if task else 0
@@ -133,7 +134,7 @@ async def _asked_async(
     return reading
 
 
-def _queue(pipe: Any, keys: RecordKeys, step: Read | Look) -> None:
+def _queue(pipe: QueuedCommands, keys: RecordKeys, step: Read | Look) -> None:
     """The commands of a step: one moment of record and log."""
     pipe.hmget(keys.meta, "state", "n", "base")
     if isinstance(step, Read):

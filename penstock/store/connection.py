@@ -8,7 +8,7 @@ a web request must learn within seconds that Redis is gone. So: no retries insid
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -21,10 +21,17 @@ import redis.retry
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
 from penstock.store.availability import UNREACHABLE
+from penstock.store.redis_protocol import AsyncConnection, Connection
 
-#: A redis-py client. Its own annotations are unions of the sync and async answers in both
-#: decoding modes, which says less than our docstrings do.
-Connection: TypeAlias = Any
+__all__ = [
+    "AsyncConnection",
+    "Connection",
+    "connect",
+    "connect_async",
+    "connect_listener",
+    "redis_address",
+    "redis_errors_translated",
+]
 
 #: PING a connection that was idle for so many seconds before it is used again, so that one cut
 #: by a firewall is noticed before a command is sent into it.
@@ -47,14 +54,15 @@ def _options(settings: ClientSettings) -> dict[str, Any]:
 
 def connect(settings: ClientSettings) -> Connection:
     """A synchronous client (bytes in, bytes out) with a pool of its own."""
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         **_options(settings),
     )
+    return cast(Connection, client)  # the driver's own types allow for decoded replies
 
 
-def connect_async(settings: ClientSettings) -> Connection:
+def connect_async(settings: ClientSettings) -> AsyncConnection:
     """An asyncio client (bytes in, bytes out) with a pool of its own."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis_url.get_secret_value(),
@@ -62,12 +70,12 @@ def connect_async(settings: ClientSettings) -> Connection:
         timeout=settings.redis_timeout_s,
         **_options(settings) | {"max_connections": ASYNC_CONNECTIONS},
     )
-    return redis.asyncio.Redis.from_pool(pool)
+    return cast(AsyncConnection, redis.asyncio.Redis.from_pool(pool))
 
 
-def connect_listener(settings: ClientSettings) -> Connection:
+def connect_listener(settings: ClientSettings) -> AsyncConnection:
     """An asyncio client for pub/sub alone."""
-    return redis.asyncio.Redis.from_url(
+    client = redis.asyncio.Redis.from_url(
         settings.redis_url.get_secret_value(),
         # RESP2: redis-py takes a third less time for a message than with RESP3's pushes.
         protocol=2,
@@ -81,6 +89,7 @@ def connect_listener(settings: ClientSettings) -> Connection:
             "socket_timeout": None,
         },
     )
+    return cast(AsyncConnection, client)
 
 
 def redis_address(settings: ClientSettings) -> str:

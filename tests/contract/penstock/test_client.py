@@ -22,6 +22,7 @@ from penstock.queue.names import queue_keys
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.states import State
+from tests.connections import redis_of
 
 PROMPT = "xyzzy the secret prompt"
 BODY: dict[str, Any] = {
@@ -41,21 +42,21 @@ def url(penstock_redis: EmbeddedRedis) -> str:
 def client(url: str) -> Iterator[Client]:
     """A client of an empty database."""
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
         yield client
-        left = [k.decode() for k in client._redis.scan_iter() if client._redis.ttl(k) == -1]
+        left = [k.decode() for k in redis_of(client).scan_iter() if redis_of(client).ttl(k) == -1]
         names = {key.rpartition(":")[2] for key in left if "_kombu.binding" not in key}
         assert names <= {"streams", "streams\x06\x163", "batches", "jobs", "live", "live-shards"}
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def keys_of(client: Client) -> list[bytes]:
-    return sorted(client._redis.scan_iter())
+    return sorted(redis_of(client).scan_iter())
 
 
 def queued(client: Client, queue: str) -> list[dict[str, Any]]:
     lists = queue_keys(queue, client.settings.key_prefix)
-    return [orjson.loads(raw) for name in lists for raw in client._redis.lrange(name, 0, -1)]
+    return [orjson.loads(raw) for name in lists for raw in redis_of(client).lrange(name, 0, -1)]
 
 
 def request(custom_id: str, **params: Any) -> dict[str, Any]:
@@ -67,10 +68,10 @@ def test_an_enqueued_request_is_recorded_and_announced(client: Client) -> None:
     assert is_id(handle.id)
     record = handle.record()
     assert (record.state, record.n, record.fields["typed"]) == (State.QUEUED, 1, "1")
-    stored = client._redis.get(client.settings.keys.request(handle.id).request)
+    stored = redis_of(client).get(client.settings.keys.request(handle.id).request)
     assert orjson.loads(stored) == BODY
     assert len(queued(client, "streams")) == 1
-    assert client._redis.zscore(client.settings.keys.live, handle.id) is not None
+    assert redis_of(client).zscore(client.settings.keys.live, handle.id) is not None
 
 
 def test_a_message_carries_the_id_and_nothing_of_the_request(client: Client) -> None:
@@ -92,7 +93,7 @@ def test_a_prompt_lies_in_one_key_only(client: Client) -> None:
     holding = [
         key.decode().rpartition(":")[2]
         for key in keys_of(client)
-        if PROMPT.encode() in client._redis.dump(key)
+        if PROMPT.encode() in redis_of(client).dump(key)
         or PROMPT.encode() in repr(everything(client, key)).encode()
     ]
     assert holding == ["request"]
@@ -100,21 +101,21 @@ def test_a_prompt_lies_in_one_key_only(client: Client) -> None:
 
 
 def everything(client: Client, key: bytes) -> Any:
-    kind = client._redis.type(key)
+    kind = redis_of(client).type(key)
     read = {
-        b"string": lambda: client._redis.get(key),
-        b"hash": lambda: client._redis.hgetall(key),
-        b"stream": lambda: client._redis.xrange(key),
-        b"list": lambda: client._redis.lrange(key, 0, -1),
-        b"set": lambda: client._redis.smembers(key),
-        b"zset": lambda: client._redis.zrange(key, 0, -1),
+        b"string": lambda: redis_of(client).get(key),
+        b"hash": lambda: redis_of(client).hgetall(key),
+        b"stream": lambda: redis_of(client).xrange(key),
+        b"list": lambda: redis_of(client).lrange(key, 0, -1),
+        b"set": lambda: redis_of(client).smembers(key),
+        b"zset": lambda: redis_of(client).zrange(key, 0, -1),
     }
     return read[kind]()
 
 
 def test_the_sdks_flag_to_stream_is_not_sent_on(client: Client) -> None:
     handle = client.messages.enqueue(**BODY, stream=True)
-    stored = client._redis.get(client.settings.keys.request(handle.id).request)
+    stored = redis_of(client).get(client.settings.keys.request(handle.id).request)
     assert orjson.loads(stored) == BODY
 
 
@@ -259,7 +260,9 @@ def test_deployments_that_share_a_redis_do_not_share_their_queues(url: str, clie
     with Client(url, key_prefix="another") as other:
         other.messages.enqueue(**BODY)
     waiting = [
-        client._redis.llen(key) for key in keys_of(client) if client._redis.type(key) == b"list"
+        redis_of(client).llen(key)
+        for key in keys_of(client)
+        if redis_of(client).type(key) == b"list"
     ]
     assert waiting == [1, 1]
 
@@ -334,12 +337,12 @@ def test_a_full_redis_is_said_to_be_full(
     guarded: EmbeddedRedis, enqueue: Callable[[Client], Any]
 ) -> None:
     with Client(guarded.url) as client:
-        client._redis.config_set("maxmemory", "1")
+        redis_of(client).config_set("maxmemory", "1")
         try:
             with pytest.raises(RedisUnavailable, match=r"is full \(maxmemory\)"):
                 enqueue(client)
         finally:
-            client._redis.config_set("maxmemory", "0")
+            redis_of(client).config_set("maxmemory", "0")
 
 
 def test_a_setting_that_cannot_be_used_stops_the_client() -> None:

@@ -13,6 +13,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.queue.wakeups import transport_options
 from penstock.states import State
+from tests.connections import redis_of
 
 BODY: dict[str, Any] = {
     "model": "claude-haiku-4-5",
@@ -26,19 +27,19 @@ def client(request: pytest.FixtureRequest, penstock_redis: EmbeddedRedis) -> Ite
     """A client of an empty database, under the default prefix and under another."""
     url = penstock_redis.url.removesuffix("/0") + "/6"
     with Client(url, key_prefix=request.param) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
         yield client
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def lengths(client: Client) -> list[int]:
     """How many messages lie in the queue's lists, first to last."""
     lists = queue_keys(STREAMS_QUEUE, client.settings.key_prefix)
-    return [int(client._redis.llen(name)) for name in lists]
+    return [int(redis_of(client).llen(name)) for name in lists]
 
 
 def stored(client: Client, id: str) -> Any:
-    return orjson.loads(client._redis.get(client.settings.keys.request(id).request))
+    return orjson.loads(redis_of(client).get(client.settings.keys.request(id).request))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_what_cannot_be_had_leaves_no_trace(
     with pytest.raises(InvalidRequest) as caught:
         getattr(client.messages, call)(**BODY, **options)
     assert caught.value.field == field
-    assert list(client._redis.scan_iter()) == []
+    assert list(redis_of(client).scan_iter()) == []
 
 
 def test_a_queued_request_is_canceled_at_once_and_its_readers_are_told(client: Client) -> None:
@@ -145,5 +146,5 @@ def test_a_queued_request_is_canceled_at_once_and_its_readers_are_told(client: C
         "stop_reason": None,
         "by": "alice",
     }
-    assert client._redis.zcard(client.settings.keys.live) == 0
+    assert redis_of(client).zcard(client.settings.keys.live) == 0
     assert handle.cancel("bob") is State.CANCELED

@@ -12,6 +12,7 @@ from penstock.batches.client import Batches
 from penstock.client import Client
 from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
+from tests.connections import redis_of
 from tests.contract.penstock.batches.collecting import all_ids, collect_all
 from tests.contract.tasks.batches.hand_made import HandMadeJob
 from tests.scripted import PATIENCE_S
@@ -86,8 +87,8 @@ def test_a_job_whose_log_is_lost_still_has_all_its_results(
     client: Client, batches: Batches, job: HandMadeJob
 ) -> None:
     collect_all(job)
-    client._redis.xtrim(job.keys.log, maxlen=1, approximate=False)
-    client._redis.hset(job.keys.meta, "base", client._redis.hget(job.keys.meta, "n"))
+    redis_of(client).xtrim(job.keys.log, maxlen=1, approximate=False)
+    redis_of(client).hset(job.keys.meta, "base", redis_of(client).hget(job.keys.meta, "n"))
     assert sorted(ids_of(batches.results(job.id))) == sorted(all_ids())
 
 
@@ -95,7 +96,7 @@ def test_results_whose_chunks_have_expired_are_not_found(
     client: Client, batches: Batches, job: HandMadeJob
 ) -> None:
     collect_all(job)
-    client._redis.delete(job.keys.chunks(job.shards[0].results))
+    redis_of(client).delete(job.keys.chunks(job.shards[0].results))
     for order in ("completed", "submitted"):
         with pytest.raises(NotFound, match="have expired"):
             list(batches.results(job.id, order=order))

@@ -21,6 +21,7 @@ from penstock.follow.subscription import SUBSCRIPTION_LIMIT
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.testing import wait_until
+from tests.connections import redis_of
 from tests.scripted import PATIENCE_S, ScriptedWriter
 
 START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
@@ -40,7 +41,7 @@ def nothing_stays_behind(penstock_client: Client) -> Iterator[None]:
 
 
 def connections(client: Client) -> int:
-    return len(client._redis.client_list(_type="pubsub"))
+    return len(redis_of(client).client_list(_type="pubsub"))
 
 
 def numbers(found: list[Event]) -> list[int]:
@@ -216,7 +217,7 @@ def test_a_redis_that_stays_away_ends_the_reader_with_its_cursor(
 
 def test_a_user_who_may_not_subscribe_is_told_so(penstock_redis: EmbeddedRedis) -> None:
     with Client(penstock_redis.url) as admin:
-        admin._redis.acl_setuser(
+        redis_of(admin).acl_setuser(
             "blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-subscribe"]
         )
         writer = ScriptedWriter(admin)
@@ -226,7 +227,7 @@ def test_a_user_who_may_not_subscribe_is_told_so(penstock_redis: EmbeddedRedis) 
             assert next(reader).n == 1
             with pytest.raises(RedisUnavailable, match="forbids this user"):
                 next(reader)
-        admin._redis.acl_deluser("blind")
+        redis_of(admin).acl_deluser("blind")
 
 
 def _read_in_child(client: Client, id: str, found: Any) -> None:

@@ -15,13 +15,14 @@ from penstock.errors import NotFound
 from penstock.events import Cursor, Event
 from penstock.ids import new_id
 from penstock.testing import wait_until
+from tests.connections import redis_of
 
 
 class Writer:
     """Writes a record and its log as the write script does, but publishes only when told to."""
 
     def __init__(self, client: Client) -> None:
-        self._client, self._redis = client, client._redis
+        self._client, self._redis = client, redis_of(client)
         self.id = new_id()
         self.keys = client.settings.keys.request(self.id)
         self.n = 0
@@ -237,7 +238,7 @@ def test_a_record_that_expires_while_it_is_read_is_not_found(
 ) -> None:
     following = writer.follow()
     next(following)
-    penstock_client._redis.delete(writer.keys.meta, writer.keys.log)
+    redis_of(penstock_client).delete(writer.keys.meta, writer.keys.log)
     with pytest.raises(NotFound, match="never existed, or it has expired"):
         next(following)
 
@@ -252,7 +253,7 @@ def test_a_record_that_never_was_is_not_found_at_once(penstock_client: Client) -
 def test_a_long_log_is_read_in_pages_without_a_seam(
     penstock_client: Client, writer: Writer, count: int
 ) -> None:
-    with penstock_client._redis.pipeline() as pipe:
+    with redis_of(penstock_client).pipeline() as pipe:
         for n in range(2, count + 1):
             pipe.xadd(writer.keys.log, {"d": events.encode(1, n, {"type": "x"})}, id=f"1-{n}")
         pipe.hset(writer.keys.meta, "n", count)
@@ -274,7 +275,7 @@ def test_a_reader_that_stops_early_leaves_no_subscription(
     assert writer.write() is not None
     following.close()  # type: ignore[attr-defined]  # it is a generator
     wait_until(
-        lambda: penstock_client._redis.publish(writer.keys.events, b"{}") == 0,
+        lambda: redis_of(penstock_client).publish(writer.keys.events, b"{}") == 0,
         what="the subscription to end",
     )
 

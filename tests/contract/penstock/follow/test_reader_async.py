@@ -22,6 +22,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
+from tests.connections import redis_of
 from tests.scripted import BLOCK, PATIENCE_S, START, ScriptedWriter, delta, rewind
 
 Scenario = Callable[[AsyncClient], Awaitable[None]]
@@ -207,7 +208,7 @@ def test_requests_are_enqueued_and_can_be_canceled(penstock_redis: EmbeddedRedis
 
     asyncio.run(main())
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
@@ -232,7 +233,7 @@ def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
 
     asyncio.run(main())
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def test_no_redis_is_said_to_every_call() -> None:

@@ -1,6 +1,7 @@
 """The one module that opens connections: no retries, and the driver's errors in our words."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -53,7 +54,8 @@ def test_nothing_is_connected_before_the_first_command() -> None:
 
 
 def test_a_command_is_sent_once_and_not_again_by_the_driver() -> None:
-    options = connect(SETTINGS).connection_pool.connection_kwargs
+    client: Any = connect(SETTINGS)
+    options = client.connection_pool.connection_kwargs
     assert options["retry"].get_retries() == 0
     assert options["socket_timeout"] == options["socket_connect_timeout"] == 5.0
 
