@@ -36,7 +36,7 @@ def writer(penstock_client: Client) -> ScriptedWriter:
 def nothing_stays_behind(penstock_client: Client) -> Iterator[None]:
     """No thread, no subscription, no connection."""
     yield
-    assert [t.name for t in threading.enumerate() if t.name == "penstock-hub"] == []
+    assert [t.name for t in threading.enumerate() if t.name == "penstock-multiplexer"] == []
     wait_until(lambda: connections(penstock_client) == 0, what="all pub/sub connections to close")
 
 
@@ -201,7 +201,7 @@ def test_a_redis_that_is_killed_and_comes_back_costs_no_event(
 def test_a_redis_that_stays_away_ends_the_reader_with_its_cursor(
     restartable: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "AWAY_S", 0.0)
+    monkeypatch.setattr(plan, "MAX_UNAVAILABLE_S", 0.0)
     monkeypatch.setattr(plan, "SILENCE_S", 0.1)
     server = restartable()
     with Client(server.url) as client:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.follow.plan import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
+from penstock.follow.plan import (
+    MAX_UNAVAILABLE_S,
+    PAGE,
+    Follower,
+    Reading,
+    ReadLog,
+    ReadSnapshot,
+    Wait,
+)
 from penstock.follow.subscription import Received
 from penstock.states import State
 
@@ -43,22 +51,22 @@ class World:
         base = self.log[0].n if self.log else 1
         return Reading(self.state, 0 if self.state is None else n, found, text, base)
 
-    def answer(self, step: Any) -> Any:
-        if isinstance(step, Wait):
-            self.waits.append(step.seconds)
+    def answer(self, effect: Any) -> Any:
+        if isinstance(effect, Wait):
+            self.waits.append(effect.seconds)
             if self.mails:
                 return self.mails.pop(0)
             if self.happenings:
                 self.happenings.pop(0)()
                 return Received([], missed=True)
-            self.now += step.seconds
+            self.now += effect.seconds
             return Received([], missed=False)
         if self.away:
             return redis.ConnectionError("away")
-        if isinstance(step, Read):
-            behind = sorted(e for e in self.entries() if e[0] >= step.start)
+        if isinstance(effect, ReadLog):
+            behind = sorted(e for e in self.entries() if e[0] >= effect.start)
             return self.reading([event for _, event in behind[:PAGE]])
-        assert isinstance(step, Look)
+        assert isinstance(effect, ReadSnapshot)
         return self.reading([e for _, e in sorted(self.entries())[-1:]], self.text)
 
     def entries(self) -> list[tuple[Cursor, Event]]:
@@ -66,17 +74,17 @@ class World:
 
     def follow(self, **options: Any) -> list[Event]:
         taken: list[Event] = []
-        plan = Follower("the-id", clock=lambda: self.now, **options).steps()
+        plan = Follower("the-id", clock=lambda: self.now, **options).effects()
         answer: Any = None
         try:
             while True:
                 throw = isinstance(answer, Exception)
-                step = plan.throw(answer) if throw else plan.send(answer)
-                if isinstance(step, list):
-                    taken += step
+                effect = plan.throw(answer) if throw else plan.send(answer)
+                if isinstance(effect, list):
+                    taken += effect
                     answer = None
                 else:
-                    answer = self.answer(step)
+                    answer = self.answer(effect)
         except StopIteration:
             return taken
 
@@ -283,7 +291,7 @@ def test_a_redis_that_goes_away_is_waited_for(world: World) -> None:
     assert numbers(world.follow()) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("timeout", "limit"), [(None, AWAY_S), (7.0, 7.0)])
+@pytest.mark.parametrize(("timeout", "limit"), [(None, MAX_UNAVAILABLE_S), (7.0, 7.0)])
 def test_a_redis_that_stays_away_is_given_up_with_the_place_to_go_on_from(
     world: World, timeout: float | None, limit: float
 ) -> None:
@@ -371,19 +379,19 @@ class Story:
 
     def read(self) -> list[Event]:
         """All that a reader takes."""
-        plan = Follower("x", clock=lambda: self.world.now).steps()
+        plan = Follower("x", clock=lambda: self.world.now).effects()
         taken: list[Event] = []
         answer: Any = None
         try:
             while True:
-                step = plan.send(answer)
+                effect = plan.send(answer)
                 answer = None
-                if isinstance(step, list):
-                    taken += step
+                if isinstance(effect, list):
+                    taken += effect
                     continue
-                if isinstance(step, Wait):
+                if isinstance(effect, Wait):
                     self.go_on()
-                answer = self.world.answer(step)
+                answer = self.world.answer(effect)
         except StopIteration:
             return taken
 
