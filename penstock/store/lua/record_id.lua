@@ -1,4 +1,4 @@
--- Included by the scripts that put a record into a sorted set: the id between the braces of a key.
+-- Included by the scripts that need a record's id: the part of a key between braces.
 local function record_id(key)
   return string.match(key, '{(.-)}')
 end

@@ -1,9 +1,9 @@
--- Included by the scripts that claim. A Redis that was restarted may have lost claims whose workers
--- live on, with calls that are paid for: nothing is claimed before each of them has had the time of
--- one lease to renew its own.
+-- Included by the scripts that claim. A Redis that was restarted may have lost the claims of live
+-- workers, whose API calls are paid for. So nothing is claimed until each of them has had the time
+-- of one lease to renew its own.
 --
--- `run` names the Redis process that was seen last. Where there is none, nothing was ever claimed.
--- Returns the ms that are left; 0 or less: claim.
+-- `run` holds the Redis process that was seen last. If it is missing, nothing was ever claimed.
+-- Returns the ms left; 0 or less: a claim may be made.
 local function restart_grace(run, now, lease_ms)
   local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local seen = redis.call('HMGET', run, 'id', 'since_ms')

@@ -1,7 +1,7 @@
--- Included by the scripts that take a claim again which Redis forgot in a restart.
+-- Included by the scripts that restore a claim which Redis lost in a restart.
 --
--- Not when the record says by now that the last bytes of a create call are on their way: an older
--- claim, which Redis still knew, has sent them, and whoever comes next has to look for the batch.
+-- It cannot be restored if the record shows by now that a create call was sent to its last byte: an
+-- older claim, which Redis still had, has sent it, and the next worker has to look for the batch.
 local function restorable(shards, number)
   local record = redis.call('HGET', shards, number) or ''
   return not string.find(record, '"state":"sending"', 1, true)
