@@ -4,7 +4,7 @@
 -- KEYS  1 meta  2 shards  3 log  4 shard lease  5 events channel  6 claims  7 live shards  8 money
 -- ARGV  1 shard  2 worker  3 epoch  4 ttl in s
 --       5 what becomes of the claim: 'hold' (keep it), 'park' (give it up; the shard waits until
---         the job is resumed), 'rest' (the same, but the reaper checks it once a day), 'done' (give it
+--         the job is resumed), 'rest' (the same, but the reaper checks it daily), 'done' (give it
 --         up; the shard needs nothing more), or a number: give it up, and be due again in that many
 --         ms. Once it is given up, no later write or renewal of this claim is accepted
 --       6 ms after which the reaper sends a wake-up that did not arrive
