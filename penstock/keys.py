@@ -140,7 +140,7 @@ class JobKeys(RecordKeys):
         return self._key("money")
 
     def chunks(self, name: str) -> str:
-        """List; TTL 1 h, sliding, while the producer writes, then ``PENSTOCK_BATCH_TTL_S``, and
+        """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``; EX
         ``PENSTOCK_BATCH_RETENTION_S`` for the results of a job that has ended. Chunks of lines,
         compressed with Zstandard, if the spool is Redis.
 

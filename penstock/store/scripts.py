@@ -1,9 +1,10 @@
 """The Lua scripts that keep a record, its log and its channel consistent.
 
-Each is stored beside this file in ``lua/`` and begins with its contract; ``-- include <file>`` on a
-line of its own stands for what several of them need. They are called by hash (EVALSHA), so that the
-text travels once per Redis, not once per delta. Callers use the functions of `request_scripts`,
-`shard_scripts`, `job_scripts` and `limit_scripts`, each of which returns a `ScriptCall`.
+Each is stored beside this file in ``lua/`` and begins with its contract. A line ``-- include
+<file>`` is replaced by a file in ``lua/include/``, which several scripts need. Scripts are called
+by hash (EVALSHA), so that the text is sent once to each Redis and not with every delta. Callers use
+the functions of `request_scripts`, `shard_scripts`, `job_scripts` and `limit_scripts`, each of
+which returns a `ScriptCall`.
 """
 
 import re
@@ -94,7 +95,7 @@ class Restarted(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """The script in ``lua/<name>.lua``."""
-    text = _INCLUDE.sub(lambda found: _read(found[1]), _read(f"{name}.lua"))
+    text = _INCLUDE.sub(lambda found: _read(f"include/{found[1]}"), _read(f"{name}.lua"))
     # SHA-1 is how Redis names scripts; nothing here rests on its strength.
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 

@@ -142,7 +142,7 @@ class AsyncMessageStream:
         return await self.request.cancel()
 
     async def __aiter__(self) -> AsyncIterator[View]:
-        """Yield the API's events; as `MessageStream.__iter__`."""
+        """Yield the API's events with attribute access, and Penstock's own; as `MessageStream`."""
         while (event := await self._next()) is not None:
             self._transcript.apply(event)
             yield view(event.data)
