@@ -23,7 +23,7 @@ from tests.connections import redis_of
 from tests.contract.penstock.batches.blocking import BlockingBatches
 from tests.contract.penstock.batches.collecting import collect_all
 from tests.contract.tasks.batches.hand_made import MODEL, HandMadeJob
-from tests.scripted import PATIENCE_S
+from tests.scripted import TIMEOUT_S
 
 
 def test_a_job_has_the_fields_of_the_sdks_message_batch_and_more(
@@ -78,7 +78,7 @@ def test_a_job_is_paused_and_resumed(batches: Batches, job: HandMadeJob) -> None
         batches.wait(job.id, timeout=0.05)
     assert batches.resume(job.id, who="me").paused is None
     assert batches.resume(job.id).paused is None  # a job that is not paused stays as it is
-    first = islice(batches.events(job.id, timeout=PATIENCE_S), 4)
+    first = islice(batches.events(job.id, timeout=TIMEOUT_S), 4)
     kinds = [event.type for event in first]
     assert (kinds[0], kinds[1], kinds[3]) == (QUEUED, PAUSED, RESUMED)
     with pytest.raises(NotFound):
@@ -137,15 +137,15 @@ def test_waiting_reports_every_event_and_returns_when_the_job_ends(
     batches.resume(job.id)
     wait_until(lambda: not seen[-1].paused)
     job.end(cost=orjson.dumps({"currency": "USD", "batch": 1.0, "live": 2.0}))
-    waiting.join(PATIENCE_S)
+    waiting.join(TIMEOUT_S)
     assert last == [batches.retrieve(job.id)] == seen[-1:]
     assert last[0].cost == {"currency": "USD", "batch": 1.0, "live": 2.0}
-    for timeout in (None, PATIENCE_S):
+    for timeout in (None, TIMEOUT_S):
         assert batches.wait(job.id, timeout=timeout) == last[0]  # an ended job is returned at once
     assert batches.estimate(last[0]) is None
 
 
-@pytest.mark.parametrize("timeout", [None, PATIENCE_S])
+@pytest.mark.parametrize("timeout", [None, TIMEOUT_S])
 def test_waiting_misses_no_event_while_its_callback_runs(
     batches: Batches, job: HandMadeJob, timeout: float | None
 ) -> None:

@@ -1,4 +1,4 @@
-"""Sequence: whatever is lost, doubled or reordered, each event is taken once and in order."""
+"""Sequence: each event is delivered once, in order, despite loss, duplicates and delays."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +28,7 @@ def heartbeat(n: int, epoch: int = 1) -> Event:
         (5, event(7), Decision.READ_LOG),
         (5, event(6, kind=events.END), Decision.DELIVER),
         (5, event(7, kind=events.END), Decision.READ_LOG),
-        (5, event(6, epoch=2), Decision.READ_LOG),  # the log shows what a new epoch began with
+        (5, event(6, epoch=2), Decision.READ_LOG),  # only the log shows how an epoch began
         (5, event(5, epoch=2), Decision.READ_LOG),
         (5, event(6, epoch=0), Decision.READ_LOG),
         (1, event(2, epoch=2), Decision.DELIVER),  # before it there is only the producer's event
@@ -38,10 +38,10 @@ def heartbeat(n: int, epoch: int = 1) -> Event:
         (0, heartbeat(0), Decision.SKIP),
     ],
 )
-def test_the_verdict_on_an_event(at: int, came: Event, decision: Decision) -> None:
+def test_the_decision_on_an_event(at: int, came: Event, decision: Decision) -> None:
     sequence = Sequence(Cursor(1, at))
     assert sequence.decide(came) is decision
-    assert sequence.cursor == Cursor(1, at)  # judging changes nothing
+    assert sequence.cursor == Cursor(1, at)  # deciding changes nothing
 
 
 def test_a_reader_without_a_cursor_begins_at_the_beginning() -> None:
@@ -49,7 +49,7 @@ def test_a_reader_without_a_cursor_begins_at_the_beginning() -> None:
     assert Sequence().decide(event(1, epoch=0)) is Decision.DELIVER
 
 
-def test_a_taken_event_moves_the_reader_behind_it_and_into_its_epoch() -> None:
+def test_a_delivered_event_moves_the_cursor_to_it_and_its_epoch() -> None:
     sequence = Sequence(Cursor(1, 5))
     sequence.advance(event(6, epoch=3))
     assert sequence.cursor == Cursor(3, 6)
@@ -58,8 +58,8 @@ def test_a_taken_event_moves_the_reader_behind_it_and_into_its_epoch() -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
-    """A log (with takeovers), and what a subscriber hears of it: events that were published
-    late, twice or never, and heartbeats."""
+    """A log with takeovers, and what a subscriber receives of it: events that arrive late, twice
+    or never, and heartbeats."""
     steps = draw(st.lists(st.integers(0, 3).map(lambda i: int(i == 3)), min_size=1, max_size=25))
     log, epoch = [], 0
     for n, effect in enumerate(steps, start=1):
@@ -76,7 +76,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
 
 
 def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]:
-    """What `follow` does, without Redis: at each event the log is as long as was published."""
+    """What `follow` does, without Redis: at each event the log has all that was published."""
     sequence, taken = Sequence(after), []
 
     def refill(upto: int) -> None:
@@ -100,7 +100,7 @@ def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories(), st.integers(0, 25))
-def test_every_event_is_taken_once_in_order_whatever_was_heard(
+def test_every_event_is_delivered_once_in_order_whatever_was_received(
     history: tuple[list[Event], list[Event]], start: int
 ) -> None:
     log, heard = history

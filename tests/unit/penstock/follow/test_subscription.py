@@ -1,4 +1,4 @@
-"""Mailboxes and their fanout: who gets what, and what is told to whom."""
+"""Subscriptions and their dispatcher: which reader gets which event."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def joined(dispatcher: Dispatcher, channel: str = "a", limit: int = 1000) -> Sub
     return subscription
 
 
-def test_a_mailbox_gives_what_was_put_in_once_and_in_order() -> None:
+def test_a_subscription_returns_its_events_once_and_in_order() -> None:
     subscription = Subscription("a")
     for n in (1, 2, 3):
         subscription.put(event(n))
@@ -34,7 +34,7 @@ def test_a_mailbox_gives_what_was_put_in_once_and_in_order() -> None:
     assert subscription.take() == Received([], missed=False)
 
 
-def test_a_full_mailbox_is_emptied_and_says_that_something_was_missed() -> None:
+def test_a_full_subscription_is_emptied_and_marked() -> None:
     subscription = Subscription("a", limit=3)
     for n in range(1, 6):
         subscription.put(event(n))
@@ -43,7 +43,7 @@ def test_a_full_mailbox_is_emptied_and_says_that_something_was_missed() -> None:
     assert subscription.take() == Received([event(6)], missed=False)
 
 
-def test_a_mailbox_that_was_failed_raises_to_whoever_takes() -> None:
+def test_a_failed_subscription_raises_its_error() -> None:
     subscription = Subscription("a")
     subscription.fail(ZeroDivisionError())
     for _ in range(2):
@@ -61,25 +61,29 @@ def test_a_channel_is_subscribed_to_once_for_all_its_readers(dispatcher: Dispatc
     assert dispatcher.changes() == ([], [b"a"])
 
 
-def test_a_reader_that_comes_and_goes_between_two_looks_is_never_subscribed(
+def test_a_reader_that_leaves_before_the_next_change_is_never_subscribed(
     dispatcher: Dispatcher,
 ) -> None:
     assert dispatcher.leave(joined(dispatcher))
     assert dispatcher.changes() == ([], [])
 
 
-def test_readers_are_told_when_their_subscription_stands(dispatcher: Dispatcher) -> None:
+def test_readers_are_notified_when_redis_acknowledges_their_subscription(
+    dispatcher: Dispatcher,
+) -> None:
     first, other = joined(dispatcher), joined(dispatcher, "b")
     dispatcher.changes()
     assert not first.take().missed
     dispatcher.acknowledge(b"a")
     assert first.take().missed
     assert not other.take().missed
-    assert joined(dispatcher).take().missed  # it stands already
+    assert joined(dispatcher).take().missed  # it is acknowledged already
     assert not first.take().missed
 
 
-def test_a_subscription_is_not_relied_on_once_it_is_to_be_dropped(dispatcher: Dispatcher) -> None:
+def test_a_channel_to_be_unsubscribed_does_not_count_as_acknowledged(
+    dispatcher: Dispatcher,
+) -> None:
     subscription = joined(dispatcher)
     dispatcher.changes()
     dispatcher.acknowledge(b"a")
@@ -102,13 +106,15 @@ def test_a_message_reaches_the_readers_of_its_channel_as_the_same_event(
 
 
 @pytest.mark.parametrize("garbage", [b"", b"hello?", b"{}", b'{"e":1,"n":"1","data":{}}'])
-def test_what_is_no_event_is_not_delivered(dispatcher: Dispatcher, garbage: bytes) -> None:
+def test_a_message_that_is_not_an_event_is_not_delivered(
+    dispatcher: Dispatcher, garbage: bytes
+) -> None:
     subscription = joined(dispatcher)
     dispatcher.deliver(b"a", garbage)
     assert subscription.take() == Received([], missed=False)
 
 
-def test_behind_a_cut_everything_is_subscribed_to_anew(dispatcher: Dispatcher) -> None:
+def test_after_a_lost_connection_every_channel_is_subscribed_again(dispatcher: Dispatcher) -> None:
     subscriptions = [joined(dispatcher, name) for name in "abc"]
     dispatcher.changes()
     for name in (b"a", b"b", b"c"):
@@ -123,7 +129,7 @@ def test_behind_a_cut_everything_is_subscribed_to_anew(dispatcher: Dispatcher) -
     assert [subscription.take().missed for subscription in subscriptions[:2]] == [True, False]
 
 
-def test_a_refusal_reaches_only_those_who_wait_for_their_subscription(
+def test_a_refusal_reaches_only_readers_without_an_acknowledged_subscription(
     dispatcher: Dispatcher,
 ) -> None:
     standing, waiting = joined(dispatcher), joined(dispatcher, "b")
