@@ -29,7 +29,7 @@ class Record:
     state: State
     epoch: int  #: number of times it has been claimed
     n: int  #: number of the last event
-    cancel: str  #: who asked for it to be canceled; empty if it is not to be
+    cancel: str  #: who asked for it to be canceled; empty if it is not
     fields: Mapping[str, str]  #: everything else, as stored
 
     @classmethod

@@ -157,11 +157,11 @@ def test_a_partial_answer_is_never_returned_as_the_final_one(
     writer.write(START, BLOCK, delta("half"))
 
     async def scenario(client: AsyncClient) -> None:
-        impatient = await client.messages.attach(writer.id, timeout=0.05)
+        timed_out = await client.messages.attach(writer.id, timeout=0.05)
         with pytest.raises(TimeoutError):
-            await impatient.until_done()
+            await timed_out.until_done()
         with pytest.raises(NotEnded, match="after='1-4'"):
-            await impatient.get_final_text()
+            await timed_out.get_final_text()
         closed = await client.messages.attach(writer.id)
         assert await anext(closed.text_stream) == "half"
         await closed.close()

@@ -16,7 +16,7 @@ from tasks.streams.outbox import Outbox
 
 PREFIX = "contract"
 
-#: The end event of a request that nobody holds when it is canceled.
+#: The end event of a request that no worker holds when it is canceled.
 CANCELED = b'{"type":"penstock.end","state":"canceled"}'
 
 RETENTION_S = 50

@@ -127,8 +127,8 @@ def test_an_expired_lease_is_taken_over_with_a_higher_epoch(
     claim(connection, keys, "w1")
     connection.hset(keys.meta, mapping={"n": 57, "started_ms": 12345})
     connection.delete(keys.lease)  # as if it had expired
-    cancel(connection, keys, "somebody")
-    assert claim(connection, keys, "w2") == [b"claimed", 2, 57, b"somebody", 1]
+    cancel(connection, keys, "alice")
+    assert claim(connection, keys, "w2") == [b"claimed", 2, 57, b"alice", 1]
     assert connection.get(keys.lease) == b"w2:2"
     assert connection.hmget(keys.meta, "worker", "started_ms") == [b"w2", b"12345"]
 

@@ -56,8 +56,8 @@ def test_the_reaper_wakes_a_shard_without_a_lease_and_waits_longer_each_time(hel
     held.desk.change(held.keys.id, state="ended")
     waits = []
     for _ in range(5):
-        verdict, raw = held.reap()
-        assert (verdict, Shard.parse(raw).state) == (b"wake", "ended")
+        kind, raw = held.reap()
+        assert (kind, Shard.parse(raw).state) == (b"wake", "ended")
         waits.append(held.checked_in_ms())
     assert waits == [WAIT_MS * times for times in (1, 2, 4, 6, 6)]
     held.redis.delete(held.keys.shard_lease(0))

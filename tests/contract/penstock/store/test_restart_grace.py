@@ -59,8 +59,8 @@ def test_during_the_restart_grace_nothing_is_claimed_and_nothing_changes(
     connection.delete(old.lease)
     for keys in (old, new):
         before = whole(connection, keys)
-        verdict, wait_ms = claim(connection, keys, "w2")
-        assert verdict == b"restarted"
+        kind, wait_ms = claim(connection, keys, "w2")
+        assert kind == b"restarted"
         assert 0 < wait_ms <= LEASE_MS
         assert whole(connection, keys) == before
 

@@ -12,8 +12,8 @@ from tests.contract.penstock.store.held import EVENT, WAIT_MS, Held
 
 def test_a_claim_sets_the_job_running_and_the_check_at_the_end_of_the_lease(held: Held) -> None:
     before = clock(held.redis)
-    verdict, epoch, raw, cancel, paused = held.claim()
-    assert (verdict, cancel, paused) == (b"claimed", b"", b"")
+    kind, epoch, raw, cancel, paused = held.claim()
+    assert (kind, cancel, paused) == (b"claimed", b"", b"")
     assert before <= epoch <= clock(held.redis)
     assert Shard.parse(raw).requests == 1
     assert held.redis.hget(held.keys.meta, "state") == b"running"
@@ -29,8 +29,8 @@ def test_a_shard_is_claimed_by_one_worker_at_a_time(held: Held) -> None:
     assert held.claim("w2") == [b"leased", b"w1:%d" % epoch]
     assert held.whole() == before
     held.redis.delete(held.keys.shard_lease(0))
-    verdict, later, *_ = held.claim("w2")
-    assert verdict == b"claimed"
+    kind, later, *_ = held.claim("w2")
+    assert kind == b"claimed"
     assert later > epoch
 
 
@@ -43,8 +43,8 @@ def test_an_epoch_is_higher_than_any_before_even_if_the_clock_went_back(held: He
 def test_a_wake_up_that_is_too_early_claims_nothing(held: Held) -> None:
     held.write(held.claim()[1], becomes=30_000)
     before = held.whole()
-    verdict, left = held.claim(early_ms=1_000)
-    assert verdict == b"early"
+    kind, left = held.claim(early_ms=1_000)
+    assert kind == b"early"
     assert 20_000 < left <= 30_000
     assert held.whole() == before
     assert held.claim(early_ms=30_000)[0] == b"claimed"
@@ -58,8 +58,8 @@ def test_no_shard_is_claimed_during_the_restart_grace(held: Held) -> None:
     held.redis.delete(held.keys.shard_lease(0))
     held.redis.hset(run, "id", "another")
     before = held.whole()
-    verdict, left = held.claim(lease_ms=60_000)
-    assert verdict == b"restarted"
+    kind, left = held.claim(lease_ms=60_000)
+    assert kind == b"restarted"
     assert 0 < left <= 60_000
     assert held.whole() == before
     held.redis.hset(run, "since_ms", clock(held.redis) - 60_000)

@@ -318,13 +318,13 @@ def test_two_racing_writers_leave_no_gap_in_the_log(
                 _, epoch, n, _, _ = reply
                 for i in range(1, 9):
                     text = f"<{name}{epoch}.{n + i}>"
-                    verdict = write(own, keys, n + i, epoch=epoch, worker=name, text=text)[0]
-                    if verdict == b"ok":
+                    kind = write(own, keys, n + i, epoch=epoch, worker=name, text=text)[0]
+                    if kind == b"ok":
                         acknowledged[n + i] = text.encode()
-                    elif verdict == b"fenced":
+                    elif kind == b"fenced":
                         break
                     else:
-                        mistakes.append(verdict)
+                        mistakes.append(kind)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
     for thread in threads:

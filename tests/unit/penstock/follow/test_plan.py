@@ -64,8 +64,8 @@ class World:
         if self.unavailable:
             return redis.ConnectionError("unavailable")
         if isinstance(effect, ReadLog):
-            behind = sorted(e for e in self.entries() if e[0] >= effect.start)
-            return self.reading([event for _, event in behind[:PAGE]])
+            following = sorted(e for e in self.entries() if e[0] >= effect.start)
+            return self.reading([event for _, event in following[:PAGE]])
         assert isinstance(effect, ReadSnapshot)
         return self.reading([e for _, e in sorted(self.entries())[-1:]], self.text)
 
@@ -114,11 +114,11 @@ def test_the_log_is_read_again_when_redis_acknowledges_the_subscription(world: W
 
 
 def test_a_lost_last_message_costs_no_more_than_the_silence_interval(world: World) -> None:
-    def end_unheard() -> None:
+    def end_unpublished() -> None:
         world.write(events.END)
         world.received = [Received([], missed=False)]  # as after a wait without a message
 
-    world.happenings = [end_unheard]
+    world.happenings = [end_unpublished]
     world.received = [Received([], missed=False)]
     assert numbers(world.follow()) == [1, 2]
 
@@ -370,12 +370,12 @@ class Story:
         return again
 
     def _publish(self, fresh: list[Event]) -> None:
-        heard = [event for event in fresh if self._draw(st.booleans())]
-        heard += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
+        published = [event for event in fresh if self._draw(st.booleans())]
+        published += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
         if self._draw(st.booleans()):
             last = self.world.log[-1].n
-            heard.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
-        self.world.received.append(Received(heard, missed=self._draw(st.booleans())))
+            published.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
+        self.world.received.append(Received(published, missed=self._draw(st.booleans())))
 
     def read(self) -> list[Event]:
         """All events that a reader gets."""

@@ -65,17 +65,17 @@ def histories(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
     for n, effect in enumerate(steps, start=1):
         epoch += effect
         log.append(event(n, epoch, events.END if n == len(steps) else "content_block_delta"))
-    heard: list[Event] = []
+    received: list[Event] = []
     for entry in log:
-        heard += [entry] * draw(st.sampled_from([0, 1, 1, 1, 2]))
+        received += [entry] * draw(st.sampled_from([0, 1, 1, 1, 2]))
         if draw(st.booleans()):
-            heard.append(heartbeat(draw(st.integers(max(entry.n - 2, 0), entry.n)), entry.epoch))
+            received.append(heartbeat(draw(st.integers(max(entry.n - 2, 0), entry.n)), entry.epoch))
         if draw(st.integers(0, 5)) == 0:
-            heard.append(log[draw(st.integers(0, entry.n - 1))])  # an old one once more
-    return log, heard
+            received.append(log[draw(st.integers(0, entry.n - 1))])  # an old one once more
+    return log, received
 
 
-def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]:
+def followed(log: list[Event], received: list[Event], after: Cursor) -> list[Event]:
     """What `follow` does, without Redis: at each event the log has all that was published."""
     sequence, taken = Sequence(after), []
 
@@ -86,7 +86,7 @@ def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]
                 taken.append(entry)
 
     published = 0
-    for came in heard:
+    for came in received:
         published = max(published, came.n)
         decision = sequence.decide(came)
         if decision is Decision.READ_LOG:
@@ -103,7 +103,7 @@ def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]
 def test_every_event_is_delivered_once_in_order_whatever_was_received(
     history: tuple[list[Event], list[Event]], start: int
 ) -> None:
-    log, heard = history
+    log, received = history
     start = min(start, len(log))
     after = log[start - 1].cursor if start else Cursor()
-    assert followed(log, heard, after) == log[start:]
+    assert followed(log, received, after) == log[start:]
