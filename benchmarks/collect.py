@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from penstock.local.processes import LocalProcess
 from penstock.local.stack import SIMULATOR_KEY, python_path
 from penstock.queue import names
 from penstock.spool.chunks import ChunkWriter, RedisChunkStore
-from penstock.store.connection import Connection, connect
+from penstock.store.connection import connect
 from tasks.api.client import sync_client
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.steps import BatchSteps
@@ -64,7 +64,7 @@ def iterated(api: anthropic.Anthropic) -> int:
 class Job:
     """A job whose only shard is the server's batch."""
 
-    def __init__(self, settings: WorkerSettings, redis: Connection, lines: int) -> None:
+    def __init__(self, settings: WorkerSettings, redis: Any, lines: int) -> None:
         self.id = new_id()
         self._settings = settings
         self._redis = redis
@@ -130,7 +130,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Take all measurements."""
     with (
         stage(asked.lines, asked.bytes) as (settings, redis),
-        connect(settings) as connection,
+        closing(connect(settings)) as connection,
         sync_client(settings) as api,
         Client(redis.url) as client,
     ):

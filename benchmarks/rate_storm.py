@@ -64,7 +64,8 @@ def plain(stage: Rig, requests: int, retries: int) -> Measured:
 
     def run() -> int:
         served = ended = 0
-        with stage.client._redis.pubsub() as channels:
+        connection: Any = stage.client._redis
+        with connection.pubsub() as channels:
             channels.psubscribe(baseline.PATTERN)
             baseline.enqueue(stage, requests, deltas=3, rate=0)
             deadline = time.monotonic() + 180

@@ -67,7 +67,8 @@ def penstock(stage: Rig, url: str, options: Sequence[object]) -> dict[str, Any]:
             create = created(stage, worker, producer.pop("job"))
         finally:
             os.kill(worker.pid, signal.SIGCONT)
-    stored = stage.client._redis.info("memory")["used_memory"]
+    connection: Any = stage.client._redis
+    stored = connection.info("memory")["used_memory"]
     return {"producer": producer, "create_step": create, "stored_mb": round(stored / 1e6, 1)}
 
 

@@ -76,7 +76,8 @@ class Pair:
     def holder(self, handle: StreamRequest) -> WorkerProcess:
         """The worker that runs the stream."""
         meta = self._stage.client.settings.keys.request(handle.id).meta
-        worker = self._stage.client._redis.hget(meta, "worker").decode()
+        connection: Any = self._stage.client._redis
+        worker = connection.hget(meta, "worker").decode()
         return next(each for each in self.workers if f":{each.pid}:" in worker)
 
     def replace(self, gone: WorkerProcess) -> None:

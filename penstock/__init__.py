@@ -1,7 +1,7 @@
 """Claude calls through a queue: live streams and message batches, followed over Redis.
 
-What a producer or a reader needs is here. Importing this imports neither the anthropic SDK nor
-Celery; they come in when they are first used.
+Has what producers and readers need. Importing it imports neither the anthropic SDK nor Celery nor
+the Redis driver; each is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
     from penstock.streams.stream import MessageStream, StreamRequest
 
-_HOME = {
+_MODULES = {
     "AsyncClient": "async_client",
     "AsyncMessageStream": "streams.async_stream",
     "AsyncStreamRequest": "streams.async_stream",
@@ -74,8 +74,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'penstock' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"penstock.{_HOME[name]}"), name)
+    return getattr(import_module(f"penstock.{_MODULES[name]}"), name)

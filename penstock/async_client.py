@@ -1,8 +1,8 @@
-"""`Client` for event loops: the same calls with ``await``, ``async with`` and ``async for``.
+"""The asyncio client: the interface of `Client` with ``await``, ``async with`` and ``async for``.
 
-Reading is native: one pub/sub connection and one task serve all streams that are followed.
-Commands (enqueue, cancel, the calls of batches) are short and run the synchronous client in a
-thread, so there is one implementation of each.
+One pub/sub connection and one task serve all streams that the client follows. Commands (enqueue,
+cancel, the calls of batches) are short and run the synchronous client in a thread, so each has one
+implementation.
 """
 
 import asyncio
@@ -19,9 +19,19 @@ from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
 
 
 class AsyncClient:
-    """Enqueues requests and batches, and follows them, on one event loop.
+    """Enqueues requests and batch jobs, and follows them, on one event loop.
 
-    Settings as for `penstock.Client`. Nothing is connected before the first call.
+    Settings and errors are those of `penstock.Client`. No connection is made before the first call.
+    For example::
+
+        async with AsyncClient("redis://127.0.0.1:6379/0") as client:
+            async with client.messages.stream(
+                model="claude-haiku-4-5",
+                max_tokens=200,
+                messages=[{"role": "user", "content": "Hello"}],
+            ) as stream:
+                async for text in stream.text_stream:
+                    print(text, end="", flush=True)
     """
 
     def __init__(self, redis_url: str | None = None, **settings: Any) -> None:
@@ -31,7 +41,7 @@ class AsyncClient:
         self.messages = AsyncMessages(self._sync, self._reader)
 
     async def close(self) -> None:
-        """Close all connections. Streams that are being read raise `ClientClosed`."""
+        """Close all connections. Readers of open streams raise `ClientClosed`."""
         await self._reader.close()
         await asyncio.to_thread(self._sync.close)
 
@@ -48,7 +58,7 @@ class AsyncClient:
 
 
 class AsyncMessages:
-    """``client.messages``: live streams, and ``client.messages.batches``."""
+    """``client.messages``: live streams; ``client.messages.batches``: batch jobs."""
 
     def __init__(self, client: Client, reader: AsyncReader) -> None:
         self._client = client
@@ -56,10 +66,10 @@ class AsyncMessages:
         self.batches = AsyncBatches(client.messages.batches, client.settings, reader)
 
     def stream(self, *, timeout: float | None = None, **body: Any) -> "Opening":
-        """Enqueue a Messages request and follow its answer, as ``AsyncAnthropic`` does:
-        ``async with client.messages.stream(…) as stream``, or ``await`` it.
+        """Enqueue a Messages request and follow its answer.
 
-        Arguments and errors as of `penstock.client.Messages.stream`.
+        Enter the result with ``async with``, or ``await`` it. Arguments and errors are those of
+        `penstock.client.Messages.stream`.
         """
 
         async def open_() -> AsyncMessageStream:
@@ -68,12 +78,12 @@ class AsyncMessages:
         return Opening(open_)
 
     async def enqueue(self, **body: Any) -> AsyncStreamRequest:
-        """Enqueue a Messages request and return its handle at once."""
+        """Enqueue a Messages request; as `penstock.client.Messages.enqueue`."""
         request = await asyncio.to_thread(self._client.messages.enqueue, **body)
         return AsyncStreamRequest(request, self._client.settings, self._reader)
 
     async def request(self, id: str) -> AsyncStreamRequest:
-        """The handle of a request that was enqueued before. Raises `NotFound`."""
+        """Return the handle of an enqueued request. Raises `NotFound`."""
         request = await asyncio.to_thread(self._client.messages.request, id)
         return AsyncStreamRequest(request, self._client.settings, self._reader)
 
@@ -85,9 +95,10 @@ class AsyncMessages:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> "Opening":
-        """Follow a request from its beginning, or from a cursor. ``async with``, or ``await`` it.
+        """Follow an enqueued request from the beginning, or from a cursor.
 
-        Arguments and errors as of `penstock.client.Messages.attach`.
+        Enter the result with ``async with``, or ``await`` it. Arguments and errors are those of
+        `penstock.client.Messages.attach`.
         """
 
         async def open_() -> AsyncMessageStream:
@@ -102,7 +113,7 @@ class AsyncMessages:
 
 
 class Opening:
-    """A stream that is about to be opened: ``await`` it, or enter it with ``async with``."""
+    """A stream that is not opened yet: ``await`` it, or enter it with ``async with``."""
 
     def __init__(self, open_: Callable[[], Awaitable[AsyncMessageStream]]) -> None:
         self._open = open_

@@ -1,4 +1,4 @@
-"""What differs between models, in one table. Unknown models are taken for the newest family."""
+"""Differences between models, in one table. An unknown model counts as one of the newest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a family of models can do, as Anthropic documents it."""
+    """The capabilities of a family of models, as Anthropic documents them."""
 
-    max_output_tokens: int  #: upper limit of ``max_tokens`` for one Messages call
-    prefill: bool  #: whether the conversation may end with a partial assistant message
+    max_output_tokens: int  #: maximum of ``max_tokens`` for one Messages request
+    prefill: bool  #: whether the messages may end with a partial assistant message
 
 
 _NEWEST: Final = Capability(max_output_tokens=128_000, prefill=False)
 
-#: Family (prefix of the model's id) → capability. The longest matching prefix counts.
+#: Prefix of a model id → capability. The longest matching prefix counts.
 CAPABILITIES: Final = {
     "claude-haiku-4-5": Capability(max_output_tokens=64_000, prefill=True),
     "claude-sonnet-4-5": Capability(max_output_tokens=64_000, prefill=True),
@@ -24,19 +24,21 @@ CAPABILITIES: Final = {
     "claude-sonnet-4-6": Capability(max_output_tokens=64_000, prefill=False),
 }
 
-#: Only inside a batch, and only with the beta ``output-300k-2026-03-24``.
+#: Maximum of ``max_tokens`` in a batch, with the beta ``output-300k-2026-03-24``.
 MAX_OUTPUT_TOKENS_IN_A_BATCH: Final = 300_000
 
 
 def takes_prefill(model: str, overrides: Mapping[str, bool]) -> bool:
-    """Whether ``model`` continues a partial assistant message. ``overrides``: model id or its
-    beginning → the truth about it."""
+    """Whether ``model`` continues a partial assistant message.
+
+    ``overrides`` maps the prefix of a model id to what is true of its models.
+    """
     matching = [family for family in overrides if model.startswith(family)]
     return overrides[max(matching, key=len)] if matching else capability(model).prefill
 
 
 @lru_cache(maxsize=256)  # asked for every request of a batch job
 def capability(model: str) -> Capability:
-    """What ``model`` can do."""
+    """The capabilities of ``model``."""
     matching = [family for family in CAPABILITIES if model.startswith(family)]
     return CAPABILITIES[max(matching, key=len)] if matching else _NEWEST

@@ -1,4 +1,4 @@
-"""The producer's side, in the shape of the Anthropic SDK, plus what a queue adds."""
+"""The synchronous client: the interface of the Anthropic SDK, plus what a queue adds."""
 
 import threading
 from collections.abc import Mapping
@@ -19,11 +19,21 @@ from penstock.validation import check_body, encode_body
 
 
 class Client:
-    """Enqueues requests and batches, and follows them. Safe to share between threads.
+    """Enqueues requests and batch jobs, and follows them. Threads can share a client.
 
-    Settings come from ``PENSTOCK_*`` environment variables; keyword arguments win
-    (`penstock.settings.ClientSettings` has them all). Raises `ConfigurationError` for a value
-    that cannot be used. Nothing is connected before the first call.
+    ``redis_url`` and the other settings are read from ``PENSTOCK_*`` environment variables; keyword
+    arguments take precedence (`penstock.settings.ClientSettings` lists them, with their units).
+    Raises `ConfigurationError` if a value cannot be used. No connection is made before the first
+    call. For example::
+
+        with Client("redis://127.0.0.1:6379/0", retention_s=600) as client:
+            with client.messages.stream(
+                model="claude-haiku-4-5",
+                max_tokens=200,
+                messages=[{"role": "user", "content": "Hello"}],
+            ) as stream:
+                for text in stream.text_stream:
+                    print(text, end="", flush=True)
     """
 
     def __init__(self, redis_url: str | None = None, **settings: Any) -> None:
@@ -37,7 +47,7 @@ class Client:
         self.messages = Messages(self)
 
     def close(self) -> None:
-        """Close all connections. Streams that are being read raise `ClientClosed`."""
+        """Close all connections. Readers of open streams raise `ClientClosed`."""
         self._multiplexer.close()
         self._redis.close()
         if self._wakeups is not None:
@@ -56,7 +66,7 @@ class Client:
 
     @property
     def wakeups(self) -> WakeUps:
-        """The sender of wake-ups, made when first used."""
+        """The sender of wake-ups, created at its first use."""
         with self._lock:
             if self._wakeups is None:
                 self._wakeups = WakeUps(self.settings)
@@ -64,7 +74,7 @@ class Client:
 
 
 class Messages:
-    """``client.messages``: live streams, and ``client.messages.batches``."""
+    """``client.messages``: live streams; ``client.messages.batches``: batch jobs."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -74,11 +84,21 @@ class Messages:
         )
 
     def stream(self, *, timeout: float | None = None, **body: Any) -> MessageStream:
-        """Enqueue a Messages request and follow its answer, as ``anthropic`` does.
+        """Enqueue a Messages request and follow its answer.
 
-        ``body`` is what ``client.messages.stream`` of the SDK takes, and the options of
-        `enqueue`. ``timeout`` bounds the seconds between two events. Raises what `enqueue`
-        raises.
+        Takes what ``client.messages.stream`` of the SDK takes (Messages API, Create a Message), and
+        the options of `enqueue`. ``timeout`` is the maximum number of seconds between two events;
+        after that the reader raises `TimeoutError`, and the request runs on. Raises what `enqueue`
+        raises. For example::
+
+            with client.messages.stream(
+                model="claude-haiku-4-5",
+                max_tokens=200,
+                messages=[{"role": "user", "content": "Hello"}],
+            ) as stream:
+                for text in stream.text_stream:
+                    print(text, end="", flush=True)
+                message = stream.get_final_message()
         """
         return self.enqueue(**body).stream(timeout=timeout)
 
@@ -95,15 +115,28 @@ class Messages:
     ) -> StreamRequest:
         """Enqueue a Messages request and return its handle at once.
 
-        ``typed=True`` also publishes the bare text, for ``redis-cli SUBSCRIBE``. ``priority``:
-        0 is taken first, 9 last. ``deadline``: seconds after which it is not started any more
-        and fails with ``deadline_exceeded``, no tokens spent. ``on_interrupt``: what
-        to do with an interrupted answer: ``continue`` it, ``restart`` it, or ``fail``.
-        ``extra_headers`` (``anthropic-*`` only: betas, another API version) and ``extra_body``
-        as in the SDK.
+        - ``body``: the parameters of the Messages API (Create a Message). ``stream`` is ignored,
+          because every request is streamed.
+        - ``typed``: also publish the plain text, for ``redis-cli SUBSCRIBE``.
+        - ``priority``: 0 (first) to 9 (last).
+        - ``deadline``: seconds until the request is no longer worth starting. If no worker has
+          started it by then, it fails with the error ``deadline_exceeded`` and costs no tokens.
+        - ``on_interrupt``: what to do if the answer is interrupted: ``continue`` it after what was
+          received, ``restart`` it from the beginning, or ``fail``.
+        - ``extra_headers``: headers for the API, ``anthropic-*`` only, such as ``anthropic-beta``.
+        - ``extra_body``: more fields of the body, as in the SDK.
 
-        Raises `InvalidRequest`, naming the field, or `RedisUnavailable`; nothing is enqueued
-        then.
+        Raises `InvalidRequest`, which names the field, or `RedisUnavailable`. Nothing is enqueued
+        then. For example::
+
+            request = client.messages.enqueue(
+                model="claude-haiku-4-5",
+                max_tokens=200,
+                messages=[{"role": "user", "content": "Hello"}],
+                priority=0,
+                deadline=30,
+            )
+            print(request.id)
         """
         options = RequestOptions(
             typed=typed,
@@ -113,7 +146,7 @@ class Messages:
             headers=extra_headers or {},
         )
         body |= extra_body or {}
-        body.pop("stream", None)  # every request is streamed; the SDK's flag says nothing here
+        body.pop("stream", None)  # every request is streamed, so the SDK's flag has no meaning
         encoded = encode_body(check_body(body))
         id, model = new_id(), str(body["model"])
         with redis_errors_translated(self._client.settings):
@@ -121,13 +154,19 @@ class Messages:
             try:
                 self._client.wakeups.stream(id, model, priority)
             except BaseException:
-                # Nobody will hear of it: a record without a wake-up would only confuse.
+                # The caller gets no handle: a record without a wake-up would only confuse.
                 self._records.discard(id)
                 raise
         return self.handle(id)
 
     def request(self, id: str) -> StreamRequest:
-        """The handle of a request that was enqueued before. Raises `NotFound`."""
+        """Return the handle of an enqueued request.
+
+        Raises `NotFound` if there is no such request or its record has expired, or
+        `RedisUnavailable`. For example::
+
+            print(client.messages.request(id).state)
+        """
         with redis_errors_translated(self._client.settings):
             self._records.read(id)
         return self.handle(id)
@@ -140,16 +179,26 @@ class Messages:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> MessageStream:
-        """Follow a request from its beginning, or from the cursor of the last event taken.
+        """Follow an enqueued request from the beginning, or from a cursor.
 
-        ``wait_for``: seconds to wait for a request that has not been enqueued yet. Raises
-        `NotFound`, or `ValueError` for a cursor that is none.
+        - ``after``: the cursor of the last event that the reader has taken; the stream begins with
+          the next one.
+        - ``timeout``: maximum seconds between two events; after that the reader raises
+          `TimeoutError`.
+        - ``wait_for``: seconds to wait for a request that has not been enqueued yet.
+
+        Raises `NotFound`, `RedisUnavailable`, or `ValueError` if ``after`` is not a cursor. For
+        example::
+
+            with client.messages.attach(id, after="1-58", timeout=60) as stream:
+                for event in stream:
+                    print(event.type, stream.cursor)
         """
         handle = self.handle(checked_id(id)) if wait_for else self.request(id)
         return handle.stream(after=after, timeout=timeout, wait_for=wait_for)
 
     def handle(self, id: str) -> StreamRequest:
-        """A handle, whether or not there is such a request."""
+        """Return a handle, whether or not there is such a request."""
         return StreamRequest(
             id, self._client._redis, self._client.settings, self._client._multiplexer
         )

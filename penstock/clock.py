@@ -1,8 +1,8 @@
-"""The clock: every time in a record is in milliseconds."""
+"""The clock: each time in a record is in milliseconds since 1970."""
 
 import time
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, the unit of every time in a record."""
+    """The current time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

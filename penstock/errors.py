@@ -1,16 +1,19 @@
-"""One tree of errors. The docstring of a class is its default message, so it cannot be missing."""
+"""The errors of Penstock. The first line of a class's docstring is its default message."""
 
 from typing import Any
 
 
 class PenstockError(Exception):
-    """Something went wrong in Penstock."""
+    """Something went wrong in Penstock.
+
+    The base class of all errors of Penstock. Its message is one line. Errors can be pickled.
+    """
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the constructor with the message alone, which most of ours refuse.
+        # By default pickle calls the constructor with the message alone, which most do not accept.
         return _restored, (type(self), str(self)), self.__dict__
 
 
@@ -19,14 +22,15 @@ def _restored(kind: type[PenstockError], message: str) -> PenstockError:
 
 
 class ConfigurationError(PenstockError):
-    """A setting is missing or has a value that cannot be used."""
+    """A setting is missing, or its value cannot be used."""
 
 
 class InvalidRequest(PenstockError):
-    """The request would be refused by the API, so it was not enqueued.
+    """The API would reject the request, so it was not enqueued.
 
-    ``problem`` says what is wrong; ``field`` names where, as a path into the request such as
-    ``messages.0.role``; ``line`` is the number of the line in a batch, counted from 1.
+    ``problem`` says what is wrong. ``field`` names the field, as a path into the request such as
+    ``messages.0.role``; None if the whole request is meant. ``line`` is the number of the request
+    in a batch, counted from 1; None outside batches.
     """
 
     def __init__(self, problem: str, *, field: str | None = None, line: int | None = None) -> None:
@@ -38,17 +42,17 @@ class InvalidRequest(PenstockError):
         super().__init__(f"{where}{what}{problem}")
 
     def inside(self, parent: str) -> "InvalidRequest":
-        """The same error, seen from the object that holds the request in its field ``parent``."""
+        """The same error with ``parent`` as the first part of ``field``."""
         field = f"{parent}.{self.field}" if self.field else parent
         return InvalidRequest(self.problem, field=field, line=self.line)
 
     def at_line(self, line: int) -> "InvalidRequest":
-        """The same error, with the number of its line."""
+        """The same error with the number of its line."""
         return InvalidRequest(self.problem, field=self.field, line=line)
 
 
 class RedisUnavailable(PenstockError):
-    """Redis cannot be reached. What was to be enqueued was not; what is enqueued goes on."""
+    """Redis cannot be reached; nothing was enqueued, and enqueued work is not affected."""
 
 
 class SpoolUnavailable(PenstockError):
@@ -56,18 +60,19 @@ class SpoolUnavailable(PenstockError):
 
 
 class NotFound(PenstockError):
-    """There is no record under this id: it never existed, or it has expired."""
+    """There is no record with this id: it never existed, or it has expired."""
 
 
 class NotEnded(PenstockError):
-    """The work is still going on, so it has no result yet."""
+    """The request or the job is still running, so it has no result yet."""
 
 
 class RequestFailed(PenstockError):
-    """The request ended in an error.
+    """The request ended with an error.
 
-    ``error`` is the error object of the last event (``type`` and ``message`` as the API names
-    them); ``text`` is what had been received by then and is kept.
+    ``error`` is the error object of the last event: ``type`` and ``message`` as in the API's errors
+    and, for an error response of the API, ``status`` and ``request_id``. ``text`` is the visible
+    text received before the error.
     """
 
     def __init__(self, error: dict[str, Any], *, text: str = "") -> None:
@@ -77,7 +82,10 @@ class RequestFailed(PenstockError):
 
 
 class RequestCanceled(PenstockError):
-    """The request was canceled; ``text`` is what had been received by then and is kept."""
+    """The request was canceled.
+
+    ``text`` is the visible text received before that.
+    """
 
     def __init__(self, message: str | None = None, *, text: str = "") -> None:
         self.text = text
@@ -85,11 +93,11 @@ class RequestCanceled(PenstockError):
 
 
 class TextRewound(PenstockError):
-    """Text that was read from a text_stream has been taken back, and other text has come.
+    """Text that was read from a text_stream was withdrawn, and other text followed.
 
-    This happens to requests that start anew behind a break (``restart``), or when Redis has lost
-    what was read. Whoever iterates over the events gets ``penstock.rewind`` and can go on; so
-    can a new ``text_stream`` of the same request.
+    This happens if an interrupted answer is restarted (``on_interrupt="restart"``), or if Redis has
+    lost what was read. To continue, open another ``text_stream`` of the same request. A reader of
+    events receives ``penstock.rewind`` instead of this error.
     """
 
 

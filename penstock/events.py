@@ -1,8 +1,9 @@
-"""The event: an envelope round the API's own event, and Penstock's own few types.
+"""Events: an envelope around each event of the API, and Penstock's own event types.
 
-On the wire an event is one line of JSON: ``{"e":1,"n":58,"data":{...}}``. ``e`` is the epoch
-(raised by every claim), ``n`` counts the events of a request without holes over its whole life,
-and ``data`` is what the API sent, unchanged, or one of the ``penstock.*`` types below.
+In Redis an event is one line of JSON: ``{"e":1,"n":58,"data":{...}}``. ``e`` is the epoch, which
+every claim raises. ``n`` numbers the events of a request from 1, without a gap. ``data`` is an
+event of the API as it was received (consecutive deltas of a block may be merged), or one of the
+``penstock.*`` types below.
 """
 
 import re
@@ -11,38 +12,46 @@ from typing import Any, Final
 
 import orjson
 
-#: The request has been recorded and waits for a worker. Always the first event (epoch 0, n 1).
+#: The request or the job is recorded and waits for a worker. Always the first event (epoch 0, n 1).
 QUEUED: Final = "penstock.queued"
 #: A further attempt begins. ``mode``: ``prefill``, ``user_turn``, ``restart`` or ``start``;
 #: ``attempt``: its number; ``reason``: the type of the interruption, or ``takeover``.
 ATTEMPT: Final = "penstock.attempt"
-#: Discard what came after ``offset`` characters of block ``index``, and all later blocks.
+#: Discard what followed the first ``offset`` characters of block ``index``, and all later blocks.
 REWIND: Final = "penstock.rewind"
-#: In place of events that the log no longer has, or that were not asked for. ``text``: the visible
-#: answer up to this event's ``n``. Made by readers; neither published nor logged.
+#: In place of events that the log no longer has, or that the reader did not ask for. ``text``: the
+#: visible text up to this event's ``n``. Created by readers; neither published nor logged.
 SNAPSHOT: Final = "penstock.snapshot"
-#: Published, not logged: the worker is alive and ``n`` is the number of the last event.
+#: The worker is alive, and ``n`` is the number of the last event. Published but not logged.
 HEARTBEAT: Final = "penstock.heartbeat"
-#: A batch job went a step further. ``step``, ``shard`` and ``counts``.
+#: A step of a batch job is complete. ``step``, ``shard``, ``state``, ``batch_id``, ``counts``.
 PROGRESS: Final = "penstock.progress"
-#: Nothing more of a batch job is sent to the API until somebody resumes it. ``reason``: ``type``,
-#: ``message`` and ``shard``.
+#: A batch job is paused: nothing more is sent to the API until a client resumes it. ``reason``:
+#: ``type``, ``message`` and ``shard``.
 PAUSED: Final = "penstock.paused"
-#: A paused batch job goes on. ``by``: who asked for it.
+#: A paused batch job is resumed. ``by``: who asked for it.
 RESUMED: Final = "penstock.resumed"
-#: A batch job needs somebody's attention, and goes on. ``alert``: ``type`` and ``message``.
+#: A batch job needs the operator's attention, and continues. ``alert``: ``type`` and ``message``.
 ALERT: Final = "penstock.alert"
-#: Always the last event, exactly once. ``state``: ``done``, ``failed`` or ``canceled``.
+#: The last event, exactly once. ``state``: ``done``, ``failed`` or ``canceled``.
 END: Final = "penstock.end"
 
 
 _CURSOR = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-_LARGEST = 2**64 - 1  # the halves of an entry id in Redis
+_LARGEST = 2**64 - 1  # of both parts of an entry id in Redis
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """A place in a request's log, written ``<epoch>-<n>`` like the log's own entry ids."""
+    """A position in the log of a request or a job: the last event that a reader has taken.
+
+    As text it is ``<epoch>-<n>``, like the entry ids of the log in Redis. Cursors can be compared::
+
+        cursor = stream.cursor
+        stored = str(cursor)                      # such as "1-58"
+        assert Cursor.parse(stored) == cursor
+        client.messages.attach(id, after=stored)  # or after=cursor
+    """
 
     epoch: int = 0
     n: int = 0
@@ -52,13 +61,13 @@ class Cursor:
 
     @classmethod
     def of(cls, value: "Cursor | str | None") -> "Cursor | None":
-        """What a user may give as a cursor. Raises `ValueError`."""
+        """Convert what a caller may pass as a cursor. Raises `ValueError`."""
         return cls.parse(value) if isinstance(value, str) else value
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
-        """Read a cursor back. Raises `ValueError` for anything that is not one."""
-        # int() takes signs, blanks and any number of digits; a cursor from outside may be anything.
+        """Read a cursor from its text. Raises `ValueError` if it is not one."""
+        # A cursor may come from outside, and int() accepts signs, spaces and any number of digits.
         match = _CURSOR.fullmatch(text)
         if match is None:
             raise ValueError(f"not a cursor: {text[:40]!r}")
@@ -70,35 +79,44 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a request or a job."""
+    """One event of a request or a job.
 
-    epoch: int  #: which claim wrote it
-    n: int  #: its number, dense over the whole request
-    data: dict[str, Any]  #: the API's event, or one of Penstock's own
+    ``data`` is the JSON of one event of the API's stream (Messages API, Streaming), or of a
+    ``penstock.*`` event, of which `penstock.events` has a list. For example::
+
+        for event in request.events(after=cursor):
+            if event.type == "content_block_delta":
+                print(event.n, event.data["delta"])
+            save(str(event.cursor))
+    """
+
+    epoch: int  #: of the claim that wrote it; 0 for events of jobs and of the producer
+    n: int  #: its number: 1, 2, 3 and so on, without a gap
+    data: dict[str, Any]  #: the event of the API, or of Penstock
 
     @property
     def type(self) -> str:
-        """The event's type, such as ``content_block_delta`` or ``penstock.end``."""
+        """The type of the event, such as ``content_block_delta`` or ``penstock.end``."""
         return str(self.data.get("type", ""))
 
     @property
     def cursor(self) -> Cursor:
-        """The place right behind this event: give it to ``attach(id, after=…)``."""
+        """The position after this event, for ``attach(id, after=…)``."""
         return Cursor(self.epoch, self.n)
 
 
 def wrap(epoch: int, n: int, data: bytes) -> bytes:
-    """Put the envelope round an event that is JSON already, without parsing it."""
+    """Put the envelope around an event that is already JSON, without parsing it."""
     return b'{"e":%d,"n":%d,"data":%s}' % (epoch, n, data)
 
 
 def encode(epoch: int, n: int, data: dict[str, Any]) -> bytes:
-    """The wire form of an event."""
+    """Encode an event for Redis."""
     return wrap(epoch, n, orjson.dumps(data))
 
 
 def decode(line: bytes | str) -> Event:
-    """Read an event's wire form. Raises `ValueError` if it is not one."""
+    """Decode an event from Redis. Raises `ValueError` if it is not one."""
     try:
         fields = orjson.loads(line)
         epoch, n, data = fields["e"], fields["n"], fields["data"]

@@ -9,7 +9,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def new_id() -> str:
-    """A fresh UUIDv7 as text. (The standard library has this from Python 3.14 on.)"""
+    """Create a UUIDv7, as text. (The standard library can do this from Python 3.14 on.)"""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     value = milliseconds << 80 | random
@@ -19,5 +19,5 @@ def new_id() -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether ``text`` looks like an id of ours; anything else is refused before a key is built."""
+    """Whether ``text`` has the form of an id. Nothing else becomes part of a key."""
     return _UUID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""Randomness for waits: processes that stopped together must not all come back together."""
+"""Randomness for waits: processes that stopped together must not all return together."""
 
 import random
 
@@ -13,7 +13,7 @@ def jitter() -> float:
 
 
 def spread(seconds: float, *, by: float) -> float:
-    """``seconds``, made up to a fraction ``by`` shorter or longer at random.
+    """Make ``seconds`` shorter or longer at random, by up to the fraction ``by``.
 
     >>> 7.5 <= spread(10.0, by=0.25) < 12.5
     True

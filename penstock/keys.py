@@ -1,21 +1,20 @@
-"""Every Redis key and channel of Penstock: name, type, lifetime, writer and reader.
+"""Every Redis key and channel of Penstock: its name, type, TTL, writers and readers.
 
-This is the only place where a key is spelled. All keys of one request or job share the hash
-tag ``{id}``. ``id`` is a UUIDv7; ``penstock`` is the prefix (``PENSTOCK_KEY_PREFIX``).
-"Sliding" means renewed by every writer while the work goes on (``PENSTOCK_REQUEST_TTL_S`` for
-requests, ``PENSTOCK_BATCH_TTL_S`` for jobs); once the work has ended a key lives
-``PENSTOCK_RETENTION_S`` (requests) or ``PENSTOCK_BATCH_RETENTION_S`` (jobs) longer.
+No other module spells a key. All keys of a request or a job share the hash tag ``{id}``, a UUIDv7;
+``penstock`` is the prefix (``PENSTOCK_KEY_PREFIX``). A *sliding* TTL is renewed by every writer
+while the work is running: ``PENSTOCK_REQUEST_TTL_S`` for requests, ``PENSTOCK_BATCH_TTL_S`` for
+jobs. After the end a key expires in ``PENSTOCK_RETENTION_S`` (requests) or
+``PENSTOCK_BATCH_RETENTION_S`` (jobs).
 
 Celery's own keys on the same server are ``streams`` and ``batches`` (lists: the queues),
-``unacked``, ``unacked_index``, ``unacked_mutex``, ``_kombu.binding*`` and ``*.pidbox``.
-They have no TTL by Celery's design; `PERMANENT` lists them for whoever checks for leaks.
+``unacked``, ``unacked_index``, ``unacked_mutex``, ``_kombu.binding*`` and ``*.pidbox``. Celery
+gives them no TTL.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-#: Patterns of the keys that rightly live for ever, for leak checks. All but the last five
-#: are Celery's own.
+#: Patterns of the keys without a TTL, for leak checks. All but the last five are Celery's own.
 PERMANENT: Final = (
     "streams*",
     "batches*",
@@ -37,7 +36,7 @@ PERMANENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RecordKeys:
-    """What requests and jobs have in common: a record, a log of events and a channel."""
+    """The keys that requests and jobs have in common: a record, a log, a lease and a channel."""
 
     prefix: str
     id: str
@@ -47,37 +46,41 @@ class RecordKeys:
 
     @property
     def meta(self) -> str:
-        """Hash, sliding. The record: ``state``, ``epoch``, ``n`` (number of the last event),
-        ``cancel`` (who asked), ``model``, ``worker``, times in ms since 1970, usage, error; for
-        requests also ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (the API
-        said "not now"), ``worker_losses`` (workers lost), ``woken`` (by the reaper), ``due_ms``
-        (not to be called before), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
-        ``headers``, ``base`` (number of the first event that the log still has, if not 1).
-        For jobs also ``shards`` (of the first round), ``left`` (shards not collected),
+        """Hash, sliding TTL. The record.
+
+        All records have ``state``, ``epoch``, ``n`` (number of the last event), ``cancel`` (who
+        asked), ``model``, ``worker``, times in ms since 1970, ``usage`` and ``error``. Requests
+        also have ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (retryable
+        errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``due_ms``
+        (not to be sent to the API before), ``on_interrupt``, ``priority``, ``deadline_ms``,
+        ``typed``, ``headers`` and ``base`` (number of the first event that the log still has, if
+        not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not collected),
         ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
-        ``waiting_for_canary`` (nothing else is sent before the canary has its results), ``paused``
-        and ``alert`` (JSON: ``type``, ``message``, ``at_ms``).
-        Written by the producer before the wake-up is sent, then by whoever holds the lease;
-        ``cancel`` by anyone. Read by everybody."""
+        ``waiting_for_canary`` (no other shard is sent before the canary has its results),
+        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). Written by the producer
+        before it sends the wake-up, then by the worker that holds the lease; ``cancel`` by any
+        client. Read by any client."""
         return self._key("meta")
 
     @property
     def log(self) -> str:
-        """Stream, sliding. One entry per published event, entry id ``<epoch>-<n>``, one field
-        ``d``: the JSON that was published. Written by the write script, read by readers that
-        join late or missed something."""
+        """Stream, sliding TTL. One entry for each event, with the id ``<epoch>-<n>`` and one field
+        ``d``: the JSON that was published. Written by the scripts, read by readers that join late
+        or missed an event."""
         return self._key("log")
 
     @property
     def lease(self) -> str:
-        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of whoever works on this now;
-        renewed by it, gone soon after it dies. Written and read by workers."""
+        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of the worker that runs the
+        request
+        now. It renews the key; the key expires soon after the worker is lost. Written and read by
+        workers."""
         return self._key("lease")
 
     @property
     def events(self) -> str:
-        """Channel. One JSON line per event, as in the log, plus heartbeats, which are not
-        logged. Published by the write script; subscribed to by readers."""
+        """Channel. One JSON line for each event, as in the log, and heartbeats, which are not
+        logged. Published by the scripts, subscribed to by readers."""
         return self._key("events")
 
 
@@ -87,20 +90,21 @@ class RequestKeys(RecordKeys):
 
     @property
     def request(self) -> str:
-        """String, sliding. The Messages body as the producer sent it (JSON). Written once by
-        the producer, read by the worker."""
+        """String, sliding TTL. The body of the Messages request as the producer sent it (JSON).
+        Written once by the producer, read by the worker."""
         return self._key("request")
 
     @property
     def text(self) -> str:
-        """String, sliding. The visible answer so far: one GET is a late join. Appended to by
-        the write script, read by anyone."""
+        """String, sliding TTL. The visible text of the answer so far, for readers that join late:
+        one GET. Appended to by the write script, read by any client."""
         return self._key("text")
 
     @property
     def typed(self) -> str:
-        """Channel, only where the producer asked for it (``typed=True``). Bare text, so that
-        ``redis-cli SUBSCRIBE`` reads like a typewriter."""
+        """Channel, only if the producer asked for it (``typed=True``). The plain text as it
+        arrives,
+        for ``redis-cli SUBSCRIBE``. Published by the write script."""
         return self._key("typed")
 
 
@@ -110,39 +114,41 @@ class JobKeys(RecordKeys):
 
     @property
     def shards(self) -> str:
-        """Hash, sliding. Shard number → JSON of `penstock.batches.shard.Shard`. Written by the
-        producer when the job is made, then by the step that holds the shard; read by everybody."""
+        """Hash, sliding TTL. Shard number → JSON of `penstock.batches.shard.Shard`. Written by the
+        producer with the record, then by the step that holds the shard. Read by any client."""
         return self._key("shards")
 
     @property
     def claims(self) -> str:
-        """Hash, sliding. ``<shard>`` → ``<epoch> <worker>`` of its last claim, which every write
-        is checked against, without the worker once it is given up; ``<shard>:due`` → the time in
-        ms before which a wake-up for it finds nothing to do; ``<shard>:woken`` → wake-ups that the
-        reaper sent since the last claim. Written and read by the scripts."""
+        """Hash, sliding TTL. ``<shard>`` → ``<epoch> <worker>`` of its last claim, against which
+        every write is checked; the worker is removed when the claim is given up. ``<shard>:due`` →
+        the time in ms before which a wake-up has no effect. ``<shard>:woken`` → the wake-ups that
+        the reaper has sent since the last claim. Written and read by the scripts."""
         return self._key("claims")
 
     def shard_lease(self, shard: int) -> str:
-        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of whoever works on this shard
-        now; renewed by it, gone when its step is over or soon after it dies. Written and read by
-        workers."""
+        """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of the worker that runs a step of
+        this shard now. It renews the key and deletes it after the step; the key expires soon after
+        the worker is lost. Written and read by workers."""
         return self._key(f"lease:{shard}")
 
     @property
     def money(self) -> str:
-        """Hash, sliding; only for jobs with a money cap, in millionths of a US dollar: ``cap``,
-        ``spent`` (settled), ``reserved:<shard>``. Written by the producer and the scripts, the cap
-        also by whoever resumes the job with another one."""
+        """Hash, sliding TTL, only for jobs with a cost cap. Millionths of a US dollar: ``cap``,
+        ``spent`` (settled), ``reserved:<shard>``. Written by the producer and the scripts; ``cap``
+        also by a client that resumes the job with another cap."""
         return self._key("money")
 
     def chunks(self, name: str) -> str:
-        """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``;
-        results of a job that has ended EX ``PENSTOCK_BATCH_RETENTION_S``. Zstandard-compressed
-        chunks of lines, where the spool is Redis: ``requests-…`` (params of the requests, JSON)
-        and ``ids-…`` (their position and custom_id), written by the producer, or by the collect
-        step for what is tried again, read by the create and collect steps and by clients;
-        ``results-…`` (JSONL as the API gave it), written by the collect step, one list for each
-        claim so that two collectors never mix, read by clients."""
+        """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``; EX
+        ``PENSTOCK_BATCH_RETENTION_S`` for the results of a job that has ended. Chunks of lines,
+        compressed with Zstandard, if the spool is Redis.
+
+        ``requests-…`` (params of the requests, JSON) and ``ids-…`` (their position and custom_id)
+        are written by the producer, or by the collect step for retries, and read by the create and
+        collect steps and by clients. ``results-…`` (JSONL as the API returned it) is written by the
+        collect step, one list for each claim so that two collectors never mix, and read by
+        clients."""
         return self._key(f"chunks:{name}")
 
 
@@ -162,90 +168,91 @@ class Keys:
 
     @property
     def live(self) -> str:
-        """Sorted set, permanent. Id of every request that has not ended → when the reaper looks
-        at it next, in ms of Redis's clock. Written by the scripts, read by the reaper."""
+        """Sorted set, no TTL. Id of every request that has not ended → when the reaper checks it
+        next, in ms of Redis's clock. Written by the scripts, read by the reaper."""
         return f"{self.prefix}:live"
 
     @property
     def reaper(self) -> str:
-        """String, PX a few seconds. The worker that does the reaping now. Written and read by
+        """String, PX ``PENSTOCK_LEASE_MS``. The worker whose reaper is active. Written and read by
         workers."""
         return f"{self.prefix}:reaper"
 
     @property
     def run(self) -> str:
-        """Hash, permanent. The Redis process that was seen last: ``id`` (its run_id) and
-        ``since_ms`` (when it was first seen, if another one was before it). Until a lease after
-        that nothing is claimed, since claims may have been lost. Written and read by the scripts
-        that claim."""
+        """Hash, no TTL. The Redis process that was seen last: ``id`` (its run_id) and ``since_ms``
+        (when it was first seen; 0 for the first process ever). Nothing is claimed until a lease
+        after ``since_ms``, because the restart may have lost claims. Written and read by the
+        scripts that claim."""
         return f"{self.prefix}:run"
 
     @property
     def control(self) -> str:
-        """Channel. The id of a request whose record asks for attention (it was canceled): a
-        wake-up for the worker that holds it. Published by who cancels, subscribed to by workers."""
+        """Channel. The id of a request that is to be canceled, so that the worker that holds it
+        reads the record at once. Published by the cancel script, subscribed to by workers."""
         return f"{self.prefix}:control"
 
     def rate_limit(self, model: str) -> str:
-        """Hash, EX 1 h, sliding. What is known of the API's rate limit for a model: ``tokens``,
+        """Hash, EX 1 h, sliding. What is known about the API's rate limit for a model: ``tokens``,
         ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
         the rate limiter's scripts for all workers."""
         return f"{self.prefix}:rate-limit:{{{model}}}"
 
     def rate_limit_calls(self, model: str) -> str:
-        """Sorted set, EX 1 h, sliding. Calls that the API has not answered yet → when they count as
-        lost, in ms. Written by the rate limiter's scripts."""
+        """Sorted set, EX 1 h, sliding. Requests that the API has not answered yet → when they count
+        as lost, in ms. Written and read by the rate limiter's scripts."""
         return f"{self.rate_limit(model)}:calls"
 
     def rate_limit_turns(self, model: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that wait for the rate limit → when their turn is,
-        in ms. Written by the rate limiter's scripts."""
+        in ms. Written and read by the rate limiter's scripts."""
         return f"{self.rate_limit(model)}:turns"
 
     @property
     def jobs(self) -> str:
-        """Sorted set, permanent. Job id → time of creation in ms. Written by producers; read by
-        ``batches.list()``, which also drops the ids whose records have expired."""
+        """Sorted set, no TTL. Job id → time of creation in ms. Written by producers. Read by
+        ``batches.list()``, which also removes the ids whose records have expired."""
         return f"{self.prefix}:jobs"
 
     @property
     def spools(self) -> str:
-        """Sorted set, permanent. ``<job> <address>`` of every job whose chunks lie elsewhere than
-        in Redis → the time in ms after which they can go if the job has no record. Written by
-        whoever writes chunks, read by the reaper, which removes what is left behind."""
+        """Sorted set, no TTL. ``<job> <address>`` of every job whose chunks are not stored in Redis
+        → the time in ms after which they can be removed if the job has no record. Written by
+        producers and workers that write chunks. Read by the reaper, which removes such chunks."""
         return f"{self.prefix}:spools"
 
     @property
     def live_shards(self) -> str:
-        """Sorted set, permanent. ``<job>/<shard>`` of every shard that is not done with → when the
-        reaper looks at it next, in ms of Redis's clock. Written by the scripts, read by the
-        reaper."""
+        """Sorted set, no TTL. ``<job>/<shard>`` of every shard that is not done → when the reaper
+        checks it next, in ms of Redis's clock. Written by the scripts, read by the reaper."""
         return f"{self.prefix}:live-shards"
 
     @property
     def active_batches(self) -> str:
-        """Hash, EX 25 h, sliding. ``<job>/<shard>`` of every batch that is active at the API (or
-        may be) → ``<requests> <ms after which it counts no more>``. Written by the create and poll
-        steps, so that the deployment stays within the API's limits."""
+        """Hash, EX 25 h, sliding. ``<job>/<shard>`` of every batch that is (or may be) active at
+        the
+        API → ``<requests> <time in ms after which it no longer counts>``. Written and read by the
+        create and poll steps, so that the deployment stays within the API's limits."""
         return f"{self.prefix}:active-batches"
 
     def size_lock(self, requests: int) -> str:
-        """Hash, EX 26 h, sliding. The create calls with so many requests whose fate is not known:
-        ``open:<job>/<shard>`` → nonce of the one that is out; no other call of this size is made
-        meanwhile, so that a batch in the API's list can be told by its size.
-        ``lost:<job>/<shard>`` → time in ms of the newest batch from before one that was given up,
-        whose own batch may still appear, and when it cannot any more. Written and read by the
-        create step."""
+        """Hash, EX 26 h, sliding. The create calls with this number of requests whose outcome is
+        not known. ``open:<job>/<shard>`` → nonce of the open call; no other call of this size is
+        made during it, so that a batch in the API's list can be identified by its size.
+        ``lost:<job>/<shard>`` → for an abandoned call, whose batch may still appear: creation time
+        in ms of the newest batch before it, and the time in ms after which it cannot appear any
+        more. Written and read by the create step."""
         return f"{self.prefix}:size-lock:{requests}"
 
     def batch_owner(self, batch_id: str) -> str:
-        """String, EX 30 d. ``<job>/<shard>`` that the API's batch belongs to, or is guessed to (the
-        shard's record tells). Written by the create step, read when a batch is looked for, so that
-        none is taken for another's."""
+        """String, EX 30 d. ``<job>/<shard>`` that owns this batch of the API, or probably owns it
+        (the shard's record says which). Written by the create step, and read when it looks for a
+        batch, so that it never takes the batch of another shard."""
         return f"{self.prefix}:batch-owner:{batch_id}"
 
     @property
     def history(self) -> str:
-        """List, EX 90 d, the last 200. How long batches took, JSON: ``model``, ``requests``,
-        ``ms``. Written by the collect step, read for the estimate of the remaining time."""
+        """List, EX 90 d, the last 200 entries. How long batches took, JSON: ``model``,
+        ``requests``,
+        ``ms``. Written by the collect step, read by clients to estimate the remaining time."""
         return f"{self.prefix}:history"

@@ -1,4 +1,4 @@
-"""What a producer or a reader has to know. Workers add their own settings in ``config/``."""
+"""Settings of producers and readers. Workers have more settings, in ``config/``."""
 
 import os
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from penstock.keys import Keys
 
 Seconds = Annotated[int, Field(gt=0)]
 
-#: Former names of settings, of clients and workers alike. Ignoring one in the environment would
-#: silently run with the default, so a process that finds one refuses to start.
+#: Former names of settings, of clients and workers. A process that finds one in its environment
+#: refuses to start: ignoring it would silently use the default.
 RENAMED: Final = {
     "PENSTOCK_ATTEMPTS_LIMIT": "PENSTOCK_MAX_ATTEMPTS",
     "PENSTOCK_BREAKER_SHARE": "PENSTOCK_CIRCUIT_BREAKER_RATIO",
@@ -55,40 +55,40 @@ class ClientSettings(BaseSettings):
     )
     redis_timeout_s: Annotated[FiniteFloat, Field(gt=0)] = Field(
         default=5.0,
-        description="Seconds to wait for a connection to Redis, or for one answer from it.",
+        description="Seconds to wait for a connection to Redis, or for one reply.",
     )
     request_ttl_s: Seconds = Field(
         default=86_400,
-        description="Seconds a request's record lives after it was last written; a request that "
-        "no worker takes in this time expires.",
+        description="Seconds until a request's record expires after its last write; a request "
+        "that no worker takes in this time expires.",
     )
     retention_s: Seconds = Field(
-        default=3_600, description="Seconds a stream can still be read after it has ended."
+        default=3_600, description="Seconds for which a stream can be read after its end."
     )
     batch_ttl_s: Seconds = Field(
         default=30 * 86_400,
-        description="Seconds a batch job's record and its spool live after they were last written; "
-        "the API keeps results for 29 days.",
+        description="Seconds until a batch job's record and its spool expire after their last "
+        "write; the API keeps results for 29 days.",
     )
     batch_retention_s: Seconds = Field(
         default=7 * 86_400,
-        description="Seconds a job's results can still be read after it has ended.",
+        description="Seconds for which a job's results can be read after its end.",
     )
     spool_url: str = Field(
         default="",
-        description="Where requests and results of batch jobs lie: any URL that fsspec knows, such "
-        "as s3://bucket/path or file:///srv/spool, for producers and workers alike. User and "
-        "password belong to fsspec's own configuration. Empty: Redis.",
+        description="Where requests and results of batch jobs are stored: any URL that fsspec "
+        "supports, such as s3://bucket/path or file:///srv/spool, the same for producers and "
+        "workers. User and password belong in fsspec's own configuration. Empty: Redis.",
     )
     shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
         default=10_000,
-        description="Requests of a batch job that go into one batch at the API. Progress is known "
+        description="Maximum requests of a batch job in one batch at the API. Progress is known "
         "only batch by batch; larger batches are fewer.",
     )
     shard_bytes: Annotated[int, Field(gt=0, le=MAX_BATCH_BYTES)] = Field(
         default=100_000_000,
-        description="Most bytes of one batch's create call; a single larger request still has a "
-        "batch of its own.",
+        description="Maximum bytes of one batch's create call; a single larger request has a batch "
+        "of its own.",
     )
 
     @field_validator("redis_url")
@@ -99,26 +99,26 @@ class ClientSettings(BaseSettings):
         try:
             parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]  # a gap in redis-py
         except ValueError:
-            # Its own words may repeat a part of the password.
+            # Its message may contain a part of the password.
             raise ValueError(
-                "is no URL; in a password / ? # and @ are written %2F %3F %23 %40"
+                "is not a URL; write / ? # and @ in a password as %2F %3F %23 %40"
             ) from None
         return value
 
     @field_validator("spool_url")
     @classmethod
     def _without_secrets(cls, value: str) -> str:
-        # It stands in every job's record, and in logs.
+        # The URL is in the record of every job, and in logs.
         scheme, separator, rest = value.partition("://")
         if value and not (scheme and separator):
             raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
         if ":" in rest.partition("/")[0].rpartition("@")[0]:
             raise ValueError(
-                "must not hold a password: it belongs to fsspec's own configuration (environment "
-                "or ~/.config/fsspec)"
+                "must not contain a password: it belongs in fsspec's own configuration "
+                "(environment or ~/.config/fsspec)"
             )
         if set("*?[") & set(value):
-            raise ValueError("must not hold * ? or [, which fsspec takes for patterns")
+            raise ValueError("must not contain * ? or [, which fsspec reads as patterns")
         return value
 
     @property
@@ -128,9 +128,9 @@ class ClientSettings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment; ``overrides`` win.
+        """Read the settings from the environment; ``overrides`` take precedence.
 
-        Raises `ConfigurationError` with one line that names the variable and what is wrong.
+        Raises `ConfigurationError`, whose one line names the variable and the problem.
         """
         for name in overrides:
             if name not in cls.model_fields:
@@ -143,7 +143,7 @@ class ClientSettings(BaseSettings):
 
 
 def variable_of(settings: type[BaseSettings], field: str) -> str:
-    """The name of the environment variable that sets ``field``."""
+    """The name of the environment variable for ``field``."""
     info = settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return alias if isinstance(alias, str) else f"PENSTOCK_{field}".upper()

@@ -1,20 +1,20 @@
-"""The states that a record goes through, for requests and for batch jobs alike."""
+"""The states of a record, for requests and batch jobs."""
 
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a request or a job stands; stored in its record's ``state`` field."""
+    """The state of a request or a job, stored in the ``state`` field of its record."""
 
-    QUEUED = "queued"  #: recorded and announced; no worker has claimed it yet
-    RUNNING = "running"  #: a worker holds its lease
-    DONE = "done"  #: ended as the API meant it to end
+    QUEUED = "queued"  #: recorded; no worker has claimed it, or it was given back to the queue
+    RUNNING = "running"  #: a worker has claimed it
+    DONE = "done"  #: complete
     FAILED = "failed"  #: ended by an error; what was received is kept
-    CANCELED = "canceled"  #: ended because somebody asked for it; what was received is kept
+    CANCELED = "canceled"  #: ended at the request of a client; what was received is kept
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will ever change any more."""
+        """Whether the state is final: ``done``, ``failed`` or ``canceled``."""
         return self in ENDED
 
 

@@ -1,12 +1,12 @@
-"""Checks on a Messages body before anything is enqueued.
+"""Validates a Messages body before anything is enqueued.
 
-Only what the API is certain to refuse is refused here, by the name of the field: a mistake is
-reported where it was made, not minutes later by a worker. Everything else passes unchanged,
-so that a parameter that is new to the API works at once.
+Only what the API certainly rejects is rejected here, with the name of the field, so that an error
+is reported where it was made and not minutes later by a worker. Everything else passes unchanged,
+so that a new parameter of the API works at once.
 
-A body is looked over with a few plain tests first; they pass what is certainly right in a fifth of
-the time that pydantic takes. Whatever they do not pass, pydantic looks at, so that
-one model decides what is wrong and phrases it.
+A few plain checks come first: they accept a valid body in a fifth of the time that pydantic takes.
+What they do not accept is validated by pydantic, so that one model decides what is wrong and words
+the message.
 """
 
 import re
@@ -26,23 +26,23 @@ MAX_MESSAGES: Final = 100_000
 #: What the API accepts as ``custom_id`` of a batch request.
 CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
-#: The name of a beta; several stand in one header, so it holds neither space nor comma.
+#: The name of a beta. One header lists several, so a name has neither spaces nor commas.
 _BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
 
-#: The headers that a producer may send along with a call. Keys are not among them: who may call
-#: the API is decided by the workers, and no key is stored in Redis.
+#: The headers that a producer may send to the API. API keys are not among them: workers have the
+#: keys, and no key is stored in Redis.
 _PASSED_ON: Final = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
 
 _LINE_FIELDS: Final = {"custom_id", "params", "betas"}
 _ROLES: Final = ("user", "assistant", "system")
 _MODEL_CHARACTERS: Final = 256
 
-#: How pydantic names the two branches of ``content`` and ``system`` in an error's path.
+#: Pydantic's names for the two types of ``content`` and ``system``, in the path of an error.
 _BRANCHES: Final = ("str", "list[_Block]")
 
 
 class _Block(BaseModel):
-    # from_attributes: the SDK's own blocks, as in `messages=[…, {"content": message.content}]`
+    # from_attributes: for the SDK's own blocks, as in `messages=[…, {"content": message.content}]`
     model_config = ConfigDict(extra="allow", from_attributes=True)
     type: StrictStr
 
@@ -80,7 +80,7 @@ def check_body(body: Any, *, in_batch: bool = False) -> dict[str, Any]:
 
 
 def encode_body(body: dict[str, Any]) -> bytes:
-    """The body as JSON. Raises `InvalidRequest` if it is too large or holds what JSON cannot."""
+    """Encode a body as JSON. Raises `InvalidRequest` if that is impossible or it is too large."""
     try:
         encoded = orjson.dumps(body, default=_plain)
     except (TypeError, orjson.JSONEncodeError) as error:
@@ -104,7 +104,7 @@ def check_custom_id(custom_id: Any) -> str:
 
 
 def check_betas(betas: Any) -> tuple[str, ...]:
-    """The names of betas, sorted, each once, or `InvalidRequest`."""
+    """Return the names of betas, sorted, without duplicates, or raise `InvalidRequest`."""
     if isinstance(betas, str) or not isinstance(betas, Sequence):
         raise InvalidRequest("must be a list of names", field="betas")
     for beta in betas:
@@ -114,7 +114,7 @@ def check_betas(betas: Any) -> tuple[str, ...]:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise `InvalidRequest` for a header that is not passed on to the API."""
+    """Raise `InvalidRequest` for a header that cannot be sent to the API."""
     for name, value in headers.items():
         if not _PASSED_ON.fullmatch(name):
             raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
@@ -123,9 +123,9 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    """The custom_id, params and betas of one batch request, or `InvalidRequest` naming the field.
+    """Return the custom_id, params and betas of a batch request, or raise `InvalidRequest`.
 
-    ``betas`` is ours, beside what the API knows: names for the beta header of its batch.
+    ``betas`` is a field of Penstock, not of the API: names for the beta header of its batch.
     """
     if _is_plain_line(request):
         return request["custom_id"], request["params"], ()
@@ -143,7 +143,7 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
 
 
 def _is_plain_line(request: Any) -> bool:
-    """Whether the checks of a line have nothing to say, of a line without betas."""
+    """Whether a request without betas is certainly valid."""
     if type(request) is not dict or len(request) != 2:
         return False
     custom_id, params = request.get("custom_id"), request.get("params")
@@ -158,7 +158,7 @@ def _is_plain_line(request: Any) -> bool:
 
 
 def _is_plain(body: dict[str, Any]) -> bool:
-    """Whether `_Body` has nothing to say. Exact types only: the rest is for pydantic."""
+    """Whether `_Body` certainly accepts a body. Exact types only: the rest is for pydantic."""
     model, max_tokens, messages = body.get("model"), body.get("max_tokens"), body.get("messages")
     system = body.get("system")
     return (
@@ -190,7 +190,7 @@ def _are_plain_blocks(content: Any) -> bool:
 
 
 def _problem(body: Any) -> InvalidRequest | None:
-    """What pydantic has to say about a body."""
+    """The problem that pydantic finds in a body, if any."""
     try:
         _Body.model_validate(body)
     except ValidationError as error:
@@ -199,14 +199,14 @@ def _problem(body: Any) -> InvalidRequest | None:
 
 
 def _plain(value: Any) -> Any:
-    """Objects of the SDK (pydantic models) as the plain data they stand for."""
+    """Convert objects of the SDK (pydantic models) to plain data."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_unset=True)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _named(error: ValidationError) -> InvalidRequest:
-    # Of the branches of a union the deepest complaint belongs to the one that was meant.
+    # In a union, the deepest error belongs to the type that was intended.
     worst = max(error.errors(), key=lambda item: len(item["loc"]))
     path = [str(part) for part in worst["loc"]]
     if path[-1] in _BRANCHES:

@@ -1,4 +1,4 @@
-"""A writer for tests of readers: it writes records by hand and loses what it is told to."""
+"""A writer for tests of readers: it writes records by hand and loses what a test asks for."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from penstock import events
 from penstock.client import Client
 from penstock.ids import new_id
 from penstock.streams.stream import MessageStream, StreamRequest
+from tests.connections import redis_of
 
 #: Seconds after which a test's reader gives up; no test waits for it to pass.
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 START = {
     "type": "message_start",
@@ -35,7 +36,7 @@ def delta(piece: str, index: int = 0) -> dict[str, Any]:
 
 
 def rewind(index: int, offset: int) -> dict[str, Any]:
-    """Take back a block from an offset on, and all later ones."""
+    """Withdraw a block from an offset on, and all later blocks."""
     return {"type": events.REWIND, "index": index, "offset": offset}
 
 
@@ -48,12 +49,12 @@ class ScriptedWriter:
         self.epoch = 0
         self.n = 0
         self._client = client
-        self._redis = client._redis
+        self._redis = redis_of(client)
         if submit:
             self.submit()
 
     def submit(self) -> None:
-        """Make the record and its first event."""
+        """Write the record and its first event."""
         self._redis.hset(self.keys.meta, mapping={"state": "queued", "epoch": 0, "n": 0})
         self.write({"type": events.QUEUED})
         self.epoch = 1
@@ -98,7 +99,7 @@ class ScriptedWriter:
         self._redis.hset(self.keys.meta, "base", base)
 
     def lose_tail(self, n: int) -> None:
-        """Forget every event behind number ``n``, as a Redis does that lost its last writes."""
+        """Remove every event after number ``n``, as a Redis that lost its last writes."""
         kept = [fields[b"d"] for _, fields in self._redis.xrange(self.keys.log, count=n)]
         text = "".join(
             event.data["delta"]["text"]
@@ -117,7 +118,7 @@ class ScriptedWriter:
         self.n, self.epoch = n, last.epoch
 
     def cut(self) -> None:
-        """Cut every pub/sub connection of the server."""
+        """Close every pub/sub connection of the server."""
         self._redis.client_kill_filter(_type="pubsub")
 
     @property
@@ -126,12 +127,12 @@ class ScriptedWriter:
         return int(self._redis.pubsub_numsub(self.keys.events)[0][1])
 
     def request(self) -> StreamRequest:
-        """The handle that a reader has."""
+        """The handle of the request."""
         return self._client.messages.handle(self.id)
 
     def stream(self, **options: Any) -> MessageStream:
-        """What a reader reads."""
-        return self.request().stream(timeout=PATIENCE_S, **options)
+        """A stream of the request's answer."""
+        return self.request().stream(timeout=TIMEOUT_S, **options)
 
     def _expire(self, pipe: Any) -> None:
         for key in (self.keys.meta, self.keys.log, self.keys.text):

@@ -1,9 +1,11 @@
 """Rules of the layout: direction of imports, rooms without circles, sizes, and documentation."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from packaging.utils import canonicalize_name
 import penstock
 from config.settings import WorkerSettings
 from penstock.keys import JobKeys, Keys, RecordKeys, RequestKeys
+from penstock.local.stack import python_path
 from penstock.settings import ClientSettings, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,6 +195,20 @@ def test_no_module_hides_a_library_or_the_standard_library() -> None:
     assert [path for path in python_files(*APPLICATION) if path.stem in hiding] == []
 
 
+def test_a_child_process_imports_the_queue_of_the_standard_library() -> None:
+    """``penstock/`` itself, with its folder ``queue``, is never on a child's path."""
+    code = "import penstock.queue.names, queue; print(queue.SimpleQueue().empty(), queue.__file__)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **python_path()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert printed == ["True", str(Path(sysconfig.get_path("stdlib")) / "queue.py")]
+
+
 def test_files_stay_small() -> None:
     """A file that one cannot read in one go is two files."""
     paths = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.*")]
@@ -259,7 +276,7 @@ def test_every_redis_key_tells_its_type_and_its_lifetime() -> None:
     """Whoever looks at a key in Redis finds what it is and when it goes away."""
     families = dict(key_families())
     kinds = "String|Hash|List|Set|Sorted set|Stream"
-    told = re.compile(rf"(?:{kinds}), (?:sliding|permanent|EX|PX)\b|Channel\b")
+    told = re.compile(rf"(?:{kinds}), (?:sliding TTL|no TTL|EX|PX)\b|Channel\b")
     assert len(families) > 10
     assert [name for name, doc in families.items() if not told.match(doc)] == []
 

@@ -117,7 +117,7 @@ def test_a_reader_cannot_enqueue_cancel_or_read_requests(producer: Client, reade
     with pytest.raises(RedisUnavailable, match="evalsha"):
         reader.messages.request(request.id).cancel()
     keys = reader.settings.keys.request(request.id)
-    connection = connect(reader.settings)
+    connection: Any = connect(reader.settings)
     for command in (["GET", keys.request], ["LLEN", "streams"], ["PUBLISH", keys.events, "x"]):
         with pytest.raises(NoPermissionError):
             connection.execute_command(*command)
@@ -128,7 +128,7 @@ def test_a_reader_cannot_enqueue_cancel_or_read_requests(producer: Client, reade
 @pytest.mark.parametrize("user", ["worker", "producer", "reader"])
 def test_no_user_can_administer_redis(server: EmbeddedRedis, user: str) -> None:
     """And no user can read keys outside of Penstock."""
-    connection = connect(ClientSettings.load(redis_url=url(server, user)))
+    connection: Any = connect(ClientSettings.load(redis_url=url(server, user)))
     for command in ("FLUSHALL", "CONFIG SET maxmemory 1", "KEYS *", "SHUTDOWN", "GET other"):
         with pytest.raises(NoPermissionError):
             connection.execute_command(*command.split())

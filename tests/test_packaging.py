@@ -183,9 +183,8 @@ def test_the_wheel_contains_the_lua_scripts_the_type_marker_and_the_license(
     names: list[str],
 ) -> None:
     """Files other than Python are easily forgotten."""
-    scripts = {
-        f"penstock/store/lua/{path.name}" for path in (ROOT / "penstock/store/lua").glob("*.lua")
-    }
+    folder = ROOT / "penstock/store/lua"
+    scripts = {str(path.relative_to(ROOT)) for path in folder.rglob("*.lua")}
     assert len(scripts) > 3
     assert {*scripts, "penstock/py.typed"} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

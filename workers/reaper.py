@@ -19,8 +19,8 @@ from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
 from penstock.store.availability import ANY_FAILURE
-from penstock.store.connection import Connection
-from penstock.store.request_scripts import Reaped
+from penstock.store.connection import AsyncConnection
+from penstock.store.request_scripts import ReaperAction
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Reaper:
     def __init__(
         self,
         settings: WorkerSettings,
-        connection: Connection,
+        connection: AsyncConnection,
         worker: str,
         send_request: SendRequest,
         send_shard: SendShard,
@@ -131,7 +131,7 @@ class Reaper:
             shard,
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
         ).run_async(self._redis)
-        if reaped.verdict is Reaped.WAKE:
+        if reaped.action is ReaperAction.WAKE:
             found = Shard.parse(reaped.record)
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
@@ -149,7 +149,7 @@ class Reaper:
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
             may_be_queued=may_hold,
         ).run_async(self._redis)
-        if reaped is Reaped.WAKE:
+        if reaped is ReaperAction.WAKE:
             logger.warning("request %s has no worker; sending a wake-up", id)
             await asyncio.to_thread(
                 self._send_request, id, (model or b"").decode(), int(priority or 0)

@@ -8,15 +8,15 @@ from penstock.follow.multiplexer import AsyncMultiplexer
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, connect_async, redis_errors_translated
+from penstock.store.connection import AsyncConnection, connect_async, redis_errors_translated
 
 
 class AsyncReader:
-    """What all readers of a client share."""
+    """The connections that all readers of a client share."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._redis: Connection = connect_async(settings)
+        self._redis: AsyncConnection = connect_async(settings)
         self._multiplexer = AsyncMultiplexer(settings)
 
     async def follow(
@@ -28,7 +28,7 @@ class AsyncReader:
         wait_for: float = 0.0,
         text_first: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """`penstock.follow.reader.follow_async` with the errors that users know."""
+        """Like `penstock.follow.reader.follow_async`; connection errors are `RedisUnavailable`."""
         with redis_errors_translated(self._settings):
             source = follow_async(
                 self._redis,
@@ -44,6 +44,6 @@ class AsyncReader:
                     yield event
 
     async def close(self) -> None:
-        """End all reading."""
+        """Close all connections. Readers raise `ClientClosed`."""
         await self._multiplexer.close()
         await self._redis.aclose()

@@ -1,10 +1,10 @@
 """One pub/sub connection for all readers of a client, however many streams they follow.
 
-The connection is opened for the first reader and closed behind the last one. When it is cut, it
-is opened again, with growing pauses, for as long as there are readers; then all of them are told
-that they may have missed something. `AsyncMultiplexer` runs on its readers' event loop.
-`Multiplexer` runs the same thing on a loop of its own in a background thread: readers in threads
-never touch the socket, which TLS would not survive.
+The connection is opened for the first reader and closed after the last. When it is lost, it is
+opened again, with growing pauses, while there are readers; then all of them are notified that they
+may have missed events. `AsyncMultiplexer` runs on the event loop of its readers. `Multiplexer` runs
+the same code on its own loop in a background thread: readers in threads never use the socket, which
+TLS would not survive.
 """
 
 import asyncio
@@ -27,32 +27,32 @@ from penstock.store.connection import HEALTH_CHECK_S, connect_listener
 
 logger = logging.getLogger(__name__)
 
-#: Pauses between tries to connect again: the first one, and the longest one.
-FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 1.0
-#: Commands that readers of one client have under way at the same time. After a cut all of them
-#: ask at once; a thousand connections would take Redis longer than a few in turn.
-COMMANDS: Final = 8
+#: Seconds between two attempts to reconnect: the first pause, and the maximum.
+MIN_PAUSE_S: Final = 0.05
+MAX_PAUSE_S: Final = 1.0
+#: Maximum commands that the readers of one client run at the same time. After a lost connection
+#: all of them read at once; a thousand connections would take Redis longer than a few in turn.
+MAX_COMMANDS: Final = 8
 
 
 class ClientClosed(PenstockError):
     """The client was closed while a stream was being read."""
 
 
-class _Connection:
-    """The connection itself. Everything runs on one event loop, the loop it is started on."""
+class _PubSub:
+    """The connection itself. All of it runs on one event loop, on which it is started."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._dispatcher = Dispatcher()
-        self._wake = asyncio.Event()
-        self._heard = False  # something has come since the last look
+        self._changed = asyncio.Event()
+        self._received = False  # since the last check of the connection
         self._connected = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Connect, and stay connected, on the running loop."""
-        self._task = asyncio.create_task(self._run(), name="penstock-hub")
+        """Connect and stay connected, on the running loop."""
+        self._task = asyncio.create_task(self._run(), name="penstock-multiplexer")
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -61,25 +61,25 @@ class _Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def join(self, box: Subscription) -> None:
-        """Deliver to a mailbox."""
-        self._dispatcher.join(box)
-        self._wake.set()
+    def join(self, subscription: Subscription) -> None:
+        """Deliver to a subscription."""
+        self._dispatcher.join(subscription)
+        self._changed.set()
 
-    def leave(self, box: Subscription) -> bool:
-        """Deliver no more to a mailbox; returns whether it was the last one."""
-        last = self._dispatcher.leave(box)
-        self._wake.set()
+    def leave(self, subscription: Subscription) -> bool:
+        """Stop delivering to a subscription. Returns whether it was the last."""
+        last = self._dispatcher.leave(subscription)
+        self._changed.set()
         return last
 
     def fail(self, error: Exception) -> None:
-        """Have all readers raise ``error``."""
-        for box in self._dispatcher.boxes:
-            box.fail(error)
+        """Make all readers raise ``error``."""
+        for subscription in self._dispatcher.subscriptions:
+            subscription.fail(error)
 
     async def _run(self) -> None:
         client = connect_listener(self._settings)
-        pause = FIRST_PAUSE_S
+        pause = MIN_PAUSE_S
         try:
             while True:
                 try:
@@ -88,18 +88,18 @@ class _Connection:
                     logger.info("pub/sub connection lost: %s", group.exceptions[0])
                 except* ResponseError as group:
                     self._refused(group)
-                pause = FIRST_PAUSE_S if self._connected else min(2 * pause, LONGEST_PAUSE_S)
-                # Many processes lose Redis in the same moment; they should not all come back so.
+                pause = MIN_PAUSE_S if self._connected else min(2 * pause, MAX_PAUSE_S)
+                # Many processes lose Redis at the same moment; spread their reconnects.
                 await asyncio.sleep(pause * (0.5 + 0.5 * jitter()))
         finally:
             await client.aclose()
 
     def _refused(self, group: ExceptionGroup[ResponseError]) -> None:
-        """Redis is there and says no, for want of a permission most likely."""
+        """Fail the readers that Redis does not let subscribe, probably without permission."""
         error = group.exceptions[0]
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        self._dispatcher.refuse(error)
+        self._dispatcher.fail_pending(error)
 
     async def _session(self, pool: Any) -> None:
         """Work with one connection until it fails."""
@@ -108,10 +108,10 @@ class _Connection:
             connection = await pool.get_connection()
         try:
             self._connected = True
-            self._dispatcher.cut()
+            self._dispatcher.disconnected()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(connection))
-                group.create_task(self._watch(connection))
+                group.create_task(self._keep_alive(connection))
                 group.create_task(self._receive(connection))
         finally:
             await connection.disconnect()
@@ -120,23 +120,23 @@ class _Connection:
     async def _send(self, connection: Any) -> None:
         """Subscribe and unsubscribe as readers come and go."""
         while True:
-            self._wake.clear()
+            self._changed.clear()
             added, dropped = self._dispatcher.changes()
             if added:
                 await connection.send_command("SUBSCRIBE", *added)
             if dropped:
                 await connection.send_command("UNSUBSCRIBE", *dropped)
-            await self._wake.wait()
+            await self._changed.wait()
 
-    async def _watch(self, connection: Any) -> None:
-        """See to it that a connection on which nothing comes is alive."""
+    async def _keep_alive(self, connection: Any) -> None:
+        """Check with PING that an idle connection is alive."""
         while True:
-            self._heard = False
+            self._received = False
             await asyncio.sleep(HEALTH_CHECK_S)
-            if not self._heard:
+            if not self._received:
                 await connection.send_command("PING")
                 await asyncio.sleep(self._settings.redis_timeout_s)
-                if not self._heard:
+                if not self._received:
                     raise redis.TimeoutError("no answer to PING")
 
     async def _receive(self, connection: Any) -> None:
@@ -145,22 +145,22 @@ class _Connection:
             reply = await connection.read_response(
                 timeout=math.inf, disconnect_on_error=False, push_request=True
             )
-            self._heard = True
+            self._received = True
             if reply[0] == b"message":
                 dispatcher.deliver(reply[1], reply[2])
             elif reply[0] == b"subscribe":
-                dispatcher.stands(reply[1])
+                dispatcher.acknowledge(reply[1])
 
 
 class TaskSubscription(Subscription):
-    """A mailbox of a reader on the hub's own event loop."""
+    """The subscription of a reader on the event loop of the connection."""
 
     def __init__(self, channel: str) -> None:
         super().__init__(channel)
         self._waiter: asyncio.Future[None] | None = None
 
     async def wait(self, seconds: float) -> Received:
-        """Empty the box, when there is something in it or after so many seconds."""
+        """Take what has arrived, or wait for it up to ``seconds``."""
         received = self.take()
         if received.events or received.missed:
             return received
@@ -181,156 +181,156 @@ class TaskSubscription(Subscription):
 
 
 class AsyncMultiplexer:
-    """The hub of readers on one event loop. ``turn`` bounds the commands under way."""
+    """Serves readers on one event loop. ``command_slots`` limits their concurrent commands."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._connection: _Connection | None = None
+        self._pubsub: _PubSub | None = None
         self._closed = False
-        self.turn = asyncio.Semaphore(COMMANDS)
+        self.command_slots = asyncio.Semaphore(MAX_COMMANDS)
 
     def join(self, channel: str) -> TaskSubscription:
-        """A mailbox for ``channel``: marked as soon as the subscription stands."""
+        """Subscribe to ``channel``. Raises `ClientClosed`."""
         if self._closed:
             raise ClientClosed
-        if self._connection is None:
-            self._connection = _Connection(self._settings)
-            self._connection.start()
-        box = TaskSubscription(channel)
-        self._connection.join(box)
-        return box
+        if self._pubsub is None:
+            self._pubsub = _PubSub(self._settings)
+            self._pubsub.start()
+        subscription = TaskSubscription(channel)
+        self._pubsub.join(subscription)
+        return subscription
 
-    async def leave(self, box: TaskSubscription) -> None:
-        """Give the mailbox back; behind the last one the connection is closed."""
-        connection = self._connection
-        if connection is not None and connection.leave(box):
-            self._connection = None
-            await connection.stop()
+    async def leave(self, subscription: TaskSubscription) -> None:
+        """End a subscription. After the last one the connection is closed."""
+        pubsub = self._pubsub
+        if pubsub is not None and pubsub.leave(subscription):
+            self._pubsub = None
+            await pubsub.stop()
 
     async def close(self) -> None:
-        """End all reading: readers raise `ClientClosed`."""
+        """Close the connection. Readers raise `ClientClosed`."""
         self._closed = True
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.fail(ClientClosed())
-            await connection.stop()
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            pubsub.fail(ClientClosed())
+            await pubsub.stop()
 
 
 class ThreadSubscription(Subscription):
-    """A mailbox of a reader in a thread."""
+    """The subscription of a reader in a thread."""
 
     def __init__(self, channel: str) -> None:
         super().__init__(channel)
         self._notified = threading.Event()
 
     def wait(self, seconds: float) -> Received:
-        """Empty the box, when there is something in it or after so many seconds."""
+        """Take what has arrived, or wait for it up to ``seconds``."""
         self._notified.wait(seconds)
-        self._notified.clear()  # before the box is emptied: what comes later rings again
+        self._notified.clear()  # before `take`: what arrives later notifies again
         return self.take()
 
     def _notify(self) -> None:
         self._notified.set()
 
 
-class _ConnectionThread:
-    """A wire on an event loop of its own, in a thread."""
+class _PubSubThread:
+    """A connection on an event loop of its own, in a thread."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._loop: asyncio.AbstractEventLoop
-        self._begun = threading.Event()
-        self._over = asyncio.Event()
-        self._connection = _Connection(settings)
-        self._boxes: set[ThreadSubscription] = set()
-        # A daemon: a reader that was forgotten must not keep the interpreter from ending.
-        self._thread = threading.Thread(target=self._run, name="penstock-hub", daemon=True)
+        self._started = threading.Event()
+        self._stopping = asyncio.Event()
+        self._pubsub = _PubSub(settings)
+        self._subscriptions: set[ThreadSubscription] = set()
+        # A daemon: a reader that is never closed must not keep the interpreter from exiting.
+        self._thread = threading.Thread(target=self._run, name="penstock-multiplexer", daemon=True)
         self._thread.start()
-        self._begun.wait()
+        self._started.wait()
 
-    def join(self, box: ThreadSubscription) -> None:
-        """Deliver to a mailbox."""
-        self._boxes.add(box)
-        self._loop.call_soon_threadsafe(self._connection.join, box)
+    def join(self, subscription: ThreadSubscription) -> None:
+        """Deliver to a subscription."""
+        self._subscriptions.add(subscription)
+        self._loop.call_soon_threadsafe(self._pubsub.join, subscription)
 
-    def leave(self, box: ThreadSubscription) -> bool:
-        """Returns whether it was the last one; then nothing but `stop` may follow."""
-        self._boxes.discard(box)
-        if self._boxes:
-            self._loop.call_soon_threadsafe(self._connection.leave, box)
-        return not self._boxes
+    def leave(self, subscription: ThreadSubscription) -> bool:
+        """Returns whether it was the last subscription; then only `stop` may follow."""
+        self._subscriptions.discard(subscription)
+        if self._subscriptions:
+            self._loop.call_soon_threadsafe(self._pubsub.leave, subscription)
+        return not self._subscriptions
 
     def stop(self, error: Exception | None = None) -> None:
-        """Disconnect and end the thread; readers that are left raise ``error``."""
+        """Disconnect and end the thread. Remaining readers raise ``error``."""
         if error is not None:
-            for box in self._boxes:
-                box.fail(error)
-        self._loop.call_soon_threadsafe(self._over.set)
-        if self._thread is not threading.current_thread():  # which may collect a reader, too
+            for subscription in self._subscriptions:
+                subscription.fail(error)
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is not threading.current_thread():  # which may garbage-collect a reader
             self._thread.join()
 
     def _run(self) -> None:
-        # The loop is made here, where no signal arrives: Ctrl-C in the middle of it would leave
-        # half a loop, which complains when it is collected.
+        # The loop is created here, where no signal arrives: Ctrl-C during its creation would leave
+        # half a loop, which warns when it is garbage-collected.
         with asyncio.Runner() as runner:
             runner.run(self._main())
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._begun.set()
-        self._connection.start()
-        await self._over.wait()
-        await self._connection.stop()
+        self._started.set()
+        self._pubsub.start()
+        await self._stopping.wait()
+        await self._pubsub.stop()
 
 
 class Multiplexer:
-    """The hub of readers in threads. ``turn`` bounds the commands under way.
+    """Serves readers in threads. ``command_slots`` limits their concurrent commands.
 
-    A forked child that reads begins with a hub of its own: it has neither the thread nor, in
-    any usable state, the connection of its parent.
+    A forked child starts a connection of its own: it has neither its parent's thread nor a usable
+    copy of its connection.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._closed = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
-        # Reentrant: a forgotten reader may be collected, and leave, in the middle of any call.
+        # Reentrant: a reader may be garbage-collected, and leave, in the middle of any call.
         self._lock = threading.RLock()
-        self._connection: _ConnectionThread | None = None
-        self.turn = threading.BoundedSemaphore(COMMANDS)
+        self._pubsub: _PubSubThread | None = None
+        self.command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
 
     def join(self, channel: str) -> ThreadSubscription:
-        """A mailbox for ``channel``: marked as soon as the subscription stands."""
+        """Subscribe to ``channel``. Raises `ClientClosed`."""
         if os.getpid() != self._pid:
-            self._begin()
-        box = ThreadSubscription(channel)
+            self._reset()
+        subscription = ThreadSubscription(channel)
         with self._lock:
             if self._closed:
                 raise ClientClosed
-            if self._connection is None:
-                self._connection = _ConnectionThread(self._settings)
-            self._connection.join(box)
-        return box
+            if self._pubsub is None:
+                self._pubsub = _PubSubThread(self._settings)
+            self._pubsub.join(subscription)
+        return subscription
 
-    def leave(self, box: ThreadSubscription) -> None:
-        """Give the mailbox back; behind the last one the connection is closed."""
+    def leave(self, subscription: ThreadSubscription) -> None:
+        """End a subscription. After the last one the connection is closed."""
         if os.getpid() != self._pid:
             return
         with self._lock:
-            connection = self._connection
-            if connection is None or not connection.leave(box):
+            pubsub = self._pubsub
+            if pubsub is None or not pubsub.leave(subscription):
                 return
-            self._connection = None
-        connection.stop()
+            self._pubsub = None
+        pubsub.stop()
 
     def close(self) -> None:
-        """End all reading: readers raise `ClientClosed`."""
+        """Close the connection. Readers raise `ClientClosed`."""
         if os.getpid() != self._pid:
-            self._begin()
+            self._reset()
         with self._lock:
             self._closed = True
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.stop(ClientClosed())
+            pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            pubsub.stop(ClientClosed())

@@ -1,9 +1,8 @@
-"""Decides how to follow a request or a job: log, channel and record without a seam. Pure.
+"""Decides how to follow a request or a job without a gap. Pure: does no I/O.
 
-A `Follower` yields what it wants to have done and is sent the answer; `penstock.follow.reader`
-does it. So there is one algorithm for threads and for event loops, and it can be tested without a
-Redis.
-docs/protocol.md describes it for other languages.
+A `Follower` yields effects, such as "read the log", and is sent their results.
+`penstock.follow.reader` executes them, in threads or on an event loop. So there is one algorithm
+for both, which is tested without a Redis. docs/protocol.md describes it for other languages.
 """
 
 import math
@@ -20,97 +19,99 @@ from penstock.follow.subscription import Received
 from penstock.states import ENDED, State
 from penstock.store.availability import UNREACHABLE
 
-#: After so many seconds without a message the reader asks the record whether it missed one. A
-#: worker that lives sends a heartbeat at least every two.
+#: Seconds without a message after which the reader reads the log, in case it missed one. A live
+#: worker sends a heartbeat at least every two seconds.
 SILENCE_S = 3.0
-#: How long a reader without a timeout waits for a Redis that is away.
-AWAY_S = 60.0
-#: Pause before a Redis that is away is asked again, unless the hub has found it earlier.
-LOOK_AGAIN_S: Final = 1.0
-#: Entries of the log that are asked for at once.
+#: Maximum seconds that a reader without a timeout waits for an unavailable Redis.
+MAX_UNAVAILABLE_S = 60.0
+#: Seconds until an unavailable Redis is asked again, unless the multiplexer reconnects earlier.
+RETRY_S: Final = 1.0
+#: Entries of the log to read at once.
 PAGE: Final = 1_000
 
 
-class Verdict(Enum):
-    """What to do about an event that came in."""
+class Decision(Enum):
+    """What to do with an event that arrived."""
 
-    TAKE = auto()  #: it is the next one
-    DROP = auto()  #: it was taken before
-    REFILL = auto()  #: something before it is missing: read the log
-    HOLE = auto()  #: the log itself does not have what is missing
-    REWRITTEN = auto()  #: the log tells another story than the one that was taken
+    DELIVER = auto()  #: it is the next one
+    SKIP = auto()  #: it was delivered before
+    READ_LOG = auto()  #: an event before it is missing: read the log
+    GAP = auto()  #: the log itself does not have what is missing
+    REWRITTEN = auto()  #: the log contradicts what was delivered
 
 
 class Sequence:
-    """Where a reader stands. Pure: decides, does no I/O."""
+    """The position of a reader, and the decision on each event that arrives."""
 
     def __init__(self, after: Cursor | None = None) -> None:
         self.cursor = after or Cursor()
-        #: Redis has lost events that were taken. They may be written again, or others instead.
-        self.doubtful = False
+        #: Redis has lost events that were delivered. A worker may write them again, or others.
+        self.lost_tail = False
         self._last: Event | None = None
-        self._exact = self.cursor.n > 0  # the log had an entry right at the cursor
+        self._exact = self.cursor.n > 0  # the log had an entry exactly at the cursor
 
-    def judge(self, event: Event) -> Verdict:
-        """Decide about a published event without changing anything."""
+    def decide(self, event: Event) -> Decision:
+        """Decide on a published event. Changes nothing."""
         ahead = event.n - self.cursor.n
         if event.type == events.HEARTBEAT:
-            return Verdict.REFILL if ahead > 0 or (self.doubtful and not ahead) else Verdict.DROP
-        if self.doubtful and ahead >= 0:
-            return Verdict.REFILL
-        # Only the log shows what a new epoch began with. (The producer's own event has epoch 0.)
+            return (
+                Decision.READ_LOG if ahead > 0 or (self.lost_tail and not ahead) else Decision.SKIP
+            )
+        if self.lost_tail and ahead >= 0:
+            return Decision.READ_LOG
+        # Only the log shows how a new epoch began. (The producer's own event has epoch 0.)
         if ahead == 1 and (event.epoch == self.cursor.epoch or self.cursor.n <= 1):
-            return Verdict.TAKE
+            return Decision.DELIVER
         if ahead <= 0 and event.epoch <= self.cursor.epoch:
-            return Verdict.DROP
-        return Verdict.REFILL
+            return Decision.SKIP
+        return Decision.READ_LOG
 
-    def judge_logged(self, event: Event) -> Verdict:
-        """Decide about an entry of the log; it is read from the cursor's own entry on."""
+    def decide_logged(self, event: Event) -> Decision:
+        """Decide on an entry of the log. The first entry of a page is the cursor's own."""
         if event.cursor == self.cursor:
-            return Verdict.DROP if self._last in (None, event) else Verdict.REWRITTEN
+            return Decision.SKIP if self._last in (None, event) else Decision.REWRITTEN
         ahead = event.n - self.cursor.n
         if ahead == 1:
-            return Verdict.TAKE
-        return Verdict.HOLE if ahead > 1 else Verdict.REWRITTEN
+            return Decision.DELIVER
+        return Decision.GAP if ahead > 1 else Decision.REWRITTEN
 
     def contradicts(self, reading: "Reading") -> bool:
-        """Whether the log should have the cursor's own entry, and has not."""
+        """Whether the log should have the cursor's own entry but does not."""
         if not self._exact or reading.n < self.cursor.n or reading.base > self.cursor.n:
             return False
         return not reading.events or reading.events[0].cursor != self.cursor
 
     def advance(self, event: Event) -> None:
-        """Note that ``event`` was taken."""
+        """Move to ``event``, which is delivered."""
         self.cursor, self._last, self._exact = event.cursor, event, True
 
-    def jump(self, cursor: Cursor) -> None:
-        """Go on from ``cursor`` without having taken the event there."""
+    def move_to(self, cursor: Cursor) -> None:
+        """Move to ``cursor`` without delivering the event there."""
         self.cursor, self._last, self._exact = cursor, None, False
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Wanted: a page of the log from ``start`` on, and how the record stands."""
+class ReadLog:
+    """Read a page of the log from ``start`` on, and the record, at one moment."""
 
     start: Cursor
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Wanted: the last entry of the log, and text and record of the same moment."""
+class ReadSnapshot:
+    """Read the last entry of the log, the text so far and the record, at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wanted: what is published, or nothing after so many seconds."""
+    """Wait for published events, at most this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The answer to `Read` and `Look`."""
+    """The result of `ReadLog` and `ReadSnapshot`."""
 
     state: State | None  #: None: there is no record
     n: int
@@ -119,13 +120,13 @@ class Reading:
     base: int = 1  #: number of the first event that the log still has
 
 
-#: What a follower wants, or a list of events that it hands over.
-Step: TypeAlias = Read | Look | Wait | list[Event]
-Steps: TypeAlias = Generator[Step, Any, None]
+#: What a follower asks for: a read, a wait, or the delivery of a list of events.
+Effect: TypeAlias = ReadLog | ReadSnapshot | Wait | list[Event]
+Effects: TypeAlias = Generator[Effect, Any, None]
 
 
 class Follower:
-    """Decides what to do next to deliver every event once, in order, up to the last one."""
+    """Decides what to do next, so that each event is delivered once, in order, to the last."""
 
     def __init__(
         self,
@@ -143,141 +144,143 @@ class Follower:
         self._wait_for = wait_for
         self._text_first = text_first
         self._clock = clock
-        self._known = False  # a record has been seen
-        self._partial = False  # the reader has a snapshot in place of the first events
-        self._away_since: float | None = None
-        self._asked = False  # Redis has answered at least once
+        self._record_seen = False
+        self._from_snapshot = False  # the reader has a snapshot in place of the first events
+        self._unavailable_since: float | None = None
+        self._redis_answered = False  # at least once
 
-    def steps(self) -> Steps:
-        """The plan, from the first look to the last event."""
-        self._give_up = self._clock() + self._wait_for
-        self._renew()
+    def effects(self) -> Effects:
+        """All effects, from the first read to the last event."""
+        self._record_deadline = self._clock() + self._wait_for
+        self._restart_timeout()
         if self._text_first:
             yield from self._snapshot(unless_new=True)
         while (yield from self._catch_up()):
-            if self._left() <= 0:
+            if self._time_left() <= 0:
                 raise TimeoutError(f"no event of {self._id} for {self._timeout} s")
-            if (yield from self._live()):
+            if (yield from self._follow_channel()):
                 return
 
-    def _catch_up(self) -> Generator[Step, Any, bool]:
-        """Take what the log has behind the cursor; returns whether more is to come."""
+    def _catch_up(self) -> Generator[Effect, Any, bool]:
+        """Deliver what the log has after the cursor. Returns whether more will follow."""
         sequence = self._sequence
         while True:
-            reading = yield from self._ask(Read(sequence.cursor))
+            reading = yield from self._read(ReadLog(sequence.cursor))
             if sequence.contradicts(reading):
                 yield from self._start_over()
                 continue
-            taken, verdict = self._sift(reading.events, sequence.judge_logged)
-            if (yield from self._hand_over(taken)):
+            taken, decision = self._select(reading.events, sequence.decide_logged)
+            if (yield from self._deliver(taken)):
                 return False
-            sequence.doubtful = reading.n < sequence.cursor.n
+            sequence.lost_tail = reading.n < sequence.cursor.n
             ended = reading.state in ENDED
-            if verdict is Verdict.REWRITTEN or (sequence.doubtful and ended):
+            if decision is Decision.REWRITTEN or (sequence.lost_tail and ended):
                 yield from self._start_over()
-            elif verdict is Verdict.HOLE or (not reading.events and reading.n > sequence.cursor.n):
+            elif decision is Decision.GAP or (not reading.events and reading.n > sequence.cursor.n):
                 yield from self._snapshot()
             elif len(reading.events) < PAGE:
                 return not ended
 
-    def _live(self) -> Generator[Step, Any, bool]:
-        """Take what is published until something may be missing; returns whether it has ended."""
+    def _follow_channel(self) -> Generator[Effect, Any, bool]:
+        """Deliver what is published until an event may be missing. Returns whether it ended."""
         while True:
-            received: Received = yield Wait(max(0.0, min(SILENCE_S, self._left())))
+            received: Received = yield Wait(max(0.0, min(SILENCE_S, self._time_left())))
             if received.missed:
-                return False  # the log has what is in the box, too
-            taken, verdict = self._sift(received.events, self._sequence.judge)
-            if (yield from self._hand_over(taken)):
+                return False  # the log has the events of the subscription, too
+            taken, decision = self._select(received.events, self._sequence.decide)
+            if (yield from self._deliver(taken)):
                 return True
-            if verdict is Verdict.HOLE:
+            if decision is Decision.GAP:
                 yield from self._snapshot()
-            if verdict is not Verdict.DROP or not received.events or self._left() <= 0:
+            if decision is not Decision.SKIP or not received.events or self._time_left() <= 0:
                 return False
 
-    def _sift(
-        self, found: list[Event], judge: Callable[[Event], Verdict]
-    ) -> tuple[list[Event], Verdict]:
-        """The events to take, and the verdict on the first one that is neither taken nor old."""
+    def _select(
+        self, found: list[Event], decide: Callable[[Event], Decision]
+    ) -> tuple[list[Event], Decision]:
+        """The events to deliver, and the decision on the first that is neither new nor old."""
         taken: list[Event] = []
         for event in found:
-            verdict = judge(event)
-            if verdict is Verdict.TAKE:
-                if self._partial and event.type == events.REWIND:
-                    # It counts from the start of a block that a reader of a snapshot cannot know.
-                    return taken, Verdict.HOLE
+            decision = decide(event)
+            if decision is Decision.DELIVER:
+                if self._from_snapshot and event.type == events.REWIND:
+                    # Its offset counts from the start of a block that the snapshot does not show.
+                    return taken, Decision.GAP
                 self._sequence.advance(event)
                 taken.append(event)
-            elif verdict is not Verdict.DROP:
-                return taken, verdict
-        return taken, Verdict.DROP
+            elif decision is not Decision.SKIP:
+                return taken, decision
+        return taken, Decision.SKIP
 
-    def _hand_over(self, taken: list[Event]) -> Generator[Step, Any, bool]:
-        """Give events to the reader; returns whether the last one was among them."""
+    def _deliver(self, taken: list[Event]) -> Generator[Effect, Any, bool]:
+        """Deliver events to the reader. Returns whether the last event was among them."""
         if not taken:
             return False
         yield taken
-        self._renew()  # the time that the reader took for them is its own
+        self._restart_timeout()  # the time that the reader took for them does not count
         return taken[-1].type == events.END
 
-    def _snapshot(self, *, unless_new: bool = False) -> Steps:
-        """Hand over the text so far in place of the events that led to it."""
-        reading = yield from self._ask(Look())
+    def _snapshot(self, *, unless_new: bool = False) -> Effects:
+        """Deliver the text so far in place of the events that led to it."""
+        reading = yield from self._read(ReadSnapshot())
         top = reading.events[0] if reading.events else Event(0, reading.n, {})
         if unless_new and top.n <= 1:
             return
-        # The end is an event of its own, which the reader still has to get.
+        # The last event is delivered separately: it has the state and the usage.
         n = top.n - 1 if top.type == events.END else top.n
-        self._sequence.jump(Cursor(top.epoch, n))
-        self._partial = True
+        self._sequence.move_to(Cursor(top.epoch, n))
+        self._from_snapshot = True
         yield [Event(top.epoch, n, {"type": events.SNAPSHOT, "text": reading.text})]
-        self._renew()
+        self._restart_timeout()
 
-    def _start_over(self) -> Steps:
-        """Take everything back and begin again."""
-        if self._partial:
+    def _start_over(self) -> Effects:
+        """Withdraw everything that was delivered, and begin again."""
+        if self._from_snapshot:
             yield from self._snapshot()
             return
-        self._sequence.jump(Cursor())
+        self._sequence.move_to(Cursor())
         yield [Event(0, 0, {"type": events.REWIND, "index": 0, "offset": 0})]
 
-    def _ask(self, step: Read | Look) -> Generator[Step, Any, Reading]:
-        """Have Redis asked until it answers and there is a record."""
+    def _read(self, effect: ReadLog | ReadSnapshot) -> Generator[Effect, Any, Reading]:
+        """Repeat a read until Redis answers and there is a record."""
         while True:
             try:
-                reading: Reading = yield step
+                reading: Reading = yield effect
             except UNREACHABLE as error:
-                self._bear(error)
-                yield Wait(LOOK_AGAIN_S)
+                self._raise_if_too_long(error)
+                yield Wait(RETRY_S)
                 continue
-            self._asked, self._away_since = True, None
+            self._redis_answered, self._unavailable_since = True, None
             if reading.state is not None:
-                if not self._known:
-                    self._known = True
-                    self._renew()
+                if not self._record_seen:
+                    self._record_seen = True
+                    self._restart_timeout()
                 return reading
-            left = self._give_up - self._clock()
-            if self._known or left <= 0:
+            left = self._record_deadline - self._clock()
+            if self._record_seen or left <= 0:
                 raise NotFound(f"no record of {self._id}: it never existed, or it has expired")
-            yield Wait(min(SILENCE_S, left))  # its first event is published
+            yield Wait(min(SILENCE_S, left))  # the first event is published
 
-    def _bear(self, error: Exception) -> None:
-        """Put up with a Redis that is away, for a while. Raises ``error`` if it never was there."""
-        if not self._asked:
+    def _raise_if_too_long(self, error: Exception) -> None:
+        """Raise `RedisUnavailable` after a while, or ``error`` if Redis has never answered."""
+        if not self._redis_answered:
             raise error
         now = self._clock()
-        self._away_since = now if self._away_since is None else self._away_since
-        limit = AWAY_S if self._timeout is None else self._timeout
-        if now - self._away_since >= limit:
+        self._unavailable_since = (
+            now if self._unavailable_since is None else self._unavailable_since
+        )
+        limit = MAX_UNAVAILABLE_S if self._timeout is None else self._timeout
+        if now - self._unavailable_since >= limit:
             raise RedisUnavailable(
-                f"Redis has been away for {limit:g} s ({error}); {self._id} can be "
-                f"followed on later, after={str(self._sequence.cursor)!r}"
+                f"Redis has been unavailable for {limit:g} s ({error}); to resume reading "
+                f"{self._id} later, use after={str(self._sequence.cursor)!r}"
             ) from error
 
-    def _renew(self) -> None:
-        self._renewed_at = self._clock()
+    def _restart_timeout(self) -> None:
+        self._timeout_start = self._clock()
 
-    def _left(self) -> float:
-        """Seconds until the timeout; it starts anew with every event."""
+    def _time_left(self) -> float:
+        """Seconds until the timeout, which starts again with every event."""
         if self._timeout is None:
             return math.inf
-        return self._renewed_at + self._timeout - self._clock()
+        return self._timeout_start + self._timeout - self._clock()

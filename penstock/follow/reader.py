@@ -1,8 +1,8 @@
-"""Follow a request or a job: what is in its log first, then what is published, without a seam.
+"""Follow a request or a job: first its log, then its channel, without a gap.
 
-`follow` is for threads, `follow_async` for event loops; both carry out what a
-`penstock.follow.plan.Follower` decides. A hole is filled from the log, so a lost message costs time
-and never content; so does a Redis that is away for a while.
+`follow` is for threads, `follow_async` for event loops. Both execute what a
+`penstock.follow.plan.Follower` decides. Missing events are read from the log, so a lost message or
+an unavailable Redis costs time but never content.
 """
 
 import asyncio
@@ -17,11 +17,21 @@ from penstock.follow.multiplexer import (
     TaskSubscription,
     ThreadSubscription,
 )
-from penstock.follow.plan import PAGE, Follower, Look, Read, Reading, Step, Steps, Wait
+from penstock.follow.plan import (
+    PAGE,
+    Effect,
+    Effects,
+    Follower,
+    Reading,
+    ReadLog,
+    ReadSnapshot,
+    Wait,
+)
 from penstock.keys import RecordKeys, RequestKeys
 from penstock.states import State
 from penstock.store.availability import UNREACHABLE
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection, Connection
+from penstock.store.redis_protocol import QueuedCommands
 
 
 def follow(
@@ -34,39 +44,40 @@ def follow(
     wait_for: float = 0.0,
     text_first: bool = False,
 ) -> Generator[Event, None, None]:
-    """Yield the events behind ``after`` up to and including the last one.
+    """Yield the events after ``after``, up to and including the last one.
 
-    ``timeout`` bounds the seconds between two events; then `TimeoutError` is raised, and the
-    reader can go on later from the cursor of its last event. ``wait_for``: seconds to wait for a
-    record that does not exist yet. ``text_first``: begin with ``penstock.snapshot``, unless
-    nothing has been written yet. Raises `NotFound` when there is no record, or when it expires
-    while being read, and `RedisUnavailable` when Redis is away for too long.
+    ``timeout`` is the maximum number of seconds between two events; after that `TimeoutError` is
+    raised, and the reader can resume from the cursor of its last event. ``wait_for`` is the number
+    of seconds to wait for a record that does not exist yet. With ``text_first`` the first event is
+    ``penstock.snapshot``, unless nothing has been written yet. Raises `NotFound` if there is no
+    record, or if it expires during reading, and `RedisUnavailable` if Redis is unavailable for too
+    long.
     """
     plan = Follower(
         keys.id, after=after, timeout=timeout, wait_for=wait_for, text_first=text_first
-    ).steps()
+    ).effects()
     subscription: ThreadSubscription | None = None
-    step: Step | None = next(plan)
+    effect: Effect | None = next(plan)
     try:
-        while step is not None:
+        while effect is not None:
             answer: Any = None
-            if isinstance(step, list):
-                yield from step
-            elif isinstance(step, Wait):
-                # Not before there is something to wait for: whatever has ended needs no channel.
+            if isinstance(effect, list):
+                yield from effect
+            elif isinstance(effect, Wait):
+                # Only when there is something to wait for: work that has ended needs no channel.
                 subscription = subscription or multiplexer.join(keys.events)
-                answer = subscription.wait(step.seconds)
+                answer = subscription.wait(effect.seconds)
             else:
-                with multiplexer.turn:
-                    answer = _asked(connection, keys, step)
-            step = _next_step(plan, answer)
+                with multiplexer.command_slots:
+                    answer = _read(connection, keys, effect)
+            effect = _next_effect(plan, answer)
     finally:
         if subscription is not None:
             multiplexer.leave(subscription)
 
 
 async def follow_async(
-    connection: Connection,
+    connection: AsyncConnection,
     multiplexer: AsyncMultiplexer,
     keys: RecordKeys,
     *,
@@ -75,69 +86,71 @@ async def follow_async(
     wait_for: float = 0.0,
     text_first: bool = False,
 ) -> AsyncGenerator[Event, None]:
-    """`follow` on an event loop; ``connection`` is redis-py's asyncio client."""
+    """Like `follow`, on an event loop."""
     plan = Follower(
         keys.id, after=after, timeout=timeout, wait_for=wait_for, text_first=text_first
-    ).steps()
+    ).effects()
     subscription: TaskSubscription | None = None
-    step: Step | None = next(plan)
+    effect: Effect | None = next(plan)
     try:
-        while step is not None:
+        while effect is not None:
             answer: Any = None
-            if isinstance(step, list):
-                for event in step:
+            if isinstance(effect, list):
+                for event in effect:
                     yield event
-            elif isinstance(step, Wait):
+            elif isinstance(effect, Wait):
                 subscription = subscription or multiplexer.join(keys.events)
-                answer = await subscription.wait(step.seconds)
+                answer = await subscription.wait(effect.seconds)
             else:
-                async with multiplexer.turn:
-                    answer = await _asked_async(connection, keys, step)
-            step = _next_step(plan, answer)
+                async with multiplexer.command_slots:
+                    answer = await _read_async(connection, keys, effect)
+            effect = _next_effect(plan, answer)
     finally:
         if subscription is not None:
             await multiplexer.leave(subscription)
 
 
-def _next_step(plan: Steps, answer: Any) -> Step | None:
-    """Give the plan the answer to its last step, or the error that came instead."""
+def _next_effect(plan: Effects, answer: Any) -> Effect | None:
+    """Send the plan the result of its last effect, or throw the error that occurred."""
     try:
         return plan.throw(answer) if isinstance(answer, Exception) else plan.send(answer)
     except StopIteration:
         return None
 
 
-def _asked(connection: Connection, keys: RecordKeys, step: Read | Look) -> Reading | Exception:
+def _read(
+    connection: Connection, keys: RecordKeys, effect: ReadLog | ReadSnapshot
+) -> Reading | Exception:
     try:
         with connection.pipeline(transaction=True) as pipe:
-            _queue(pipe, keys, step)
+            _queue(pipe, keys, effect)
             return _reading(pipe.execute())
     except UNREACHABLE as error:
         return error
 
 
-async def _asked_async(
-    connection: Connection, keys: RecordKeys, step: Read | Look
+async def _read_async(
+    connection: AsyncConnection, keys: RecordKeys, effect: ReadLog | ReadSnapshot
 ) -> Reading | Exception:
     task = asyncio.current_task()
     canceled = task.cancelling() if task else 0
     try:
         async with connection.pipeline(transaction=True) as pipe:
-            _queue(pipe, keys, step)
+            _queue(pipe, keys, effect)
             reading = _reading(await pipe.execute())
     except UNREACHABLE as error:
         return error
     if task and task.cancelling() > canceled:
-        # The driver sends inside `asyncio.wait_for`, which in Python 3.11 can lose this.
+        # The driver sends inside `asyncio.wait_for`, which can lose a cancellation in Python 3.11.
         raise asyncio.CancelledError
     return reading
 
 
-def _queue(pipe: Any, keys: RecordKeys, step: Read | Look) -> None:
-    """The commands of a step: one moment of record and log."""
+def _queue(pipe: QueuedCommands, keys: RecordKeys, effect: ReadLog | ReadSnapshot) -> None:
+    """Add the commands of a read to a transaction, so that all replies are of one moment."""
     pipe.hmget(keys.meta, "state", "n", "base")
-    if isinstance(step, Read):
-        pipe.xrange(keys.log, min=str(step.start), max="+", count=PAGE)
+    if isinstance(effect, ReadLog):
+        pipe.xrange(keys.log, min=str(effect.start), max="+", count=PAGE)
         return
     pipe.xrevrange(keys.log, count=1)
     if isinstance(keys, RequestKeys):

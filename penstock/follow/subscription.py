@@ -1,8 +1,8 @@
-"""Hands what one pub/sub connection receives to everybody in the process who wants it; pure.
+"""Distributes what one pub/sub connection receives to all readers of the process. Pure.
 
-A message is decoded once and put into the mailbox of every reader of its channel. A mailbox is
-bounded: when a slow reader lets it overflow, it is emptied and marked, and the reader fills the
-gap from the log. So a slow reader loses time and never content, and nobody else waits for it.
+A message is decoded once and added to the subscription of every reader of its channel. A
+subscription is bounded: when a slow reader lets it overflow, it is emptied and marked, and its
+reader uses the log instead. A slow reader loses time but no content, and delays no other one.
 """
 
 import threading
@@ -11,20 +11,20 @@ from typing import Final, NamedTuple
 from penstock import events
 from penstock.events import Event
 
-#: Events that a mailbox holds before its reader is sent to the log. 1,000 deltas are about
-#: 25 s of a fast model; the log hands them out by the page, so there is no use in more.
+#: Maximum events in a subscription; beyond it the reader reads the log. 1,000 deltas are about 25 s
+#: of a fast model. The log is read in pages of as many, so a larger limit would gain nothing.
 SUBSCRIPTION_LIMIT: Final = 1_000
 
 
 class Received(NamedTuple):
-    """What a mailbox held."""
+    """The content of a subscription."""
 
     events: list[Event]
-    missed: bool  #: something may have been published that is not among them: read the log
+    missed: bool  #: an event may have been published that is not among them: read the log
 
 
 class Subscription:
-    """The events of one channel on their way to one reader, who may be in another thread."""
+    """Buffers the events of one channel for one reader, which may be in another thread."""
 
     def __init__(self, channel: str, limit: int = SUBSCRIPTION_LIMIT) -> None:
         self.channel = channel
@@ -35,30 +35,30 @@ class Subscription:
         self._error: Exception | None = None
 
     def put(self, event: Event) -> None:
-        """Add an event; a full box is emptied and marked."""
+        """Add an event. A full subscription is emptied first, and marked."""
         with self._lock:
             first = not self._events and not self._missed
             if len(self._events) >= self._limit:
                 self._events.clear()
                 self._missed = True
             self._events.append(event)
-        if first:  # whoever was told already takes everything at once
+        if first:  # a reader that was notified before takes everything at once
             self._notify()
 
-    def miss(self) -> None:
-        """Mark that something may be missing."""
+    def mark_missed(self) -> None:
+        """Mark that an event may be missing."""
         with self._lock:
             self._missed = True
         self._notify()
 
     def fail(self, error: Exception) -> None:
-        """Nothing will come any more: have `take` raise ``error``."""
+        """Make `take` raise ``error``: no further event will arrive."""
         with self._lock:
             self._error = error
         self._notify()
 
     def take(self) -> Received:
-        """Empty the box. Raises what `fail` was given."""
+        """Empty the subscription. Raises the error that `fail` was given."""
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -67,79 +67,86 @@ class Subscription:
         return received
 
     def _notify(self) -> None:
-        """Wake the reader; the two kinds of readers each have their own way."""
+        """Wake the reader. Readers in threads and on event loops do this differently."""
 
 
 class Dispatcher:
-    """Which channels are wanted, which stand, and who reads them."""
+    """Knows the channels, who reads them, and which subscriptions Redis has acknowledged."""
 
     def __init__(self) -> None:
-        self._boxes: dict[bytes, set[Subscription]] = {}
+        self._subscriptions: dict[bytes, set[Subscription]] = {}
         self._changed: set[bytes] = set()
-        self._sent: set[bytes] = set()  # subscribed to, as far as we have sent
-        self._standing: set[bytes] = set()  # subscribed to, as Redis has acknowledged
+        self._sent: set[bytes] = set()  # SUBSCRIBE has been sent
+        self._acknowledged: set[bytes] = set()  # and Redis has acknowledged it
 
     @property
-    def boxes(self) -> list[Subscription]:
-        """All mailboxes."""
-        return [box for boxes in self._boxes.values() for box in boxes]
+    def subscriptions(self) -> list[Subscription]:
+        """All subscriptions."""
+        return [
+            subscription
+            for subscriptions in self._subscriptions.values()
+            for subscription in subscriptions
+        ]
 
-    def join(self, box: Subscription) -> None:
-        """Deliver to ``box`` from now on. It is marked as soon as the subscription stands."""
-        channel = box.channel.encode()
-        self._boxes.setdefault(channel, set()).add(box)
+    def join(self, subscription: Subscription) -> None:
+        """Deliver to ``subscription`` from now on.
+
+        It is marked once Redis has acknowledged its channel: what was published before is missing.
+        """
+        channel = subscription.channel.encode()
+        self._subscriptions.setdefault(channel, set()).add(subscription)
         self._changed.add(channel)
-        if channel in self._standing:
-            box.miss()
+        if channel in self._acknowledged:
+            subscription.mark_missed()
 
-    def leave(self, box: Subscription) -> bool:
-        """Deliver no more to ``box``; returns whether it was the last one of all."""
-        channel = box.channel.encode()
-        boxes = self._boxes.get(channel, set())
-        boxes.discard(box)
-        if not boxes and self._boxes.pop(channel, None) is not None:
+    def leave(self, subscription: Subscription) -> bool:
+        """Stop delivering to ``subscription``. Returns whether it was the last of all."""
+        channel = subscription.channel.encode()
+        subscriptions = self._subscriptions.get(channel, set())
+        subscriptions.discard(subscription)
+        if not subscriptions and self._subscriptions.pop(channel, None) is not None:
             self._changed.add(channel)
-        return not self._boxes
+        return not self._subscriptions
 
     def changes(self) -> tuple[list[bytes], list[bytes]]:
-        """What to subscribe to and what to unsubscribe from, to be sent now."""
-        added = [c for c in self._changed if c in self._boxes and c not in self._sent]
-        dropped = [c for c in self._changed if c not in self._boxes and c in self._sent]
+        """The channels to subscribe to, and to unsubscribe from, since the last call."""
+        added = [c for c in self._changed if c in self._subscriptions and c not in self._sent]
+        dropped = [c for c in self._changed if c not in self._subscriptions and c in self._sent]
         self._changed.clear()
         self._sent.update(added)
         self._sent.difference_update(dropped)
-        self._standing.difference_update(dropped)
+        self._acknowledged.difference_update(dropped)
         return added, dropped
 
-    def stands(self, channel: bytes) -> None:
-        """Redis has acknowledged a subscription. What was published before it has been missed."""
-        boxes = self._boxes.get(channel)
-        if boxes:
-            self._standing.add(channel)
-            for box in boxes:
-                box.miss()
+    def acknowledge(self, channel: bytes) -> None:
+        """Note that Redis has acknowledged a channel. What was published before is missing."""
+        subscriptions = self._subscriptions.get(channel)
+        if subscriptions:
+            self._acknowledged.add(channel)
+            for subscription in subscriptions:
+                subscription.mark_missed()
 
     def deliver(self, channel: bytes, line: bytes) -> None:
-        """Put a message into all mailboxes of its channel."""
-        boxes = self._boxes.get(channel)
-        if not boxes:
+        """Add a message to all subscriptions of its channel."""
+        subscriptions = self._subscriptions.get(channel)
+        if not subscriptions:
             return
         try:
             event = events.decode(line)
         except ValueError:
-            return  # anybody may publish anything; what is not in the log is not an event
-        for box in boxes:
-            box.put(event)
+            return  # any client may publish anything; only what is in the log counts
+        for subscription in subscriptions:
+            subscription.put(event)
 
-    def cut(self) -> None:
-        """The connection is gone: everything has to be subscribed to anew."""
+    def disconnected(self) -> None:
+        """Note that the connection is lost: every channel has to be subscribed to again."""
         self._sent.clear()
-        self._standing.clear()
-        self._changed.update(self._boxes)
+        self._acknowledged.clear()
+        self._changed.update(self._subscriptions)
 
-    def refuse(self, error: Exception) -> None:
-        """Redis has refused to subscribe: tell those who still wait for it."""
-        for channel, boxes in self._boxes.items():
-            if channel not in self._standing:
-                for box in boxes:
-                    box.fail(error)
+    def fail_pending(self, error: Exception) -> None:
+        """Fail the subscriptions that Redis has not acknowledged: it refused to subscribe."""
+        for channel, subscriptions in self._subscriptions.items():
+            if channel not in self._acknowledged:
+                for subscription in subscriptions:
+                    subscription.fail(error)

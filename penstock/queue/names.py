@@ -1,23 +1,22 @@
-"""The wire names that producers and workers agree on: Celery tasks and queues.
+"""The names of Celery tasks and queues, on which producers and workers agree.
 
-They are spelled out, not derived from modules, so that files can move without stranding
-messages that are already queued.
+They are not derived from modules, so that a file can move while messages are queued.
 """
 
 from typing import Final
 
-#: One live stream. Argument: the request id, which is also the Celery task id.
+#: The task of one live stream. Argument: the request id, which is also the Celery task id.
 STREAM: Final = "penstock.stream"
 
-#: The steps of one batch shard, in the order in which they run. Arguments: job id, shard number.
+#: The tasks of one shard, in the order in which they run. Arguments: job id, shard number.
 BATCH_CREATE: Final = "penstock.batch.create"
 BATCH_POLL: Final = "penstock.batch.poll"
 BATCH_COLLECT: Final = "penstock.batch.collect"
 BATCH_FINISH: Final = "penstock.batch.finish"
 BATCH_STEPS: Final = (BATCH_CREATE, BATCH_POLL, BATCH_COLLECT, BATCH_FINISH)
 
-#: The queues. Streams and batches have workers of their own, so that a hundred long streams
-#: never stand in front of a batch step, and the other way round.
+#: The queues. Streams and batches have separate workers, so that a hundred long streams never delay
+#: a batch step, and batch steps never delay a stream.
 STREAMS_QUEUE: Final = "streams"
 BATCHES_QUEUE: Final = "batches"
 QUEUES: Final = (STREAMS_QUEUE, BATCHES_QUEUE)
@@ -29,7 +28,7 @@ def queue_of(task: str) -> str:
 
 
 def queue_keys(queue: str, key_prefix: str) -> list[str]:
-    """The Redis lists that a queue consists of, one for each step of priority, first to last.
+    """The Redis lists of a queue, one for each priority, from first to last.
 
     The names are kombu's (``kombu.transport.redis``: ``priority_steps``, ``sep`` and
     ``global_keyprefix``).
@@ -39,7 +38,9 @@ def queue_keys(queue: str, key_prefix: str) -> list[str]:
 
 
 def celery_prefix(key_prefix: str) -> str:
-    """What stands before the names of Celery's own keys. Under the default prefix nothing does,
-    so that ``redis-cli LLEN streams`` works; deployments that share a Redis need it, or they
-    would take each other's messages."""
+    """The prefix of Celery's own keys; empty for the default key prefix.
+
+    So ``redis-cli LLEN streams`` works. Deployments that share a Redis need different prefixes:
+    otherwise they would take each other's messages.
+    """
     return "" if key_prefix == "penstock" else f"{key_prefix}:"

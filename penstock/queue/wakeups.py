@@ -1,10 +1,12 @@
-"""Wake-ups: the Celery messages that tell workers to look at a record.
+"""Wake-ups: the Celery messages that make a worker check a record.
 
-A message carries only ids. What a step needs lies in the record, so a message that is lost can
-be sent again and one that comes twice finds its step claimed or done. Producers use
-``send_task``: they never import the tasks.
+A message contains only ids. What a task needs is in the record, so a lost message can be sent
+again, and a duplicate finds its work claimed or done. Producers use ``send_task`` and never import
+the tasks.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import RedisUnavailable
@@ -18,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def transport_options(settings: ClientSettings) -> dict[str, Any]:
-    """What kombu must know of the Redis transport, in producers and workers alike."""
+    """The options of kombu's Redis transport, for producers and workers."""
     return {
         "global_keyprefix": names.celery_prefix(settings.key_prefix),
-        # kombu's default is to wait for ever on a dead link: a publish would hang with it.
+        # By default kombu waits without limit on a dead connection, and so would a publish.
         "socket_connect_timeout": settings.redis_timeout_s,
         "socket_keepalive": True,
     }
 
 
 def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "Signature[Any]":
-    """The chain of a shard's steps from ``step`` on; every step can be the first of a new chain."""
+    """The Celery chain of a shard, from ``step`` on. Any step can begin a new chain."""
     from celery import chain
 
     steps = names.BATCH_STEPS[names.BATCH_STEPS.index(step) :]
@@ -37,7 +39,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
             app.signature(
                 name,
                 args=(job, shard),
-                immutable=True,  # the state of a job lies in its record, not in task results
+                immutable=True,  # the state of a job is in its record, not in task results
                 options={
                     "queue": names.BATCHES_QUEUE,
                     "ignore_result": True,
@@ -50,10 +52,10 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
 
 
 def flower_reprs(kind: str, model: str, id: str, shard: int | None = None) -> dict[str, Any]:
-    """What Flower and the logs show of a message's arguments. Never a prompt."""
-    facts = {"kind": kind, "model": model}
+    """The arguments of a message as Flower and the logs show them. Never a prompt."""
+    shown = {"kind": kind, "model": model}
     args = f"({id!r},)" if shard is None else f"({id!r}, {shard})"
-    return {"argsrepr": args, "kwargsrepr": repr(facts)}
+    return {"argsrepr": args, "kwargsrepr": repr(shown)}
 
 
 def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
@@ -70,15 +72,15 @@ def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
 
 
 def send_shard(app: "Celery", job: str, shard: int, model: str, step: str) -> None:
-    """Send the wake-up of a recorded shard: the chain of its steps from ``step`` on."""
+    """Send the wake-up of a recorded shard: the chain of its tasks from ``step`` on."""
     chain_from(app, step, job, shard, model).apply_async()
 
 
 class WakeUps:
-    """Sends wake-ups on behalf of a producer."""
+    """Sends the wake-ups of a producer."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        # Celery takes a while to import; a process that only reads never needs it.
+        # Celery is slow to import; a process that only reads never needs it.
         from celery import Celery
 
         self._app = Celery("penstock-producer", set_as_current=False)
@@ -89,18 +91,18 @@ class WakeUps:
             task_serializer="json",
             accept_content=["json"],
             task_ignore_result=True,
-            # One more try, at once: whoever enqueues from a web request cannot wait for longer.
+            # One retry, at once: a producer in a web request cannot wait longer.
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0},
         )
 
     def stream(self, id: str, model: str, priority: int = DEFAULT_PRIORITY) -> None:
-        """Announce a recorded request. Raises `RedisUnavailable`."""
-        with _translated():
+        """Send the wake-up of a recorded request. Raises `RedisUnavailable`."""
+        with _errors_translated():
             send_stream(self._app, id, model, priority)
 
     def batch(self, job: str, shard: int, model: str, step: str = names.BATCH_CREATE) -> None:
-        """Announce a recorded shard of a batch job. Raises `RedisUnavailable`."""
-        with _translated():
+        """Send the wake-up of a recorded shard. Raises `RedisUnavailable`."""
+        with _errors_translated():
             send_shard(self._app, job, shard, model, step)
 
     def close(self) -> None:
@@ -108,12 +110,11 @@ class WakeUps:
         self._app.close()
 
 
-class _translated:  # noqa: N801 - reads as the context manager it is
-    def __enter__(self) -> None:
-        return None
+@contextmanager
+def _errors_translated() -> Iterator[None]:
+    from kombu.exceptions import OperationalError
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from kombu.exceptions import OperationalError
-
-        if isinstance(error, OperationalError):
-            raise RedisUnavailable(f"the Celery queue cannot be reached: {error}") from error
+    try:
+        yield
+    except OperationalError as error:
+        raise RedisUnavailable(f"the Celery queue cannot be reached: {error}") from error

@@ -131,7 +131,7 @@ def remove_orphans(connection: Connection, keys: Keys) -> None:
                 continue
             except PenstockError as error:
                 logger.warning("cannot remove the files of job %s yet: %s", job, error)
-        connection.zadd(keys.spools, {member: now_ms() + max(left_ms, _RETRY_MS)}, xx=True)
+        connection.zadd(keys.spools, {member.decode(): now_ms() + max(left_ms, _RETRY_MS)}, xx=True)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

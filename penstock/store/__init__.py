@@ -1,1 +1,1 @@
-"""Records in Redis: connections, scripts, and what to do while Redis is unavailable."""
+"""Records in Redis: connections, scripts, and how to wait while Redis is unavailable."""

@@ -1,14 +1,14 @@
-"""The one module that opens connections to Redis, with the reason for every odd value.
+"""Opens all connections to Redis, and gives the reason for each unusual option.
 
-redis-py 8 waits at most 5 s for a reply and then repeats the command up to ten times with
-backoff. Repeating is wrong here twice over: XADD and PUBLISH are not idempotent by themselves
-(our write script is, and decides itself when to send again), and a producer that enqueues from
-a web request must learn within seconds that Redis is gone. So: no retries inside the driver.
+redis-py 8 waits at most 5 s for a reply and then repeats the command up to ten times with backoff.
+That is wrong here for two reasons. XADD and PUBLISH are not idempotent; the write script is, and
+the worker decides when to call it again. And a producer that enqueues from a web request must learn
+within seconds that Redis is unavailable. So the driver never retries.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -21,18 +21,24 @@ import redis.retry
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
 from penstock.store.availability import UNREACHABLE
+from penstock.store.redis_protocol import AsyncConnection, Connection
 
-#: A redis-py client. Its own annotations are unions of the sync and async answers in both
-#: decoding modes, which says less than our docstrings do.
-Connection: TypeAlias = Any
+__all__ = [
+    "AsyncConnection",
+    "Connection",
+    "connect",
+    "connect_async",
+    "connect_listener",
+    "redis_address",
+    "redis_errors_translated",
+]
 
-#: PING a connection that was idle for so many seconds before it is used again, so that one cut
-#: by a firewall is noticed before a command is sent into it.
+#: Seconds of idle time after which a connection is checked with PING before it is used again, so
+#: that one closed by a firewall is noticed before a command is sent.
 HEALTH_CHECK_S = 25
 
-
-#: A loop with hundreds of streams sends its commands over so many connections; the rest waits for
-#: one. Each costs some 60 kB and, to open, some milliseconds of CPU.
+#: Maximum connections of an event loop; with hundreds of streams, commands wait for a free one.
+#: Each costs about 60 kB, and a few milliseconds of CPU to open.
 ASYNC_CONNECTIONS = 32
 
 
@@ -46,53 +52,55 @@ def _options(settings: ClientSettings) -> dict[str, Any]:
 
 
 def connect(settings: ClientSettings) -> Connection:
-    """A synchronous client (bytes in, bytes out) with a pool of its own."""
-    return redis.Redis.from_url(
+    """Create a synchronous client with its own pool. Replies are bytes."""
+    client = redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         **_options(settings),
     )
+    return cast(Connection, client)  # the driver's own types allow for decoded replies
 
 
-def connect_async(settings: ClientSettings) -> Connection:
-    """An asyncio client (bytes in, bytes out) with a pool of its own."""
+def connect_async(settings: ClientSettings) -> AsyncConnection:
+    """Create an asyncio client with its own pool. Replies are bytes."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis_url.get_secret_value(),
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         timeout=settings.redis_timeout_s,
         **_options(settings) | {"max_connections": ASYNC_CONNECTIONS},
     )
-    return redis.asyncio.Redis.from_pool(pool)
+    return cast(AsyncConnection, redis.asyncio.Redis.from_pool(pool))
 
 
-def connect_listener(settings: ClientSettings) -> Connection:
-    """An asyncio client for pub/sub alone."""
-    return redis.asyncio.Redis.from_url(
+def connect_listener(settings: ClientSettings) -> AsyncConnection:
+    """Create an asyncio client for pub/sub alone."""
+    client = redis.asyncio.Redis.from_url(
         settings.redis_url.get_secret_value(),
-        # RESP2: redis-py takes a third less time for a message than with RESP3's pushes.
+        # RESP2: redis-py needs a third less time for a message than with RESP3's push messages.
         protocol=2,
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         **_options(settings)
         | {
-            # The driver's own check reads the answer to its PING, whatever else comes first.
+            # The driver's check takes the next reply for the answer to its PING, even a message.
             "health_check_interval": 0,
-            # With a timeout it sends inside `asyncio.wait_for`, which in Python 3.11 can lose
-            # a cancellation. The hub has its own limits.
+            # With a timeout the driver sends inside `asyncio.wait_for`, which can lose a
+            # cancellation in Python 3.11. The multiplexer has its own timeouts.
             "socket_timeout": None,
         },
     )
+    return cast(AsyncConnection, client)
 
 
 def redis_address(settings: ClientSettings) -> str:
-    """The address in a Redis URL, without user and password, for messages."""
+    """The address of Redis for messages, without user and password."""
     url = settings.redis_url.get_secret_value()
-    parts = urlsplit(url)  # without its query, which may have a password as well
+    parts = urlsplit(url)  # without the query, which may contain a password as well
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @contextmanager
 def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
-    """Turn the driver's connection errors into `RedisUnavailable` with a hint what to do."""
+    """Translate the driver's errors to `RedisUnavailable`, whose message says what to do."""
     try:
         yield
     except redis.exceptions.AuthenticationError as error:

@@ -1,7 +1,7 @@
 """The scripts of batch jobs: each function returns one call of a script.
 
-``keys`` are the keys of the job, ``shared`` those of the deployment. The first lines of the script
-in ``lua/`` say what it does.
+``keys`` are the keys of the job, ``shared`` those of the deployment. The contract of each script
+is at its beginning, in ``lua/``.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The scripts of limits that all workers share: each function returns one call of a script.
 
-The first lines of the script in ``lua/`` say what it does.
+The contract of each script is at its beginning, in ``lua/``.
 """
 
 from typing import Any, Literal, NamedTuple, TypeAlias

@@ -1,7 +1,7 @@
-"""The scripts of streamed requests: each function returns one call of the script it is named for.
+"""The scripts of streamed requests: each function returns one call of its script.
 
-``keys`` are the keys of the request, ``shared`` those of the deployment. The first lines of
-``lua/<name>.lua`` say what the script does.
+``keys`` are the keys of the request, ``shared`` those of the deployment. The contract of
+each script is at its beginning, in ``lua/``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,14 +27,14 @@ class Claimed(NamedTuple):
 
     epoch: int
     n: int  #: number of the last event
-    cancel: str  #: who asked for it to be canceled; empty if nobody did
+    cancel: str  #: who asked for it to be canceled; empty if it is not
     worker_losses: int  #: claims that ended without a release
 
 
 class Renewed(NamedTuple):
     """The lease is renewed."""
 
-    cancel: str  #: who asked for it to be canceled; empty if nobody did
+    cancel: str  #: who asked for it to be canceled; empty if it is not
     n: int  #: number of the last event in the log; -1 if there is no record
 
 
@@ -42,7 +42,7 @@ class Written(NamedTuple):
     """The events are in the log, by this call or by an earlier one."""
 
     n: int  #: number of the last event in the log
-    cancel: str  #: who asked for it to be canceled; empty if nobody did
+    cancel: str  #: who asked for it to be canceled; empty if it is not
 
 
 class Gap(NamedTuple):
@@ -56,7 +56,7 @@ class Gone:
     """The record has expired or was deleted."""
 
 
-class Reaped(StrEnum):
+class ReaperAction(StrEnum):
     """What the reaper has to do for a request or a shard."""
 
     WAKE = "wake"  #: send a wake-up
@@ -172,7 +172,7 @@ def write_reply(reply: list[Any]) -> WriteReply:
 
 def reap(
     keys: RequestKeys, shared: Keys, *, check_after_ms: int, may_be_queued: bool
-) -> ScriptCall[Reaped]:
+) -> ScriptCall[ReaperAction]:
     """Check a live request whose time has come. ``may_be_queued``: its message may be waiting."""
     names = [keys.meta, keys.lease, shared.live]
     return ScriptCall(script("reap"), names, [check_after_ms, int(may_be_queued)], _reap_reply)
@@ -196,5 +196,5 @@ def renew_reply(reply: list[Any]) -> Renewed | Fenced:
     return Renewed(reply[1].decode(), reply[2]) if reply[0] == b"ok" else Fenced()
 
 
-def _reap_reply(reply: bytes) -> Reaped:
-    return Reaped(reply.decode())
+def _reap_reply(reply: bytes) -> ReaperAction:
+    return ReaperAction(reply.decode())

@@ -1,9 +1,10 @@
 """The Lua scripts that keep a record, its log and its channel consistent.
 
-Each is stored beside this file in ``lua/`` and begins with its contract; ``-- include <file>`` on a
-line of its own stands for what several of them need. They are called by hash (EVALSHA), so that the
-text travels once per Redis, not once per delta. Callers use the functions of `request_scripts`,
-`shard_scripts`, `job_scripts` and `limit_scripts`, each of which returns a `ScriptCall`.
+Each is stored beside this file in ``lua/`` and begins with its contract. A line ``-- include
+<file>`` is replaced by a file in ``lua/include/``, which several scripts need. Scripts are called
+by hash (EVALSHA), so that the text is sent once to each Redis and not with every delta. Callers use
+the functions of `request_scripts`, `shard_scripts`, `job_scripts` and `limit_scripts`, each of
+which returns a `ScriptCall`.
 """
 
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from redis.exceptions import NoScriptError
+
+from penstock.store.redis_protocol import AsyncConnection, Connection, QueuedCommands
 
 _FOLDER = Path(__file__).parent / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+\.lua)$", re.MULTILINE)
@@ -32,14 +35,14 @@ class Script:
     text: str
     sha: str
 
-    def __call__(self, redis: Any, keys: list[str], args: list[Any]) -> Any:
+    def __call__(self, redis: Connection, keys: list[str], args: list[Any]) -> Any:
         """Run it on a synchronous client and return Redis's reply."""
         try:
             return redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return redis.eval(self.text, len(keys), *keys, *args)
 
-    async def run(self, redis: Any, keys: list[str], args: list[Any]) -> Any:
+    async def run(self, redis: AsyncConnection, keys: list[str], args: list[Any]) -> Any:
         """Run it on an asyncio client and return Redis's reply."""
         try:
             return await redis.evalsha(self.sha, len(keys), *keys, *args)
@@ -55,15 +58,15 @@ class ScriptCall(NamedTuple, Generic[T]):
     args: list[Any]  #: each an `Arg`
     parse: Callable[[Any], T]
 
-    def run(self, redis: Any) -> T:
+    def run(self, redis: Connection) -> T:
         """Make the call on a synchronous client. Raises `redis.RedisError`."""
         return self.parse(self.script(redis, self.keys, self.args))
 
-    async def run_async(self, redis: Any) -> T:
+    async def run_async(self, redis: AsyncConnection) -> T:
         """Make the call on an asyncio client. Raises `redis.RedisError`."""
         return self.parse(await self.script.run(redis, self.keys, self.args))
 
-    def add_to(self, pipe: Any) -> None:
+    def add_to(self, pipe: QueuedCommands) -> None:
         """Add the call to a pipeline, with the script's text; `parse` reads the pipeline's reply.
 
         A pipeline cannot repeat a call of a script that Redis does not have, so it does not use the
@@ -92,7 +95,7 @@ class Restarted(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """The script in ``lua/<name>.lua``."""
-    text = _INCLUDE.sub(lambda found: _read(found[1]), _read(f"{name}.lua"))
+    text = _INCLUDE.sub(lambda found: _read(f"include/{found[1]}"), _read(f"{name}.lua"))
     # SHA-1 is how Redis names scripts; nothing here rests on its strength.
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 

@@ -1,14 +1,14 @@
-"""The scripts of a job's shards: each function returns one call of the script it is named for.
+"""The scripts of a job's shards: each function returns one call of its script.
 
 ``keys`` are the keys of the job, ``shared`` those of the deployment, ``number`` is the shard's. The
-first lines of ``lua/shard_<name>.lua`` say what the script does.
+contract of each script is at its beginning, in ``lua/``.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from penstock.keys import JobKeys, Keys
-from penstock.store.request_scripts import Reaped
+from penstock.store.request_scripts import ReaperAction
 from penstock.store.scripts import ClaimRefused, Fenced, Restarted, ScriptCall, pairs, script
 
 
@@ -17,20 +17,20 @@ class ShardClaimed(NamedTuple):
 
     epoch: int
     record: bytes  #: of the shard, JSON
-    cancel: str  #: who asked for the job to be canceled; empty if nobody did
+    cancel: str  #: who asked for the job to be canceled; empty if it is not
     paused: bytes  #: why the job is paused, JSON; empty if it is not
 
 
 class ShardRenewed(NamedTuple):
     """The lease is renewed."""
 
-    cancel: str  #: who asked for the job to be canceled; empty if nobody did
+    cancel: str  #: who asked for the job to be canceled; empty if it is not
 
 
 class ShardWritten(NamedTuple):
     """The shard is written."""
 
-    cancel: str  #: who asked for the job to be canceled; empty if nobody did
+    cancel: str  #: who asked for the job to be canceled; empty if it is not
     paused: bytes  #: why the job is paused, JSON; empty if it is not
     due_in_ms: int  #: until the shard is due; -1 if it is parked
 
@@ -38,7 +38,7 @@ class ShardWritten(NamedTuple):
 class ReapedShard(NamedTuple):
     """What the reaper has to do for a shard."""
 
-    verdict: Reaped
+    action: ReaperAction
     record: bytes = b""  #: of the shard, JSON; only with ``WAKE``
 
 
@@ -136,5 +136,5 @@ def _write_reply(reply: list[Any]) -> ShardWritten | Fenced:
 
 
 def _reap_reply(reply: list[bytes]) -> ReapedShard:
-    verdict, *record = reply
-    return ReapedShard(Reaped(verdict.decode()), *record)
+    action, *record = reply
+    return ReapedShard(ReaperAction(action.decode()), *record)

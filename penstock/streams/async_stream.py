@@ -1,4 +1,4 @@
-"""`penstock.stream` for event loops: a request's handle and the live view of its answer."""
+"""Like `penstock.streams.stream`, for event loops: a request's handle, and its live answer."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class AsyncStreamRequest:
-    """The handle of an enqueued request."""
+    """The handle of an enqueued request, on an event loop. As `StreamRequest`."""
 
     def __init__(
         self, request: StreamRequest, settings: ClientSettings, reader: AsyncReader
@@ -35,11 +35,11 @@ class AsyncStreamRequest:
         return f"<AsyncStreamRequest {self.id}>"
 
     async def record(self) -> Record:
-        """Its record: state, counters, times, usage, error. Raises `NotFound`."""
+        """Read the record; as `StreamRequest.record`."""
         return await asyncio.to_thread(self._sync.record)
 
     async def text(self) -> str:
-        """The visible answer so far, by one look; complete once the state says so."""
+        """Read the visible text so far, once; as `StreamRequest.text`."""
         return await asyncio.to_thread(self._sync.text)
 
     def events(
@@ -49,7 +49,7 @@ class AsyncStreamRequest:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> AsyncGenerator[Event, None]:
-        """Every event behind ``after``, live, up to the last one; as `StreamRequest.events`."""
+        """Yield every event after ``after``, live; as `StreamRequest.events`."""
         cursor = Cursor.of(after)
         return self._reader.follow(self._keys, after=cursor, timeout=timeout, wait_for=wait_for)
 
@@ -60,7 +60,7 @@ class AsyncStreamRequest:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> "AsyncMessageStream":
-        """Its answer in the shape of the SDK's stream; arguments as of `events`."""
+        """Follow the answer with the interface of the SDK's stream. Arguments as of `events`."""
         cursor = Cursor.of(after)
         text = None
         if cursor is None:
@@ -71,19 +71,23 @@ class AsyncStreamRequest:
         return AsyncMessageStream(self, source, after=cursor, text_source=text)
 
     async def cancel(self, who: str = "client") -> State:
-        """Ask for it to be canceled; returns the state it had. What was received is kept."""
+        """Cancel the request; as `StreamRequest.cancel`."""
         return await asyncio.to_thread(self._sync.cancel, who)
 
     async def result(self, *, timeout: float | None = None) -> "Message":
-        """Wait for the end and return the whole message."""
+        """Wait for the end and return the whole message; as `StreamRequest.result`."""
         async with self.stream(timeout=timeout) as stream:
             return await stream.get_final_message()
 
 
 class AsyncMessageStream:
-    """A live answer: ``async for`` over its events, or over ``text_stream``.
+    """A live answer: iterate over its events, or over ``text_stream``. As `MessageStream`.
 
-    The same as `penstock.streams.stream.MessageStream`.
+    For example::
+
+        async with client.messages.attach(id) as stream:
+            async for event in stream:
+                print(event.type)
     """
 
     def __init__(
@@ -101,17 +105,17 @@ class AsyncMessageStream:
 
     @property
     def id(self) -> str:
-        """The request's id, which is also its Celery task id."""
+        """The id of the request, which is also its Celery task id."""
         return self.request.id
 
     @property
     def cursor(self) -> Cursor:
-        """The place behind the last event taken; ``attach(id, after=…)`` goes on there."""
+        """The position after the last event taken; ``attach(id, after=…)`` resumes there."""
         return self._transcript.cursor
 
     @property
     def end(self) -> View | None:
-        """The data of the last event (stop reason, usage, what was kept), once it came."""
+        """The data of the last event (state, stop reason, usage); None before it arrived."""
         end = self._transcript.end
         return None if end is None else view(end)
 
@@ -127,21 +131,18 @@ class AsyncMessageStream:
         await self.close()
 
     async def close(self) -> None:
-        """Stop following. The request itself goes on; `cancel` ends it."""
+        """Stop reading. The request runs on; `cancel` ends it."""
         self._transcript.stop("closed")
         close = getattr(self._source, "aclose", None)
         if close is not None:
             await close()
 
     async def cancel(self) -> State:
-        """Ask for the request to be canceled; returns the state it had."""
+        """Cancel the request. Returns the state it had."""
         return await self.request.cancel()
 
     async def __aiter__(self) -> AsyncIterator[View]:
-        """The API's events, unchanged, with attribute access, and Penstock's own between them.
-
-        Raises `RequestFailed` or `RequestCanceled` behind the last event if it did not end well.
-        """
+        """Yield the API's events with attribute access, and Penstock's own; as `MessageStream`."""
         while (event := await self._next()) is not None:
             self._transcript.apply(event)
             yield view(event.data)
@@ -149,10 +150,7 @@ class AsyncMessageStream:
 
     @property
     async def text_stream(self) -> AsyncIterator[str]:
-        """The visible answer, piece by piece; what has been written already is the first piece.
-
-        Raises `TextRewound` when text that was given out is taken back and other text comes.
-        """
+        """The visible text, piece by piece; as `MessageStream.text_stream`."""
         transcript, flow = self._transcript, self._transcript.flow()
         if self._text_source is not None and not self._transcript.cursor.n:
             self._source = self._text_source
@@ -167,35 +165,32 @@ class AsyncMessageStream:
         flow.finish()
 
     async def until_done(self) -> None:
-        """Take every event up to the end."""
+        """Read every event to the end. Raises `RequestFailed` or `RequestCanceled`."""
         while (event := await self._next()) is not None:
             self._transcript.apply(event)
         await self._raise_unless_done()
 
     async def get_final_text(self) -> str:
-        """All visible text, when the answer is complete."""
+        """Wait for the end and return all visible text; as `MessageStream.get_final_text`."""
         await self.until_done()
         if self._transcript.coverage is Coverage.TAIL:
             await self._replace()
         return self._transcript.builder.text
 
     async def get_final_message(self) -> "Message":
-        """The whole message as the SDK's own type, when the answer is complete.
-
-        Needs the ``anthropic`` package; `MissingDependency` says so where it is not installed.
-        """
+        """Wait for the end and return the message; as `MessageStream.get_final_message`."""
         await self.until_done()
         if self._transcript.coverage is not Coverage.FULL:
             await self._replace()
         return self._transcript.message()
 
     async def _next(self) -> Event | None:
-        """The next event; None behind the last one."""
+        """The next event; None after the last one."""
         self._transcript.check_open()
         try:
             return await anext(self._source, None)
         except BaseException as error:
-            # Being canceled ends the source as well.
+            # A cancellation ends the source as well.
             self._transcript.stop(f"reading stopped ({type(error).__name__})")
             raise
 
@@ -204,7 +199,7 @@ class AsyncMessageStream:
         await self._raise_unless_done()
 
     async def _rebuilt(self, *, before: Event | None = None) -> MessageBuilder:
-        """All events of the log put together, or those before one of them."""
+        """Build the message from all events of the log, or from those before ``before``."""
         builder = MessageBuilder()
         async with aclosing(self.request.events()) as log:
             async for event in log:

@@ -1,8 +1,4 @@
-"""Records of requests: what a producer writes before the wake-up, and what anyone may read.
-
-The functions that build arguments and read answers are pure; `RequestRecords` is the thin
-synchronous shell round them that clients use. Workers use the same scripts from asyncio.
-"""
+"""Records of requests: written by a producer before the wake-up, and read by any client."""
 
 import math
 from collections.abc import Mapping
@@ -23,11 +19,11 @@ from penstock.validation import check_headers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """What a producer may ask for beside the Messages body."""
+    """The options of a request, beside the Messages body. Raises `InvalidRequest`."""
 
-    typed: bool = False  #: publish the bare text as well
-    priority: int = DEFAULT_PRIORITY  #: 0 is taken first, 9 last
-    deadline_s: float | None = None  #: seconds after which it is not worth starting any more
+    typed: bool = False  #: also publish the plain text
+    priority: int = DEFAULT_PRIORITY  #: 0 (first) to 9 (last)
+    deadline_s: float | None = None  #: seconds until the request is no longer worth starting
     on_interrupt: str = "continue"  #: continue · restart · fail
     headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
 
@@ -41,7 +37,7 @@ class RequestOptions:
         check_headers(self.headers)
 
     def fields(self) -> dict[str, str | int]:
-        """Their fields of the record."""
+        """The options as fields of the record."""
         fields: dict[str, str | int] = {
             "priority": self.priority,
             "on_interrupt": self.on_interrupt,
@@ -56,7 +52,7 @@ class RequestOptions:
 
 
 class RequestRecords:
-    """Requests in Redis, for producers and readers."""
+    """Records of requests in Redis, for producers and readers."""
 
     def __init__(self, connection: Connection, settings: ClientSettings) -> None:
         self._redis = connection
@@ -65,7 +61,7 @@ class RequestRecords:
     def submit(self, id: str, model: str, body: bytes, options: "RequestOptions") -> None:
         """Record a request (``body``: JSON) and log its first event.
 
-        Raises `InvalidRequest` if the id is in use, `redis.RedisError` if Redis fails.
+        Raises `InvalidRequest` if the id is in use, or `redis.RedisError`.
         """
         keys = self._settings.keys.request(id)
         queued = {"type": events.QUEUED, "id": id, "model": model}
@@ -84,18 +80,18 @@ class RequestRecords:
             raise InvalidRequest(f"{id} is in use", field="id")
 
     def discard(self, id: str) -> None:
-        """Remove a request that could not be announced."""
+        """Remove a request whose wake-up could not be sent."""
         keys = self._settings.keys.request(id)
         self._redis.delete(keys.meta, keys.log, keys.request)
         self._redis.zrem(self._settings.keys.live, id)
 
     def read(self, id: str) -> Record:
-        """The record. Raises `NotFound`."""
+        """Read a record. Raises `NotFound`."""
         keys = self._settings.keys.request(checked_id(id))
         return Record.parse(id, self._redis.hgetall(keys.meta))
 
     def snapshot(self, id: str) -> tuple[Record, str]:
-        """The record and the visible answer of the same moment. Raises `NotFound`."""
+        """Read a record and its visible text at one moment. Raises `NotFound`."""
         keys = self._settings.keys.request(checked_id(id))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
@@ -104,9 +100,9 @@ class RequestRecords:
         return Record.parse(id, raw), (text or b"").decode()
 
     def cancel(self, id: str, who: str) -> State:
-        """Ask for a request to be canceled; returns the state it had. Raises `NotFound`.
+        """Cancel a request. Returns the state it had. Raises `NotFound`.
 
-        One that no worker holds ends at once; what was received before is kept.
+        A request that no worker holds ends at once; what was received before is kept.
         """
         keys = self._settings.keys.request(checked_id(id))
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}

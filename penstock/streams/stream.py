@@ -1,4 +1,4 @@
-"""One streamed request, seen from outside: its handle and the live view of its answer."""
+"""One streamed request as a client sees it: its handle, and its answer as a live stream."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 
 class StreamRequest:
-    """The handle of an enqueued request. It holds an id and no connection of its own."""
+    """The handle of an enqueued request. It has an id and no connection of its own.
+
+    `Messages.enqueue` and `Messages.request` return it. Its methods raise `RedisUnavailable`, and
+    `NotFound` once the record has expired. For example::
+
+        request = client.messages.enqueue(model=model, max_tokens=200, messages=messages)
+        print(request.id, request.state)
+        for event in request.events(timeout=60):
+            print(event.cursor, event.type)
+        message = request.result()
+    """
 
     def __init__(
         self,
@@ -41,17 +51,17 @@ class StreamRequest:
         return f"<StreamRequest {self.id}>"
 
     def record(self) -> Record:
-        """Its record: state, counters, times, usage, error. Raises `NotFound`."""
+        """Read the record: state, counters, times in ms, usage, error. Raises `NotFound`."""
         with redis_errors_translated(self._settings):
             return self._records.read(self.id)
 
     @property
     def state(self) -> State:
-        """Where it stands. Raises `NotFound`."""
+        """The state of the request now. Raises `NotFound`."""
         return self.record().state
 
     def text(self) -> str:
-        """The visible answer so far, by one look; complete once the state says so."""
+        """Read the visible text so far, once. It is complete if the state is final."""
         with redis_errors_translated(self._settings):
             return self._records.snapshot(self.id)[1]
 
@@ -62,11 +72,18 @@ class StreamRequest:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> Generator[Event, None, None]:
-        """Every event behind ``after``, live, up to the last one (`penstock.events`).
+        """Yield every event after ``after``, live, up to and including ``penstock.end``.
 
-        ``timeout`` bounds the seconds between two events. ``wait_for``: seconds to wait for a
-        request that has not been enqueued yet. Raises `NotFound`, `TimeoutError`,
-        `RedisUnavailable`, and `ValueError` for a cursor that is none.
+        - ``after``: the cursor of the last event that the reader has taken; None: from the first.
+        - ``timeout``: maximum seconds between two events.
+        - ``wait_for``: seconds to wait for a request that has not been enqueued yet.
+
+        Raises `NotFound`, `TimeoutError`, `RedisUnavailable`, or `ValueError` if ``after`` is not a
+        cursor. A failed or canceled request raises nothing here: its last event says so. For
+        example::
+
+            for event in request.events(after="1-58", timeout=60):
+                print(event.n, event.data)
         """
         return self._follow(Cursor.of(after), timeout, wait_for)
 
@@ -96,27 +113,44 @@ class StreamRequest:
         timeout: float | None = None,
         wait_for: float = 0.0,
     ) -> "MessageStream":
-        """Its answer in the shape of the SDK's stream; arguments as of `events`."""
+        """Follow the answer with the interface of the SDK's stream. Arguments as of `events`."""
         cursor = Cursor.of(after)
         text = self._follow(None, timeout, wait_for, text_first=True) if cursor is None else None
         source = self._follow(cursor, timeout, wait_for)
         return MessageStream(self, source, after=cursor, text_source=text)
 
     def cancel(self, who: str = "client") -> State:
-        """Ask for it to be canceled; returns the state it had. What was received is kept."""
+        """Cancel the request. Returns the state it had; what was received is kept.
+
+        ``who`` is stored in the record and in the last event. A running request ends a moment
+        later, when its worker learns of it. Raises `NotFound`.
+        """
         with redis_errors_translated(self._settings):
             return self._records.cancel(self.id, who)
 
     def result(self, *, timeout: float | None = None) -> "Message":
-        """Wait for the end and return the whole message, as `MessageStream.get_final_message`."""
+        """Wait for the end and return the whole message.
+
+        Raises what `MessageStream.get_final_message` raises. For example::
+
+            message = request.result(timeout=60)
+            print(message.content[0].text, message.usage.output_tokens)
+        """
         return self.stream(timeout=timeout).get_final_message()
 
 
 class MessageStream:
     """A live answer: iterate over its events, or over ``text_stream``. A context manager.
 
-    ``source`` has the events behind ``after``; ``text_source``, if given, has the same stream
-    beginning with the text so far, which is all that ``text_stream`` needs.
+    `Messages.stream`, `Messages.attach` and `StreamRequest.stream` return it. It has the interface
+    of the SDK's ``MessageStream``; leaving the ``with`` block stops reading, and the request runs
+    on. For example::
+
+        with client.messages.attach(id) as stream:
+            for event in stream:
+                if event.type == "content_block_delta":
+                    print(event.delta)
+            print(stream.end.usage)
     """
 
     def __init__(
@@ -127,6 +161,8 @@ class MessageStream:
         after: Cursor | None = None,
         text_source: Iterator[Event] | None = None,
     ) -> None:
+        # `source` yields the events after `after`; `text_source`, if given, yields the same stream
+        # beginning with the text so far, which is all that `text_stream` needs.
         self.request = request
         self._source = source
         self._text_source = text_source
@@ -134,12 +170,12 @@ class MessageStream:
 
     @property
     def id(self) -> str:
-        """The request's id, which is also its Celery task id."""
+        """The id of the request, which is also its Celery task id."""
         return self.request.id
 
     @property
     def cursor(self) -> Cursor:
-        """The place behind the last event taken; ``attach(id, after=…)`` goes on there."""
+        """The position after the last event taken; ``attach(id, after=…)`` resumes there."""
         return self._transcript.cursor
 
     def __enter__(self) -> Self:
@@ -154,20 +190,21 @@ class MessageStream:
         self.close()
 
     def close(self) -> None:
-        """Stop following. The request itself goes on; `cancel` ends it."""
+        """Stop reading. The request runs on; `cancel` ends it."""
         self._transcript.stop("closed")
         close = getattr(self._source, "close", None)
         if close is not None:
             close()
 
     def cancel(self) -> State:
-        """Ask for the request to be canceled; returns the state it had."""
+        """Cancel the request. Returns the state it had."""
         return self.request.cancel()
 
     def __iter__(self) -> Iterator[View]:
-        """The API's events, unchanged, with attribute access, and Penstock's own between them.
+        """Yield the API's events, with attribute access, and Penstock's own between them.
 
-        Raises `RequestFailed` or `RequestCanceled` behind the last event if it did not end well.
+        After the last event it raises `RequestFailed` or `RequestCanceled`, unless the request is
+        done.
         """
         while (event := self._next()) is not None:
             self._transcript.apply(event)
@@ -176,9 +213,10 @@ class MessageStream:
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The visible answer, piece by piece; what has been written already is the first piece.
+        """The visible text, piece by piece. A late reader gets the text so far as one piece.
 
-        Raises `TextRewound` when text that was given out is taken back and other text comes.
+        Raises `TextRewound` if text that was yielded is withdrawn and other text follows; and
+        `RequestFailed` or `RequestCanceled` after the last piece, unless the request is done.
         """
         transcript, flow = self._transcript, self._transcript.flow()
         if self._text_source is not None and not self._transcript.cursor.n:
@@ -194,28 +232,33 @@ class MessageStream:
         flow.finish()
 
     def until_done(self) -> None:
-        """Take every event up to the end."""
+        """Read every event to the end. Raises `RequestFailed` or `RequestCanceled`."""
         while (event := self._next()) is not None:
             self._transcript.apply(event)
         self._raise_unless_done()
 
     @property
     def end(self) -> View | None:
-        """The data of the last event (stop reason, usage, what was kept), once it came."""
+        """The data of the last event (state, stop reason, usage); None before it arrived."""
         end = self._transcript.end
         return None if end is None else view(end)
 
     def get_final_text(self) -> str:
-        """All visible text, when the answer is complete."""
+        """Wait for the end and return all visible text.
+
+        Raises `RequestFailed` or `RequestCanceled`, or `NotEnded` if reading stopped before the
+        end.
+        """
         self.until_done()
         if self._transcript.coverage is Coverage.TAIL:
             self._replace()
         return self._transcript.builder.text
 
     def get_final_message(self) -> "Message":
-        """The whole message as the SDK's own type, when the answer is complete.
+        """Wait for the end and return the message as the SDK's type, ``anthropic.types.Message``.
 
-        Needs the ``anthropic`` package; `MissingDependency` says so where it is not installed.
+        Raises what `get_final_text` raises, and `MissingDependency` without the package
+        ``anthropic``.
         """
         self.until_done()
         if self._transcript.coverage is not Coverage.FULL:
@@ -223,7 +266,7 @@ class MessageStream:
         return self._transcript.message()
 
     def _next(self) -> Event | None:
-        """The next event; None behind the last one."""
+        """The next event; None after the last one."""
         self._transcript.check_open()
         try:
             return next(self._source, None)
@@ -236,7 +279,7 @@ class MessageStream:
         self._raise_unless_done()
 
     def _rebuilt(self, *, before: Event | None = None) -> MessageBuilder:
-        """All events of the log put together, or those before one of them."""
+        """Build the message from all events of the log, or from those before ``before``."""
         builder = MessageBuilder()
         with closing(self.request.events()) as log:
             for event in log:

@@ -11,7 +11,7 @@ from penstock import events
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.store import request_scripts
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
@@ -60,7 +60,7 @@ class ClaimedRequest:
 
     @classmethod
     async def claim(
-        cls, connection: Connection, settings: WorkerSettings, id: str, worker: str
+        cls, connection: AsyncConnection, settings: WorkerSettings, id: str, worker: str
     ) -> "ClaimedRequest":
         """Claim a request and load its state. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
@@ -109,7 +109,7 @@ class ClaimedRequest:
             await request._replay(connection, trimmed=bool(record["base"]))
         return request
 
-    async def _replay(self, connection: Connection, *, trimmed: bool) -> None:
+    async def _replay(self, connection: AsyncConnection, *, trimmed: bool) -> None:
         """Rebuild the message from the log of earlier attempts.
 
         The log no longer changes: this claim has fenced all earlier writers.

@@ -14,7 +14,7 @@ from typing import Final
 from penstock.keys import Keys
 from penstock.store import limit_scripts
 from penstock.store.availability import UNAVAILABLE, retry_until_available
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection
 from penstock.store.limit_scripts import RequestLimit
 from workers.loop import BackgroundTasks
 
@@ -30,7 +30,7 @@ _LIMIT: Final = "anthropic-ratelimit-requests-"
 class RateLimiter:
     """Acquires a place before each call of the API and reports the response after it."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: AsyncConnection, keys: Keys) -> None:
         self._redis = connection
         self._keys = keys
         self._background = BackgroundTasks()

@@ -23,7 +23,7 @@ from penstock.jitter import jitter
 from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection
 from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
@@ -62,7 +62,7 @@ class Relay:
     def __init__(
         self,
         settings: WorkerSettings,
-        connection: Connection,
+        connection: AsyncConnection,
         api: anthropic.AsyncAnthropic,
         publisher: Publisher,
         worker: str,

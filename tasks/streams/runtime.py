@@ -7,7 +7,7 @@ import threading
 
 from config.settings import WorkerSettings
 from penstock.store.availability import ANY_FAILURE
-from penstock.store.connection import Connection, connect_async
+from penstock.store.connection import AsyncConnection, connect_async
 from tasks.api.client import async_client
 from tasks.streams.publisher import Publisher
 from tasks.streams.relay import Relay
@@ -58,7 +58,7 @@ class StreamRuntime:
         gc.set_threshold(10_000, 5, 20)  # collect rarely, and only what is new
         return relay
 
-    async def _listen(self, connection: Connection, publisher: Publisher) -> None:
+    async def _listen(self, connection: AsyncConnection, publisher: Publisher) -> None:
         """Check a request's cancel flag as soon as the control channel names the request."""
         while True:
             try:

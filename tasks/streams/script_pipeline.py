@@ -12,14 +12,14 @@ from typing import Any
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
-from penstock.store.connection import Connection
+from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ScriptCall
 
 
 class ScriptPipeline:
     """Runs scripts over the connections of an asyncio client."""
 
-    def __init__(self, connection: Connection, *, timeout_s: float) -> None:
+    def __init__(self, connection: AsyncConnection, *, timeout_s: float) -> None:
         self._redis = connection
         self._timeout_s = timeout_s
 

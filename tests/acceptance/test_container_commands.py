@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -187,7 +188,7 @@ def test_a_worker_that_does_not_run_fails_its_health_check(stack: Stack, queue: 
 
 def test_redis_is_configured_to_keep_its_data(stack: Stack) -> None:
     """It writes to disk, refuses writes when it is full, and requires a password."""
-    connection = connect(stack.producer)
+    connection: Any = connect(stack.producer)
     found = connection.config_get("appendonly", "maxmemory-policy", "maxmemory", "save")
     assert found == {
         "appendonly": "yes",

@@ -9,6 +9,7 @@ import pytest
 from penstock import Client
 from penstock.batches.shard import Counts
 from penstock.local.embedded_redis import EmbeddedRedis
+from tests.connections import redis_of
 
 Body = Callable[..., dict[str, Any]]
 
@@ -30,6 +31,6 @@ def test_a_job_runs_with_its_chunks_in_files(
         assert [line.custom_id for line in results] == [f"line-{i}" for i in range(12)]
         kept = {path.parent.name for path in tmp_path.rglob("*") if path.is_file()}
         assert {name.partition("-")[0] for name in kept} == {"ids", "results"}
-        assert list(client._redis.scan_iter(f"*{job.id}*chunks*")) == []
+        assert list(redis_of(client).scan_iter(f"*{job.id}*chunks*")) == []
         batches.delete(job.id)
         assert list(tmp_path.iterdir()) == []

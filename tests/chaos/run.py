@@ -17,7 +17,7 @@ from typing import Any
 from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.keys import Keys, RequestKeys
-from penstock.store.connection import Connection, connect_async
+from penstock.store.connection import connect_async
 from tests.chaos import plans
 from tests.chaos.agent import Agent
 from tests.chaos.checks import Ended, check_stream
@@ -72,7 +72,7 @@ class Run:
         self._rng = Random(options.seed)
         self._client = Client(world.redis.url, redis_timeout_s=4.0)
         self._keys = Keys()
-        self._connection: Connection = connect_async(self._client.settings)
+        self._connection: Any = connect_async(self._client.settings)
         self._listeners: list[Listener] = []
         self.tally = Tally()
 

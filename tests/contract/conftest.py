@@ -1,4 +1,4 @@
-"""Contract tests have a Redis of their own: no worker of another test takes what they write."""
+"""Contract tests have their own Redis, so that no worker of another test takes their requests."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.contract.tasks.batches.creating import Creating
 
 @pytest.fixture(scope="session")
 def penstock_redis() -> Iterator[EmbeddedRedis]:
-    """A private Redis server that no worker is connected to."""
+    """A Redis server to which no worker is connected."""
     with EmbeddedRedis() as server:
         yield server
 
@@ -28,7 +28,7 @@ def quiet_simulator() -> Iterator[Control]:
 
 @pytest.fixture
 def creating(penstock_redis: EmbeddedRedis, quiet_simulator: Control) -> Iterator[Creating]:
-    """A create step on a deployment of its own, and an API with nothing left from others."""
+    """A create step in a deployment of its own, with an API that has no other batches."""
     quiet_simulator.reset()
     creating = Creating(penstock_redis, quiet_simulator)
     yield creating

@@ -1,10 +1,11 @@
--- Take a slot for a batch, so that the whole deployment stays within the API's limits.
+-- Count a shard's batch among the active ones, so that the whole deployment stays within the API's
+-- limits.
 --
--- KEYS  1 slots
--- ARGV  1 <job>/<shard>  2 its requests  3 most active batches  4 most requests in them
---       5 ms after which a slot that nobody gave back counts no more
--- Returns 1 when the shard has its slot (also when it had it before), 0 when it has to wait. A
--- shard that is larger than the limit by itself gets its slot once no other has one.
+-- KEYS  1 active batches
+-- ARGV  1 <job>/<shard>  2 its requests  3 maximum active batches  4 maximum requests in them
+--       5 ms after which a batch that was not released no longer counts
+-- Returns 1 if the batch is counted (now or before), 0 if it has to wait. A shard above the limit
+-- on requests is counted once no other batch is active.
 
 -- include now_ms.lua
 

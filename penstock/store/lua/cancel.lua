@@ -1,11 +1,12 @@
--- Ask that a record be canceled. The flag is the truth; a worker that holds it sees the flag with
--- its next write, or at once by the wake-up on the control channel. A request that nobody holds
--- ends here and now.
+-- Request that a record be canceled. The field `cancel` is what counts: the worker that holds the
+-- record reads it with its next write, or at once because of the message on the control channel. A
+-- request that no worker holds ends here.
 --
 -- KEYS  1 meta  2 log  3 events channel  4 control channel
 --       [5 lease  6 live requests  7 text  8 body]
--- ARGV  1 who asks  2 data of the end event (JSON; '' = do not end it here)  3 ttl in s once ended
--- Returns the state it found, or '' when there is no such record (and none is made).
+-- ARGV  1 who asks  2 data of the last event (JSON; '' = do not end the request here)
+--       3 ttl in s of a request that ends here
+-- Returns the state found, or '' if there is no such record (none is created).
 
 -- include now_ms.lua
 -- include record_id.lua

@@ -1,10 +1,10 @@
--- Claim a record: raise its epoch, which shuts out every earlier writer, and take the lease.
+-- Claim a request: raise its epoch, which fences every earlier writer, and take the lease.
 --
 -- KEYS  1 meta  2 lease  3 live requests  4 run
 -- ARGV  1 worker  2 lease in ms
--- Returns {'claimed', epoch, n, cancel, worker_losses} or {'gone'} or {'ended', state}
---         or {'leased', holder} or {'restarted', ms}: Redis was restarted, try again after that.
---         `worker_losses` counts the claims that ended without a word.
+-- Returns {'claimed', epoch, n, cancel, worker_losses}, {'gone'}, {'ended', state},
+--         {'leased', holder}, or {'restarted', ms}: Redis was restarted, try again after that time.
+--         `worker_losses` counts the claims that ended without a release.
 
 -- include now_ms.lua
 -- include record_id.lua

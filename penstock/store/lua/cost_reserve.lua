@@ -1,9 +1,9 @@
--- Reserve what a shard can cost at the most, under the job's money cap.
+-- Reserve the maximum cost of a shard, under the cost cap of its job.
 --
 -- KEYS  1 money
 -- ARGV  1 shard  2 millionths of a dollar  3 ttl in s
--- Returns 'ok' (reserved, now or before; also when there is no cap), 'wait' (others have to be
---         settled first) or 'over' (it does not fit, with nothing else reserved).
+-- Returns 'ok' (reserved, now or before; also if there is no cap), 'wait' (other reservations have
+--         to be settled first) or 'over' (it exceeds the cap, with nothing else reserved).
 
 local money_key = KEYS[1]
 local shard, amount, ttl_s = unpack(ARGV)

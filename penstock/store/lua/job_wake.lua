@@ -1,5 +1,5 @@
--- Cancel a job, or go on with a paused one: every shard that is not done with becomes due now, and
--- the reaper sends its wake-up.
+-- Cancel a job, or resume a paused one: every open shard becomes due now, and the reaper sends its
+-- wake-up.
 --
 -- KEYS  1 meta  2 shards  3 claims  4 live shards  5 log  6 events channel
 -- ARGV  1 'cancel' or 'resume'  2 who asks  3 event's data ('' = none; logged if anything changed)
@@ -36,7 +36,7 @@ if action == 'cancel' then
   redis.call('HSET', meta_key, 'cancel_ms', now)
 end
 for _, number in ipairs(redis.call('HKEYS', shards_key)) do
-  -- One that is done with leaves the set when the reaper looks at it.
+  -- A shard that is done is removed from the set when the reaper checks it.
   redis.call('HDEL', claims_key, number .. ':due')
   redis.call('ZADD', live_key, now, id .. '/' .. number)
 end

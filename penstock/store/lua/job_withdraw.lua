@@ -1,7 +1,7 @@
--- Take back a job that was recorded, as if it had never been, unless a worker has begun with it.
+-- Remove a job that was just recorded, unless a worker has begun with it.
 --
 -- KEYS  1 meta  2 log  3 shards  4 claims  5 money  6 live shards  7 jobs
--- Returns 1 when there is no such job now, 0 when it goes on.
+-- Returns 1 if there is no such job now, 0 if a worker has begun.
 
 -- include record_id.lua
 
@@ -9,7 +9,7 @@ local meta_key, log_key, shards_key, claims_key, money_key, live_key, jobs_key =
 
 local state = redis.call('HGET', meta_key, 'state')
 if state and state ~= 'queued' then
-  return 0  -- the first claim of a shard takes it out of this state
+  return 0  -- the first claim of a shard ends this state
 end
 local id = record_id(meta_key)
 for _, number in ipairs(redis.call('HKEYS', shards_key)) do

@@ -1,8 +1,8 @@
--- Tell the gate what the API answered.
+-- Record what the API answered to a request.
 --
--- KEYS  1 gate  2 unanswered calls  3 turns
--- ARGV  1 request id  2 '1' if the call was refused for now  3 retry-after in ms ('' = none)
---       4 requests limit ('' = the API said nothing)  5 requests remaining
+-- KEYS  1 rate limit  2 unanswered calls  3 turns
+-- ARGV  1 request id  2 '1' if the API refused the request for now  3 retry-after in ms ('' = none)
+--       4 limit on requests ('' = the API reported none)  5 requests remaining
 --       6 ms until the limit is full again
 -- Returns nothing.
 
@@ -19,14 +19,14 @@ if limit ~= '' then
   if interval == 0 then
     interval = math.floor(60000000 / limit)
   end
-  -- The reset is given in whole seconds; it tells the pace once much of the limit is used up.
+  -- The reset is in whole seconds, so it shows the pace only once much of the limit is used.
   if full_in_ms > 0 and limit - remaining >= math.max(2, limit / 4) then
     interval = math.floor(full_in_ms * 1000 / (limit - remaining))
   end
-  -- What the API has left, less what is on its way there and what has been promised.
+  -- What the API has left, less the unanswered calls and the turns that were given.
   local tokens = remaining - redis.call('ZCARD', calls_key) - redis.call('ZCARD', turns_key)
-  redis.call('HSET', limit_key, 'known', 'yes', 'limit', limit, 'interval_us', math.max(1, interval),
-    'tokens', tokens, 'stamp_ms', now)
+  redis.call('HSET', limit_key, 'known', 'yes', 'limit', limit,
+    'interval_us', math.max(1, interval), 'tokens', tokens, 'stamp_ms', now)
 elseif refused ~= '1' then
   redis.call('HSETNX', limit_key, 'known', 'none')
 end

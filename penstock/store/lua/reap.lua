@@ -1,8 +1,8 @@
--- Look at one live request whose time has come: does it need a new wake-up?
+-- Check a live request whose time has come: does it need another wake-up?
 --
 -- KEYS  1 meta  2 lease  3 live requests
--- ARGV  1 ms until the reaper looks again  2 '1' if the queue may still hold its message
--- Returns 'wake' (send a wake-up), 'wait' (all is well) or 'gone' (ended or expired).
+-- ARGV  1 ms until the reaper checks it again  2 '1' if its message may still be in the queue
+-- Returns 'wake' (send a wake-up), 'wait' (not needed now) or 'gone' (ended or expired).
 
 -- include now_ms.lua
 -- include record_id.lua
@@ -26,7 +26,7 @@ if state == 'queued' and may_be_queued == '1' then
   redis.call('ZADD', live_key, now + wait_ms, id)
   return 'wait'
 end
--- Each further wake-up for the same request comes later: its worker may only be busy.
+-- Each further wake-up for a request is sent later: the workers may only be busy.
 local sent = redis.call('HINCRBY', meta_key, 'woken', 1)
 redis.call('ZADD', live_key, now + wait_ms * 2 ^ math.min(sent - 1, 6), id)
 return 'wake'

@@ -1,8 +1,9 @@
--- Give a claimed record back to the queue: nothing was lost, another claim may follow at once.
+-- Give a claimed request back to the queue: nothing was lost, and another claim may follow at once.
 --
 -- KEYS  1 meta  2 lease  3 live requests
--- ARGV  1 worker  2 epoch  3 ms until its wake-up is due  4 ms after that until the reaper looks
--- Returns 1, or 0 when it was not ours any more.
+-- ARGV  1 worker  2 epoch  3 ms until its wake-up is due
+--       4 ms from then until the reaper checks it
+-- Returns 1, or 0 if the claim was lost.
 
 -- include now_ms.lua
 -- include record_id.lua

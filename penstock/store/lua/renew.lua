@@ -1,10 +1,10 @@
--- Renew a lease that is still ours, and publish a heartbeat with the number of the last event.
+-- Renew the lease of a request, and publish a heartbeat with the number of the last event.
 --
 -- KEYS  1 meta  2 lease  3 events channel  4 live requests  5 log  6 text  7 body
 -- ARGV  1 worker  2 epoch  3 lease in ms  4 ttl in s of the record
--- Returns {'ok', cancel, n} or {'fenced'}: somebody else claimed it, or it has ended; stop.
+-- Returns {'ok', cancel, n} or {'fenced'}: another worker has claimed it, or it has ended; stop.
 --
--- A claim that Redis lost in a restart (its epoch is below ours) is for the next write to restore.
+-- A claim that Redis lost in a restart (the stored epoch is lower) is restored by the next write.
 
 -- include now_ms.lua
 -- include record_id.lua

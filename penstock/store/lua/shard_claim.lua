@@ -1,14 +1,15 @@
 -- Claim one shard of a job for one step.
 --
 -- KEYS  1 meta  2 shards  3 shard lease  4 claims  5 live shards  6 run
--- ARGV  1 shard  2 worker  3 lease in ms  4 ms by which a wake-up may come before its time
--- Returns {'claimed', epoch, shard, cancel, paused} or {'gone'} or {'ended', state}
---         or {'leased', holder} or {'early', ms that are left} or {'restarted', ms}: Redis was
---         restarted, try again after that. A message that finds its shard
---         leased or not due is one too many: there is, or will be, another.
+-- ARGV  1 shard  2 worker  3 lease in ms  4 ms by which a wake-up may be early
+-- Returns {'claimed', epoch, shard, cancel, paused}, {'gone'}, {'ended', state},
+--         {'leased', holder}, {'early', ms left}, or {'restarted', ms}: Redis was restarted, try
+--         again after that time.
+--         A message that finds its shard leased or not due is redundant: another one exists, or
+--         will be sent.
 --
--- The epoch is Redis's clock in ms, or more: it is higher than that of every earlier claim, also of
--- those that Redis forgot in a restart.
+-- The epoch is Redis's clock in ms, or more: higher than the epoch of every earlier claim, also of
+-- those that Redis lost in a restart.
 
 -- include now_ms.lua
 -- include record_id.lua

@@ -1,11 +1,12 @@
--- Renew the lease of a claimed shard that is still ours.
+-- Renew the lease of a claimed shard.
 --
 -- KEYS  1 meta  2 shard lease  3 claims  4 live shards  5 shards
 -- ARGV  1 shard  2 worker  3 epoch  4 lease in ms
--- Returns {'ok', cancel} or {'fenced'}: given up, claimed by somebody else, or the job has ended; stop.
+-- Returns {'ok', cancel} or {'fenced'}: given up, claimed by another worker, or the job has ended;
+--         stop.
 --
--- A claim that Redis lost in a restart (the stored epoch is below ours) is taken again, as long
--- as nobody else has claimed the shard since.
+-- A claim that Redis lost in a restart (the stored epoch is lower) is restored, if no other worker
+-- has claimed the shard since.
 
 -- include now_ms.lua
 -- include record_id.lua

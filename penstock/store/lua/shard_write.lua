@@ -1,21 +1,21 @@
--- Write a claimed shard, and log and publish what happened to it, in one step or not at all.
--- The events of a job are numbered here, since its shards are worked on by several processes.
+-- Write a claimed shard, and log and publish the event of it, in one step or not at all. The events
+-- of a job are numbered here, since several processes work on its shards.
 --
 -- KEYS  1 meta  2 shards  3 log  4 shard lease  5 events channel  6 claims  7 live shards  8 money
 -- ARGV  1 shard  2 worker  3 epoch  4 ttl in s
---       5 what becomes of the claim: 'hold' (keep it), 'park' (give it up; nothing happens to the
---         shard until the job is resumed), 'rest' (the same, but it is looked at once a day), 'done'
---         (give it up; there is nothing left to do for the shard), or give it up and be due again
---         in so many ms. No later write or renewal of this claim is taken then
---       6 ms after which the reaper sends a wake-up that did not come by itself
---       7 event's data ('' = none)  8 final state of the job ('' = goes on)
---       9 why the job is to be paused (JSON; '' = it is not)
+--       5 what becomes of the claim: 'hold' (keep it), 'park' (give it up; the shard waits until
+--         the job is resumed), 'rest' (the same, but the reaper checks it daily), 'done' (give it
+--         up; the shard needs nothing more), or a number: give it up, and be due again in that many
+--         ms. Once it is given up, no later write or renewal of this claim is accepted
+--       6 ms after which the reaper sends a wake-up that did not arrive
+--       7 event's data ('' = none)  8 final state of the job ('' = it continues)
+--       9 why to pause the job (JSON; '' = do not pause it)
 --       10 added to the number of shards left  11 millionths of a dollar that the shard's
---          reservation has come to ('' = leave it, 'all' = what was reserved)
---       12 '1' if the step has taken account of the job's being canceled
---       13 count of shard records, then so many pairs of number, record, then field, value of meta
+--          reservation is settled at ('' = leave it, 'all' = what was reserved)
+--       12 '1' if the step knew that the job is to be canceled
+--       13 count of shard records, then for each its number and JSON, then field, value of meta
 -- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
---         claimed by somebody else, or the job has ended.
+--         claimed by another worker, or the job has ended.
 
 -- include now_ms.lua
 -- include record_id.lua
@@ -42,7 +42,7 @@ if last_claim ~= mine then
   if holder and holder ~= worker .. ':' .. epoch or not restorable(shards_key, number) then
     return {'fenced'}
   end
-  -- Redis lost the claim in a restart, and nobody has made another since.
+  -- Redis lost the claim in a restart, and no other worker has claimed the shard since.
   redis.call('HSET', claims_key, number, mine)
 end
 
@@ -52,7 +52,7 @@ local now = now_ms()
 local first_field = first_record + 2 * records
 for i = first_record, first_field - 1, 2 do
   if redis.call('HSET', shards_key, ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('ZADD', live_key, now + wakeup_retry_ms, id .. '/' .. ARGV[i])  -- a new one
+    redis.call('ZADD', live_key, now + wakeup_retry_ms, id .. '/' .. ARGV[i])  -- a new shard
   end
 end
 for i = first_field, #ARGV, 2 do
@@ -77,7 +77,7 @@ end
 local wait_ms = tonumber(becomes) or 0
 local parked = becomes == 'park' or becomes == 'rest'
 if final_state ~= '' or becomes ~= 'hold' then
-  -- A renewal that is under way must not bring the lease back.
+  -- A concurrent renewal must not restore the lease.
   redis.call('HSET', claims_key, number, epoch .. ' ')
 end
 if final_state ~= '' then
@@ -99,10 +99,10 @@ elseif becomes ~= 'hold' then
   else
     local retry_ms = tonumber(wakeup_retry_ms)
     if cancel ~= '' and saw_cancel == '1' then
-      -- Nothing of a job that is to be canceled is parked: what failed is tried again in a while.
+      -- A shard of a job that is to be canceled is not parked: what failed is retried later.
       wait_ms = parked and retry_ms or wait_ms
     elseif parked or cancel ~= '' then
-      -- The pause was lifted, or the cancel came, while the step ran: it goes on at once.
+      -- The job was resumed or canceled while the step ran: the shard is due at once.
       wait_ms, retry_ms = 0, 0
     end
     if wait_ms > 0 then

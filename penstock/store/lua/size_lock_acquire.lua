@@ -1,10 +1,10 @@
--- Take a size for one create call: while its fate is open no other call of this size is made, so
--- that a batch in the API's list can be told by its size.
+-- Lock a number of requests for one create call: until its outcome is known, no other call of this
+-- size is made, so that a batch in the API's list can be identified by its size.
 --
--- KEYS  1 tag
--- ARGV  1 <job>/<shard>  2 nonce  3 ttl in s  4, 5 a field to drop first if it has this value still
---       ('' = none)
--- Returns '' (taken, now or before), or the field and the value of the call that has it.
+-- KEYS  1 size lock
+-- ARGV  1 <job>/<shard>  2 nonce  3 ttl in s  4, 5 a field to remove first if it still has this
+--       value ('' = none)
+-- Returns '' (locked, now or before), or the field and the value of the call that holds the lock.
 
 local lock_key = KEYS[1]
 local member, nonce, ttl_s, stale_field, stale_value = unpack(ARGV)

@@ -1,9 +1,9 @@
--- Record a request or a job and log its first event, once.
+-- Record a request or a job, and log its first event, once.
 --
 -- KEYS  1 meta  2 log  3 events channel  [4 body  5 live requests]
--- ARGV  1 ttl in s  2 first event (JSON)  3 body  4 ms after which the reaper looks at it
+-- ARGV  1 ttl in s  2 first event (JSON)  3 body  4 ms until the reaper checks it
 --       5.. field, value of meta
--- Returns 1 when recorded, 0 when a record with this id exists already (nothing is changed).
+-- Returns 1 if it is recorded, 0 if a record with this id exists (nothing is changed).
 
 -- include now_ms.lua
 -- include record_id.lua

@@ -1,13 +1,13 @@
--- Append events to a record: log, text, record and channels in one step, or nothing at all.
+-- Append events to a request: log, text, record and channels in one step, or nothing at all.
 --
 -- KEYS  1 meta  2 log  3 lease  4 events channel  5 text  6 body  7 live requests
 --       [8 typed channel]
--- ARGV  1 worker  2 epoch  3 number of the first event  4 ttl in s to renew ('' = leave it)
---       5 text to append ('' = none)  6 '1' to empty the text first  7 final state ('' = goes on)
+-- ARGV  1 worker  2 epoch  3 number of the first event  4 ttl in s to set ('' = leave it)
+--       5 text to append ('' = none)  6 '1' to empty the text first  7 final state ('' = none)
 --       8 entries to keep in the log ('' = all)  9 count of events  10.. the events (JSON), then
 --       field, value of meta
--- Returns {'ok', n, cancel}: written, or written before (the answer to an earlier call was lost).
---         {'fenced', epoch}: a later claim exists, or the record has ended; stop.
+-- Returns {'ok', n, cancel}: written, by this call or an earlier one whose reply was lost.
+--         {'fenced', epoch}: a later claim exists, or the request has ended; stop.
 --         {'gap', n}: the log ends at n; send again from n + 1.
 --         {'gone'}: the record has expired or was deleted; stop.
 
@@ -36,8 +36,8 @@ if count > 0 and first ~= n + 1 then
   return {'gap', n}
 end
 
--- The log comes first: it refuses an id that is not above its top, so a mistake anywhere else
--- can never publish what was not logged.
+-- The log comes first: it refuses an id that is not above its last one, so an error elsewhere can
+-- never publish what was not logged.
 for i = 1, count do
   redis.call('XADD', log_key, epoch .. '-' .. (n + i), 'd', ARGV[9 + i])
 end
@@ -45,7 +45,7 @@ local top = n + count
 local fields = {'n', top}
 keep = tonumber(keep)
 if keep and top > keep * 1.25 then
-  -- Trimmed in large steps, and never silently: readers find in `base` where the log begins.
+  -- Trimmed in large steps, and never silently: `base` tells readers where the log begins.
   local base = tonumber(redis.call('HGET', meta_key, 'base') or 1)
   if top - base >= keep * 1.25 then
     redis.call('XTRIM', log_key, 'MAXLEN', '=', keep)
@@ -57,7 +57,7 @@ for i = 10 + count, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
 if its_epoch < epoch then
-  -- Redis was restarted and lost the claim with the tail of its log; nobody claimed it since.
+  -- Redis was restarted and lost the claim with the end of its log; no worker claimed it since.
   fields[#fields + 1] = 'epoch'
   fields[#fields + 1] = epoch
   fields[#fields + 1] = 'worker'
@@ -76,7 +76,7 @@ if empty_text == '1' then
   redis.call('DEL', text_key)
 end
 if text ~= '' and redis.call('APPEND', text_key, text) == #text then
-  -- Made just now: it lives as long as the record, also where this call renews nothing.
+  -- Just created: it expires with the record, also if this call renews nothing.
   redis.call('PEXPIRE', text_key, math.max(redis.call('PTTL', meta_key), 1000))
 end
 if ttl_s ~= '' then

@@ -1,4 +1,4 @@
-"""The producer's side: what is enqueued, what is not, and what anybody can see of it."""
+"""The producer: what is enqueued, what is not, and what other clients see of it."""
 
 import base64
 import contextlib
@@ -22,6 +22,7 @@ from penstock.queue.names import queue_keys
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.states import State
+from tests.connections import redis_of
 
 PROMPT = "xyzzy the secret prompt"
 BODY: dict[str, Any] = {
@@ -33,7 +34,7 @@ BODY: dict[str, Any] = {
 
 @pytest.fixture
 def url(penstock_redis: EmbeddedRedis) -> str:
-    """A database of its own: workers of other tests take what lies in the queues of the first."""
+    """A database of its own, because workers of other tests use the queues of the first."""
     return penstock_redis.url.removesuffix("/0") + "/5"
 
 
@@ -41,39 +42,39 @@ def url(penstock_redis: EmbeddedRedis) -> str:
 def client(url: str) -> Iterator[Client]:
     """A client of an empty database."""
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
         yield client
-        left = [k.decode() for k in client._redis.scan_iter() if client._redis.ttl(k) == -1]
+        left = [k.decode() for k in redis_of(client).scan_iter() if redis_of(client).ttl(k) == -1]
         names = {key.rpartition(":")[2] for key in left if "_kombu.binding" not in key}
         assert names <= {"streams", "streams\x06\x163", "batches", "jobs", "live", "live-shards"}
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def keys_of(client: Client) -> list[bytes]:
-    return sorted(client._redis.scan_iter())
+    return sorted(redis_of(client).scan_iter())
 
 
 def queued(client: Client, queue: str) -> list[dict[str, Any]]:
     lists = queue_keys(queue, client.settings.key_prefix)
-    return [orjson.loads(raw) for name in lists for raw in client._redis.lrange(name, 0, -1)]
+    return [orjson.loads(raw) for name in lists for raw in redis_of(client).lrange(name, 0, -1)]
 
 
 def request(custom_id: str, **params: Any) -> dict[str, Any]:
     return {"custom_id": custom_id, "params": {**BODY, **params}}
 
 
-def test_an_enqueued_request_is_recorded_and_announced(client: Client) -> None:
+def test_an_enqueued_request_is_recorded_and_has_a_wake_up(client: Client) -> None:
     handle = client.messages.enqueue(**BODY, typed=True)
     assert is_id(handle.id)
     record = handle.record()
     assert (record.state, record.n, record.fields["typed"]) == (State.QUEUED, 1, "1")
-    stored = client._redis.get(client.settings.keys.request(handle.id).request)
+    stored = redis_of(client).get(client.settings.keys.request(handle.id).request)
     assert orjson.loads(stored) == BODY
     assert len(queued(client, "streams")) == 1
-    assert client._redis.zscore(client.settings.keys.live, handle.id) is not None
+    assert redis_of(client).zscore(client.settings.keys.live, handle.id) is not None
 
 
-def test_a_message_carries_the_id_and_nothing_of_the_request(client: Client) -> None:
+def test_a_message_contains_the_id_and_nothing_else_of_the_request(client: Client) -> None:
     handle = client.messages.enqueue(**BODY, metadata={"user_id": PROMPT})
     (message,) = queued(client, "streams")
     args, kwargs, _ = orjson.loads(base64.b64decode(message["body"]))
@@ -87,12 +88,12 @@ def test_a_message_carries_the_id_and_nothing_of_the_request(client: Client) -> 
     assert PROMPT not in orjson.dumps(message).decode()
 
 
-def test_a_prompt_lies_in_one_key_only(client: Client) -> None:
+def test_a_prompt_is_stored_in_one_key_only(client: Client) -> None:
     handle = client.messages.enqueue(**BODY)
     holding = [
         key.decode().rpartition(":")[2]
         for key in keys_of(client)
-        if PROMPT.encode() in client._redis.dump(key)
+        if PROMPT.encode() in redis_of(client).dump(key)
         or PROMPT.encode() in repr(everything(client, key)).encode()
     ]
     assert holding == ["request"]
@@ -100,21 +101,21 @@ def test_a_prompt_lies_in_one_key_only(client: Client) -> None:
 
 
 def everything(client: Client, key: bytes) -> Any:
-    kind = client._redis.type(key)
+    kind = redis_of(client).type(key)
     read = {
-        b"string": lambda: client._redis.get(key),
-        b"hash": lambda: client._redis.hgetall(key),
-        b"stream": lambda: client._redis.xrange(key),
-        b"list": lambda: client._redis.lrange(key, 0, -1),
-        b"set": lambda: client._redis.smembers(key),
-        b"zset": lambda: client._redis.zrange(key, 0, -1),
+        b"string": lambda: redis_of(client).get(key),
+        b"hash": lambda: redis_of(client).hgetall(key),
+        b"stream": lambda: redis_of(client).xrange(key),
+        b"list": lambda: redis_of(client).lrange(key, 0, -1),
+        b"set": lambda: redis_of(client).smembers(key),
+        b"zset": lambda: redis_of(client).zrange(key, 0, -1),
     }
     return read[kind]()
 
 
-def test_the_sdks_flag_to_stream_is_not_sent_on(client: Client) -> None:
+def test_the_sdks_stream_flag_is_not_sent_to_the_api(client: Client) -> None:
     handle = client.messages.enqueue(**BODY, stream=True)
-    stored = client._redis.get(client.settings.keys.request(handle.id).request)
+    stored = redis_of(client).get(client.settings.keys.request(handle.id).request)
     assert orjson.loads(stored) == BODY
 
 
@@ -139,12 +140,12 @@ def test_a_malformed_request_leaves_no_trace(
     assert keys_of(client) == []
 
 
-def test_a_request_without_anything_is_malformed(client: Client) -> None:
+def test_an_empty_request_is_malformed(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="model: is required"):
         client.messages.enqueue()
 
 
-def test_a_job_is_spooled_recorded_and_announced(client: Client) -> None:
+def test_a_job_is_spooled_and_recorded_and_has_wake_ups(client: Client) -> None:
     batch = client.messages.batches.create(requests=(request(f"id-{i}") for i in range(3)))
     assert is_id(batch.id)
     assert (batch.state, batch.processing_status) == (State.QUEUED, "in_progress")
@@ -182,7 +183,7 @@ def test_a_malformed_job_leaves_no_trace(
 
 
 @pytest.mark.parametrize(("owner", "step"), [(Submission, "_record"), (WakeUps, "batch")])
-def test_a_job_that_could_not_be_recorded_or_announced_leaves_no_trace(
+def test_a_job_without_a_record_or_a_wake_up_leaves_no_trace(
     client: Client, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -194,7 +195,7 @@ def test_a_job_that_could_not_be_recorded_or_announced_leaves_no_trace(
     assert keys_of(client) == []
 
 
-def test_a_request_that_could_not_be_announced_leaves_no_trace(
+def test_a_request_whose_wake_up_failed_leaves_no_trace(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -236,7 +237,7 @@ def test_threads_that_start_together_share_one_sender(
     together, made, found = threading.Barrier(2), [], []
 
     class Met(WakeUps):
-        """Waits while it is made for a second one to be made, as a slow import does."""
+        """Waits during its creation for a second one, as a slow import does."""
 
         def __init__(self, settings: ClientSettings) -> None:
             super().__init__(settings)
@@ -259,12 +260,14 @@ def test_deployments_that_share_a_redis_do_not_share_their_queues(url: str, clie
     with Client(url, key_prefix="another") as other:
         other.messages.enqueue(**BODY)
     waiting = [
-        client._redis.llen(key) for key in keys_of(client) if client._redis.type(key) == b"list"
+        redis_of(client).llen(key)
+        for key in keys_of(client)
+        if redis_of(client).type(key) == b"list"
     ]
     assert waiting == [1, 1]
 
 
-def test_no_redis_is_said_within_seconds_with_the_address_and_without_the_password() -> None:
+def test_an_unreachable_redis_is_reported_within_seconds_without_the_password() -> None:
     port = free_port()
     with (
         Client(f"redis://someone:hunter2@127.0.0.1:{port}/0") as client,
@@ -278,7 +281,7 @@ def test_no_redis_is_said_within_seconds_with_the_address_and_without_the_passwo
     assert "\n" not in message
 
 
-def test_no_redis_is_said_to_every_call() -> None:
+def test_every_call_reports_an_unreachable_redis() -> None:
     with Client(f"redis://127.0.0.1:{free_port()}/0") as client:
         id = "0190a5b0-0000-7000-8000-000000000001"
         batches = client.messages.batches
@@ -306,7 +309,7 @@ def guarded() -> Iterator[EmbeddedRedis]:
 
 
 @pytest.mark.parametrize("user", [":hunter2@", "someone:hunter2@", ""])
-def test_a_wrong_password_is_said_to_be_one(guarded: EmbeddedRedis, user: str) -> None:
+def test_a_wrong_password_is_reported(guarded: EmbeddedRedis, user: str) -> None:
     address = f"127.0.0.1:{guarded.port}/0"
     with (
         Client(f"redis://{user}{address}") as client,
@@ -317,7 +320,7 @@ def test_a_wrong_password_is_said_to_be_one(guarded: EmbeddedRedis, user: str) -
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_right_password_opens(guarded: EmbeddedRedis) -> None:
+def test_the_right_password_is_accepted(guarded: EmbeddedRedis) -> None:
     with Client(guarded.url) as client:
         assert client.messages.enqueue(**BODY).state is State.QUEUED
 
@@ -330,16 +333,14 @@ def test_the_right_password_opens(guarded: EmbeddedRedis) -> None:
     ],
     ids=["stream", "batch"],
 )
-def test_a_full_redis_is_said_to_be_full(
-    guarded: EmbeddedRedis, enqueue: Callable[[Client], Any]
-) -> None:
+def test_a_full_redis_is_reported(guarded: EmbeddedRedis, enqueue: Callable[[Client], Any]) -> None:
     with Client(guarded.url) as client:
-        client._redis.config_set("maxmemory", "1")
+        redis_of(client).config_set("maxmemory", "1")
         try:
             with pytest.raises(RedisUnavailable, match=r"is full \(maxmemory\)"):
                 enqueue(client)
         finally:
-            client._redis.config_set("maxmemory", "0")
+            redis_of(client).config_set("maxmemory", "0")
 
 
 def test_a_setting_that_cannot_be_used_stops_the_client() -> None:

@@ -1,4 +1,4 @@
-"""What a producer may ask for beside the Messages body, as it arrives in Redis."""
+"""The options of a request beside the Messages body, as stored in Redis."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +13,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.queue.wakeups import transport_options
 from penstock.states import State
+from tests.connections import redis_of
 
 BODY: dict[str, Any] = {
     "model": "claude-haiku-4-5",
@@ -26,26 +27,26 @@ def client(request: pytest.FixtureRequest, penstock_redis: EmbeddedRedis) -> Ite
     """A client of an empty database, under the default prefix and under another."""
     url = penstock_redis.url.removesuffix("/0") + "/6"
     with Client(url, key_prefix=request.param) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
         yield client
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 def lengths(client: Client) -> list[int]:
-    """How many messages lie in the queue's lists, first to last."""
+    """The number of messages in each list of the queue, first to last."""
     lists = queue_keys(STREAMS_QUEUE, client.settings.key_prefix)
-    return [int(client._redis.llen(name)) for name in lists]
+    return [int(redis_of(client).llen(name)) for name in lists]
 
 
 def stored(client: Client, id: str) -> Any:
-    return orjson.loads(client._redis.get(client.settings.keys.request(id).request))
+    return orjson.loads(redis_of(client).get(client.settings.keys.request(id).request))
 
 
 @pytest.mark.parametrize(
     ("priority", "place"),
     [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2), (9, 3)],
 )
-def test_a_message_lies_in_the_list_of_its_priority(
+def test_a_message_is_in_the_list_of_its_priority(
     client: Client, priority: int, place: int
 ) -> None:
     handle = client.messages.enqueue(**BODY, priority=priority)
@@ -53,12 +54,12 @@ def test_a_message_lies_in_the_list_of_its_priority(
     assert handle.record().fields["priority"] == str(priority)
 
 
-def test_without_a_priority_there_is_room_above_and_below(client: Client) -> None:
+def test_the_default_priority_leaves_room_above_and_below(client: Client) -> None:
     client.messages.enqueue(**BODY)
     assert lengths(client) == [0, 1, 0, 0]
 
 
-def test_what_has_priority_is_taken_first(client: Client) -> None:
+def test_a_request_with_priority_is_taken_first(client: Client) -> None:
     ids = {p: client.messages.enqueue(**BODY, priority=p).id for p in (9, 3, 6, 0, 4)}
     settings = client.settings
     app = Celery(broker=settings.redis_url.get_secret_value(), set_as_current=False)
@@ -75,7 +76,7 @@ def test_what_has_priority_is_taken_first(client: Client) -> None:
     assert lengths(client) == [0, 0, 0, 0]
 
 
-def test_what_was_asked_for_lies_in_the_record_and_not_in_the_body(client: Client) -> None:
+def test_options_are_stored_in_the_record_and_not_in_the_body(client: Client) -> None:
     headers = {"anthropic-beta": "context-1m"}
     handle = client.messages.enqueue(
         **BODY, priority=7, deadline=60, on_interrupt="restart", extra_headers=headers, typed=True
@@ -87,14 +88,14 @@ def test_what_was_asked_for_lies_in_the_record_and_not_in_the_body(client: Clien
     assert stored(client, handle.id) == BODY
 
 
-def test_extra_fields_of_the_body_are_sent_on_and_win_as_in_the_sdk(client: Client) -> None:
+def test_extra_body_fields_are_sent_and_take_precedence_as_in_the_sdk(client: Client) -> None:
     extra = {"brand_new": {"x": 1}, "max_tokens": 7}
     handle = client.messages.enqueue(**BODY, extra_body=extra)
     assert stored(client, handle.id) == {**BODY, **extra}
     assert extra == {"brand_new": {"x": 1}, "max_tokens": 7}
 
 
-def test_the_model_may_come_in_the_extra_body(client: Client) -> None:
+def test_the_model_may_be_in_the_extra_body(client: Client) -> None:
     handle = client.messages.enqueue(**BODY, extra_body={"model": "claude-opus-4-5"})
     assert handle.record().fields["model"] == "claude-opus-4-5"
 
@@ -103,7 +104,7 @@ def test_the_model_may_come_in_the_extra_body(client: Client) -> None:
     ("extra", "field"),
     [({"model": ""}, "model"), ({"max_tokens": "9"}, "max_tokens"), ({"messages": []}, "messages")],
 )
-def test_the_extra_body_is_checked_like_the_body(
+def test_the_extra_body_is_validated_like_the_body(
     client: Client, extra: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -123,17 +124,17 @@ def test_the_extra_body_is_checked_like_the_body(
         ({"extra_headers": {"anthropic-beta": "a\nb"}}, "extra_headers.anthropic-beta"),
     ],
 )
-def test_what_cannot_be_had_leaves_no_trace(
+def test_an_invalid_option_leaves_no_trace(
     client: Client, call: str, options: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         getattr(client.messages, call)(**BODY, **options)
     assert caught.value.field == field
-    assert list(client._redis.scan_iter()) == []
+    assert list(redis_of(client).scan_iter()) == []
 
 
-def test_a_queued_request_is_canceled_at_once_and_its_readers_are_told(client: Client) -> None:
-    """Its message stays in the queue; whoever takes it finds that it has ended."""
+def test_a_queued_request_is_canceled_at_once_and_its_readers_get_the_event(client: Client) -> None:
+    """Its message stays in the queue; the worker that takes it finds that it has ended."""
     handle = client.messages.enqueue(**BODY)
     assert handle.cancel("alice") is State.QUEUED
     assert handle.state is State.CANCELED
@@ -145,5 +146,5 @@ def test_a_queued_request_is_canceled_at_once_and_its_readers_are_told(client: C
         "stop_reason": None,
         "by": "alice",
     }
-    assert client._redis.zcard(client.settings.keys.live) == 0
+    assert redis_of(client).zcard(client.settings.keys.live) == 0
     assert handle.cancel("bob") is State.CANCELED

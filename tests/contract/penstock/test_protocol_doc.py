@@ -25,6 +25,7 @@ from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions
 from penstock.testing import wait_until
 from tasks.streams.outbox import Outbox
+from tests.connections import redis_of
 from tests.scripted import BLOCK, START, delta
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
@@ -42,7 +43,7 @@ class Worker:
     """Writes with the worker's own outbox and scripts, and can lose what it publishes."""
 
     def __init__(self, client: Client) -> None:
-        self._redis = client._redis
+        self._redis = redis_of(client)
         self.id = new_id()
         client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
         self._keys = client.settings.keys.request(self.id)

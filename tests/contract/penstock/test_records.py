@@ -41,7 +41,7 @@ def requests(connection: Any) -> RequestRecords:
 
 @pytest.fixture
 def records(connection: Any) -> Iterator[JobRecords]:
-    """Records of jobs under a prefix of their own, so that their list is theirs alone."""
+    """Records of jobs under a prefix of their own, so that the list has no others."""
     yield JobRecords(connection, SETTINGS)
     for key in connection.scan_iter("contract:*"):
         connection.delete(key)
@@ -103,7 +103,7 @@ def test_a_discarded_request_leaves_nothing(connection: Any, requests: RequestRe
         requests.read(id)
 
 
-def test_a_request_that_nobody_holds_is_canceled_once_and_at_once(
+def test_a_request_without_a_lease_is_canceled_once_and_at_once(
     connection: Any, requests: RequestRecords
 ) -> None:
     id = new_id()
@@ -127,7 +127,7 @@ def test_a_request_that_nobody_holds_is_canceled_once_and_at_once(
 @pytest.mark.parametrize(
     "id", ["01a20000-0000-7000-8000-000000000000", "nonsense", "", "*", "{x}:meta", "a\nb"]
 )
-def test_an_unknown_id_is_not_found_and_makes_no_key(
+def test_an_unknown_id_is_not_found_and_creates_no_key(
     connection: Any, requests: RequestRecords, call: str, id: str
 ) -> None:
     before = connection.dbsize()
@@ -137,7 +137,9 @@ def test_an_unknown_id_is_not_found_and_makes_no_key(
     assert connection.dbsize() == before
 
 
-def test_what_is_left_of_a_record_is_not_one(connection: Any, requests: RequestRecords) -> None:
+def test_the_remains_of_a_record_are_not_a_record(
+    connection: Any, requests: RequestRecords
+) -> None:
     id = new_id()
     meta = SETTINGS.keys.request(id).meta
     connection.hset(meta, "cancel", "by hand")
@@ -175,7 +177,7 @@ def test_a_discarded_job_leaves_nothing(connection: Any, records: JobRecords) ->
     assert connection.zscore(SETTINGS.keys.live_shards, f"{id}/0") is None
 
 
-def test_jobs_are_listed_newest_first_without_those_that_expired(
+def test_jobs_are_listed_newest_first_without_expired_ones(
     connection: Any, records: JobRecords
 ) -> None:
     ids = [submitted(connection) for _ in range(4)]
@@ -186,7 +188,7 @@ def test_jobs_are_listed_newest_first_without_those_that_expired(
     assert connection.zscore(SETTINGS.keys.jobs, ids[1]) is None
 
 
-def test_no_jobs_at_all_is_an_empty_list(records: JobRecords) -> None:
+def test_a_list_without_jobs_is_empty(records: JobRecords) -> None:
     assert records.ids() == []
 
 
@@ -198,12 +200,12 @@ def test_an_unknown_job_is_not_found(penstock_client: Client, call: str, id: str
 
 
 @pytest.mark.parametrize("call", ["events", "results", "result_lines"])
-def test_an_unknown_job_has_nothing_to_read(penstock_client: Client, call: str) -> None:
+def test_an_unknown_job_has_no_events_and_no_results(penstock_client: Client, call: str) -> None:
     with pytest.raises(NotFound):
         next(getattr(penstock_client.messages.batches, call)(new_id()))
 
 
-def test_a_job_that_goes_on_has_no_results_and_is_not_deleted(
+def test_a_running_job_has_no_results_and_is_not_deleted(
     connection: Any, penstock_redis: EmbeddedRedis, records: JobRecords
 ) -> None:
     id = submitted(connection)

@@ -34,7 +34,7 @@ class Setup:
         self.settings = WorkerSettings.load(
             redis_url=server.url, key_prefix=prefix, lease_ms=500, wakeup_retry_s=WAIT_MS / 1000
         )
-        self.connection = connect(self.settings)
+        self.connection: Any = connect(self.settings)
         self.keys: Keys = self.settings.keys
         self.sent: list[tuple[str, str, int]] = []
         self.sent_shards: list[tuple[str, int, str, str]] = []
@@ -255,7 +255,7 @@ class UncancellableDriver:
 
 def test_a_reaper_ends_even_if_the_driver_swallows_its_cancellation(setup: Setup) -> None:
     async def cancel() -> bool:
-        driver = UncancellableDriver()
+        driver: Any = UncancellableDriver()
         task = asyncio.ensure_future(
             Reaper(setup.settings, driver, "w", setup.send, setup.send_shard).run()
         )

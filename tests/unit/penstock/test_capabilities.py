@@ -18,7 +18,7 @@ from penstock.capabilities import CAPABILITIES, MAX_OUTPUT_TOKENS_IN_A_BATCH, ca
         ("my-claude-haiku-4-5", 128_000, False),
     ],
 )
-def test_a_model_can_what_its_family_can(model: str, most: int, prefill: bool) -> None:
+def test_a_model_has_the_capabilities_of_its_family(model: str, most: int, prefill: bool) -> None:
     assert capability(model).max_output_tokens == most
     assert capability(model).prefill is prefill
 
@@ -30,7 +30,7 @@ def test_the_longest_matching_family_counts() -> None:
         assert capability(family) == its
 
 
-def test_a_batch_may_write_at_least_what_a_live_call_may() -> None:
+def test_a_batch_allows_at_least_the_tokens_of_a_live_call() -> None:
     newest = capability("unknown").max_output_tokens
     assert max(c.max_output_tokens for c in CAPABILITIES.values()) <= newest
     assert newest <= MAX_OUTPUT_TOKENS_IN_A_BATCH

@@ -1,4 +1,4 @@
-"""Events: the envelope round the API's own, and cursors from outside."""
+"""Events: the envelope around the API's events, and cursors from outside."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ objects = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), jso
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(numbers, numbers, objects)
-def test_what_was_encoded_is_decoded_again(epoch: int, n: int, data: dict[str, Any]) -> None:
+def test_an_encoded_event_is_decoded_unchanged(epoch: int, n: int, data: dict[str, Any]) -> None:
     line = encode(epoch, n, data)
     assert decode(line) == Event(epoch, n, data)
     assert decode(line.decode()) == Event(epoch, n, data)
@@ -35,17 +35,17 @@ def test_what_was_encoded_is_decoded_again(epoch: int, n: int, data: dict[str, A
     assert json.loads(line) == {"e": epoch, "n": n, "data": data}
 
 
-def test_the_apis_bytes_travel_unchanged() -> None:
+def test_the_apis_bytes_are_wrapped_unchanged() -> None:
     raw = b'{"type" : "ping",  "x":1.50, "s":"\\u00e9\\u2028"}'
     assert wrap(3, 7, raw) == b'{"e":3,"n":7,"data":' + raw + b"}"
 
 
-def test_percent_signs_in_an_event_are_only_text() -> None:
+def test_percent_signs_in_an_event_are_plain_text() -> None:
     raw = b'{"type":"x","t":"100%d %n %%s"}'
     assert decode(wrap(1, 2, raw)).data["t"] == "100%d %n %%s"
 
 
-def test_an_event_knows_its_type_and_the_place_behind_it() -> None:
+def test_an_event_has_its_type_and_its_cursor() -> None:
     event = decode(b'{"e":2,"n":9,"data":{"type":"ping"}}')
     assert (event.type, event.cursor) == ("ping", Cursor(2, 9))
     assert Event(1, 1, {}).type == ""
@@ -68,7 +68,7 @@ def test_an_event_knows_its_type_and_the_place_behind_it() -> None:
         b'{"e":1,"n":2,"data":{}',
     ],
 )
-def test_what_is_no_event_is_a_value_error(line: bytes) -> None:
+def test_text_that_is_not_an_event_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match="not an event"):
         decode(line)
 
@@ -83,14 +83,14 @@ def test_what_is_no_event_is_a_value_error(line: bytes) -> None:
         b'{"e":1,"n":2,"data":"text"}',
     ],
 )
-def test_an_envelope_with_fields_of_the_wrong_type_is_no_event(line: bytes) -> None:
+def test_an_envelope_with_fields_of_the_wrong_type_is_not_an_event(line: bytes) -> None:
     with pytest.raises(ValueError, match="not an event"):
         decode(line)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(numbers, numbers)
-def test_a_cursor_reads_back_what_it_prints(epoch: int, n: int) -> None:
+def test_a_cursor_is_parsed_from_its_own_text(epoch: int, n: int) -> None:
     assert Cursor.parse(str(Cursor(epoch, n))) == Cursor(epoch, n)
 
 
@@ -121,7 +121,7 @@ def test_a_cursor_reads_back_what_it_prints(epoch: int, n: int) -> None:
         "1-" + "1" * 5_000,
     ],
 )
-def test_what_is_no_cursor_is_a_value_error(text: str) -> None:
+def test_text_that_is_not_a_cursor_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         Cursor.parse(text)
 
@@ -133,12 +133,12 @@ def test_the_error_quotes_no_more_than_a_little_of_hostile_input() -> None:
 
 
 @pytest.mark.parametrize("text", [f"{2**64}-1", f"1-{2**64}", "9" * 19 + "9-" + "1"])
-def test_a_cursor_that_redis_could_not_hold_is_none(text: str) -> None:
+def test_a_cursor_above_the_maximum_of_redis_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         Cursor.parse(text)
 
 
-def test_the_largest_cursor_that_redis_can_hold_is_one() -> None:
+def test_the_maximum_cursor_of_redis_is_accepted() -> None:
     top = 2**64 - 1
     assert Cursor.parse(f"{top}-{top}") == Cursor(top, top)
 

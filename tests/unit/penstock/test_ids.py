@@ -1,4 +1,4 @@
-"""Ids: UUIDv7 that sort by time, and nothing else is taken for one."""
+"""Ids: UUIDv7 that sort by time, and no other text."""
 
 import time
 from uuid import UUID
@@ -23,11 +23,11 @@ def test_an_id_begins_with_the_milliseconds_of_its_creation() -> None:
     assert before <= made <= time.time_ns() // 1_000_000
 
 
-def test_ids_of_one_moment_differ() -> None:
+def test_ids_of_the_same_millisecond_differ() -> None:
     assert len({new_id() for _ in range(5_000)}) == 5_000
 
 
-def test_a_later_id_sorts_behind_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_id_sorts_after_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for milliseconds in (1, 255, 256, 2**32, 1_700_000_000_000, 2**48 - 1):
         monkeypatch.setattr(time, "time_ns", lambda ms=milliseconds: ms * 1_000_000)
@@ -52,12 +52,12 @@ def test_a_later_id_sorts_behind_an_earlier_one(monkeypatch: pytest.MonkeyPatch)
         "0190a5b000007000800000000000000000000",
     ],
 )
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_text_that_is_not_an_id_is_refused(text: str) -> None:
     assert not is_id(text)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
-def test_only_what_a_uuid_prints_is_taken_for_an_id(text: str) -> None:
+def test_only_the_canonical_form_of_a_uuid_is_an_id(text: str) -> None:
     if is_id(text):
         assert str(UUID(text)) == text

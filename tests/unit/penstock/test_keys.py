@@ -43,7 +43,7 @@ def test_the_keys_are_spelled_as_they_are_documented() -> None:
     assert Keys().jobs == "penstock:jobs"
 
 
-def test_every_key_says_what_it_is() -> None:
+def test_every_key_has_a_docstring() -> None:
     """The module is the documentation: a key without a docstring would be undocumented."""
     for kind in (RequestKeys, JobKeys, Keys):
         for name, member in vars(kind).items():
@@ -52,7 +52,7 @@ def test_every_key_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["penstock", "a.b:c"])
-def test_no_key_of_a_record_may_live_for_ever(prefix: str) -> None:
+def test_no_key_of_a_record_is_permanent(prefix: str) -> None:
     """The leak check excuses the names in PERMANENT; a record's keys must not fall under them."""
     names = [*names_of(Keys(prefix).request(ID)), *names_of(Keys(prefix).job(ID))]
     excused = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in PERMANENT)]
@@ -81,6 +81,6 @@ def test_keys_that_all_records_share_differ() -> None:
     assert all(name.startswith("p:") for name in shared)
 
 
-def test_what_rightly_lives_for_ever_is_listed() -> None:
+def test_every_permanent_key_is_listed() -> None:
     for name in (*QUEUES, "unacked", "unacked_index", "_kombu.binding.streams", Keys("x").jobs):
         assert any(fnmatch.fnmatch(name, pattern) for pattern in PERMANENT), name

@@ -1,11 +1,11 @@
-"""States: what is stored, and which are the end."""
+"""States: how they are stored, and which are final."""
 
 import pytest
 
 from penstock.states import ENDED, State
 
 
-def test_states_are_stored_by_the_words_that_the_scripts_compare() -> None:
+def test_states_are_stored_as_the_words_that_the_scripts_compare() -> None:
     assert [str(state) for state in State] == ["queued", "running", "done", "failed", "canceled"]
 
 
@@ -19,11 +19,11 @@ def test_states_are_stored_by_the_words_that_the_scripts_compare() -> None:
         (State.CANCELED, True),
     ],
 )
-def test_a_state_knows_whether_it_is_the_end(state: State, ended: bool) -> None:
+def test_a_state_knows_whether_it_is_final(state: State, ended: bool) -> None:
     assert state.ended is ended
     assert (state in ENDED) is ended
 
 
-def test_a_state_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_state_is_refused() -> None:
     with pytest.raises(ValueError, match="is not a valid State"):
         State("cancelled")

@@ -1,4 +1,4 @@
-"""Checks on a Messages body: what the API must refuse is refused here, by the name of its field."""
+"""Validation of a Messages body: what the API rejects is refused, by the name of its field."""
 
 import copy
 from typing import Any
@@ -79,23 +79,23 @@ def refusal(value: Any) -> InvalidRequest:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_field(bad: Body, field: str) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_its_field(bad: Body, field: str) -> None:
     error = refusal(bad)
     assert error.field == field
     assert str(error).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5, [("model", "x")], b"{}"])
-def test_a_body_that_is_no_object_is_refused(value: Any) -> None:
+def test_a_body_that_is_not_an_object_is_refused(value: Any) -> None:
     assert str(refusal(value)) == f"must be an object, not {type(value).__name__}"
 
 
 @pytest.mark.parametrize("field", ["model", "max_tokens", "messages"])
-def test_a_missing_field_is_said_to_be_required(field: str) -> None:
+def test_a_missing_field_is_reported_as_required(field: str) -> None:
     assert str(refusal(without(field))) == f"{field}: is required"
 
 
-def test_too_many_max_tokens_tells_how_many_there_may_be() -> None:
+def test_too_many_max_tokens_are_refused_with_the_maximum() -> None:
     error = refusal(body(max_tokens=70_000))
     assert str(error) == "max_tokens: 70000 is more than claude-haiku-4-5 can write (64000)"
 
@@ -109,7 +109,7 @@ def test_too_many_max_tokens_tells_how_many_there_may_be() -> None:
     ],
     ids=["message", "content", "system"],
 )
-def test_a_message_speaks_of_json_and_not_of_our_classes(bad: Body) -> None:
+def test_an_error_message_uses_the_words_of_json_and_not_our_classes(bad: Body) -> None:
     assert "_" not in refusal(bad).problem
 
 
@@ -141,14 +141,14 @@ def test_a_secret_value_is_not_repeated_in_the_error() -> None:
         body(messages=[{"role": "user", "content": "str"}], list="str"),
     ],
 )
-def test_what_the_api_may_take_passes_unchanged(good: Body) -> None:
+def test_a_body_that_the_api_may_accept_passes_unchanged(good: Body) -> None:
     before = copy.deepcopy(good)
     assert check_body(good) is good
     assert good == before
     assert orjson.loads(encode_body(good)) == before
 
 
-def test_blocks_of_the_sdk_are_taken_as_the_sdk_takes_them() -> None:
+def test_blocks_of_the_sdk_are_accepted_as_by_the_sdk() -> None:
     answer = Message.construct(role="assistant", content=[TextBlock(type="text", text="hi")])
     request = body(messages=[USER, {"role": "assistant", "content": answer.content}])
     sent = orjson.loads(encode_body(check_body(request)))
@@ -158,12 +158,12 @@ def test_blocks_of_the_sdk_are_taken_as_the_sdk_takes_them() -> None:
     }
 
 
-def test_what_the_sdk_keeps_for_itself_is_not_sent() -> None:
+def test_internal_fields_of_the_sdk_are_not_sent() -> None:
     block = ParsedTextBlock[Any](type="text", text="{}", parsed_output={"a": 1})
     assert orjson.loads(encode_body({"block": block})) == {"block": {"type": "text", "text": "{}"}}
 
 
-def test_objects_of_the_sdk_are_written_as_plain_data_without_what_was_not_set() -> None:
+def test_objects_of_the_sdk_are_encoded_without_unset_fields() -> None:
     block = TextBlock(type="text", text="ü")
     assert orjson.loads(encode_body({"x": [block]})) == {"x": [{"type": "text", "text": "ü"}]}
 
@@ -173,22 +173,22 @@ def test_objects_of_the_sdk_are_written_as_plain_data_without_what_was_not_set()
     [object(), {1, 2}, b"bytes", 1j, lambda: None, 2**70, "\ud800", {1: "x"}, {("a",): 1}],
     ids=lambda value: type(value).__name__,
 )
-def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+def test_a_value_that_json_cannot_express_is_refused(value: Any) -> None:
     assert "cannot be written as JSON" in str(refusal(body(metadata={"x": value})))
 
 
-def test_what_contains_itself_is_refused() -> None:
+def test_a_body_that_contains_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert "cannot be written as JSON" in str(refusal(body(metadata=loop)))
 
 
-def test_messages_that_can_be_read_only_once_are_refused_and_not_lost() -> None:
+def test_an_iterator_of_messages_is_refused_and_not_consumed() -> None:
     error = refusal(body(messages=(message for message in [USER])))
     assert "generator" in str(error) or error.field == "messages"
 
 
-def test_a_body_may_be_exactly_as_large_as_the_api_takes() -> None:
+def test_a_body_may_be_as_large_as_the_apis_limit() -> None:
     empty = len(encode_body(body(messages=[{"role": "user", "content": ""}])))
     fits = body(messages=[{"role": "user", "content": "x" * (MAX_REQUEST_BYTES - empty)}])
     assert len(encode_body(fits)) == MAX_REQUEST_BYTES == 32_000_000
@@ -196,7 +196,7 @@ def test_a_body_may_be_exactly_as_large_as_the_api_takes() -> None:
     assert str(refusal(fits)) == "32,000,001 bytes is more than the API's limit of 32,000,000"
 
 
-def test_the_size_is_that_of_the_bytes_and_not_of_the_characters(
+def test_the_size_of_a_body_is_counted_in_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(validation, "MAX_REQUEST_BYTES", 200)
@@ -204,17 +204,17 @@ def test_the_size_is_that_of_the_bytes_and_not_of_the_characters(
     assert encode_body(body(system="x" * 50))
 
 
-def test_no_more_messages_than_the_api_takes() -> None:
+def test_more_messages_than_the_apis_limit_are_refused() -> None:
     assert check_body(body(messages=[USER] * 100_000))
     assert refusal(body(messages=[USER] * 100_001)).field == "messages"
 
 
-def test_a_flag_to_stream_is_nothing_to_refuse_outside_a_batch() -> None:
+def test_a_stream_flag_outside_a_batch_is_accepted() -> None:
     assert check_body(body(stream=True))
 
 
 def mutated(value: Any) -> st.SearchStrategy[Any]:
-    """``value`` with parts of it replaced by something else, or left as they are."""
+    """``value`` with some of its parts replaced."""
     other: st.SearchStrategy[Any] = st.sampled_from(
         [None, 0, -1, 1.5, True, "", "x", "user", [], [{}], {}, {"type": "text"}, ("user",)]
     )
@@ -237,12 +237,12 @@ def mutated(value: Any) -> st.SearchStrategy[Any]:
         }
     )
 )
-def test_the_quick_look_never_passes_what_pydantic_refuses(value: Any) -> None:
+def test_the_plain_checks_never_accept_what_pydantic_refuses(value: Any) -> None:
     if isinstance(value, dict) and validation._is_plain(value):
         assert validation._problem(value) is None
 
 
-def test_an_ordinary_body_needs_no_more_than_the_quick_look(
+def test_an_ordinary_body_needs_only_the_plain_checks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(validation, "_problem", lambda _: pytest.fail("pydantic was asked"))

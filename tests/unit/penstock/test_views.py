@@ -16,7 +16,7 @@ DATA = {
 }
 
 
-def test_what_is_nested_is_read_by_attribute() -> None:
+def test_nested_objects_are_read_by_attribute() -> None:
     seen = view(DATA)
     assert seen.type == "content_block_delta"
     assert seen.delta.text == "hi"
@@ -26,7 +26,7 @@ def test_what_is_nested_is_read_by_attribute() -> None:
     assert seen.none is None
 
 
-def test_a_view_is_still_the_dict() -> None:
+def test_a_view_is_a_dict() -> None:
     seen = view(DATA)
     assert isinstance(seen, dict)
     assert seen == DATA
@@ -35,11 +35,11 @@ def test_a_view_is_still_the_dict() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, "text", True])
-def test_plain_values_stay_what_they_are(value: object) -> None:
+def test_plain_values_are_returned_unchanged(value: object) -> None:
     assert view(value) is value
 
 
-def test_what_is_not_there_is_an_attribute_error_that_names_it() -> None:
+def test_a_missing_key_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match=r"^nonsense$"):
         view(DATA).nonsense  # noqa: B018
     assert getattr(view(DATA), "nonsense", "default") == "default"

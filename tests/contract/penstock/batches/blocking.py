@@ -10,7 +10,7 @@ from typing import Any, Self
 from penstock.async_client import AsyncClient
 from penstock.batches.async_pages import AsyncBatchPage
 from penstock.batches.view import Batch
-from tests.scripted import PATIENCE_S
+from tests.scripted import TIMEOUT_S
 
 _END = object()
 
@@ -65,7 +65,7 @@ class BlockingBatches:
         async def coroutine() -> Any:
             return await awaitable
 
-        return asyncio.run_coroutine_threadsafe(coroutine(), self._loop).result(2 * PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(coroutine(), self._loop).result(2 * TIMEOUT_S)
 
     def iterated(self, source: AsyncGenerator[Any, None]) -> Iterator[Any]:
         """Iterate over an async generator."""

@@ -10,6 +10,7 @@ from penstock.batches import submission
 from penstock.batches.client import Batches
 from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
+from tests.connections import redis_of
 from tests.contract.penstock.batches.blocking import BlockingBatches
 from tests.contract.tasks.batches.hand_made import HandMadeJob
 
@@ -20,7 +21,7 @@ def client(penstock_redis: EmbeddedRedis) -> Iterator[Client]:
     url = penstock_redis.url.removesuffix("/0") + "/7"
     with Client(url, shard_requests=4) as client:
         yield client
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from penstock.errors import InvalidRequest
 from penstock.ids import new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
+from tests.connections import redis_of
 
 
 def request(number: int) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def client(server: EmbeddedRedis) -> AsyncClient:
 
 
 def jobs_of(client: AsyncClient) -> int:
-    return int(client._sync._redis.zcard(client.settings.keys.jobs))
+    return int(redis_of(client._sync).zcard(client.settings.keys.jobs))
 
 
 @pytest.mark.parametrize("count", [1, PAGE, PAGE + 1, 10 * PAGE])
@@ -126,7 +127,7 @@ def test_a_canceled_submission_stops_waiting_for_requests_and_leaves_no_job(
             await asyncio.to_thread(wait_until, lambda: closed)
             pattern = f"{ours.settings.key_prefix}:*"
             await asyncio.to_thread(
-                wait_until, lambda: not list(ours._sync._redis.scan_iter(pattern))
+                wait_until, lambda: not list(redis_of(ours._sync).scan_iter(pattern))
             )
 
     asyncio.run(create())

@@ -19,10 +19,11 @@ from penstock.ids import new_id
 from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
+from tests.connections import redis_of
 from tests.contract.penstock.batches.blocking import BlockingBatches
 from tests.contract.penstock.batches.collecting import collect_all
 from tests.contract.tasks.batches.hand_made import MODEL, HandMadeJob
-from tests.scripted import PATIENCE_S
+from tests.scripted import TIMEOUT_S
 
 
 def test_a_job_has_the_fields_of_the_sdks_message_batch_and_more(
@@ -77,7 +78,7 @@ def test_a_job_is_paused_and_resumed(batches: Batches, job: HandMadeJob) -> None
         batches.wait(job.id, timeout=0.05)
     assert batches.resume(job.id, who="me").paused is None
     assert batches.resume(job.id).paused is None  # a job that is not paused stays as it is
-    first = islice(batches.events(job.id, timeout=PATIENCE_S), 4)
+    first = islice(batches.events(job.id, timeout=TIMEOUT_S), 4)
     kinds = [event.type for event in first]
     assert (kinds[0], kinds[1], kinds[3]) == (QUEUED, PAUSED, RESUMED)
     with pytest.raises(NotFound):
@@ -90,9 +91,11 @@ def test_a_job_that_has_reached_its_cost_cap_is_resumed_with_a_new_one(
     money = job.keys.money
     with pytest.raises(InvalidRequest, match="max_cost_usd: the job was submitted without one"):
         batches.resume(job.id, max_cost_usd=3)
-    assert not client._redis.exists(money)
-    client._redis.hset(money, mapping={"cap": 2_000_000, "spent": 1_500_000, "reserved:3": 400_000})
-    client._redis.expire(money, 100)
+    assert not redis_of(client).exists(money)
+    redis_of(client).hset(
+        money, mapping={"cap": 2_000_000, "spent": 1_500_000, "reserved:3": 400_000}
+    )
+    redis_of(client).expire(money, 100)
     job.pause(0, "cost_limit", "no money left")
     assert batches.retrieve(job.id).budget == Budget(2.0, 1.5, 0.4)
     resumed = batches.resume(job.id, max_cost_usd=3.25)
@@ -134,15 +137,15 @@ def test_waiting_reports_every_event_and_returns_when_the_job_ends(
     batches.resume(job.id)
     wait_until(lambda: not seen[-1].paused)
     job.end(cost=orjson.dumps({"currency": "USD", "batch": 1.0, "live": 2.0}))
-    waiting.join(PATIENCE_S)
+    waiting.join(TIMEOUT_S)
     assert last == [batches.retrieve(job.id)] == seen[-1:]
     assert last[0].cost == {"currency": "USD", "batch": 1.0, "live": 2.0}
-    for timeout in (None, PATIENCE_S):
+    for timeout in (None, TIMEOUT_S):
         assert batches.wait(job.id, timeout=timeout) == last[0]  # an ended job is returned at once
     assert batches.estimate(last[0]) is None
 
 
-@pytest.mark.parametrize("timeout", [None, PATIENCE_S])
+@pytest.mark.parametrize("timeout", [None, TIMEOUT_S])
 def test_waiting_misses_no_event_while_its_callback_runs(
     batches: Batches, job: HandMadeJob, timeout: float | None
 ) -> None:
@@ -184,8 +187,8 @@ def test_an_estimate_needs_a_history(client: Client, batches: Batches, job: Hand
     history = client.settings.keys.history
     for ms in (60_000, 120_000, 180_000):
         past = {"model": MODEL, "requests": 4, "ms": ms}
-        client._redis.lpush(history, orjson.dumps(past))
-    client._redis.expire(history, 100)
+        redis_of(client).lpush(history, orjson.dumps(past))
+    redis_of(client).expire(history, 100)
     estimate = batches.estimate(batches.retrieve(job.id))
     assert estimate is not None
     assert 60 <= estimate.median_s <= estimate.high_s <= 180
@@ -242,9 +245,9 @@ def test_only_an_ended_job_is_deleted_and_with_all_its_keys(
         batches.delete(job.id)
     collect_all(job)
     batches.delete(job.id)
-    left = list(client._redis.scan_iter(f"*{job.id}*"))
+    left = list(redis_of(client).scan_iter(f"*{job.id}*"))
     assert left == []
-    assert client._redis.zscore(client.settings.keys.jobs, job.id) is None
+    assert redis_of(client).zscore(client.settings.keys.jobs, job.id) is None
     for call in (batches.retrieve, batches.delete, batches.wait):
         with pytest.raises(NotFound):
             call(job.id)

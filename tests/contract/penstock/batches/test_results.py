@@ -12,9 +12,10 @@ from penstock.batches.client import Batches
 from penstock.client import Client
 from penstock.errors import InvalidRequest, NotEnded, NotFound
 from penstock.ids import new_id
+from tests.connections import redis_of
 from tests.contract.penstock.batches.collecting import all_ids, collect_all
 from tests.contract.tasks.batches.hand_made import HandMadeJob
-from tests.scripted import PATIENCE_S
+from tests.scripted import TIMEOUT_S
 
 
 def ids_of(lines: Iterator[Any]) -> list[str]:
@@ -61,7 +62,7 @@ def test_results_of_a_running_job_are_read_as_they_are_collected(
     with pytest.raises(NotEnded, match=f"{job.id} has not ended; .*wait=True"):
         list(batches.results(job.id))
     job.collect(1, at_ms=99)
-    lines = batches.results(job.id, wait=True, timeout=PATIENCE_S)
+    lines = batches.results(job.id, wait=True, timeout=TIMEOUT_S)
     second = job.shards[1]
     here = ids_of(islice(lines, second.requests))
     assert here == all_ids()[second.first : second.last + 1][::-1]
@@ -69,7 +70,7 @@ def test_results_of_a_running_job_are_read_as_they_are_collected(
     job.collect(0, at_ms=1)
     first = job.shards[0]
     assert ids_of(islice(lines, first.requests)) == all_ids()[: first.last + 1][::-1]
-    continued = batches.results(job.id, wait=True, after=second.requests, timeout=PATIENCE_S)
+    continued = batches.results(job.id, wait=True, after=second.requests, timeout=TIMEOUT_S)
     assert next(continued).custom_id == all_ids()[first.last]
     for shard in job.shards[2:]:
         job.cancel(shard.number)
@@ -86,8 +87,8 @@ def test_a_job_whose_log_is_lost_still_has_all_its_results(
     client: Client, batches: Batches, job: HandMadeJob
 ) -> None:
     collect_all(job)
-    client._redis.xtrim(job.keys.log, maxlen=1, approximate=False)
-    client._redis.hset(job.keys.meta, "base", client._redis.hget(job.keys.meta, "n"))
+    redis_of(client).xtrim(job.keys.log, maxlen=1, approximate=False)
+    redis_of(client).hset(job.keys.meta, "base", redis_of(client).hget(job.keys.meta, "n"))
     assert sorted(ids_of(batches.results(job.id))) == sorted(all_ids())
 
 
@@ -95,7 +96,7 @@ def test_results_whose_chunks_have_expired_are_not_found(
     client: Client, batches: Batches, job: HandMadeJob
 ) -> None:
     collect_all(job)
-    client._redis.delete(job.keys.chunks(job.shards[0].results))
+    redis_of(client).delete(job.keys.chunks(job.shards[0].results))
     for order in ("completed", "submitted"):
         with pytest.raises(NotFound, match="have expired"):
             list(batches.results(job.id, order=order))

@@ -1,4 +1,4 @@
-"""One pub/sub connection for all readers: shared, cut, lost with its Redis, and never leaked."""
+"""One pub/sub connection for all readers: shared, lost, reopened and never leaked."""
 
 import asyncio
 import multiprocessing
@@ -21,7 +21,8 @@ from penstock.follow.subscription import SUBSCRIPTION_LIMIT
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.testing import wait_until
-from tests.scripted import PATIENCE_S, ScriptedWriter
+from tests.connections import redis_of
+from tests.scripted import TIMEOUT_S, ScriptedWriter
 
 START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 
@@ -32,15 +33,15 @@ def writer(penstock_client: Client) -> ScriptedWriter:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_behind(penstock_client: Client) -> Iterator[None]:
+def nothing_is_left(penstock_client: Client) -> Iterator[None]:
     """No thread, no subscription, no connection."""
     yield
-    assert [t.name for t in threading.enumerate() if t.name == "penstock-hub"] == []
+    assert [t.name for t in threading.enumerate() if t.name == "penstock-multiplexer"] == []
     wait_until(lambda: connections(penstock_client) == 0, what="all pub/sub connections to close")
 
 
 def connections(client: Client) -> int:
-    return len(client._redis.client_list(_type="pubsub"))
+    return len(redis_of(client).client_list(_type="pubsub"))
 
 
 def numbers(found: list[Event]) -> list[int]:
@@ -48,8 +49,8 @@ def numbers(found: list[Event]) -> list[int]:
 
 
 def opened(writer: ScriptedWriter) -> Iterator[Event]:
-    """A reader that has its subscription."""
-    reader = writer.request().events(timeout=PATIENCE_S)
+    """A reader whose subscription is acknowledged."""
+    reader = writer.request().events(timeout=TIMEOUT_S)
     assert next(reader).type == events.QUEUED
     writer.text("live")
     assert next(reader).n == writer.n
@@ -61,17 +62,17 @@ def test_all_readers_share_one_connection_and_one_subscription_a_channel(
 ) -> None:
     writers = [ScriptedWriter(penstock_client) for _ in range(5)]
     readers = [opened(writer) for writer in writers]
-    twin = writers[0].request().events(timeout=PATIENCE_S)
-    assert numbers(list(islice(twin, 2))) == [1, 2]
+    second = writers[0].request().events(timeout=TIMEOUT_S)
+    assert numbers(list(islice(second, 2))) == [1, 2]
     assert connections(penstock_client) == 1
     assert [writer.subscribers for writer in writers] == [1] * 5
     for writer in writers:
         writer.end()
     assert [numbers(list(reader)) for reader in readers] == [[3]] * 5
-    assert numbers(list(twin)) == [3]
+    assert numbers(list(second)) == [3]
 
 
-def test_a_channel_is_given_up_behind_its_last_reader(penstock_client: Client) -> None:
+def test_the_channel_is_unsubscribed_after_its_last_reader(penstock_client: Client) -> None:
     writer, other = ScriptedWriter(penstock_client), ScriptedWriter(penstock_client)
     first, second, third = opened(writer), writer.request().events(timeout=20), opened(other)
     assert numbers(list(islice(second, 2))) == [1, 2]
@@ -88,25 +89,25 @@ def test_a_channel_is_given_up_behind_its_last_reader(penstock_client: Client) -
     assert list(third) == []
 
 
-def test_what_has_ended_needs_no_connection(
+def test_a_request_that_has_ended_needs_no_connection(
     penstock_client: Client, writer: ScriptedWriter
 ) -> None:
     writer.text("all")
     writer.end()
-    reader = writer.request().events(timeout=PATIENCE_S)
+    reader = writer.request().events(timeout=TIMEOUT_S)
     assert numbers(list(islice(reader, 2))) == [1, 2]
     assert connections(penstock_client) == 0
     assert next(reader).type == events.END
     assert list(reader) == []
 
 
-def test_a_cut_connection_costs_no_event(penstock_client: Client, writer: ScriptedWriter) -> None:
+def test_a_lost_connection_costs_no_event(penstock_client: Client, writer: ScriptedWriter) -> None:
     reader = opened(writer)
     for _ in range(3):
         writer.cut()
         writer.text("a", "b")
         assert numbers(list(islice(reader, 2))) == [writer.n - 1, writer.n]
-        wait_until(lambda: writer.subscribers == 1, what="the hub to come back")
+        wait_until(lambda: writer.subscribers == 1, what="the multiplexer to reconnect")
         writer.text("c")
         assert next(reader).n == writer.n
     writer.end()
@@ -114,10 +115,10 @@ def test_a_cut_connection_costs_no_event(penstock_client: Client, writer: Script
     assert list(reader) == []
 
 
-def test_a_slow_reader_is_sent_to_the_log_and_loses_nothing(
+def test_a_slow_reader_reads_the_log_and_loses_nothing(
     penstock_client: Client, writer: ScriptedWriter
 ) -> None:
-    slow, quick = opened(writer), writer.request().events(timeout=PATIENCE_S)
+    slow, quick = opened(writer), writer.request().events(timeout=TIMEOUT_S)
     count = SUBSCRIPTION_LIMIT + 200
     writer.text(*("x" * count))
     writer.end()
@@ -131,7 +132,7 @@ def test_two_hundred_readers_at_once_all_get_everything(
     found: list[list[int]] = []
 
     def read() -> None:
-        found.append(numbers(list(writer.request().events(timeout=PATIENCE_S))))
+        found.append(numbers(list(writer.request().events(timeout=TIMEOUT_S))))
 
     threads = [threading.Thread(target=read) for _ in range(200)]
     for i, thread in enumerate(threads):
@@ -166,7 +167,7 @@ def test_closing_the_client_ends_its_readers(penstock_redis: EmbeddedRedis) -> N
 
 @pytest.fixture
 def restartable(tmp_path: Path) -> Iterator[Callable[[], EmbeddedRedis]]:
-    """Starts a Redis, and starts it again with what it had on disk."""
+    """Starts a Redis, or restarts it with what it had on disk."""
     port = free_port()
     servers: list[EmbeddedRedis] = []
 
@@ -179,28 +180,28 @@ def restartable(tmp_path: Path) -> Iterator[Callable[[], EmbeddedRedis]]:
         server.stop()
 
 
-def test_a_redis_that_is_killed_and_comes_back_costs_no_event(
+def test_a_redis_that_is_killed_and_restarted_costs_no_event(
     restartable: Callable[[], EmbeddedRedis],
 ) -> None:
     server = restartable()
     with Client(server.url) as client:
         writer = ScriptedWriter(client)
-        readers = [opened(writer)] + [writer.request().events(timeout=PATIENCE_S) for _ in "ab"]
+        readers = [opened(writer)] + [writer.request().events(timeout=TIMEOUT_S) for _ in "ab"]
         assert [numbers(list(islice(r, 2))) for r in readers[1:]] == [[1, 2]] * 2
         server.kill()
         restartable()
         writer.text("again")
         assert [next(reader).n for reader in readers] == [3] * 3
-        wait_until(lambda: writer.subscribers == 1, what="the hub to come back")
+        wait_until(lambda: writer.subscribers == 1, what="the multiplexer to reconnect")
         writer.text("live")
         writer.end()
         assert [numbers(list(reader)) for reader in readers] == [[4, 5]] * 3
 
 
-def test_a_redis_that_stays_away_ends_the_reader_with_its_cursor(
+def test_a_redis_that_stays_unavailable_ends_the_reader_with_its_cursor(
     restartable: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "AWAY_S", 0.0)
+    monkeypatch.setattr(plan, "MAX_UNAVAILABLE_S", 0.0)
     monkeypatch.setattr(plan, "SILENCE_S", 0.1)
     server = restartable()
     with Client(server.url) as client:
@@ -214,28 +215,30 @@ def test_a_redis_that_stays_away_ends_the_reader_with_its_cursor(
             next(reader)
 
 
-def test_a_user_who_may_not_subscribe_is_told_so(penstock_redis: EmbeddedRedis) -> None:
+def test_a_user_without_permission_to_subscribe_gets_an_error(
+    penstock_redis: EmbeddedRedis,
+) -> None:
     with Client(penstock_redis.url) as admin:
-        admin._redis.acl_setuser(
+        redis_of(admin).acl_setuser(
             "blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-subscribe"]
         )
         writer = ScriptedWriter(admin)
         url = penstock_redis.url.replace("redis://", "redis://blind:x@")
         with Client(url) as client:
-            reader = client.messages.request(writer.id).events(timeout=PATIENCE_S)
+            reader = client.messages.request(writer.id).events(timeout=TIMEOUT_S)
             assert next(reader).n == 1
             with pytest.raises(RedisUnavailable, match="forbids this user"):
                 next(reader)
-        admin._redis.acl_deluser("blind")
+        redis_of(admin).acl_deluser("blind")
 
 
 def _read_in_child(client: Client, id: str, found: Any) -> None:
-    found.put([event.n for event in client.messages.request(id).events(timeout=PATIENCE_S)])
+    found.put([event.n for event in client.messages.request(id).events(timeout=TIMEOUT_S)])
 
 
 @pytest.mark.skipif(START_METHOD is None, reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_a_hub_of_its_own(
+def test_a_forked_child_has_a_multiplexer_of_its_own(
     penstock_client: Client, writer: ScriptedWriter
 ) -> None:
     reader = opened(writer)
@@ -249,7 +252,7 @@ def test_a_forked_child_has_a_hub_of_its_own(
     writer.end()
     assert next(reader).n == 4
     assert list(reader) == []
-    assert found.get(timeout=PATIENCE_S) == [1, 2, 3, 4]
+    assert found.get(timeout=TIMEOUT_S) == [1, 2, 3, 4]
     child.join()
     assert child.exitcode == 0
     found.close()
@@ -266,7 +269,7 @@ def test_readers_on_an_event_loop_share_one_connection_and_leave_nothing(
 
     async def read(client: AsyncClient, id: str) -> list[int]:
         request = await client.messages.request(id)
-        return [event.n async for event in request.events(timeout=PATIENCE_S)]
+        return [event.n async for event in request.events(timeout=TIMEOUT_S)]
 
     def write() -> None:
         wait_until(lambda: all(w.subscribers for w in writers), what="all subscriptions")
@@ -286,7 +289,7 @@ def test_readers_on_an_event_loop_share_one_connection_and_leave_nothing(
     assert asyncio.run(main()) == [[1, 2, 3, 4]] * 200
 
 
-def test_cut_and_overflow_cost_a_reader_on_an_event_loop_no_event(
+def test_lost_connections_and_overflow_cost_a_reader_on_an_event_loop_no_event(
     penstock_redis: EmbeddedRedis, writer: ScriptedWriter
 ) -> None:
     count = SUBSCRIPTION_LIMIT + 200
@@ -294,7 +297,7 @@ def test_cut_and_overflow_cost_a_reader_on_an_event_loop_no_event(
     async def main() -> list[int]:
         async with AsyncClient(penstock_redis.url) as client:
             request = await client.messages.request(writer.id)
-            reader = request.events(timeout=PATIENCE_S)
+            reader = request.events(timeout=TIMEOUT_S)
             assert (await anext(reader)).n == 1
             writer.text("a")
             assert (await anext(reader)).n == 2
@@ -316,7 +319,7 @@ def test_a_reader_on_an_event_loop_outlives_its_redis(
     async def main(writer: ScriptedWriter) -> list[int]:
         async with AsyncClient(server.url) as client:
             request = await client.messages.request(writer.id)
-            reader = request.events(timeout=PATIENCE_S)
+            reader = request.events(timeout=TIMEOUT_S)
             assert [(await anext(reader)).n for _ in "ab"] == [1, 2]
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(restartable)
@@ -330,12 +333,12 @@ def test_a_reader_on_an_event_loop_outlives_its_redis(
         assert asyncio.run(main(writer)) == [3, 4]
 
 
-def test_a_canceled_task_leaves_its_channel(
+def test_a_canceled_task_unsubscribes_its_channel(
     penstock_redis: EmbeddedRedis, writer: ScriptedWriter
 ) -> None:
     async def main() -> None:
         async with AsyncClient(penstock_redis.url) as client:
-            stream = await client.messages.attach(writer.id, timeout=PATIENCE_S)
+            stream = await client.messages.attach(writer.id, timeout=TIMEOUT_S)
             task = asyncio.create_task(stream.until_done())
             await asyncio.to_thread(wait_until, lambda: writer.subscribers == 1)
             task.cancel()

@@ -1,4 +1,4 @@
-"""Readers on a real Redis: every event once, in order, whatever was not heard.
+"""Readers on a real Redis: every event once, in order, whatever messages are lost.
 
 The tests write the log and publish by hand, so that they can lose what they like.
 """
@@ -15,13 +15,14 @@ from penstock.errors import NotFound
 from penstock.events import Cursor, Event
 from penstock.ids import new_id
 from penstock.testing import wait_until
+from tests.connections import redis_of
 
 
 class Writer:
-    """Writes a record and its log as the write script does, but publishes only when told to."""
+    """Writes a record and its log as the write script does, but publishes only on request."""
 
     def __init__(self, client: Client) -> None:
-        self._client, self._redis = client, client._redis
+        self._client, self._redis = client, redis_of(client)
         self.id = new_id()
         self.keys = client.settings.keys.request(self.id)
         self.n = 0
@@ -53,7 +54,7 @@ class Writer:
         self.write(events.END, publish=publish)
 
     def follow(self, *, after: Cursor | None = None, timeout: float | None = 20) -> Iterator[Event]:
-        """The request's events, for whoever reads it."""
+        """The events of the request, as a reader gets them."""
         return self._client.messages.request(self.id).events(after=after, timeout=timeout)
 
 
@@ -63,19 +64,19 @@ def writer(penstock_client: Client) -> Writer:
 
 
 def set_silence(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """How long a reader waits for a message before it asks the record."""
+    """Seconds that a reader waits for a message before it reads the log."""
     monkeypatch.setattr("penstock.follow.plan.SILENCE_S", seconds)
 
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is never noticed: whatever comes has come by a message."""
+    """No silence is ever detected, so every event arrives by a message."""
     set_silence(monkeypatch, 600.0)
 
 
 @pytest.fixture
 def sharp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed at once."""
+    """Silence is detected at once."""
     set_silence(monkeypatch, 0.02)
 
 
@@ -96,7 +97,7 @@ def test_a_live_reader_gets_each_event_as_it_is_published(writer: Writer) -> Non
 
 
 @pytest.mark.usefixtures("deaf")
-def test_a_late_reader_gets_what_was_and_then_what_comes(writer: Writer) -> None:
+def test_a_late_reader_gets_the_log_and_then_the_live_events(writer: Writer) -> None:
     for _ in range(5):
         writer.write()
     following = writer.follow()
@@ -107,12 +108,12 @@ def test_a_late_reader_gets_what_was_and_then_what_comes(writer: Writer) -> None
 
 
 @pytest.mark.usefixtures("deaf")
-def test_what_was_not_heard_is_read_from_the_log(writer: Writer) -> None:
+def test_an_event_whose_message_was_lost_is_read_from_the_log(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     writer.write(publish=False)
     writer.write(publish=False)
-    writer.write()  # the only one that is heard
+    writer.write()  # the only message that arrives
     assert numbers(list(islice(following, 3))) == [2, 3, 4]
     writer.write()
     writer.end()
@@ -120,7 +121,7 @@ def test_what_was_not_heard_is_read_from_the_log(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-def test_what_comes_twice_or_late_is_taken_once(writer: Writer) -> None:
+def test_a_message_that_arrives_twice_or_late_is_delivered_once(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     second = writer.write()
@@ -133,11 +134,11 @@ def test_what_comes_twice_or_late_is_taken_once(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-def test_a_heartbeat_tells_of_a_lost_last_message(writer: Writer) -> None:
+def test_a_heartbeat_reveals_a_lost_last_message(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     writer.write(publish=False)
-    writer.heartbeat(1)  # sent before: says nothing
+    writer.heartbeat(1)  # an old one: reveals nothing
     writer.heartbeat(2)
     assert next(following).n == 2
     writer.end(publish=False)
@@ -146,7 +147,7 @@ def test_a_heartbeat_tells_of_a_lost_last_message(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("sharp")
-def test_silence_tells_of_a_lost_last_message(writer: Writer) -> None:
+def test_silence_reveals_a_lost_last_message(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     writer.write(publish=False)
@@ -157,7 +158,7 @@ def test_silence_tells_of_a_lost_last_message(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-def test_numbers_go_on_over_a_takeover(writer: Writer) -> None:
+def test_event_numbers_continue_after_a_takeover(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     writer.write()
@@ -170,7 +171,7 @@ def test_numbers_go_on_over_a_takeover(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-def test_a_reader_that_resumes_gets_what_is_behind_its_cursor(writer: Writer) -> None:
+def test_a_reader_that_resumes_gets_the_events_after_its_cursor(writer: Writer) -> None:
     for _ in range(4):
         writer.write()
     writer.epoch = 2
@@ -183,7 +184,7 @@ def test_a_reader_that_resumes_gets_what_is_behind_its_cursor(writer: Writer) ->
 
 
 @pytest.mark.usefixtures("deaf")
-def test_behind_the_end_there_is_nothing_left(writer: Writer) -> None:
+def test_a_reader_gets_nothing_after_the_last_event(writer: Writer) -> None:
     writer.write()
     writer.end()
     assert numbers(list(writer.follow())) == [1, 2, 3]
@@ -191,7 +192,7 @@ def test_behind_the_end_there_is_nothing_left(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("sharp")
-def test_a_reader_stops_waiting_and_can_go_on_later(writer: Writer) -> None:
+def test_a_reader_that_timed_out_can_resume_later(writer: Writer) -> None:
     writer.write()
     following = writer.follow(timeout=0.1)
     taken = [next(following), next(following)]
@@ -203,7 +204,7 @@ def test_a_reader_stops_waiting_and_can_go_on_later(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("sharp")
-def test_heartbeats_are_no_events_that_a_reader_would_wait_for(writer: Writer) -> None:
+def test_heartbeats_do_not_restart_the_timeout_of_a_reader(writer: Writer) -> None:
     following = writer.follow(timeout=0.2)
     next(following)
     stop = threading.Event()
@@ -223,7 +224,7 @@ def test_heartbeats_are_no_events_that_a_reader_would_wait_for(writer: Writer) -
 
 
 @pytest.mark.usefixtures("deaf")
-def test_no_time_at_all_still_gives_what_is_there(writer: Writer) -> None:
+def test_a_timeout_of_zero_still_delivers_the_log(writer: Writer) -> None:
     writer.write()
     following = writer.follow(timeout=0)
     assert numbers([next(following), next(following)]) == [1, 2]
@@ -232,27 +233,27 @@ def test_no_time_at_all_still_gives_what_is_there(writer: Writer) -> None:
 
 
 @pytest.mark.usefixtures("sharp")
-def test_a_record_that_expires_while_it_is_read_is_not_found(
+def test_a_record_that_expires_during_reading_is_not_found(
     penstock_client: Client, writer: Writer
 ) -> None:
     following = writer.follow()
     next(following)
-    penstock_client._redis.delete(writer.keys.meta, writer.keys.log)
+    redis_of(penstock_client).delete(writer.keys.meta, writer.keys.log)
     with pytest.raises(NotFound, match="never existed, or it has expired"):
         next(following)
 
 
-def test_a_record_that_never_was_is_not_found_at_once(penstock_client: Client) -> None:
+def test_a_record_that_never_existed_is_not_found_at_once(penstock_client: Client) -> None:
     with pytest.raises(NotFound):
         penstock_client.messages.request(new_id())
 
 
 @pytest.mark.parametrize("count", [998, 999, 1000, 1001, 2500])
 @pytest.mark.usefixtures("deaf")
-def test_a_long_log_is_read_in_pages_without_a_seam(
+def test_a_long_log_is_read_in_pages_without_a_gap(
     penstock_client: Client, writer: Writer, count: int
 ) -> None:
-    with penstock_client._redis.pipeline() as pipe:
+    with redis_of(penstock_client).pipeline() as pipe:
         for n in range(2, count + 1):
             pipe.xadd(writer.keys.log, {"d": events.encode(1, n, {"type": "x"})}, id=f"1-{n}")
         pipe.hset(writer.keys.meta, "n", count)
@@ -274,7 +275,7 @@ def test_a_reader_that_stops_early_leaves_no_subscription(
     assert writer.write() is not None
     following.close()  # type: ignore[attr-defined]  # it is a generator
     wait_until(
-        lambda: penstock_client._redis.publish(writer.keys.events, b"{}") == 0,
+        lambda: redis_of(penstock_client).publish(writer.keys.events, b"{}") == 0,
         what="the subscription to end",
     )
 
@@ -282,7 +283,7 @@ def test_a_reader_that_stops_early_leaves_no_subscription(
 def test_many_readers_of_one_stream_all_get_everything_once(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They join at any time, and every seventh message is lost."""
+    """They start at any time, and every seventh message is lost."""
     set_silence(monkeypatch, 0.2)
     found: dict[int, list[int]] = {}
 
@@ -303,7 +304,7 @@ def test_many_readers_of_one_stream_all_get_everything_once(
 
 
 @pytest.mark.usefixtures("deaf")
-def test_a_line_that_is_no_event_does_not_end_the_reader(writer: Writer) -> None:
+def test_a_message_that_is_not_an_event_does_not_end_the_reader(writer: Writer) -> None:
     following = writer.follow()
     next(following)
     writer.publish(b"hello?")
@@ -313,10 +314,10 @@ def test_a_line_that_is_no_event_does_not_end_the_reader(writer: Writer) -> None
 
 @pytest.mark.usefixtures("sharp")
 @pytest.mark.parametrize("cursor", [Cursor(0, 3), Cursor(9, 3), Cursor(9, 99)])
-def test_a_cursor_that_the_log_does_not_know_is_answered_with_everything(
+def test_a_cursor_that_is_not_in_the_log_starts_the_reader_over(
     writer: Writer, cursor: Cursor
 ) -> None:
-    """Redis has lost what such a reader took, or somebody has mistyped it."""
+    """Redis has lost what the reader had, or the cursor was mistyped."""
     for _ in range(4):
         writer.write()
     writer.end()

@@ -22,7 +22,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
 from penstock.states import State
 from penstock.testing import wait_until
-from tests.scripted import BLOCK, PATIENCE_S, START, ScriptedWriter, delta, rewind
+from tests.connections import redis_of
+from tests.scripted import BLOCK, START, TIMEOUT_S, ScriptedWriter, delta, rewind
 
 Scenario = Callable[[AsyncClient], Awaitable[None]]
 
@@ -40,7 +41,7 @@ def writer(penstock_client: Client) -> ScriptedWriter:
 
 @pytest.fixture
 def run(penstock_redis: EmbeddedRedis) -> Callable[[Scenario], None]:
-    """Run a scenario with a client of its own; no task may stay behind."""
+    """Run a scenario with a client of its own, after which no task may be left."""
 
     async def main(scenario: Scenario) -> None:
         async with AsyncClient(penstock_redis.url) as client:
@@ -63,7 +64,7 @@ def test_text_and_message_of_a_live_answer(
         writer.end(stop_reason="end_turn")
 
     async def scenario(client: AsyncClient) -> None:
-        async with client.messages.attach(writer.id, timeout=PATIENCE_S) as stream:
+        async with client.messages.attach(writer.id, timeout=TIMEOUT_S) as stream:
             writing = asyncio.create_task(asyncio.to_thread(write))
             assert "".join(await collected(stream.text_stream)) == "Hello"
             await writing
@@ -84,15 +85,15 @@ def test_late_resumed_and_event_readers_see_the_same_answer(
     writer.end()
 
     async def scenario(client: AsyncClient) -> None:
-        late = await client.messages.attach(writer.id, timeout=PATIENCE_S)
+        late = await client.messages.attach(writer.id, timeout=TIMEOUT_S)
         assert await collected(late.text_stream) == ["Hello"]
         message = await late.get_final_message()
-        resumed = await client.messages.attach(writer.id, after="1-4", timeout=PATIENCE_S)
+        resumed = await client.messages.attach(writer.id, after="1-4", timeout=TIMEOUT_S)
         assert resumed.cursor == Cursor(1, 4)
         assert await collected(resumed.text_stream) == ["lo"]
         assert await resumed.get_final_text() == "Hello"
         assert await resumed.get_final_message() == message
-        everything = await client.messages.attach(writer.id, timeout=PATIENCE_S)
+        everything = await client.messages.attach(writer.id, timeout=TIMEOUT_S)
         kinds = [event.type async for event in everything]
         assert (kinds[0], kinds[-1]) == (QUEUED, END)
         assert await everything.get_final_message() == message
@@ -104,12 +105,14 @@ def test_late_resumed_and_event_readers_see_the_same_answer(
     run(scenario)
 
 
-def test_text_that_is_taken_back(run: Callable[[Scenario], None], writer: ScriptedWriter) -> None:
+def test_withdrawn_text_on_an_event_loop(
+    run: Callable[[Scenario], None], writer: ScriptedWriter
+) -> None:
     writer.write(START, BLOCK, delta("Hello"), delta(" wor"))
 
     async def scenario(client: AsyncClient) -> None:
-        late = await client.messages.attach(writer.id, timeout=PATIENCE_S)
-        resumed = await client.messages.attach(writer.id, after="1-4", timeout=PATIENCE_S)
+        late = await client.messages.attach(writer.id, timeout=TIMEOUT_S)
+        resumed = await client.messages.attach(writer.id, after="1-4", timeout=TIMEOUT_S)
         late_text, resumed_text = late.text_stream, resumed.text_stream
         assert (await anext(late_text), await anext(resumed_text)) == ("Hello wor", " wor")
         writer.write(rewind(0, 6))
@@ -136,29 +139,29 @@ def test_how_an_answer_can_end(run: Callable[[Scenario], None], penstock_client:
 
     async def scenario(client: AsyncClient) -> None:
         for after in (None, "1-4"):
-            stream = await client.messages.attach(failed.id, after=after, timeout=PATIENCE_S)
+            stream = await client.messages.attach(failed.id, after=after, timeout=TIMEOUT_S)
             with pytest.raises(RequestFailed, match="api_error: busy") as caught:
                 await stream.until_done()
             assert caught.value.text == "half"
-        stream = await client.messages.attach(canceled.id, timeout=PATIENCE_S)
-        assert await stream.cancel() is State.QUEUED  # nobody holds it, so it ends here and now
+        stream = await client.messages.attach(canceled.id, timeout=TIMEOUT_S)
+        assert await stream.cancel() is State.QUEUED  # no worker holds it, so it ends at once
         with pytest.raises(RequestCanceled, match="canceled by client"):
             await stream.get_final_message()
 
     run(scenario)
 
 
-def test_half_an_answer_is_never_given_out_as_the_final_one(
+def test_a_partial_answer_is_never_returned_as_the_final_one(
     run: Callable[[Scenario], None], writer: ScriptedWriter
 ) -> None:
     writer.write(START, BLOCK, delta("half"))
 
     async def scenario(client: AsyncClient) -> None:
-        impatient = await client.messages.attach(writer.id, timeout=0.05)
+        timed_out = await client.messages.attach(writer.id, timeout=0.05)
         with pytest.raises(TimeoutError):
-            await impatient.until_done()
+            await timed_out.until_done()
         with pytest.raises(NotEnded, match="after='1-4'"):
-            await impatient.get_final_text()
+            await timed_out.get_final_text()
         closed = await client.messages.attach(writer.id)
         assert await anext(closed.text_stream) == "half"
         await closed.close()
@@ -168,7 +171,7 @@ def test_half_an_answer_is_never_given_out_as_the_final_one(
     run(scenario)
 
 
-def test_a_reader_may_be_there_before_the_request(
+def test_a_reader_may_start_before_the_request(
     run: Callable[[Scenario], None], penstock_client: Client
 ) -> None:
     writer = ScriptedWriter(penstock_client, submit=False)
@@ -183,7 +186,7 @@ def test_a_reader_may_be_there_before_the_request(
         with pytest.raises(NotFound):
             await client.messages.attach(writer.id)
         writing = asyncio.create_task(asyncio.to_thread(write))
-        async with client.messages.attach(writer.id, wait_for=PATIENCE_S) as stream:
+        async with client.messages.attach(writer.id, wait_for=TIMEOUT_S) as stream:
             assert await stream.get_final_text() == "there"
         await writing
 
@@ -207,10 +210,10 @@ def test_requests_are_enqueued_and_can_be_canceled(penstock_redis: EmbeddedRedis
 
     asyncio.run(main())
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
-def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
+def test_the_methods_of_batches_can_be_awaited(penstock_redis: EmbeddedRedis) -> None:
     url = penstock_redis.url.removesuffix("/0") + "/6"
     requests = [{"custom_id": "a", "params": BODY}]
 
@@ -221,7 +224,7 @@ def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
             assert (await batches.retrieve(job.id)).state is State.QUEUED
             assert [each.id for each in (await batches.list()).data] == [job.id]
             assert [each.id async for each in batches.list(limit=1)] == [job.id]
-            assert (await anext(batches.events(job.id, timeout=PATIENCE_S))).type == QUEUED
+            assert (await anext(batches.events(job.id, timeout=TIMEOUT_S))).type == QUEUED
             assert (await batches.cancel(job.id)).cancel_initiated
             with pytest.raises(NotEnded):
                 await anext(batches.results(job.id))
@@ -232,10 +235,10 @@ def test_batches_are_the_same_with_await(penstock_redis: EmbeddedRedis) -> None:
 
     asyncio.run(main())
     with Client(url) as client:
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
-def test_no_redis_is_said_to_every_call() -> None:
+def test_every_call_reports_an_unreachable_redis() -> None:
     async def main() -> None:
         async with AsyncClient(f"redis://127.0.0.1:{free_port()}/0") as client:
             with pytest.raises(RedisUnavailable):
@@ -248,14 +251,14 @@ def test_no_redis_is_said_to_every_call() -> None:
     asyncio.run(main())
 
 
-def test_progress_of_a_job_is_followed_like_a_stream(
+def test_the_progress_of_a_job_is_followed_like_a_stream(
     run: Callable[[Scenario], None], writer: ScriptedWriter
 ) -> None:
     writer.epoch = 0  # the events of a job are numbered by the script
     writer.write({"type": PROGRESS, "step": "create"})
 
     async def scenario(client: AsyncClient) -> None:
-        events = client.messages.batches.events(writer.id, timeout=PATIENCE_S)
+        events = client.messages.batches.events(writer.id, timeout=TIMEOUT_S)
         assert [(await anext(events)).type for _ in "ab"] == [QUEUED, PROGRESS]
         writer.write({"type": PROGRESS, "step": "poll"}, publish=False)
         writer.end()

@@ -1,4 +1,4 @@
-"""The visible text: late joins by one look, and what happens when some of it is taken back."""
+"""The visible text: late readers, and what happens when some of it is withdrawn."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from penstock.events import Cursor
 from penstock.ids import new_id
 from penstock.streams.stream import MessageStream
 from penstock.testing import wait_until
-from tests.scripted import BLOCK, PATIENCE_S, START, ScriptedWriter, delta, rewind
+from tests.scripted import BLOCK, START, TIMEOUT_S, ScriptedWriter, delta, rewind
 
 STOP = {"type": "content_block_stop", "index": 0}
 TOOL = {
@@ -34,7 +34,7 @@ def writer(penstock_client: Client) -> ScriptedWriter:
 
 
 def joined(writer: ScriptedWriter, *pieces: str, late: bool) -> tuple[MessageStream, Iterator[str]]:
-    """A reader that has taken these pieces: one by one, or late and all together."""
+    """A reader that has these pieces: one by one, or late as a whole."""
     stream = writer.stream()
     taking = stream.text_stream
     text, taken = "".join(pieces), ""
@@ -61,7 +61,7 @@ def blocks(stream: Any) -> list[dict[str, Any]]:
     return [block.to_dict() for block in stream.get_final_message().content]
 
 
-def test_who_joins_late_begins_with_the_text_so_far(writer: ScriptedWriter) -> None:
+def test_a_late_reader_begins_with_the_text_so_far(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK)
     writer.text("Hel", "lo ")
     pieces = writer.stream().text_stream
@@ -74,14 +74,14 @@ def test_who_joins_late_begins_with_the_text_so_far(writer: ScriptedWriter) -> N
     assert list(pieces) == ["ld"]
 
 
-def test_a_late_join_reads_the_text_and_not_the_log(writer: ScriptedWriter) -> None:
+def test_a_late_reader_reads_the_text_and_not_the_log(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK)
     writer.text("Hel", "lo")
     writer.set_text("HELLO")
     assert next(writer.stream().text_stream) == "HELLO"
 
 
-def test_the_message_can_still_be_had_after_a_late_join(writer: ScriptedWriter) -> None:
+def test_a_late_reader_can_still_get_the_whole_message(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK)
     writer.text("Hel", "lo")
     stream = writer.stream()
@@ -96,7 +96,7 @@ def test_the_message_can_still_be_had_after_a_late_join(writer: ScriptedWriter) 
     assert stream.get_final_message().id == "msg_1"
 
 
-def test_who_is_there_from_the_start_needs_to_read_nothing_again(writer: ScriptedWriter) -> None:
+def test_a_reader_from_the_start_reads_nothing_twice(writer: ScriptedWriter) -> None:
     stream, pieces = joined(writer, "a", late=False)
     writer.text("b")
     assert next(pieces) == "b"
@@ -107,7 +107,7 @@ def test_who_is_there_from_the_start_needs_to_read_nothing_again(writer: Scripte
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_rewind_of_what_is_not_text_does_not_concern_the_text(
+def test_a_rewind_of_another_block_does_not_affect_the_text(
     writer: ScriptedWriter, late: bool
 ) -> None:
     stream, pieces = joined(writer, "Hello", late=late)
@@ -119,7 +119,7 @@ def test_a_rewind_of_what_is_not_text_does_not_concern_the_text(
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_text_that_is_taken_back_and_said_again_is_not_given_twice(
+def test_withdrawn_text_that_is_repeated_is_not_delivered_twice(
     writer: ScriptedWriter, late: bool
 ) -> None:
     stream, pieces = joined(writer, "Hel", "lo wor", late=late)
@@ -133,7 +133,7 @@ def test_text_that_is_taken_back_and_said_again_is_not_given_twice(
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("other", [["HELLO"], ["Hel", "p"], ["He"]])
-def test_text_that_is_taken_back_for_another_is_an_error(
+def test_withdrawn_text_that_is_replaced_is_an_error(
     writer: ScriptedWriter, late: bool, other: list[str]
 ) -> None:
     _, pieces = joined(writer, "Hel", "lo", late=late)
@@ -147,7 +147,7 @@ def test_text_that_is_taken_back_for_another_is_an_error(
     assert "".join(again.text_stream) == "".join(other)
 
 
-def test_events_tell_of_what_is_taken_back(writer: ScriptedWriter) -> None:
+def test_a_reader_of_events_gets_the_rewind(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK, delta("Hello wrold"), rewind(0, 6), delta("world"), STOP)
     writer.end()
     stream = writer.stream()
@@ -156,7 +156,9 @@ def test_events_tell_of_what_is_taken_back(writer: ScriptedWriter) -> None:
     assert blocks(stream) == [{"type": "text", "text": "Hello world"}]
 
 
-def test_a_resumed_text_goes_on_behind_its_cursor_over_rewinds(writer: ScriptedWriter) -> None:
+def test_a_resumed_text_stream_continues_after_its_cursor_across_rewinds(
+    writer: ScriptedWriter,
+) -> None:
     writer.write(START, BLOCK, delta("Hello"), delta(" wor"))
     stream = writer.stream(after=Cursor(1, 4))
     pieces = stream.text_stream
@@ -169,7 +171,7 @@ def test_a_resumed_text_goes_on_behind_its_cursor_over_rewinds(writer: ScriptedW
     assert stream.get_final_text() == "Hello world"
 
 
-def test_a_resumed_text_is_an_error_when_what_was_before_it_is_taken_back(
+def test_a_resumed_text_stream_fails_if_text_before_its_cursor_is_withdrawn(
     writer: ScriptedWriter,
 ) -> None:
     writer.write(START, BLOCK, delta("Hello"), delta(" you"))
@@ -180,7 +182,7 @@ def test_a_resumed_text_is_an_error_when_what_was_before_it_is_taken_back(
         next(pieces)
 
 
-def test_a_failed_answer_tells_all_its_text_to_a_resumed_reader(writer: ScriptedWriter) -> None:
+def test_a_failed_answer_gives_a_resumed_reader_all_its_text(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK, delta("half of"), delta(" it"))
     writer.end(state="failed", error={"type": "api_error", "message": "x"})
     with pytest.raises(RequestFailed) as failed:
@@ -188,7 +190,7 @@ def test_a_failed_answer_tells_all_its_text_to_a_resumed_reader(writer: Scripted
     assert failed.value.text == "half of it"
 
 
-def test_events_that_redis_lost_are_taken_back_and_come_again(writer: ScriptedWriter) -> None:
+def test_events_that_redis_lost_are_withdrawn_and_delivered_again(writer: ScriptedWriter) -> None:
     writer.write(START, BLOCK, delta("Hello"), delta(" wrold"))
     stream = writer.stream()
     found = iter(stream)
@@ -204,7 +206,7 @@ def test_events_that_redis_lost_are_taken_back_and_come_again(writer: ScriptedWr
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_text_that_redis_lost_is_no_error_while_it_says_the_same(
+def test_text_that_redis_lost_is_no_error_if_the_same_text_follows(
     writer: ScriptedWriter, late: bool
 ) -> None:
     _, pieces = joined(writer, "Hello", " wor", late=late)
@@ -216,16 +218,18 @@ def test_text_that_redis_lost_is_no_error_while_it_says_the_same(
     assert list(pieces) == ["ld"]
 
 
-def test_a_trimmed_log_gives_its_text_to_who_comes_from_before(writer: ScriptedWriter) -> None:
+def test_a_trimmed_log_gives_a_snapshot_to_a_reader_with_an_older_cursor(
+    writer: ScriptedWriter,
+) -> None:
     writer.write(START, BLOCK)
     writer.text("a", "b", "c")
     writer.trim(5)
     for after in (None, "1-2"):
-        reader = writer.request().events(after=after, timeout=PATIENCE_S)
+        reader = writer.request().events(after=after, timeout=TIMEOUT_S)
         snapshot = next(reader)
         assert snapshot.data == {"type": events.SNAPSHOT, "text": "abc"}
         assert snapshot.cursor == Cursor(1, 6)
-    near = writer.request().events(after="1-4", timeout=PATIENCE_S)
+    near = writer.request().events(after="1-4", timeout=TIMEOUT_S)
     assert [next(near).n, next(near).n] == [5, 6]
     writer.text("d")
     writer.end(stop_reason="end_turn")
@@ -235,12 +239,12 @@ def test_a_trimmed_log_gives_its_text_to_who_comes_from_before(writer: ScriptedW
     assert stream.get_final_message().stop_reason == "end_turn"
 
 
-def test_a_reader_may_be_there_before_the_request(penstock_client: Client) -> None:
+def test_a_reader_may_start_before_the_request(penstock_client: Client) -> None:
     id = new_id()
     messages = penstock_client.messages
     with pytest.raises(NotFound):
         messages.attach(id)
-    stream = messages.attach(id, wait_for=PATIENCE_S, timeout=PATIENCE_S)
+    stream = messages.attach(id, wait_for=TIMEOUT_S, timeout=TIMEOUT_S)
     writer = ScriptedWriter(penstock_client, id=id, submit=False)
     pieces = stream.text_stream
 
@@ -256,12 +260,12 @@ def test_a_reader_may_be_there_before_the_request(penstock_client: Client) -> No
     thread.join()
 
 
-def test_nobody_waits_for_what_cannot_be_an_id(penstock_client: Client) -> None:
+def test_a_reader_does_not_wait_for_an_invalid_id(penstock_client: Client) -> None:
     with pytest.raises(NotFound, match="is not an id"):
-        penstock_client.messages.attach("nonsense", wait_for=PATIENCE_S)
+        penstock_client.messages.attach("nonsense", wait_for=TIMEOUT_S)
 
 
-def test_a_request_that_does_not_come_is_not_found(penstock_client: Client) -> None:
+def test_a_request_that_is_never_enqueued_is_not_found(penstock_client: Client) -> None:
     stream = penstock_client.messages.attach(new_id(), wait_for=0.05)
     with pytest.raises(NotFound, match="never existed"):
         stream.until_done()

@@ -16,7 +16,7 @@ from tasks.streams.outbox import Outbox
 
 PREFIX = "contract"
 
-#: The end event of a request that nobody holds when it is canceled.
+#: The end event of a request that no worker holds when it is canceled.
 CANCELED = b'{"type":"penstock.end","state":"canceled"}'
 
 RETENTION_S = 50
@@ -28,7 +28,7 @@ def live(keys: RequestKeys) -> str:
 
 
 def run(keys: RequestKeys) -> str:
-    """Where the Redis process that was seen last is noted."""
+    """The key of the Redis process that was seen last."""
     return Keys(keys.prefix).run
 
 
@@ -38,7 +38,12 @@ def reply(connection: Any, call: ScriptCall[Any]) -> Any:
 
 
 def submit(
-    connection: Any, keys: RequestKeys, *, ttl: int = 100, body: str = "{}", look_ms: int = 10_000
+    connection: Any,
+    keys: RequestKeys,
+    *,
+    ttl: int = 100,
+    body: str = "{}",
+    check_after_ms: int = 10_000,
 ) -> Any:
     return reply(
         connection,
@@ -48,7 +53,7 @@ def submit(
             ttl_s=ttl,
             first_event=b'{"e":0,"n":1,"data":{}}',
             body=body.encode(),
-            check_after_ms=look_ms,
+            check_after_ms=check_after_ms,
             fields={"model": "m", "kind": "stream"},
         ),
     )
@@ -81,7 +86,7 @@ def release(
     worker: str = "w",
     *,
     due_ms: int = 0,
-    patience_ms: int = 10_000,
+    check_after_ms: int = 10_000,
 ) -> Any:
     return reply(
         connection,
@@ -91,7 +96,7 @@ def release(
             worker=worker,
             epoch=epoch,
             due_in_ms=due_ms,
-            check_after_ms=patience_ms,
+            check_after_ms=check_after_ms,
         ),
     )
 
@@ -143,7 +148,7 @@ def line(epoch: int, n: int, text: str = "") -> bytes:
 
 
 def outbox(keys: RequestKeys, **options: Any) -> Outbox:
-    """The outbox of whoever claimed the request."""
+    """The outbox of the worker that claimed the request."""
     defaults = {"worker": "w", "epoch": 1, "n": 1, "ttl_s": 500, "retention_s": RETENTION_S}
     return Outbox(Keys(keys.prefix), keys.id, **{**defaults, **options})
 
@@ -158,7 +163,7 @@ def flush(connection: Any, box: Outbox) -> Any:
 
 
 def whole(connection: Any, keys: RequestKeys) -> list[Any]:
-    """All that Redis holds of the request, to see that nothing was changed."""
+    """Everything that Redis has of the request, to check that nothing changed."""
     return [
         connection.hgetall(keys.meta),
         connection.xrange(keys.log),
@@ -176,8 +181,8 @@ def clock(connection: Any) -> int:
     return int(seconds) * 1000 + int(micro) // 1000
 
 
-class Ear:
-    """Hears what is published of a request, on its own channels and on that of the workers."""
+class Listener:
+    """Receives what is published about a request, on its channels and the control channel."""
 
     def __init__(self, server: EmbeddedRedis, keys: RequestKeys) -> None:
         connection: Any = redis.Redis.from_url(server.url)
@@ -194,9 +199,8 @@ class Ear:
         assert message is not None
         return message
 
-    def heard(self) -> list[tuple[str, bytes]]:
-        """Channel and message of everything up to now: what was published before our own message
-        comes before it."""
+    def received(self) -> list[tuple[str, bytes]]:
+        """Channel and text of every message up to now, which all arrive before a marker of ours."""
         self._connection.publish(self._marker, b"marker")
         found = []
         while (message := self._message())["data"] != b"marker":

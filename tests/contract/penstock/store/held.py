@@ -47,7 +47,7 @@ class Held:
         pause: bytes = b"",
         left: int = 0,
         spent: int | Literal["all"] | None = None,
-        knew: bool = False,
+        saw_cancel: bool = False,
         records: dict[int, bytes] | None = None,
         **meta: Any,
     ) -> Any:
@@ -67,7 +67,7 @@ class Held:
                 pause=pause,
                 left=left,
                 spent=spent,
-                saw_cancel=knew,
+                saw_cancel=saw_cancel,
                 records=list((records or {}).items()),
                 fields=meta,
             ),
@@ -78,7 +78,7 @@ class Held:
         return reply(self.redis, call)
 
     def whole(self) -> list[Any]:
-        """All that Redis holds of the job."""
+        """Everything that Redis has of the job."""
         keys = self.keys
         hashes = [self.redis.hgetall(k) for k in (keys.meta, keys.shards, keys.claims, keys.money)]
         lease, score = (
@@ -88,12 +88,12 @@ class Held:
         return [*hashes, self.redis.xrange(keys.log), lease, score]
 
     def forget_claims(self, epoch: int) -> None:
-        """Lose what a Redis lost that went back to an earlier claim."""
+        """Go back to an earlier claim, as a Redis that lost its last writes."""
         self.redis.hset(self.keys.claims, "0", f"{epoch} w0")
         self.redis.delete(self.keys.shard_lease(0))
 
-    def look_in_ms(self) -> int | None:
-        """When the reaper looks at the shard, from now."""
+    def checked_in_ms(self) -> int | None:
+        """Milliseconds until the reaper checks the shard."""
         score = self.redis.zscore(self.live, self.member)
         return None if score is None else round(score - clock(self.redis), -3)
 

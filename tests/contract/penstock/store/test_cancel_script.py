@@ -1,4 +1,4 @@
-"""cancel against what its header promises: at once where nobody is at it, else by a wake-up."""
+"""The cancel script against its contract: at once without a lease, else by a message."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from tests.contract.penstock.store.calls import (
     CANCELED,
     PREFIX,
     RETENTION_S,
-    Ear,
+    Listener,
     cancel,
     claim,
     clock,
@@ -43,17 +43,19 @@ def keys(connection: Any) -> RequestKeys:
 
 
 @pytest.fixture
-def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
-    ear = Ear(penstock_redis, keys)
-    yield ear
-    ear.close()
+def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
+    listener = Listener(penstock_redis, keys)
+    yield listener
+    listener.close()
 
 
 def log(connection: Any, keys: RequestKeys) -> list[events.Event]:
     return [events.decode(fields[b"d"]) for _, fields in connection.xrange(keys.log)]
 
 
-def test_a_queued_request_ends_at_once(connection: Any, keys: RequestKeys, ear: Ear) -> None:
+def test_a_queued_request_that_is_canceled_ends_at_once(
+    connection: Any, keys: RequestKeys, listener: Listener
+) -> None:
     before = clock(connection)
     assert cancel(connection, keys, "alice") == b"queued"
     after = clock(connection)
@@ -62,15 +64,15 @@ def test_a_queued_request_ends_at_once(connection: Any, keys: RequestKeys, ear: 
     assert before <= int(meta[b"ended_ms"]) <= after
     end = events.wrap(0, 2, CANCELED)
     assert connection.xrange(keys.log)[1:] == [(b"0-2", {b"d": end})]
-    assert ear.heard() == [("events", end)]  # and nothing for workers to do
+    assert listener.received() == [("events", end)]  # and nothing for workers
     assert connection.zscore(live(keys), keys.id) is None
     assert claim(connection, keys) == [b"ended", b"canceled"]
 
 
-def test_what_was_received_before_is_kept_and_the_end_has_the_next_number(
+def test_a_canceled_request_keeps_what_was_received_and_its_end_has_the_next_number(
     connection: Any, keys: RequestKeys
 ) -> None:
-    """It was given back to the queue in the middle of its answer."""
+    """It was given back to the queue during its answer."""
     claim(connection, keys)
     write(connection, keys, 2, 3, text="half")
     release(connection, keys, due_ms=30_000)
@@ -81,10 +83,8 @@ def test_what_was_received_before_is_kept_and_the_end_has_the_next_number(
     assert connection.get(keys.text) == b"half"
 
 
-def test_all_that_is_left_of_a_canceled_request_expires_together(
-    connection: Any, keys: RequestKeys
-) -> None:
-    """The prompt as well: nobody will need it any more."""
+def test_all_keys_of_a_canceled_request_expire_together(connection: Any, keys: RequestKeys) -> None:
+    """The prompt as well, which is no longer needed."""
     claim(connection, keys)
     write(connection, keys, 2, text="half")
     release(connection, keys)
@@ -93,69 +93,71 @@ def test_all_that_is_left_of_a_canceled_request_expires_together(
     assert [0 < connection.ttl(name) <= RETENTION_S for name in names] == [True] * 4
 
 
-def test_a_running_request_is_left_to_its_worker_who_is_woken(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_cancel_of_a_running_request_notifies_its_worker(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     claim(connection, keys)
     before = whole(connection, keys)
     assert cancel(connection, keys, "alice") == b"running"
     before[0][b"cancel"] = b"alice"
     assert whole(connection, keys) == before
-    assert ear.heard() == [("control", keys.id.encode())]
+    assert listener.received() == [("control", keys.id.encode())]
     assert renew(connection, keys) == [b"ok", b"alice", 1]
 
 
-def test_a_request_whose_worker_died_is_left_to_the_next_one(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_cancel_of_a_request_with_a_lost_worker_is_left_to_the_next_worker(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     claim(connection, keys)
     connection.delete(keys.lease)
     assert cancel(connection, keys, "alice") == b"running"
-    assert ear.heard() == [("control", keys.id.encode())]
+    assert listener.received() == [("control", keys.id.encode())]
     assert claim(connection, keys, "w2")[3] == b"alice"
 
 
-def test_a_queued_request_that_somebody_still_holds_is_not_ended_behind_his_back(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_queued_request_with_a_lease_is_not_ended_by_the_cancel(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """Redis lost the claim, and kept the lease of an earlier one."""
+    """Redis lost the claim but has the lease of an earlier one."""
     connection.set(keys.lease, "w:1", px=60_000)
     assert cancel(connection, keys) == b"queued"
     assert connection.hget(keys.meta, "state") == b"queued"
-    assert ear.heard() == [("control", keys.id.encode())]
+    assert listener.received() == [("control", keys.id.encode())]
 
 
-def test_the_first_wish_to_cancel_counts(connection: Any, keys: RequestKeys, ear: Ear) -> None:
+def test_the_first_cancel_is_recorded(
+    connection: Any, keys: RequestKeys, listener: Listener
+) -> None:
     claim(connection, keys)
     assert cancel(connection, keys, "alice") == b"running"
     assert cancel(connection, keys, "bob") == b"running"
     assert connection.hget(keys.meta, "cancel") == b"alice"
-    assert len(ear.heard()) == 2  # each wakes: the first wake-up may have been lost
+    assert len(listener.received()) == 2  # each wakes: the first wake-up may have been lost
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
-def test_what_has_ended_is_not_marked_as_canceled(
-    connection: Any, keys: RequestKeys, ear: Ear, state: str
+def test_a_request_that_has_ended_is_not_marked_as_canceled(
+    connection: Any, keys: RequestKeys, listener: Listener, state: str
 ) -> None:
     connection.hset(keys.meta, "state", state)
     before = whole(connection, keys)
     assert cancel(connection, keys) == state.encode()
     assert whole(connection, keys) == before
-    assert ear.heard() == []
+    assert listener.received() == []
 
 
 def test_a_request_is_ended_once_however_often_it_is_canceled(
-    connection: Any, keys: RequestKeys, ear: Ear
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     assert [cancel(connection, keys) for _ in range(3)] == [b"queued", b"canceled", b"canceled"]
-    assert len(ear.heard()) == 1
+    assert len(listener.received()) == 1
 
 
-def test_without_an_end_event_only_the_wish_is_noted(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_without_an_end_event_a_cancel_only_sets_the_flag(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """What is done with jobs: their steps see to the end."""
+    """Used for jobs, which are ended by their steps."""
     names = [keys.meta, keys.log, keys.events, Keys(PREFIX).control]
     assert script("cancel")(connection, names, ["alice", "", ""]) == b"queued"
     assert connection.hmget(keys.meta, "state", "cancel") == [b"queued", b"alice"]
-    assert ear.heard() == [("control", keys.id.encode())]
+    assert listener.received() == [("control", keys.id.encode())]

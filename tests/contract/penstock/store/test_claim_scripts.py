@@ -1,4 +1,4 @@
-"""submit, claim, renew and release against what their headers promise."""
+"""The submit, claim, renew and release scripts against their contracts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from tests.contract.penstock.store.calls import (
     PREFIX,
-    Ear,
+    Listener,
     cancel,
     claim,
     clock,
@@ -34,23 +34,23 @@ def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
 
 @pytest.fixture
 def keys(connection: Any) -> RequestKeys:
-    """The keys of a fresh request that was submitted."""
+    """The keys of a new request."""
     keys = Keys(PREFIX).request(new_id())
     assert submit(connection, keys) == 1
     return keys
 
 
 @pytest.fixture
-def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
-    ear = Ear(penstock_redis, keys)
-    yield ear
-    ear.close()
+def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
+    listener = Listener(penstock_redis, keys)
+    yield listener
+    listener.close()
 
 
 # -- submit -----------------------------------------------------------------------------------
 
 
-def test_a_submitted_request_is_whole_and_every_key_has_a_lifetime(
+def test_a_submitted_request_is_complete_and_every_key_has_a_ttl(
     connection: Any, keys: RequestKeys
 ) -> None:
     meta, log, body, text, lease, _, ttls = whole(connection, keys)
@@ -67,26 +67,26 @@ def test_a_submitted_request_is_whole_and_every_key_has_a_lifetime(
 
 
 def test_submitting_twice_changes_nothing_and_publishes_nothing(
-    connection: Any, keys: RequestKeys, ear: Ear
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     claim(connection, keys)
     before = whole(connection, keys)
-    assert submit(connection, keys, body='{"other":1}', look_ms=1) == 0
-    assert ear.heard() == []
+    assert submit(connection, keys, body='{"other":1}', check_after_ms=1) == 0
+    assert listener.received() == []
     assert whole(connection, keys) == before
 
 
-def test_the_first_event_is_published_to_who_subscribed_before(
+def test_the_first_event_is_published_to_earlier_subscribers(
     penstock_redis: EmbeddedRedis, connection: Any
 ) -> None:
     keys = Keys(PREFIX).request(new_id())
-    ear = Ear(penstock_redis, keys)
+    listener = Listener(penstock_redis, keys)
     submit(connection, keys)
-    assert ear.heard() == [("events", b'{"e":0,"n":1,"data":{}}')]
-    ear.close()
+    assert listener.received() == [("events", b'{"e":0,"n":1,"data":{}}')]
+    listener.close()
 
 
-def test_a_record_without_a_body_has_no_body_key_and_is_not_for_the_reaper(connection: Any) -> None:
+def test_a_record_without_a_body_has_no_body_key_and_no_reaper_entry(connection: Any) -> None:
     keys = Keys(PREFIX).request(new_id())
     names = [keys.meta, keys.log, keys.events]
     script("submit")(connection, names, [50, "{}", "", "", "a", "b"])
@@ -98,7 +98,7 @@ def test_a_record_without_a_body_has_no_body_key_and_is_not_for_the_reaper(conne
 # -- claim ------------------------------------------------------------------------------------
 
 
-def test_a_claim_raises_the_epoch_takes_the_lease_and_notes_when(
+def test_a_claim_raises_the_epoch_takes_the_lease_and_records_the_time(
     connection: Any, keys: RequestKeys
 ) -> None:
     before = clock(connection)
@@ -111,7 +111,7 @@ def test_a_claim_raises_the_epoch_takes_the_lease_and_notes_when(
     assert before <= int(meta[b"started_ms"]) <= after  # by Redis's clock
 
 
-def test_what_is_leased_cannot_be_claimed_not_even_by_its_holder(
+def test_a_leased_request_cannot_be_claimed_even_by_its_holder(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys, "w1")
@@ -121,17 +121,19 @@ def test_what_is_leased_cannot_be_claimed_not_even_by_its_holder(
     assert whole(connection, keys) == before
 
 
-def test_a_dead_lease_is_taken_over_with_a_higher_epoch(connection: Any, keys: RequestKeys) -> None:
+def test_an_expired_lease_is_taken_over_with_a_higher_epoch(
+    connection: Any, keys: RequestKeys
+) -> None:
     claim(connection, keys, "w1")
     connection.hset(keys.meta, mapping={"n": 57, "started_ms": 12345})
-    connection.delete(keys.lease)  # as if it had run out
-    cancel(connection, keys, "somebody")
-    assert claim(connection, keys, "w2") == [b"claimed", 2, 57, b"somebody", 1]
+    connection.delete(keys.lease)  # as if it had expired
+    cancel(connection, keys, "alice")
+    assert claim(connection, keys, "w2") == [b"claimed", 2, 57, b"alice", 1]
     assert connection.get(keys.lease) == b"w2:2"
     assert connection.hmget(keys.meta, "worker", "started_ms") == [b"w2", b"12345"]
 
 
-def test_only_claims_that_ended_without_a_word_count_as_deaths(
+def test_only_claims_that_ended_without_a_release_count_as_worker_losses(
     connection: Any, keys: RequestKeys
 ) -> None:
     worker_losses = []
@@ -147,7 +149,7 @@ def test_only_claims_that_ended_without_a_word_count_as_deaths(
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
-def test_what_has_ended_is_not_claimed_nor_reaped_any_more(
+def test_a_request_that_has_ended_is_neither_claimed_nor_reaped(
     connection: Any, keys: RequestKeys, state: str
 ) -> None:
     connection.hset(keys.meta, "state", state)
@@ -157,12 +159,12 @@ def test_what_has_ended_is_not_claimed_nor_reaped_any_more(
     assert whole(connection, keys) == before
 
 
-def test_no_script_makes_a_record_that_is_not_there(connection: Any) -> None:
+def test_no_script_creates_a_record_that_does_not_exist(connection: Any) -> None:
     keys = Keys(PREFIX).request(new_id())
-    connection.zadd(live(keys), {keys.id: 1})  # left behind by one that expired
+    connection.zadd(live(keys), {keys.id: 1})  # left by a request that expired
     assert claim(connection, keys) == [b"gone"]
     assert connection.zscore(live(keys), keys.id) is None
-    assert renew(connection, keys)[:2] == [b"ok", b""]  # the next write is told that it is gone
+    assert renew(connection, keys)[:2] == [b"ok", b""]  # the next write reports that it is gone
     assert write(connection, keys, 2) == [b"gone"]
     assert release(connection, keys) == 0
     assert cancel(connection, keys) == b""
@@ -170,9 +172,7 @@ def test_no_script_makes_a_record_that_is_not_there(connection: Any) -> None:
     assert connection.zscore(live(keys), keys.id) is None
 
 
-def test_a_script_runs_also_where_redis_has_forgotten_it(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_a_script_runs_even_if_redis_has_forgotten_it(connection: Any, keys: RequestKeys) -> None:
     connection.script_flush()
     assert claim(connection, keys)[0] == b"claimed"
     assert connection.script_exists(script("claim").sha) == [True]
@@ -181,21 +181,21 @@ def test_a_script_runs_also_where_redis_has_forgotten_it(
 # -- renew ------------------------------------------------------------------------------------
 
 
-def test_a_lease_is_renewed_and_the_heartbeat_tells_the_last_number(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_renewed_lease_publishes_a_heartbeat_with_the_last_number(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     claim(connection, keys)
     connection.hset(keys.meta, "n", 58)
     connection.pexpire(keys.lease, 2_000)
     assert renew(connection, keys)[:2] == [b"ok", b""]
-    ((channel, beat),) = ear.heard()
+    ((channel, beat),) = listener.received()
     assert channel == "events"
     assert orjson.loads(beat) == {"e": 1, "n": 58, "data": {"type": "penstock.heartbeat"}}
     assert connection.pttl(keys.lease) > 50_000
     assert connection.xlen(keys.log) == 1  # heartbeats are not logged
 
 
-def test_a_lease_that_ran_out_is_won_back_while_nobody_else_has_it(
+def test_an_expired_lease_is_renewed_if_no_other_worker_has_claimed(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -204,13 +204,13 @@ def test_a_lease_that_ran_out_is_won_back_while_nobody_else_has_it(
     assert connection.get(keys.lease) == b"w:1"
 
 
-def test_renewing_tells_of_a_wish_to_cancel(connection: Any, keys: RequestKeys) -> None:
+def test_a_renewal_reports_a_cancel(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     cancel(connection, keys, "alice")
     assert renew(connection, keys)[:2] == [b"ok", b"alice"]
 
 
-def test_every_lifetime_is_renewed_once_half_of_it_is_gone(
+def test_every_ttl_is_renewed_once_half_of_it_has_passed(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -222,7 +222,7 @@ def test_every_lifetime_is_renewed_once_half_of_it_is_gone(
     assert all(2_900 < connection.ttl(name) <= 3_000 for name in names)
 
 
-def test_renewing_makes_no_key_that_is_not_there(connection: Any, keys: RequestKeys) -> None:
+def test_a_renewal_creates_no_key(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     connection.delete(keys.request)
     renew(connection, keys, ttl=3_000)
@@ -230,8 +230,8 @@ def test_renewing_makes_no_key_that_is_not_there(connection: Any, keys: RequestK
 
 
 @pytest.mark.parametrize("state", ["queued", "done", "failed", "canceled"])
-def test_a_lease_is_not_renewed_when_the_work_is_over(
-    connection: Any, keys: RequestKeys, ear: Ear, state: str
+def test_a_lease_is_not_renewed_after_the_end(
+    connection: Any, keys: RequestKeys, listener: Listener, state: str
 ) -> None:
     claim(connection, keys)
     connection.delete(keys.lease)
@@ -239,20 +239,20 @@ def test_a_lease_is_not_renewed_when_the_work_is_over(
     before = whole(connection, keys)
     assert renew(connection, keys, ttl=3_000) == [b"fenced"]
     assert whole(connection, keys) == before
-    assert ear.heard() == []
+    assert listener.received() == []
 
 
-def test_renewing_leaves_a_claim_that_redis_lost_to_the_next_write(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_renewal_leaves_a_claim_that_redis_lost_to_the_next_write(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """Its worker is neither stopped nor given what the record does not know of."""
+    """The worker is not stopped, and gets no lease for a claim that the record does not have."""
     before = whole(connection, keys)
     assert renew(connection, keys, epoch=1)[:2] == [b"ok", b""]
     assert whole(connection, keys) == before
-    assert ear.heard() == []
+    assert listener.received() == []
 
 
-def test_a_zombie_neither_renews_nor_releases_what_somebody_else_claimed(
+def test_a_fenced_worker_neither_renews_nor_releases_the_claim_of_another(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys, "w1")
@@ -267,7 +267,7 @@ def test_a_zombie_neither_renews_nor_releases_what_somebody_else_claimed(
 def test_a_worker_with_the_epoch_of_another_neither_renews_nor_releases(
     connection: Any, keys: RequestKeys
 ) -> None:
-    """Redis lost the first claim, and the second one got the same number."""
+    """Redis lost the first claim, and the second claim got the same epoch."""
     claim(connection, keys, "w1")
     before = whole(connection, keys)
     assert renew(connection, keys, 1, "w2", ttl=3_000) == [b"fenced"]
@@ -278,7 +278,7 @@ def test_a_worker_with_the_epoch_of_another_neither_renews_nor_releases(
 # -- release ----------------------------------------------------------------------------------
 
 
-def test_a_released_request_is_queued_again_and_free(connection: Any, keys: RequestKeys) -> None:
+def test_a_released_request_is_queued_and_has_no_lease(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys, "w1")
     assert release(connection, keys, 1, "w1") == 1
     assert connection.hget(keys.meta, "state") == b"queued"
@@ -286,7 +286,7 @@ def test_a_released_request_is_queued_again_and_free(connection: Any, keys: Requ
     assert claim(connection, keys, "w2")[:2] == [b"claimed", 2]
 
 
-def test_a_released_request_says_when_it_is_due_until_it_is_claimed(
+def test_a_released_request_has_its_due_time_until_it_is_claimed(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
@@ -299,7 +299,7 @@ def test_a_released_request_says_when_it_is_due_until_it_is_claimed(
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
-def test_releasing_leaves_an_ended_state_alone(
+def test_a_release_does_not_change_a_final_state(
     connection: Any, keys: RequestKeys, state: str
 ) -> None:
     claim(connection, keys)
@@ -310,9 +310,7 @@ def test_releasing_leaves_an_ended_state_alone(
     assert connection.zscore(live(keys), keys.id) is None
 
 
-def test_a_release_whose_answer_was_lost_can_be_sent_again(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_a_release_whose_reply_was_lost_can_be_repeated(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys)
     assert release(connection, keys) == 1
     before = whole(connection, keys)

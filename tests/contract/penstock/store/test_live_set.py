@@ -1,4 +1,4 @@
-"""The live set: every request that has not ended, and when the reaper looks at it next.
+"""The live set: every request that has not ended, and when the reaper checks it next.
 
 Times are Redis's own: read before and after a call, they frame what the call has written.
 """
@@ -42,7 +42,7 @@ def keys(connection: Any) -> RequestKeys:
 def looks_in(
     connection: Any, keys: RequestKeys, call: Callable[[], object]
 ) -> Callable[[int], bool]:
-    """Make a call; says whether the reaper looks so many ms after it."""
+    """Make a call. Returns whether the reaper checks the request this many ms after it."""
     before = clock(connection)
     call()
     after = clock(connection)
@@ -55,37 +55,37 @@ def score(connection: Any, keys: RequestKeys) -> Any:
     return connection.zscore(live(keys), keys.id)
 
 
-def test_a_fresh_request_is_looked_at_when_its_wake_up_should_have_arrived(
+def test_a_new_request_is_checked_when_its_wake_up_should_have_arrived(
     connection: Any,
 ) -> None:
     keys = Keys(PREFIX).request(new_id())
-    assert looks_in(connection, keys, lambda: submit(connection, keys, look_ms=7_000))(7_000)
+    assert looks_in(connection, keys, lambda: submit(connection, keys, check_after_ms=7_000))(7_000)
 
 
-def test_a_claimed_request_is_looked_at_when_its_lease_runs_out(
+def test_a_claimed_request_is_checked_when_its_lease_expires(
     connection: Any, keys: RequestKeys
 ) -> None:
     assert looks_in(connection, keys, lambda: claim(connection, keys, lease_ms=30_000))(30_000)
 
 
-def test_a_renewed_lease_puts_the_look_off(connection: Any, keys: RequestKeys) -> None:
+def test_a_renewed_lease_postpones_the_check(connection: Any, keys: RequestKeys) -> None:
     claim(connection, keys, lease_ms=2_000)
     assert looks_in(connection, keys, lambda: renew(connection, keys, lease_ms=40_000))(40_000)
 
 
-def test_a_released_request_is_looked_at_some_time_after_it_is_due(
+def test_a_released_request_is_checked_some_time_after_it_is_due(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys)
     framed = looks_in(
-        connection, keys, lambda: release(connection, keys, due_ms=3_000, patience_ms=5_000)
+        connection, keys, lambda: release(connection, keys, due_ms=3_000, check_after_ms=5_000)
     )
     assert framed(8_000)
     assert score(connection, keys) == int(connection.hget(keys.meta, "due_ms")) + 5_000
 
 
 @pytest.mark.parametrize("final", ["done", "failed", "canceled"])
-def test_an_ended_request_is_not_looked_at_any_more(
+def test_a_request_that_has_ended_is_no_longer_checked(
     connection: Any, keys: RequestKeys, final: str
 ) -> None:
     claim(connection, keys)
@@ -95,31 +95,33 @@ def test_an_ended_request_is_not_looked_at_any_more(
     assert score(connection, keys) is None
 
 
-def test_writing_does_not_touch_the_live_set_before_the_end(
+def test_a_write_does_not_change_the_live_set_before_the_end(
     connection: Any, keys: RequestKeys
 ) -> None:
-    """Once per delta would be often; the lease is renewed by the clock."""
+    """Once for each delta would be too often; the lease is renewed by the clock."""
     claim(connection, keys)
     before = score(connection, keys)
     write(connection, keys, 2, 3, text="abc", a=1)
     assert score(connection, keys) == before
 
 
-def test_a_canceled_request_leaves_the_live_set_if_nobody_holds_it(
+def test_a_canceled_request_without_a_lease_leaves_the_live_set(
     connection: Any, keys: RequestKeys
 ) -> None:
     cancel(connection, keys)
     assert score(connection, keys) is None
 
 
-def test_a_canceled_request_stays_if_somebody_holds_it(connection: Any, keys: RequestKeys) -> None:
+def test_a_canceled_request_with_a_lease_stays_in_the_live_set(
+    connection: Any, keys: RequestKeys
+) -> None:
     claim(connection, keys)
     before = score(connection, keys)
     cancel(connection, keys)
     assert score(connection, keys) == before
 
 
-def test_nobody_moves_the_look_at_a_request_of_somebody_else(
+def test_a_worker_does_not_move_the_check_of_a_request_of_another(
     connection: Any, keys: RequestKeys
 ) -> None:
     claim(connection, keys, "w1")
@@ -133,7 +135,7 @@ def test_nobody_moves_the_look_at_a_request_of_somebody_else(
     assert score(connection, keys) == before
 
 
-def test_deployments_that_share_a_redis_have_live_sets_of_their_own(
+def test_deployments_that_share_a_redis_have_separate_live_sets(
     connection: Any, keys: RequestKeys
 ) -> None:
     assert live(keys) == f"{PREFIX}:live"

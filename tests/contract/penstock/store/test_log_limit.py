@@ -12,7 +12,15 @@ from penstock.client import Client
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from tests.contract.penstock.store.calls import PREFIX, Ear, claim, flush, outbox, submit, write
+from tests.contract.penstock.store.calls import (
+    PREFIX,
+    Listener,
+    claim,
+    flush,
+    outbox,
+    submit,
+    write,
+)
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def keys(connection: Any) -> RequestKeys:
 
 
 def logged(connection: Any, keys: RequestKeys) -> list[int]:
-    """The numbers of the events that the log has, first and last the record's own."""
+    """The numbers of the events in the log, which match the record's `base` and `n`."""
     numbers = [events.decode(fields[b"d"]).n for _, fields in connection.xrange(keys.log)]
     base, n = connection.hmget(keys.meta, "base", "n")
     assert numbers == list(range(int(base or 1), int(n) + 1))
@@ -39,7 +47,7 @@ def logged(connection: Any, keys: RequestKeys) -> list[int]:
 
 
 def trims(connection: Any, keys: RequestKeys, keep: int, last: int) -> list[tuple[int, int]]:
-    """Write one event after the other; returns at which number the log was made to begin where."""
+    """Write events one by one. Returns each event that trimmed the log, with the new base."""
     found, base = [], None
     for n in range(2, last + 1):
         assert write(connection, keys, n, text="x", keep=keep) == [b"ok", n, b""]
@@ -49,19 +57,17 @@ def trims(connection: Any, keys: RequestKeys, keep: int, last: int) -> list[tupl
     return found
 
 
-def test_a_log_is_trimmed_in_steps_to_what_is_to_be_kept(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_a_log_is_trimmed_in_steps_to_its_limit(connection: Any, keys: RequestKeys) -> None:
     assert trims(connection, keys, keep=8, last=21) == [(11, 4), (14, 7), (17, 10), (20, 13)]
     assert logged(connection, keys) == list(range(13, 22))
 
 
-def test_the_steps_are_a_quarter_of_what_is_kept(connection: Any, keys: RequestKeys) -> None:
+def test_the_steps_are_a_quarter_of_the_limit(connection: Any, keys: RequestKeys) -> None:
     assert trims(connection, keys, keep=100, last=160) == [(126, 27), (152, 53)]
     assert len(logged(connection, keys)) == 108
 
 
-def test_a_log_is_never_shorter_than_what_is_to_be_kept_nor_much_longer(
+def test_a_trimmed_log_is_never_shorter_than_its_limit_nor_much_longer(
     connection: Any, keys: RequestKeys
 ) -> None:
     lengths = []
@@ -72,7 +78,7 @@ def test_a_log_is_never_shorter_than_what_is_to_be_kept_nor_much_longer(
     assert (min(lengths[14:]), max(lengths)) == (12, 15)
 
 
-def test_a_short_log_is_whole_and_names_no_beginning(connection: Any, keys: RequestKeys) -> None:
+def test_a_short_log_is_complete_and_has_no_base(connection: Any, keys: RequestKeys) -> None:
     assert trims(connection, keys, keep=8, last=10) == []
     assert logged(connection, keys) == list(range(1, 11))
 
@@ -82,26 +88,26 @@ def test_without_a_limit_nothing_is_trimmed(connection: Any, keys: RequestKeys) 
     assert len(logged(connection, keys)) == 5_001
 
 
-def test_a_call_with_more_events_than_are_kept_leaves_the_last_of_them(
+def test_a_write_with_more_events_than_the_limit_keeps_the_last_ones(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
-    ear = Ear(penstock_redis, keys)
+    listener = Listener(penstock_redis, keys)
     assert write(connection, keys, 2, 50, keep=8) == [b"ok", 51, b""]
     assert logged(connection, keys) == list(range(44, 52))
-    assert [events.decode(line).n for _, line in ear.heard()] == list(range(2, 52))
-    ear.close()
+    assert [events.decode(line).n for _, line in listener.received()] == list(range(2, 52))
+    listener.close()
 
 
-def test_a_call_that_comes_twice_trims_once(connection: Any, keys: RequestKeys) -> None:
+def test_a_repeated_write_trims_once(connection: Any, keys: RequestKeys) -> None:
     for _ in range(3):
         assert write(connection, keys, 2, 12, keep=8) == [b"ok", 13, b""]
         assert logged(connection, keys) == list(range(6, 14))
 
 
-def test_a_limit_that_was_raised_brings_nothing_back_and_goes_on_from_there(
+def test_a_raised_limit_restores_nothing_and_applies_from_then_on(
     connection: Any, keys: RequestKeys
 ) -> None:
-    """The next worker may have other settings than the last one."""
+    """The next worker may have different settings."""
     write(connection, keys, 2, 19, keep=8)
     assert logged(connection, keys)[0] == 13
     write(connection, keys, 21, 5, keep=16)
@@ -112,13 +118,13 @@ def test_a_limit_that_was_raised_brings_nothing_back_and_goes_on_from_there(
     assert logged(connection, keys) == list(range(18, 34))
 
 
-def test_all_of_the_text_is_kept(connection: Any, keys: RequestKeys) -> None:
+def test_the_whole_text_is_kept(connection: Any, keys: RequestKeys) -> None:
     for n in range(2, 40):
         write(connection, keys, n, text=f"<{n}>", keep=8)
     assert connection.get(keys.text).decode() == "".join(f"<{n}>" for n in range(2, 40))
 
 
-def test_a_reader_who_comes_late_is_told_what_the_log_does_not_have(
+def test_a_late_reader_gets_a_snapshot_in_place_of_trimmed_events(
     penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys
 ) -> None:
     box = outbox(keys, log_limit=8)

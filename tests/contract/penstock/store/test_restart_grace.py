@@ -1,4 +1,4 @@
-"""After Redis was restarted nothing is claimed until every holder has had the time to say so."""
+"""After a restart of Redis nothing is claimed until every worker could renew its claims."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
 
 @pytest.fixture
 def deployment() -> Keys:
-    """A prefix of its own: nothing was claimed under it yet."""
+    """A prefix of its own, under which nothing was claimed."""
     return Keys(f"settling-{new_id()[-8:]}")
 
 
@@ -35,11 +35,11 @@ def request(connection: Any, deployment: Keys) -> RequestKeys:
 
 
 def restart(connection: Any, deployment: Keys) -> None:
-    """What is known of Redis is now another process: that before a restart."""
+    """Store another Redis process as the last one seen, as before a restart."""
     connection.hset(deployment.run, "id", "the-one-before")
 
 
-def test_where_nothing_was_ever_claimed_nothing_is_waited_for(
+def test_without_any_earlier_claim_there_is_no_restart_grace(
     connection: Any, deployment: Keys
 ) -> None:
     keys = request(connection, deployment)
@@ -50,7 +50,7 @@ def test_where_nothing_was_ever_claimed_nothing_is_waited_for(
     }
 
 
-def test_after_a_restart_nothing_is_claimed_and_nothing_is_changed(
+def test_during_the_restart_grace_nothing_is_claimed_and_nothing_changes(
     connection: Any, deployment: Keys
 ) -> None:
     old, new = request(connection, deployment), request(connection, deployment)
@@ -59,13 +59,13 @@ def test_after_a_restart_nothing_is_claimed_and_nothing_is_changed(
     connection.delete(old.lease)
     for keys in (old, new):
         before = whole(connection, keys)
-        verdict, wait_ms = claim(connection, keys, "w2")
-        assert verdict == b"restarted"
+        kind, wait_ms = claim(connection, keys, "w2")
+        assert kind == b"restarted"
         assert 0 < wait_ms <= LEASE_MS
         assert whole(connection, keys) == before
 
 
-def test_the_time_is_counted_from_the_first_look_and_once(
+def test_the_restart_grace_is_counted_once_from_the_first_claim(
     connection: Any, deployment: Keys
 ) -> None:
     keys = request(connection, deployment)
@@ -78,7 +78,9 @@ def test_the_time_is_counted_from_the_first_look_and_once(
     assert connection.hget(run(keys), "since_ms") == since
 
 
-def test_a_holder_takes_its_claim_again_meanwhile(connection: Any, deployment: Keys) -> None:
+def test_a_holder_renews_its_claim_during_the_restart_grace(
+    connection: Any, deployment: Keys
+) -> None:
     keys = request(connection, deployment)
     claim(connection, keys)
     restart(connection, deployment)
@@ -89,7 +91,7 @@ def test_a_holder_takes_its_claim_again_meanwhile(connection: Any, deployment: K
     assert claim(connection, keys, "w2") == [b"leased", b"w:1"]
 
 
-def test_what_nobody_took_again_is_claimed_after_one_lease(
+def test_a_claim_that_was_not_renewed_is_claimed_after_one_lease(
     connection: Any, deployment: Keys
 ) -> None:
     keys = request(connection, deployment)
@@ -101,7 +103,7 @@ def test_what_nobody_took_again_is_claimed_after_one_lease(
     assert connection.hmget(keys.meta, "worker", "epoch", "worker_losses") == [b"w2", b"2", b"1"]
 
 
-def test_a_real_restart_is_noticed(deployment: Keys, tmp_path: Path) -> None:
+def test_a_real_restart_of_redis_is_noticed(deployment: Keys, tmp_path: Path) -> None:
     with EmbeddedRedis(folder=tmp_path) as first:
         with redis.Redis.from_url(first.url) as connection:
             keys = request(connection, deployment)

@@ -1,4 +1,4 @@
-"""The scripts of a shard's claim against what their headers promise."""
+"""The scripts of a shard's claim against their contracts."""
 
 import pytest
 
@@ -10,63 +10,63 @@ from tests.contract.penstock.store.calls import clock
 from tests.contract.penstock.store.held import EVENT, WAIT_MS, Held
 
 
-def test_a_claim_sets_the_job_running_and_the_reaper_at_the_end_of_the_lease(held: Held) -> None:
+def test_a_claim_sets_the_job_running_and_the_check_at_the_end_of_the_lease(held: Held) -> None:
     before = clock(held.redis)
-    verdict, epoch, raw, cancel, paused = held.claim()
-    assert (verdict, cancel, paused) == (b"claimed", b"", b"")
+    kind, epoch, raw, cancel, paused = held.claim()
+    assert (kind, cancel, paused) == (b"claimed", b"", b"")
     assert before <= epoch <= clock(held.redis)
     assert Shard.parse(raw).requests == 1
     assert held.redis.hget(held.keys.meta, "state") == b"running"
     assert held.redis.get(held.keys.shard_lease(0)) == b"w:%d" % epoch
     assert held.redis.hget(held.keys.claims, "0") == b"%d w" % epoch
     assert 0 < held.redis.pttl(held.keys.shard_lease(0)) <= 60_000
-    assert held.look_in_ms() == 60_000
+    assert held.checked_in_ms() == 60_000
 
 
-def test_a_shard_is_claimed_by_one_at_a_time(held: Held) -> None:
+def test_a_shard_is_claimed_by_one_worker_at_a_time(held: Held) -> None:
     epoch = held.claim("w1")[1]
     before = held.whole()
     assert held.claim("w2") == [b"leased", b"w1:%d" % epoch]
     assert held.whole() == before
     held.redis.delete(held.keys.shard_lease(0))
-    verdict, later, *_ = held.claim("w2")
-    assert verdict == b"claimed"
+    kind, later, *_ = held.claim("w2")
+    assert kind == b"claimed"
     assert later > epoch
 
 
-def test_an_epoch_is_higher_than_any_before_also_where_the_clock_went_back(held: Held) -> None:
+def test_an_epoch_is_higher_than_any_before_even_if_the_clock_went_back(held: Held) -> None:
     ahead = clock(held.redis) + 10**6
     held.redis.hset(held.keys.claims, "0", f"{ahead} w")
     assert held.claim()[1] == ahead + 1
 
 
-def test_a_message_that_comes_before_its_time_finds_nothing_to_do(held: Held) -> None:
+def test_a_wake_up_that_is_too_early_claims_nothing(held: Held) -> None:
     held.write(held.claim()[1], becomes=30_000)
     before = held.whole()
-    verdict, left = held.claim(early_ms=1_000)
-    assert verdict == b"early"
+    kind, left = held.claim(early_ms=1_000)
+    assert kind == b"early"
     assert 20_000 < left <= 30_000
     assert held.whole() == before
     assert held.claim(early_ms=30_000)[0] == b"claimed"
     assert held.due() is None
 
 
-def test_nothing_is_claimed_before_a_restarted_redis_has_settled(held: Held) -> None:
-    """Claims that it lost are renewed first; the length of a lease is enough for that."""
+def test_no_shard_is_claimed_during_the_restart_grace(held: Held) -> None:
+    """Lost claims are renewed first; the time of one lease is enough for that."""
     run = held.desk.settings.keys.run
     assert held.claim()[0] == b"claimed"
     held.redis.delete(held.keys.shard_lease(0))
     held.redis.hset(run, "id", "another")
     before = held.whole()
-    verdict, left = held.claim(lease_ms=60_000)
-    assert verdict == b"restarted"
+    kind, left = held.claim(lease_ms=60_000)
+    assert kind == b"restarted"
     assert 0 < left <= 60_000
     assert held.whole() == before
     held.redis.hset(run, "since_ms", clock(held.redis) - 60_000)
     assert held.claim(lease_ms=60_000)[0] == b"claimed"
 
 
-def test_a_job_or_shard_that_is_not_there_is_gone_and_not_made(held: Held) -> None:
+def test_a_missing_job_or_shard_is_gone_and_not_created(held: Held) -> None:
     other = Held(held.desk, new_id())
     held.redis.zadd(held.live, {other.member: 1})
     assert other.claim() == [b"gone"]
@@ -89,7 +89,9 @@ def test_an_ended_job_is_neither_claimed_nor_written(held: Held, state: str) -> 
     assert held.redis.zscore(held.live, held.member) is None
 
 
-def test_a_write_stores_notes_logs_and_publishes(held: Held) -> None:
+def test_a_write_stores_the_shard_and_the_fields_and_logs_and_publishes_the_event(
+    held: Held,
+) -> None:
     epoch = held.claim()[1]
     with held.redis.pubsub() as channel:
         channel.subscribe(held.keys.events)
@@ -105,22 +107,22 @@ def test_a_write_stores_notes_logs_and_publishes(held: Held) -> None:
     assert held.redis.get(held.keys.shard_lease(0)) == b"w:%d" % epoch
 
 
-def test_a_write_of_nothing_changes_nothing(held: Held) -> None:
+def test_an_empty_write_changes_nothing(held: Held) -> None:
     epoch = held.claim()[1]
     before = held.whole()
     assert held.write(epoch) == [b"ok", b"", b"", 0]
     assert held.whole() == before
 
 
-def test_a_new_shard_is_looked_at_by_the_reaper_and_an_old_one_is_not_touched(held: Held) -> None:
+def test_a_new_shard_is_checked_by_the_reaper_and_an_old_one_is_not_changed(held: Held) -> None:
     epoch = held.claim()[1]
     held.write(epoch, records={0: b"{}", 5: Shard(number=5).encode()})
     member = f"{held.keys.id}/5"
     assert round(held.redis.zscore(held.live, member) - clock(held.redis), -3) == WAIT_MS
-    assert held.look_in_ms() == 60_000
+    assert held.checked_in_ms() == 60_000
 
 
-def test_what_is_left_and_what_is_spent_are_counted_once(held: Held) -> None:
+def test_shards_left_and_costs_are_counted_once(held: Held) -> None:
     held.redis.hset(held.keys.money, mapping={"cap": 100, "reserved:0": 60, "spent": 5})
     epoch = held.claim()[1]
     for _ in range(2):
@@ -131,7 +133,7 @@ def test_what_is_left_and_what_is_spent_are_counted_once(held: Held) -> None:
     assert 0 < held.redis.ttl(held.keys.money) <= 500
 
 
-def test_a_zombie_writes_nothing(held: Held) -> None:
+def test_a_fenced_worker_writes_nothing(held: Held) -> None:
     epoch = held.claim("w1")[1]
     held.redis.delete(held.keys.shard_lease(0))
     held.claim("w2")
@@ -146,7 +148,7 @@ def test_a_zombie_writes_nothing(held: Held) -> None:
 
 
 @pytest.mark.parametrize("becomes", ["park", "done", 0, 5_000])
-def test_a_claim_that_was_given_up_is_not_taken_back(held: Held, becomes: Becomes) -> None:
+def test_a_claim_that_was_given_up_is_not_restored(held: Held, becomes: Becomes) -> None:
     epoch = held.claim()[1]
     held.write(epoch, becomes=becomes, pause=b"{}")
     before = held.whole()
@@ -188,13 +190,13 @@ def test_a_claim_that_redis_lost_is_not_restored_over_another(held: Held, what: 
     held.claim("w2")
     before = held.whole()
     assert getattr(held, what)(epoch) == [b"fenced"]
-    held.redis.delete(held.keys.shard_lease(0))  # nor when that one has gone again
+    held.redis.delete(held.keys.shard_lease(0))  # nor after that one has gone
     assert getattr(held, what)(epoch) == [b"fenced"]
     held.redis.set(held.keys.shard_lease(0), before[5], ex=60)
     assert held.whole() == before
 
 
-def test_a_lease_that_came_back_with_an_older_redis_is_respected(held: Held) -> None:
+def test_a_lease_restored_by_a_redis_restart_is_respected(held: Held) -> None:
     epoch = held.claim()[1]
     held.forget_claims(epoch - 10)
     held.redis.set(held.keys.shard_lease(0), f"w0:{epoch - 10}", ex=60)
@@ -202,29 +204,29 @@ def test_a_lease_that_came_back_with_an_older_redis_is_respected(held: Held) -> 
     assert held.write(epoch) == [b"fenced"]
 
 
-def test_a_renewal_keeps_lease_and_reaper_away(held: Held) -> None:
+def test_a_renewal_extends_the_lease_and_postpones_the_check(held: Held) -> None:
     epoch = held.claim(lease_ms=2_000)[1]
     assert held.renew(epoch) == [b"ok", b""]
     assert held.redis.pttl(held.keys.shard_lease(0)) > 50_000
-    assert held.look_in_ms() == 60_000
+    assert held.checked_in_ms() == 60_000
     held.records.cancel(held.keys.id, "alice")
     assert held.renew(epoch) == [b"ok", b"alice"]
 
 
-def test_a_release_makes_the_shard_due_and_has_the_reaper_look_after_it(held: Held) -> None:
+def test_a_release_makes_the_shard_due_and_schedules_a_check(held: Held) -> None:
     assert held.write(held.claim()[1], becomes=20_000)[3] == 20_000
     assert not held.redis.exists(held.keys.shard_lease(0))
-    assert held.look_in_ms() == 20_000 + WAIT_MS
+    assert held.checked_in_ms() == 20_000 + WAIT_MS
     assert round(int(held.due() or 0) - clock(held.redis), -3) == 20_000
     epoch = held.claim(early_ms=20_000)[1]
     assert held.write(epoch, becomes=0)[3] == 0
     assert held.due() is None
-    assert held.look_in_ms() == WAIT_MS
+    assert held.checked_in_ms() == WAIT_MS
 
 
-def test_what_is_done_is_not_looked_at_again(held: Held) -> None:
+def test_a_shard_that_is_done_is_no_longer_checked(held: Held) -> None:
     held.write(held.claim()[1], becomes="done")
-    assert held.look_in_ms() is None
+    assert held.checked_in_ms() is None
     assert not held.redis.exists(held.keys.shard_lease(0))
 
 
@@ -236,45 +238,43 @@ def test_a_pause_parks_the_shard_and_is_recorded(held: Held) -> None:
         b'{"type":"x"}',
         -1,
     ]
-    assert held.look_in_ms() is None
+    assert held.checked_in_ms() is None
     assert held.claim()[4] == b'{"type":"x"}'
 
 
-def test_a_shard_whose_batch_is_at_the_api_is_looked_at_though_it_is_parked(held: Held) -> None:
+def test_a_parked_shard_with_a_batch_at_the_api_is_checked_daily(held: Held) -> None:
     assert held.write(held.claim()[1], becomes="rest", pause=b'{"type":"x"}')[3] == -1
-    assert held.look_in_ms() == 86_400_000
+    assert held.checked_in_ms() == 86_400_000
 
 
 @pytest.mark.parametrize("becomes", ["park", "rest"])
-def test_a_pause_that_was_lifted_while_the_step_ran_does_not_park(
+def test_a_resume_during_a_step_keeps_the_shard_from_being_parked(
     held: Held, becomes: Becomes
 ) -> None:
     epoch = held.claim()[1]
     assert held.write(epoch, becomes=becomes)[3] == 0
-    assert held.look_in_ms() == 0
+    assert held.checked_in_ms() == 0
 
 
 @pytest.mark.parametrize("becomes", ["park", "rest", 300_000])
-def test_a_cancel_that_came_while_the_step_ran_lets_it_run_again_at_once(
-    held: Held, becomes: Becomes
-) -> None:
+def test_a_cancel_during_a_step_makes_the_shard_due_at_once(held: Held, becomes: Becomes) -> None:
     epoch = held.claim()[1]
     held.records.cancel(held.keys.id, "alice")
     assert held.write(epoch, becomes=becomes, pause=b'{"type":"x"}') == [b"ok", b"alice", b"", 0]
     assert held.due() is None
-    assert held.look_in_ms() == 0
+    assert held.checked_in_ms() == 0
     assert held.redis.hget(held.keys.meta, "paused") is None
 
 
-def test_a_step_that_knows_of_the_cancel_waits_as_it_asked_and_is_never_parked(held: Held) -> None:
+def test_a_step_that_knew_of_the_cancel_waits_as_requested_and_is_never_parked(held: Held) -> None:
     held.records.cancel(held.keys.id, "alice")
-    assert held.write(held.claim()[1], becomes=300_000, knew=True)[3] == 300_000
+    assert held.write(held.claim()[1], becomes=300_000, saw_cancel=True)[3] == 300_000
     epoch = held.claim(early_ms=300_000)[1]
-    assert held.write(epoch, becomes="park", pause=b'{"type":"x"}', knew=True)[3] == WAIT_MS
-    assert held.look_in_ms() == 2 * WAIT_MS
+    assert held.write(epoch, becomes="park", pause=b'{"type":"x"}', saw_cancel=True)[3] == WAIT_MS
+    assert held.checked_in_ms() == 2 * WAIT_MS
 
 
-def test_the_end_and_the_release_come_with_the_write(held: Held) -> None:
+def test_the_last_event_and_the_release_are_part_of_the_write(held: Held) -> None:
     epoch = held.claim()[1]
     held.redis.hset(held.keys.meta, "paused", "{}")
     held.write(epoch, event=EVENT, final="done")
@@ -283,13 +283,13 @@ def test_the_end_and_the_release_come_with_the_write(held: Held) -> None:
     assert held.redis.hget(keys.meta, "paused") is None
     assert abs(int(held.redis.hget(keys.meta, "ended_ms")) - clock(held.redis)) < 60_000
     assert not held.redis.exists(keys.shard_lease(0))
-    assert held.look_in_ms() is None
+    assert held.checked_in_ms() is None
     assert all(
         0 < held.redis.ttl(k) <= 500 for k in (keys.meta, keys.shards, keys.log, keys.claims)
     )
 
 
-def test_a_write_renews_every_lifetime(held: Held) -> None:
+def test_a_write_of_a_shard_renews_every_ttl(held: Held) -> None:
     epoch, keys = held.claim()[1], held.keys
     for key in (keys.meta, keys.shards, keys.log, keys.claims):
         held.redis.expire(key, 10)

@@ -1,4 +1,4 @@
-"""write against what its header promises: in one step or not at all, and never by a zombie."""
+"""The write script against its contract: in one step or not at all, never if fenced."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from tests.contract.penstock.store.calls import (
     PREFIX,
-    Ear,
+    Listener,
     cancel,
     claim,
     flush,
@@ -45,14 +45,14 @@ def keys(connection: Any) -> RequestKeys:
 
 
 @pytest.fixture
-def ear(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Ear]:
-    ear = Ear(penstock_redis, keys)
-    yield ear
-    ear.close()
+def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
+    listener = Listener(penstock_redis, keys)
+    yield listener
+    listener.close()
 
 
-def test_a_write_logs_appends_notes_and_publishes(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_write_logs_and_publishes_the_event_and_updates_text_and_record(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     reply = write(connection, keys, 2, 2, text="Hé", ttl=500, typed=True, a=1, b="x")
     assert reply == [b"ok", 3, b""]
@@ -64,21 +64,19 @@ def test_a_write_logs_appends_notes_and_publishes(
     assert connection.get(keys.text) == "Hé".encode()
     assert connection.hmget(keys.meta, "n", "state", "a", "b") == [b"3", b"running", b"1", b"x"]
     expected = [("events", lines[0]), ("events", lines[1]), ("typed", "Hé".encode())]
-    assert ear.heard() == expected
+    assert listener.received() == expected
 
 
-def test_bare_text_is_published_only_where_it_was_asked_for(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_plain_text_is_published_only_on_request(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     write(connection, keys, 2, text="a")
     write(connection, keys, 3, typed=True)
-    assert [channel for channel, _ in ear.heard()] == ["events", "events"]
+    assert [channel for channel, _ in listener.received()] == ["events", "events"]
 
 
 @pytest.mark.parametrize("name", ["meta", "log", "text", "request"])
-def test_a_write_renews_every_lifetime_when_it_is_told_to(
-    connection: Any, keys: RequestKeys, name: str
-) -> None:
+def test_a_write_with_a_ttl_renews_every_ttl(connection: Any, keys: RequestKeys, name: str) -> None:
     write(connection, keys, 2, text="a", ttl=500)
     key = getattr(keys, name)
     connection.expire(key, 10)
@@ -88,23 +86,19 @@ def test_a_write_renews_every_lifetime_when_it_is_told_to(
     assert 600 < connection.ttl(key) <= 700
 
 
-def test_the_text_has_a_lifetime_from_its_first_character_on(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_the_text_has_a_ttl_from_its_first_character_on(connection: Any, keys: RequestKeys) -> None:
     write(connection, keys, 2, ttl=500)  # message_start
     write(connection, keys, 3, text="Hello", ttl=None)
     assert connection.ttl(keys.text) in range(450, 501)
 
 
-def test_text_that_replaces_what_was_taken_back_has_a_lifetime_too(
-    connection: Any, keys: RequestKeys
-) -> None:
+def test_text_that_replaces_withdrawn_text_has_a_ttl(connection: Any, keys: RequestKeys) -> None:
     write(connection, keys, 2, text="Hello", ttl=500)
     write(connection, keys, 3, text="Hi", fresh=True, ttl=None)
     assert connection.ttl(keys.text) in range(450, 501)
 
 
-def test_no_key_of_a_stream_under_way_lives_for_ever(connection: Any, keys: RequestKeys) -> None:
+def test_every_key_of_a_running_stream_has_a_ttl(connection: Any, keys: RequestKeys) -> None:
     box = outbox(keys)
     start: dict[str, Any] = {"type": "message_start", "message": {}}
     delta = {"type": "text_delta", "text": "Hello"}
@@ -115,7 +109,7 @@ def test_no_key_of_a_stream_under_way_lives_for_ever(connection: Any, keys: Requ
     assert all(connection.ttl(key) > 0 for key in names)
 
 
-def test_the_request_lives_as_long_as_its_record(connection: Any, keys: RequestKeys) -> None:
+def test_the_body_expires_with_the_record(connection: Any, keys: RequestKeys) -> None:
     box = outbox(keys, ttl_s=5_000)
     box.add(b'{"type":"message_start"}', {"type": "message_start"})
     flush(connection, box)
@@ -123,7 +117,7 @@ def test_the_request_lives_as_long_as_its_record(connection: Any, keys: RequestK
     assert connection.ttl(keys.request) > 4_000
 
 
-def test_text_that_was_taken_back_is_replaced(connection: Any, keys: RequestKeys, ear: Ear) -> None:
+def test_withdrawn_text_is_replaced(connection: Any, keys: RequestKeys, listener: Listener) -> None:
     write(connection, keys, 2, text="Hello")
     write(connection, keys, 3, text="Hi", fresh=True)
     assert connection.get(keys.text) == b"Hi"
@@ -131,46 +125,46 @@ def test_text_that_was_taken_back_is_replaced(connection: Any, keys: RequestKeys
     assert connection.get(keys.text) == b"Hi there"
     write(connection, keys, 5, fresh=True)
     assert not connection.exists(keys.text)
-    assert len(ear.heard()) == 4
+    assert len(listener.received()) == 4
 
 
-def test_a_call_that_comes_twice_is_written_once(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_repeated_write_is_written_once(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """The answer to the first was lost; the second is told that it stands."""
+    """The reply to the first was lost; the second reports that it is written."""
     for _ in range(3):
         assert write(connection, keys, 2, 3, text="abc", typed=True, a=1) == [b"ok", 4, b""]
     assert connection.xlen(keys.log) == 4
     assert connection.get(keys.text) == b"abc"
-    assert len(ear.heard()) == 4
+    assert len(listener.received()) == 4
 
 
-def test_the_last_call_that_comes_twice_stands_as_well(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_repeated_last_write_is_acknowledged(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     for _ in range(2):
         assert write(connection, keys, 2, text="a", final="done", ttl=30) == [b"ok", 2, b""]
     assert connection.hget(keys.meta, "state") == b"done"
-    assert len(ear.heard()) == 1
+    assert len(listener.received()) == 1
 
 
 @pytest.mark.parametrize(("first", "count"), [(3, 1), (4, 5), (1, 2), (2, 0)])
-def test_a_hole_or_an_overlap_is_refused_and_says_where_the_log_ends(
-    connection: Any, keys: RequestKeys, ear: Ear, first: int, count: int
+def test_a_gap_or_an_overlap_is_refused_with_the_end_of_the_log(
+    connection: Any, keys: RequestKeys, listener: Listener, first: int, count: int
 ) -> None:
     before = whole(connection, keys)
     reply = write(connection, keys, first, count, text="x", a=1)
     if count == 0:
-        assert reply == [b"ok", 1, b""]  # only fields of the record: there is no hole to make
+        assert reply == [b"ok", 1, b""]  # only fields of the record, so there can be no gap
         assert connection.hget(keys.meta, "a") == b"1"
     else:
         assert reply == [b"gap", 1]
         assert whole(connection, keys) == before
-    assert ear.heard() == []
+    assert listener.received() == []
 
 
-def test_a_later_claim_shuts_out_the_earlier_writer(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_later_claim_fences_the_earlier_writer(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     write(connection, keys, 2, text="a")
     connection.delete(keys.lease)
@@ -182,24 +176,24 @@ def test_a_later_claim_shuts_out_the_earlier_writer(
     assert whole(connection, keys) == before
     assert write(connection, keys, 3, epoch=2, worker="w2", text="b") == [b"ok", 3, b""]
     assert connection.get(keys.text) == b"ab"
-    assert len(ear.heard()) == 2
+    assert len(listener.received()) == 2
 
 
-def test_a_second_worker_with_the_same_epoch_is_shut_out(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_second_worker_with_the_same_epoch_is_fenced(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """Redis lost the claim of the first, and gave its number to the second."""
+    """Redis lost the claim of the first, and gave its epoch to the second."""
     write(connection, keys, 2, text="a")
     before = whole(connection, keys)
     for first, count in ((2, 1), (3, 1), (3, 0), (9, 1)):
         reply = write(connection, keys, first, count, worker="w2", text="z", final="done")
         assert reply == [b"fenced", 1]
     assert whole(connection, keys) == before
-    assert len(ear.heard()) == 1
+    assert len(listener.received()) == 1
 
 
-def test_a_writer_that_gave_its_claim_back_is_shut_out(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_a_writer_that_released_its_claim_is_fenced(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     write(connection, keys, 2, text="a")
     release(connection, keys)
@@ -207,7 +201,7 @@ def test_a_writer_that_gave_its_claim_back_is_shut_out(
     assert write(connection, keys, 3, text="z") == [b"fenced", 1]
     assert write(connection, keys, 3, 0, a=1) == [b"fenced", 1]
     assert whole(connection, keys) == before
-    assert len(ear.heard()) == 1
+    assert len(listener.received()) == 1
 
 
 @pytest.mark.parametrize("count", [1, 0])
@@ -219,12 +213,12 @@ def test_a_claim_that_redis_lost_is_restored_by_its_writer(
     assert write(connection, keys, 2, count, text="a", a=1) == [b"ok", 1 + count, b""]
     fields = connection.hmget(keys.meta, "state", "epoch", "worker", "a")
     assert fields == [b"running", b"1", b"w", b"1"]
-    assert renew(connection, keys) == [b"ok", b"", 1 + count]  # which takes the lease again
+    assert renew(connection, keys) == [b"ok", b"", 1 + count]  # which renews the lease
     connection.delete(keys.lease)
     assert claim(connection, keys, "w2")[1] == 2
 
 
-def test_the_last_event_stands_also_where_redis_lost_the_claim(
+def test_the_last_event_is_written_even_if_redis_lost_the_claim(
     connection: Any, keys: RequestKeys
 ) -> None:
     connection.hset(keys.meta, mapping={"state": "queued", "epoch": 0})
@@ -246,18 +240,18 @@ def test_a_claim_that_redis_lost_is_not_restored_over_an_end(
 
 
 @pytest.mark.parametrize("final", ["done", "failed", "canceled"])
-def test_nothing_is_written_behind_the_end(
-    connection: Any, keys: RequestKeys, ear: Ear, final: str
+def test_nothing_is_written_after_the_last_event(
+    connection: Any, keys: RequestKeys, listener: Listener, final: str
 ) -> None:
     write(connection, keys, 2, final=final, ttl=30)
     before = whole(connection, keys)
     assert write(connection, keys, 3, text="z") == [b"fenced", 1]
     assert write(connection, keys, 3, 0, a=1) == [b"fenced", 1]
     assert whole(connection, keys) == before
-    assert len(ear.heard()) == 1
+    assert len(listener.received()) == 1
 
 
-def test_the_end_gives_up_the_lease_and_sets_how_long_it_can_be_read(
+def test_the_last_event_ends_the_lease_and_sets_the_retention(
     connection: Any, keys: RequestKeys
 ) -> None:
     write(connection, keys, 2, text="a", ttl=500)
@@ -268,16 +262,16 @@ def test_the_end_gives_up_the_lease_and_sets_how_long_it_can_be_read(
     assert all(0 < connection.ttl(key) <= 30 for key in names)
 
 
-def test_nothing_is_written_to_a_record_that_is_gone(
-    connection: Any, keys: RequestKeys, ear: Ear
+def test_nothing_is_written_to_an_expired_record(
+    connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
     connection.delete(keys.meta, keys.log, keys.request, keys.lease)
     assert write(connection, keys, 2, text="a", ttl=500) == [b"gone"]
-    assert ear.heard() == []
+    assert listener.received() == []
     assert not list(connection.scan_iter(f"*{keys.id}*"))
 
 
-def test_the_answer_tells_of_a_wish_to_cancel_also_to_a_call_that_came_twice(
+def test_a_write_reports_a_cancel_even_if_it_is_repeated(
     connection: Any, keys: RequestKeys
 ) -> None:
     write(connection, keys, 2)
@@ -286,8 +280,8 @@ def test_the_answer_tells_of_a_wish_to_cancel_also_to_a_call_that_came_twice(
     assert write(connection, keys, 3) == [b"ok", 3, b"alice"]
 
 
-def test_a_large_call_is_written_whole(connection: Any, keys: RequestKeys) -> None:
-    """More events than Lua's stack has room for: what piles up while Redis is away."""
+def test_a_large_write_is_written_completely(connection: Any, keys: RequestKeys) -> None:
+    """More events than fit on Lua's stack, as after a time without Redis."""
     assert write(connection, keys, 2, 20_000) == [b"ok", 20_001, b""]
     assert connection.xlen(keys.log) == 20_001
 
@@ -300,17 +294,17 @@ def test_numbers_stay_exact_in_a_very_long_stream(connection: Any, keys: Request
     assert connection.hget(keys.meta, "n") == b"123456789013"
 
 
-def test_text_of_any_characters_stays_what_it_is(connection: Any, keys: RequestKeys) -> None:
+def test_text_of_any_characters_is_unchanged(connection: Any, keys: RequestKeys) -> None:
     text = "日本\x00\r\n\u2028%s%n 🚰"
     write(connection, keys, 2, text=text, ttl=100)
     assert connection.get(keys.text) == text.encode()
     assert orjson.loads(connection.xrange(keys.log)[1][1][b"d"])["data"]["text"] == text
 
 
-def test_two_writers_that_race_keep_the_log_dense(
-    penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys, ear: Ear
+def test_two_racing_writers_leave_no_gap_in_the_log(
+    penstock_redis: EmbeddedRedis, connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:
-    """Each takes the request over from the other again and again; both write at full speed."""
+    """Each takes the request over from the other repeatedly, and both write at full speed."""
     acknowledged: dict[int, bytes] = {}
     mistakes: list[Any] = []
 
@@ -324,13 +318,13 @@ def test_two_writers_that_race_keep_the_log_dense(
                 _, epoch, n, _, _ = reply
                 for i in range(1, 9):
                     text = f"<{name}{epoch}.{n + i}>"
-                    verdict = write(own, keys, n + i, epoch=epoch, worker=name, text=text)[0]
-                    if verdict == b"ok":
+                    kind = write(own, keys, n + i, epoch=epoch, worker=name, text=text)[0]
+                    if kind == b"ok":
                         acknowledged[n + i] = text.encode()
-                    elif verdict == b"fenced":
+                    elif kind == b"fenced":
                         break
                     else:
-                        mistakes.append(verdict)
+                        mistakes.append(kind)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -345,4 +339,4 @@ def test_two_writers_that_race_keep_the_log_dense(
     assert list(range(2, len(log) + 1)) == sorted(acknowledged)
     written = b"".join(acknowledged[n] for n in sorted(acknowledged))
     assert connection.get(keys.text) == written
-    assert [events.decode(data).n for _, data in ear.heard()] == sorted(acknowledged)
+    assert [events.decode(data).n for _, data in listener.received()] == sorted(acknowledged)

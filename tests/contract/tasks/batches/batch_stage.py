@@ -21,7 +21,7 @@ from penstock.simulator.control import Control
 from penstock.spool.chunks import lines_of
 from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
-from penstock.store.connection import Connection, connect
+from penstock.store.connection import connect
 from tasks.api.client import sync_client
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import StepResult
@@ -44,7 +44,7 @@ class BatchStage:
             **{"batch_ttl_s": 1_000, "batch_retention_s": 50, "lease_ms": 60_000, **settings},
         )
         self.control = control
-        self.redis: Connection = connect(self.settings)
+        self.redis: Any = connect(self.settings)
         self.api: anthropic.Anthropic = sync_client(self.settings)
         self.steps = BatchSteps(self.settings, self.api)
 

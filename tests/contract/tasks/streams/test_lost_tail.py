@@ -17,7 +17,7 @@ from tasks.streams.outbox import Outbox
 from tests.contract.penstock.store.calls import (
     PREFIX,
     RETENTION_S,
-    Ear,
+    Listener,
     cancel,
     claim,
     flush,
@@ -298,11 +298,11 @@ def test_events_written_again_are_published_again_for_readers_that_missed_them(
     disk = Disk(connection, keys)
     write(connection, box, "a")
     disk.restart()
-    ear = Ear(penstock_redis, keys)
+    listener = Listener(penstock_redis, keys)
     write(connection, box, "b")
     flush(connection, box)
-    assert [events.decode(line).n for _, line in ear.heard()] == [2, 3]
-    ear.close()
+    assert [events.decode(line).n for _, line in listener.received()] == [2, 3]
+    listener.close()
 
 
 def test_a_reader_that_had_all_events_gets_none_twice(

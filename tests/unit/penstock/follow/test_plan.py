@@ -1,4 +1,4 @@
-"""Follower: the reading algorithm without a Redis, asked and answered by hand."""
+"""Follower: the reading algorithm, without a Redis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,22 +12,30 @@ from hypothesis import strategies as st
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.follow.plan import AWAY_S, PAGE, Follower, Look, Read, Reading, Wait
+from penstock.follow.plan import (
+    MAX_UNAVAILABLE_S,
+    PAGE,
+    Follower,
+    Reading,
+    ReadLog,
+    ReadSnapshot,
+    Wait,
+)
 from penstock.follow.subscription import Received
 from penstock.states import State
 
 
 @dataclass
 class World:
-    """A Redis and a clock that do what they are told."""
+    """A Redis and a clock, both scripted."""
 
     log: list[Event] = field(default_factory=list)
     state: State | None = State.RUNNING
     n: int | None = None  #: of the record, where it is not that of the log
     text: str = ""
     now: float = 0.0
-    away: bool = False
-    mails: list[Received] = field(default_factory=list)
+    unavailable: bool = False
+    received: list[Received] = field(default_factory=list)
     happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
     waits: list[float] = field(default_factory=list)
 
@@ -43,22 +51,22 @@ class World:
         base = self.log[0].n if self.log else 1
         return Reading(self.state, 0 if self.state is None else n, found, text, base)
 
-    def answer(self, step: Any) -> Any:
-        if isinstance(step, Wait):
-            self.waits.append(step.seconds)
-            if self.mails:
-                return self.mails.pop(0)
+    def answer(self, effect: Any) -> Any:
+        if isinstance(effect, Wait):
+            self.waits.append(effect.seconds)
+            if self.received:
+                return self.received.pop(0)
             if self.happenings:
                 self.happenings.pop(0)()
                 return Received([], missed=True)
-            self.now += step.seconds
+            self.now += effect.seconds
             return Received([], missed=False)
-        if self.away:
-            return redis.ConnectionError("away")
-        if isinstance(step, Read):
-            behind = sorted(e for e in self.entries() if e[0] >= step.start)
-            return self.reading([event for _, event in behind[:PAGE]])
-        assert isinstance(step, Look)
+        if self.unavailable:
+            return redis.ConnectionError("unavailable")
+        if isinstance(effect, ReadLog):
+            following = sorted(e for e in self.entries() if e[0] >= effect.start)
+            return self.reading([event for _, event in following[:PAGE]])
+        assert isinstance(effect, ReadSnapshot)
         return self.reading([e for _, e in sorted(self.entries())[-1:]], self.text)
 
     def entries(self) -> list[tuple[Cursor, Event]]:
@@ -66,17 +74,17 @@ class World:
 
     def follow(self, **options: Any) -> list[Event]:
         taken: list[Event] = []
-        plan = Follower("the-id", clock=lambda: self.now, **options).steps()
+        plan = Follower("the-id", clock=lambda: self.now, **options).effects()
         answer: Any = None
         try:
             while True:
                 throw = isinstance(answer, Exception)
-                step = plan.throw(answer) if throw else plan.send(answer)
-                if isinstance(step, list):
-                    taken += step
+                effect = plan.throw(answer) if throw else plan.send(answer)
+                if isinstance(effect, list):
+                    taken += effect
                     answer = None
                 else:
-                    answer = self.answer(step)
+                    answer = self.answer(effect)
         except StopIteration:
             return taken
 
@@ -92,7 +100,7 @@ def numbers(found: list[Event]) -> list[int]:
     return [event.n for event in found]
 
 
-def test_what_has_ended_is_read_without_waiting(world: World) -> None:
+def test_a_request_that_has_ended_is_read_without_waiting(world: World) -> None:
     for _ in range(2 * PAGE):
         world.write()
     world.write(events.END)
@@ -100,22 +108,22 @@ def test_what_has_ended_is_read_without_waiting(world: World) -> None:
     assert world.waits == []
 
 
-def test_the_log_is_read_again_when_the_subscription_stands(world: World) -> None:
+def test_the_log_is_read_again_when_redis_acknowledges_the_subscription(world: World) -> None:
     world.happenings = [lambda: world.write(), lambda: world.write(events.END)]
     assert world.follow() == world.log
 
 
-def test_a_lost_last_message_costs_no_more_than_a_silence(world: World) -> None:
-    def end_unheard() -> None:
+def test_a_lost_last_message_costs_no_more_than_the_silence_interval(world: World) -> None:
+    def end_unpublished() -> None:
         world.write(events.END)
-        world.mails = [Received([], missed=False)]  # what a reader gets that waited in vain
+        world.received = [Received([], missed=False)]  # as after a wait without a message
 
-    world.happenings = [end_unheard]
-    world.mails = [Received([], missed=False)]
+    world.happenings = [end_unpublished]
+    world.received = [Received([], missed=False)]
     assert numbers(world.follow()) == [1, 2]
 
 
-def test_another_epoch_is_only_believed_when_the_log_shows_it(world: World) -> None:
+def test_an_event_of_another_epoch_is_delivered_only_from_the_log(world: World) -> None:
     first = [world.write() for _ in range(3)]
     second = world.write(epoch=2)
     third = world.write(events.END, epoch=2)
@@ -126,11 +134,11 @@ def test_another_epoch_is_only_believed_when_the_log_shows_it(world: World) -> N
         world.log, world.state = log, State.DONE
 
     world.happenings = [more]
-    world.mails = [Received([], missed=True), Received([third], missed=False)]
+    world.received = [Received([], missed=True), Received([third], missed=False)]
     assert world.follow()[1:] == [*first, second, third]
 
 
-def test_events_that_redis_lost_are_not_missed_when_they_are_written_again(world: World) -> None:
+def test_events_that_redis_lost_and_a_worker_rewrote_are_delivered_once(world: World) -> None:
     log = [*world.log, *(world.write() for _ in range(5))]
 
     def lose() -> None:
@@ -145,10 +153,10 @@ def test_events_that_redis_lost_are_not_missed_when_they_are_written_again(world
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_what_was_written_in_place_of_lost_events_is_read_from_the_beginning(
+def test_other_events_in_place_of_lost_ones_are_read_from_the_beginning(
     world: World, epoch: int
 ) -> None:
-    """By another claim, or even under the same epoch: Redis may have lost the claim as well."""
+    """By another claim, or even with the same epoch: Redis may have lost the claim as well."""
     log = [*world.log, *(world.write() for _ in range(5))]
 
     def lose() -> None:
@@ -166,24 +174,24 @@ def test_what_was_written_in_place_of_lost_events_is_read_from_the_beginning(
     assert found[7:] == world.log
 
 
-def test_a_live_event_is_not_taken_over_a_doubtful_past(world: World) -> None:
-    """Between loss and rewriting an event may carry just the number that comes next."""
+def test_a_live_event_is_not_delivered_after_a_lost_log_tail(world: World) -> None:
+    """Between the loss and the rewriting, an event may have just the next number."""
     log = [*world.log, *(world.write() for _ in range(5))]
-    stranger = Event(1, 7, {"type": "other"})
+    other = Event(1, 7, {"type": "other"})
 
     def lose() -> None:
         world.log = log[:3]
 
     def write_other() -> None:
-        world.log += [Event(1, n, {"type": "other"}) for n in (4, 5, 6)] + [stranger]
-        world.mails = [Received([stranger], missed=False)]
+        world.log += [Event(1, n, {"type": "other"}) for n in (4, 5, 6)] + [other]
+        world.received = [Received([other], missed=False)]
         world.happenings = [lambda: world.write(events.END)]
 
     world.happenings = [lose, write_other]
     assert world.follow()[6].type == events.REWIND
 
 
-def test_a_trimmed_log_gives_a_snapshot_in_place_of_what_is_gone(world: World) -> None:
+def test_a_trimmed_log_gives_a_snapshot_in_place_of_missing_events(world: World) -> None:
     for _ in range(9):
         world.write()
     world.write(events.END)
@@ -202,7 +210,7 @@ def test_a_cursor_right_before_the_first_event_kept_needs_no_snapshot(world: Wor
     assert numbers(world.follow(after=Cursor(1, 5))) == [6, 7, 8, 9, 10, 11]
 
 
-def test_a_reader_of_a_snapshot_gets_another_one_in_place_of_a_rewind(world: World) -> None:
+def test_a_reader_of_a_snapshot_gets_another_snapshot_in_place_of_a_rewind(world: World) -> None:
     for _ in range(3):
         world.write()
     world.text = "Hello wrold"
@@ -220,12 +228,12 @@ def test_a_reader_of_a_snapshot_gets_another_one_in_place_of_a_rewind(world: Wor
     ]
 
 
-def test_a_log_that_is_gone_while_the_record_stands_gives_a_snapshot(world: World) -> None:
+def test_a_record_without_a_log_gives_a_snapshot(world: World) -> None:
     world.log, world.n, world.state, world.text = [], 9, State.DONE, "so far"
     assert world.follow() == [Event(0, 9, {"type": events.SNAPSHOT, "text": "so far"})]
 
 
-def test_a_new_request_needs_no_snapshot_to_begin_with_the_text(world: World) -> None:
+def test_a_new_request_needs_no_snapshot_for_its_text(world: World) -> None:
     world.happenings = [lambda: world.write(events.END)]
     assert numbers(world.follow(text_first=True)) == [1, 2]
 
@@ -248,14 +256,14 @@ def test_a_reader_may_wait_for_a_record_that_does_not_exist_yet(world: World) ->
     assert numbers(world.follow(wait_for=10.0)) == [1, 2]
 
 
-def test_a_reader_waits_no_longer_for_a_record_than_it_was_told(world: World) -> None:
+def test_a_reader_waits_for_a_record_no_longer_than_requested(world: World) -> None:
     world.state = None
     with pytest.raises(NotFound):
         world.follow(wait_for=10.0)
     assert sum(world.waits) == pytest.approx(10.0)
 
 
-def test_a_record_that_was_there_is_not_waited_for(world: World) -> None:
+def test_a_record_that_expired_is_not_waited_for(world: World) -> None:
     def expire() -> None:
         world.state = None
 
@@ -264,18 +272,18 @@ def test_a_record_that_was_there_is_not_waited_for(world: World) -> None:
         world.follow(wait_for=1_000.0)
 
 
-def test_a_redis_that_is_away_at_the_start_is_said_at_once(world: World) -> None:
-    world.away = True
+def test_a_redis_that_is_unavailable_at_the_start_is_reported_at_once(world: World) -> None:
+    world.unavailable = True
     with pytest.raises(redis.ConnectionError):
         world.follow()
 
 
-def test_a_redis_that_goes_away_is_waited_for(world: World) -> None:
+def test_a_redis_that_becomes_unavailable_is_waited_for(world: World) -> None:
     def leave() -> None:
-        world.away = True
+        world.unavailable = True
 
     def come_back() -> None:
-        world.away = False
+        world.unavailable = False
         world.write()
         world.write(events.END)
 
@@ -283,14 +291,14 @@ def test_a_redis_that_goes_away_is_waited_for(world: World) -> None:
     assert numbers(world.follow()) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("timeout", "limit"), [(None, AWAY_S), (7.0, 7.0)])
-def test_a_redis_that_stays_away_is_given_up_with_the_place_to_go_on_from(
+@pytest.mark.parametrize(("timeout", "limit"), [(None, MAX_UNAVAILABLE_S), (7.0, 7.0)])
+def test_a_redis_that_stays_unavailable_ends_reading_with_the_cursor(
     world: World, timeout: float | None, limit: float
 ) -> None:
     world.write()
 
     def leave() -> None:
-        world.away = True
+        world.unavailable = True
 
     world.happenings = [leave]
     with pytest.raises(RedisUnavailable, match=f"{limit:g} s .*after='1-2'"):
@@ -298,7 +306,7 @@ def test_a_redis_that_stays_away_is_given_up_with_the_place_to_go_on_from(
     assert sum(world.waits) >= limit
 
 
-def test_each_event_renews_the_time_that_a_reader_waits(world: World) -> None:
+def test_each_event_restarts_the_timeout_of_a_reader(world: World) -> None:
     def later() -> None:
         world.now += 4.0
         world.write()
@@ -310,7 +318,7 @@ def test_each_event_renews_the_time_that_a_reader_waits(world: World) -> None:
 
 
 class Story:
-    """What a worker does and what a subscriber hears of it, as hypothesis draws it."""
+    """What a worker does and what a subscriber receives of it, drawn by hypothesis."""
 
     def __init__(self, data: st.DataObject, *, lossy: bool) -> None:
         self.world = World()
@@ -322,8 +330,8 @@ class Story:
         self._tag = 0
         self._lost: list[Event] = []
 
-    def go_on(self) -> None:
-        """The next part of the story, up to the end of it."""
+    def play(self) -> None:
+        """Play the next part of the story, up to its end."""
         if self._left <= 0:
             return
         self._left -= 1
@@ -344,15 +352,15 @@ class Story:
         return event
 
     def _lose(self) -> None:
-        """Redis forgets the tail of its log, and maybe who had claimed it; connections are cut."""
+        """Redis loses the tail of its log, and maybe the claim; connections are lost."""
         kept = self._draw(st.integers(1, len(self.world.log)))
         self.world.log, self._lost = self.world.log[:kept], self.world.log[kept:] + self._lost
         if not self._lost or self._draw(st.booleans()):
             self._lost, self._epoch = [], max(1, self.world.log[-1].epoch)
-        self.world.mails.append(Received([], missed=True))
+        self.world.received.append(Received([], missed=True))
 
     def _write_again(self) -> list[Event]:
-        """Some or all of what was lost, unless somebody else goes on."""
+        """Some or all of what was lost, unless another worker continues."""
         count = self._draw(st.integers(0, len(self._lost)))
         again, self._lost = self._lost[:count], self._lost[count:]
         self.world.log += again
@@ -362,46 +370,46 @@ class Story:
         return again
 
     def _publish(self, fresh: list[Event]) -> None:
-        heard = [event for event in fresh if self._draw(st.booleans())]
-        heard += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
+        published = [event for event in fresh if self._draw(st.booleans())]
+        published += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
         if self._draw(st.booleans()):
             last = self.world.log[-1].n
-            heard.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
-        self.world.mails.append(Received(heard, missed=self._draw(st.booleans())))
+            published.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
+        self.world.received.append(Received(published, missed=self._draw(st.booleans())))
 
     def read(self) -> list[Event]:
-        """All that a reader takes."""
-        plan = Follower("x", clock=lambda: self.world.now).steps()
+        """All events that a reader gets."""
+        plan = Follower("x", clock=lambda: self.world.now).effects()
         taken: list[Event] = []
         answer: Any = None
         try:
             while True:
-                step = plan.send(answer)
+                effect = plan.send(answer)
                 answer = None
-                if isinstance(step, list):
-                    taken += step
+                if isinstance(effect, list):
+                    taken += effect
                     continue
-                if isinstance(step, Wait):
-                    self.go_on()
-                answer = self.world.answer(step)
+                if isinstance(effect, Wait):
+                    self.play()
+                answer = self.world.answer(effect)
         except StopIteration:
             return taken
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_every_event_comes_once_and_in_order_whatever_is_lost(data: st.DataObject) -> None:
-    """Messages lost, doubled, late or drowned in an overflow; takeovers; heartbeats."""
+def test_every_event_is_delivered_once_in_order_whatever_is_lost(data: st.DataObject) -> None:
+    """Messages lost, duplicated, late or dropped by an overflow; takeovers; heartbeats."""
     story = Story(data, lossy=False)
     assert story.read() == story.world.log
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_a_reader_ends_with_what_the_log_says_even_when_redis_lost_its_tail(
+def test_a_reader_ends_with_the_events_of_the_log_even_if_redis_lost_its_tail(
     data: st.DataObject,
 ) -> None:
-    """Lost events may be written again, or others in their place, under the same epoch even."""
+    """Lost events may be written again, or others in their place, even with the same epoch."""
     story = Story(data, lossy=True)
     taken = story.read()
     rewinds = [i for i, event in enumerate(taken) if event.type == events.REWIND]

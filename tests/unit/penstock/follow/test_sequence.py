@@ -1,4 +1,4 @@
-"""Sequence: whatever is lost, doubled or reordered, each event is taken once and in order."""
+"""Sequence: each event is delivered once, in order, despite loss, duplicates and delays."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import Cursor, Event
-from penstock.follow.plan import Sequence, Verdict
+from penstock.follow.plan import Decision, Sequence
 
 
 def event(n: int, epoch: int = 1, kind: str = "content_block_delta") -> Event:
@@ -18,65 +18,65 @@ def heartbeat(n: int, epoch: int = 1) -> Event:
 
 
 @pytest.mark.parametrize(
-    ("at", "came", "verdict"),
+    ("at", "came", "decision"),
     [
-        (0, event(1), Verdict.TAKE),
-        (0, event(2), Verdict.REFILL),
-        (5, event(6), Verdict.TAKE),
-        (5, event(5), Verdict.DROP),
-        (5, event(1), Verdict.DROP),
-        (5, event(7), Verdict.REFILL),
-        (5, event(6, kind=events.END), Verdict.TAKE),
-        (5, event(7, kind=events.END), Verdict.REFILL),
-        (5, event(6, epoch=2), Verdict.REFILL),  # the log shows what a new epoch began with
-        (5, event(5, epoch=2), Verdict.REFILL),
-        (5, event(6, epoch=0), Verdict.REFILL),
-        (1, event(2, epoch=2), Verdict.TAKE),  # before it there is only the producer's event
-        (5, heartbeat(5), Verdict.DROP),
-        (5, heartbeat(4), Verdict.DROP),
-        (5, heartbeat(6), Verdict.REFILL),
-        (0, heartbeat(0), Verdict.DROP),
+        (0, event(1), Decision.DELIVER),
+        (0, event(2), Decision.READ_LOG),
+        (5, event(6), Decision.DELIVER),
+        (5, event(5), Decision.SKIP),
+        (5, event(1), Decision.SKIP),
+        (5, event(7), Decision.READ_LOG),
+        (5, event(6, kind=events.END), Decision.DELIVER),
+        (5, event(7, kind=events.END), Decision.READ_LOG),
+        (5, event(6, epoch=2), Decision.READ_LOG),  # only the log shows how an epoch began
+        (5, event(5, epoch=2), Decision.READ_LOG),
+        (5, event(6, epoch=0), Decision.READ_LOG),
+        (1, event(2, epoch=2), Decision.DELIVER),  # before it there is only the producer's event
+        (5, heartbeat(5), Decision.SKIP),
+        (5, heartbeat(4), Decision.SKIP),
+        (5, heartbeat(6), Decision.READ_LOG),
+        (0, heartbeat(0), Decision.SKIP),
     ],
 )
-def test_the_verdict_on_an_event(at: int, came: Event, verdict: Verdict) -> None:
+def test_the_decision_on_an_event(at: int, came: Event, decision: Decision) -> None:
     sequence = Sequence(Cursor(1, at))
-    assert sequence.judge(came) is verdict
-    assert sequence.cursor == Cursor(1, at)  # judging changes nothing
+    assert sequence.decide(came) is decision
+    assert sequence.cursor == Cursor(1, at)  # deciding changes nothing
 
 
 def test_a_reader_without_a_cursor_begins_at_the_beginning() -> None:
     assert Sequence().cursor == Cursor(0, 0)
-    assert Sequence().judge(event(1, epoch=0)) is Verdict.TAKE
+    assert Sequence().decide(event(1, epoch=0)) is Decision.DELIVER
 
 
-def test_a_taken_event_moves_the_reader_behind_it_and_into_its_epoch() -> None:
+def test_a_delivered_event_moves_the_cursor_to_it_and_its_epoch() -> None:
     sequence = Sequence(Cursor(1, 5))
     sequence.advance(event(6, epoch=3))
     assert sequence.cursor == Cursor(3, 6)
-    assert sequence.judge(event(7, epoch=3)) is Verdict.TAKE
+    assert sequence.decide(event(7, epoch=3)) is Decision.DELIVER
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
-    """A log (with takeovers), and what a subscriber hears of it: events that were published
-    late, twice or never, and heartbeats."""
+    """A log with takeovers, and what a subscriber receives of it: events that arrive late, twice
+    or never, and heartbeats."""
     steps = draw(st.lists(st.integers(0, 3).map(lambda i: int(i == 3)), min_size=1, max_size=25))
     log, epoch = [], 0
-    for n, step in enumerate(steps, start=1):
-        epoch += step
+    for n, effect in enumerate(steps, start=1):
+        epoch += effect
         log.append(event(n, epoch, events.END if n == len(steps) else "content_block_delta"))
-    heard: list[Event] = []
+    received: list[Event] = []
     for entry in log:
-        heard += [entry] * draw(st.sampled_from([0, 1, 1, 1, 2]))
+        received += [entry] * draw(st.sampled_from([0, 1, 1, 1, 2]))
         if draw(st.booleans()):
-            heard.append(heartbeat(draw(st.integers(max(entry.n - 2, 0), entry.n)), entry.epoch))
+            received.append(heartbeat(draw(st.integers(max(entry.n - 2, 0), entry.n)), entry.epoch))
         if draw(st.integers(0, 5)) == 0:
-            heard.append(log[draw(st.integers(0, entry.n - 1))])  # an old one once more
-    return log, heard
+            received.append(log[draw(st.integers(0, entry.n - 1))])  # an old one once more
+    return log, received
 
 
-def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]:
-    """What `follow` does, without Redis: at each event the log is as long as was published."""
+def followed(log: list[Event], received: list[Event], after: Cursor) -> list[Event]:
+    """What `follow` does, without Redis: at each event the log has all that was published."""
     sequence, taken = Sequence(after), []
 
     def refill(upto: int) -> None:
@@ -86,12 +86,12 @@ def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]
                 taken.append(entry)
 
     published = 0
-    for came in heard:
+    for came in received:
         published = max(published, came.n)
-        verdict = sequence.judge(came)
-        if verdict is Verdict.REFILL:
+        decision = sequence.decide(came)
+        if decision is Decision.READ_LOG:
             refill(published)
-        elif verdict is Verdict.TAKE:
+        elif decision is Decision.DELIVER:
             sequence.advance(came)
             taken.append(came)
     refill(len(log))  # silence: the record says that there is more
@@ -100,10 +100,10 @@ def followed(log: list[Event], heard: list[Event], after: Cursor) -> list[Event]
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories(), st.integers(0, 25))
-def test_every_event_is_taken_once_in_order_whatever_was_heard(
+def test_every_event_is_delivered_once_in_order_whatever_was_received(
     history: tuple[list[Event], list[Event]], start: int
 ) -> None:
-    log, heard = history
+    log, received = history
     start = min(start, len(log))
     after = log[start - 1].cursor if start else Cursor()
-    assert followed(log, heard, after) == log[start:]
+    assert followed(log, received, after) == log[start:]

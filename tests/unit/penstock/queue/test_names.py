@@ -1,4 +1,4 @@
-"""Names that Penstock and Celery's transport have to agree on."""
+"""Names on which Penstock and Celery's transport agree."""
 
 import pytest
 from kombu.transport import redis as transport
@@ -10,7 +10,7 @@ PREFIXES = ["penstock", "blue"]
 
 @pytest.mark.parametrize("queue", QUEUES)
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_queue_has_the_lists_that_kombu_makes_of_it(queue: str, prefix: str) -> None:
+def test_a_queue_has_the_lists_that_kombu_creates_for_it(queue: str, prefix: str) -> None:
     channel = transport.Channel
     names = [
         celery_prefix(prefix) + (f"{queue}{channel.sep}{step}" if step else queue)
@@ -19,12 +19,12 @@ def test_a_queue_has_the_lists_that_kombu_makes_of_it(queue: str, prefix: str) -
     assert queue_keys(queue, prefix) == names
 
 
-def test_what_came_without_a_priority_lies_where_one_looks_first() -> None:
+def test_a_message_without_a_priority_is_in_the_list_with_the_queues_name() -> None:
     assert queue_keys("streams", "penstock")[0] == "streams"
     assert queue_keys("streams", "penstock")[1] == "streams\x06\x163"
 
 
-def test_deployments_have_lists_of_their_own() -> None:
+def test_deployments_have_separate_lists() -> None:
     ours, theirs = (set(queue_keys("streams", prefix)) for prefix in PREFIXES)
     assert not ours & theirs
     assert all(name.startswith("blue:") for name in theirs)

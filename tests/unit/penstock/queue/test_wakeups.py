@@ -1,4 +1,4 @@
-"""Wake-ups: what a message shows of itself, and the chain of a shard."""
+"""Wake-ups: what Flower shows of a message, and the chain of a shard."""
 
 import pytest
 from celery import Celery
@@ -10,7 +10,7 @@ ID = "0190a5b0-0000-7000-8000-000000000001"
 APP = Celery("test", set_as_current=False)
 
 
-def test_tasks_and_queues_have_the_names_that_producers_and_workers_agreed_on() -> None:
+def test_the_names_of_tasks_and_queues_are_fixed() -> None:
     assert names.STREAM == "penstock.stream"
     assert (
         tuple(f"penstock.batch.{step}" for step in ("create", "poll", "collect", "finish"))
@@ -21,7 +21,7 @@ def test_tasks_and_queues_have_the_names_that_producers_and_workers_agreed_on() 
 
 
 @pytest.mark.parametrize("first", range(4))
-def test_every_step_can_begin_a_chain_of_the_rest(first: int) -> None:
+def test_every_step_can_begin_a_chain_of_the_remaining_steps(first: int) -> None:
     chained = chain_from(APP, names.BATCH_STEPS[first], ID, 3, "claude-haiku-4-5")
     tasks = getattr(chained, "tasks", None) or [chained]
     assert [task.task for task in tasks] == list(names.BATCH_STEPS[first:])
@@ -33,7 +33,7 @@ def test_every_step_can_begin_a_chain_of_the_rest(first: int) -> None:
         assert task.options["ignore_result"] is True
 
 
-def test_a_step_that_does_not_exist_begins_nothing() -> None:
+def test_an_unknown_step_begins_no_chain() -> None:
     with pytest.raises(ValueError, match="not in tuple"):
         chain_from(APP, "penstock.batch.nonsense", ID, 0, "m")
 

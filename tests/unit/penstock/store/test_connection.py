@@ -1,6 +1,7 @@
-"""The one module that opens connections: no retries, and the driver's errors in our words."""
+"""Connections: no retries in the driver, and its errors translated."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -28,7 +29,7 @@ SETTINGS = ClientSettings.load(redis_url="redis://u:hunter2@redis.example:6380/3
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_the_drivers_errors_say_what_to_do_and_keep_their_cause(
+def test_the_drivers_errors_are_translated_and_keep_their_cause(
     error: Exception, words: str
 ) -> None:
     with pytest.raises(RedisUnavailable) as caught, redis_errors_translated(SETTINGS):
@@ -42,7 +43,7 @@ def test_the_drivers_errors_say_what_to_do_and_keep_their_cause(
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("x"), ValueError("x"), KeyboardInterrupt()])
-def test_other_errors_pass_as_they_are(error: BaseException) -> None:
+def test_other_errors_are_not_translated(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, redis_errors_translated(SETTINGS):
         raise error
     assert caught.value is error
@@ -52,8 +53,9 @@ def test_nothing_is_connected_before_the_first_command() -> None:
     connect(ClientSettings.load(redis_url="redis://127.0.0.1:1/0")).close()
 
 
-def test_a_command_is_sent_once_and_not_again_by_the_driver() -> None:
-    options = connect(SETTINGS).connection_pool.connection_kwargs
+def test_the_driver_never_retries_a_command() -> None:
+    client: Any = connect(SETTINGS)
+    options = client.connection_pool.connection_kwargs
     assert options["retry"].get_retries() == 0
     assert options["socket_timeout"] == options["socket_connect_timeout"] == 5.0
 

@@ -20,6 +20,7 @@ from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
+from tests.connections import redis_of
 from tests.contract.tasks.batches.hand_made import HandMadeJob, requests
 
 Penstock = Callable[..., Result]
@@ -35,7 +36,7 @@ def environment(penstock_redis: EmbeddedRedis) -> dict[str, str]:
 def client(environment: dict[str, str]) -> Iterator[Client]:
     with Client(environment["PENSTOCK_REDIS_URL"], shard_requests=4) as client:
         yield client
-        client._redis.flushdb()
+        redis_of(client).flushdb()
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_a_cost_cap_is_shown_and_raised(
     refused = penstock("resume", job.id, "--max-cost", "3")
     assert refused.exit_code == 1
     assert refused.stderr == "penstock: max_cost_usd: the job was submitted without one\n"
-    client._redis.hset(job.keys.money, mapping={"cap": 2_000_000, "spent": 1_900_000})
-    client._redis.expire(job.keys.money, 100)
+    redis_of(client).hset(job.keys.money, mapping={"cap": 2_000_000, "spent": 1_900_000})
+    redis_of(client).expire(job.keys.money, 100)
     job.pause(0, "cost_limit", "shard 1 can cost more than is left")
     shown = fields(penstock("status", job.id))
     assert shown["cost cap"] == "2.00 USD (1.90 spent)"
@@ -338,7 +339,7 @@ def test_a_partial_file_of_other_results_is_not_resumed(
 def test_expired_results_are_reported_in_one_line(
     penstock: Penstock, client: Client, ended: HandMadeJob, tmp_path: Path
 ) -> None:
-    client._redis.delete(ended.keys.chunks(ended.shards[0].results))
+    redis_of(client).delete(ended.keys.chunks(ended.shards[0].results))
     path = tmp_path / "x.jsonl"
     refused = penstock("results", ended.id, "-o", str(path))
     assert refused.exit_code == 1
