@@ -21,16 +21,22 @@ class PartialMessage:
         self.has_delta = False
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Apply a published event."""
+        """Apply an event that is or will be published.
+
+        Raises `KeyError`, `IndexError`, `TypeError` or `AttributeError` for an event of an
+        unexpected form.
+        """
         kind = data.get("type")
         if kind == "content_block_delta":
             self.has_delta = True
             delta = data["delta"]
             if delta.get("type") == "text_delta":
-                self.blocks[data["index"]].pieces.append(delta["text"])
+                piece = delta["text"]
+                if not isinstance(piece, str):
+                    raise TypeError("a text delta without text")
+                self.blocks[data["index"]].pieces.append(piece)
         elif kind == "content_block_start":
-            block = data["content_block"]
-            self.blocks.start(data["index"], Block(block.get("type", ""), block.get("text") or ""))
+            self._start(data["index"], data["content_block"])
         elif kind == "content_block_stop":
             self.blocks[data["index"]].open = False
         elif kind == "message_start":
@@ -42,6 +48,15 @@ class PartialMessage:
         elif kind == events.REWIND:
             self.blocks.rewind(data["index"], data["offset"])
             self.stop_reason, self.stopped = None, False
+
+    def _start(self, index: Any, block: dict[str, Any]) -> None:
+        # The API numbers the blocks without gaps: after a gap, a block is missing.
+        if not isinstance(index, int) or not 0 <= index <= self.blocks.end:
+            raise IndexError(f"block {index!r} after {self.blocks.end} blocks")
+        text = block.get("text") or ""
+        if not isinstance(text, str):
+            raise TypeError("the text of a block is not a string")
+        self.blocks.start(index, Block(block.get("type", ""), text))
 
     def restore(self, text: str, rest: list[dict[str, Any]]) -> None:
         """Prepare for the events of a trimmed log, which are applied next.

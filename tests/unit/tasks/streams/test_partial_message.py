@@ -3,23 +3,28 @@
 from hashlib import sha256
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import events
 from penstock.streams.message_builder import MessageBuilder
+from tasks.api.message_stream import StreamInterrupted
+from tasks.streams.attempt import Attempt
+from tasks.streams.continuation import AttemptPlan, Mode
 from tasks.streams.partial_message import PartialMessage
+from tasks.streams.usage import Usage
 
 START: dict[str, Any] = {"type": "message_start", "message": {"content": []}}
 
 
-def block(index: int, kind: str = "text", text: str = "") -> dict[str, Any]:
+def block(index: int, kind: str = "text", text: Any = "") -> dict[str, Any]:
     content = {"type": kind, "text": text} if kind == "text" else {"type": kind}
     return {"type": "content_block_start", "index": index, "content_block": content}
 
 
-def piece(index: int, text: str) -> dict[str, Any]:
+def piece(index: int, text: Any) -> dict[str, Any]:
     delta = {"type": "text_delta", "text": text}
     return {"type": "content_block_delta", "index": index, "delta": delta}
 
@@ -101,6 +106,36 @@ def test_the_last_text_block_is_the_last_that_is_not_white_space() -> None:
     found = answer(START, block(0), piece(0, "a"), stop(0), block(1), piece(1, " \n"), stop(1))
     assert found.last_text_block() == 0
     assert answer(START, block(0, "thinking")).last_text_block() is None
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        pytest.param(block(2), id="a missing block"),
+        pytest.param(block(-1), id="a negative index"),
+        pytest.param({**block(1), "index": "1"}, id="an index that is not a number"),
+        pytest.param({**block(1), "index": None}, id="no index"),
+        pytest.param(block(1, text=5), id="a block whose text is a number"),
+        pytest.param(piece(1, "a"), id="a delta before its block"),
+        pytest.param(piece(0, None), id="a delta without text"),
+        pytest.param(piece(0, 5), id="a delta whose text is a number"),
+    ],
+)
+def test_a_malformed_event_interrupts_the_stream_and_leaves_the_message_unchanged(
+    malformed: dict[str, Any],
+) -> None:
+    message = answer(START, block(0), piece(0, "a"))
+    attempt = Attempt(AttemptPlan(Mode.START, {}), message, Usage())
+    with pytest.raises(StreamInterrupted) as interruption:
+        attempt.feed(orjson.dumps(malformed))
+    assert interruption.value.retryable
+    assert (message.text, message.blocks.end) == ("a", 1)
+
+
+@pytest.mark.parametrize("index", ["0", None, 0.0, 1, -1])
+def test_the_first_block_has_the_index_zero(index: Any) -> None:
+    with pytest.raises(IndexError):
+        answer(START, {**block(0), "index": index})
 
 
 texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_size=5)
