@@ -65,16 +65,20 @@ class PartialMessage:
         before the log was divided into blocks is lost, and does not matter.
         """
         self.started = True
-        place = next((data for data in rest if "index" in data), None)
-        if place is None:
+        placed = [data for data in rest if "index" in data]
+        if not placed:
             return
-        opens = place["type"] == "content_block_start"
-        last = place["index"] - opens
+        # Both begin with nothing in their block: the text before belongs to the one before it.
+        opens = placed[0]["type"] in ("content_block_start", events.REWIND)
+        last = placed[0]["index"] - opens
         if last < 0:
             return
+        # After a rewind, only an event of the last block that is left shows that it is open.
+        following = next((data for data in placed if data["type"] != events.REWIND), None)
+        still_open = following is not None and following["index"] == last
         ahead = PartialMessage()
         for index in range(last + 1):
-            is_open = index == last and not opens
+            is_open = index == last and still_open
             self.blocks[index] = Block("text", open=is_open)
             ahead.blocks[index] = Block("text", open=is_open)
         for data in rest:

@@ -208,3 +208,22 @@ def test_a_trimmed_log_with_rewound_text_is_enough_to_resume() -> None:
     for event in rest:
         found.apply(event)
     assert (found.text, len(found.blocks)) == ("the one b", 2)
+
+
+@pytest.mark.parametrize(
+    ("rest", "blocks"),
+    [
+        ([rewind(1), block(1), piece(1, "b")], [("the one ", False), ("b", True)]),
+        ([rewind(1), piece(0, "b")], [("the one b", True)]),
+        ([rewind(1), piece(0, "b"), stop(0)], [("the one b", False)]),
+        ([rewind(2), block(2), piece(2, "b")], [("", False), ("the one ", False), ("b", True)]),
+    ],
+)
+def test_a_trimmed_log_that_begins_with_a_later_rewind_keeps_the_text_before_it(
+    rest: list[dict[str, Any]], blocks: list[tuple[str, bool]]
+) -> None:
+    found = PartialMessage()
+    found.restore("the one b", rest)
+    for event in rest:
+        found.apply(event)
+    assert [(each.text, each.open) for each in found.blocks.values()] == blocks
