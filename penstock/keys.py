@@ -72,9 +72,8 @@ class RecordKeys:
     @property
     def lease(self) -> str:
         """String, PX ``PENSTOCK_LEASE_MS``. ``<worker>:<epoch>`` of the worker that runs the
-        request
-        now. It renews the key; the key expires soon after the worker is lost. Written and read by
-        workers."""
+        request now. It renews the key; the key expires soon after the worker is lost. Written and
+        read by workers."""
         return self._key("lease")
 
     @property
@@ -103,8 +102,7 @@ class RequestKeys(RecordKeys):
     @property
     def typed(self) -> str:
         """Channel, only if the producer asked for it (``typed=True``). The plain text as it
-        arrives,
-        for ``redis-cli SUBSCRIBE``. Published by the write script."""
+        arrives, for ``redis-cli SUBSCRIBE``. Published by the write script."""
         return self._key("typed")
 
 
@@ -230,9 +228,8 @@ class Keys:
     @property
     def active_batches(self) -> str:
         """Hash, EX 25 h, sliding. ``<job>/<shard>`` of every batch that is (or may be) active at
-        the
-        API → ``<requests> <time in ms after which it no longer counts>``. Written and read by the
-        create and poll steps, so that the deployment stays within the API's limits."""
+        the API → ``<requests> <time in ms after which it no longer counts>``. Written and read by
+        the create and poll steps, so that the deployment stays within the API's limits."""
         return f"{self.prefix}:active-batches"
 
     def size_lock(self, requests: int) -> str:
@@ -253,6 +250,6 @@ class Keys:
     @property
     def history(self) -> str:
         """List, EX 90 d, the last 200 entries. How long batches took, JSON: ``model``,
-        ``requests``,
-        ``ms``. Written by the collect step, read by clients to estimate the remaining time."""
+        ``requests``, ``ms``. Written by the collect step, read by clients to estimate the
+        remaining time."""
         return f"{self.prefix}:history"
