@@ -83,7 +83,7 @@ def asking(model: str = MODEL, **directives: float) -> dict[str, Any]:
         "model": model,
         # A stamp may be longer than the 16 characters that the simulator calls a token.
         "max_tokens": max(1000, 2 * deltas),
-        "messages": [{"role": "user", "content": f"Tell me. [[sim {' '.join(items)}]]"}],
+        "messages": [{"role": "user", "content": f"Describe it. [[sim {' '.join(items)}]]"}],
     }
 
 

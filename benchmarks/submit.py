@@ -20,14 +20,14 @@ from penstock.local.processes import LocalProcess
 from penstock.local.stack import WorkerProcess, python_path
 
 #: Seconds after which a part of the measurement counts as hung.
-_PATIENCE_S = 1_800.0
+_TIMEOUT_S = 1_800.0
 
 
 def submitted(stage: Rig, way: str, url: str, options: Sequence[object]) -> dict[str, Any]:
     """Run a program that submits the requests; returns the figures that it prints."""
     note(f"  {way}")
     process = stage.process("submitter", way, url, *options)
-    return outcome(process, timeout=_PATIENCE_S)
+    return outcome(process, timeout=_TIMEOUT_S)
 
 
 def created(stage: Rig, worker: WorkerProcess, job: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def created(stage: Rig, worker: WorkerProcess, job: str) -> dict[str, Any]:
     usage, start = Usage(worker=worker.pid, redis=stage.redis.pid), time.perf_counter()
     os.kill(worker.pid, signal.SIGCONT)
     while waiting := [s for s in batches.retrieve(job).shards if s.state in ("planned", "sending")]:
-        if time.perf_counter() - start > _PATIENCE_S:
+        if time.perf_counter() - start > _TIMEOUT_S:
             raise RuntimeError(f"{len(waiting)} shards have no batch{worker.tail()}")
         time.sleep(0.02)
     used = usage.cpu_s()

@@ -272,18 +272,18 @@ def key_families() -> Iterator[tuple[str, str]]:
                 yield f"{owner.__name__}.{name}", getdoc(member) or ""
 
 
-def test_every_redis_key_tells_its_type_and_its_lifetime() -> None:
-    """Whoever looks at a key in Redis finds what it is and when it goes away."""
+def test_every_redis_key_documents_its_type_and_its_lifetime() -> None:
+    """An operator who finds a key in Redis can look up what it is and when it expires."""
     families = dict(key_families())
     kinds = "String|Hash|List|Set|Sorted set|Stream"
-    told = re.compile(rf"(?:{kinds}), (?:sliding TTL|no TTL|EX|PX)\b|Channel\b")
+    documented = re.compile(rf"(?:{kinds}), (?:sliding TTL|no TTL|EX|PX)\b|Channel\b")
     assert len(families) > 10
-    assert [name for name, doc in families.items() if not told.match(doc)] == []
+    assert [name for name, doc in families.items() if not documented.match(doc)] == []
 
 
 @pytest.mark.parametrize("lock", ["requirements.txt", "requirements-worker.txt"])
 def test_a_lock_file_is_all_hashes_and_names_no_host(lock: str) -> None:
-    """Where packages come from is the business of whoever installs; what they are is ours."""
+    """The project decides which packages are installed; where from is left to the installation."""
     lines = [line.strip() for line in (ROOT / lock).read_text(encoding="utf-8").splitlines()]
     entry = re.compile(r"[a-z0-9.-]+==[^ ]+( ; .+)? \\|--hash=sha256:[0-9a-f]{64}( \\)?|#.*|")
     assert [line for line in lines if not entry.fullmatch(line)] == []

@@ -2,7 +2,7 @@
 
 The API's list shows of a batch neither a name nor its custom_ids, only its number of requests. So
 the full shards of a job differ in size, and those of different jobs differ by chance: a batch whose
-create call had no answer can then be told from others by its size.
+create call had no answer can then be distinguished from others by its size.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 
 
 class Control:
-    """Reads what a running simulator has seen, and tells it what should go wrong.
+    """Reads what a running simulator has seen, and orders its faults.
 
     ``base_url`` is the address that the simulator printed. Raises `ValueError` for a request that
     the simulator refuses, with its message::

@@ -78,7 +78,7 @@ def test_what_fails_for_a_passing_reason_is_sent_again(
     assert len(penstock_control.paid()) == 12
 
 
-def test_a_batch_that_somebody_else_canceled_is_asked_about(
+def test_a_batch_that_was_canceled_outside_penstock_pauses_the_job(
     penstock_client: Client, body: Body
 ) -> None:
     batches = penstock_client.messages.batches
@@ -99,7 +99,7 @@ def test_a_canary_keeps_a_bad_job_from_being_sent(
 ) -> None:
     batches = penstock_client.messages.batches
     requests = lines(body, 20)
-    requests[1]["params"] = body(model="claude-nobody-knows") | {"stop_sequences": 5}
+    requests[1]["params"] = body(model="claude-unknown") | {"stop_sequences": 5}
     job = batches.create(requests=requests, canary=2)
     wait_until(lambda: batches.retrieve(job.id).paused)
     assert penstock_control.stats()["batches_created"] == 0
@@ -170,7 +170,7 @@ def test_a_refused_create_call_is_made_again(
     assert penstock_control.stats()["batches_created"] == 1
 
 
-def test_results_that_break_off_are_fetched_again(
+def test_an_interrupted_download_of_results_is_repeated(
     penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
     penstock_control.fault(results_cut=2000)
@@ -205,7 +205,7 @@ def test_a_refusal_for_good_pauses_the_job_until_it_is_resumed(
     paused = batches.retrieve(job.id).paused
     assert paused is not None
     assert paused.type == "permission_error"
-    batches.resume(job.id)  # somebody has put it right
+    batches.resume(job.id)  # the operator has resolved it
     types = [event.type for event in ended(penstock_client, job.id)]
     assert [t for t in types if t in (PAUSED, RESUMED)] == [PAUSED, RESUMED]
     assert batches.retrieve(job.id).request_counts == Counts(succeeded=3)

@@ -226,7 +226,7 @@ def test_an_open_thinking_block_is_rewound_and_generated_again(
 def test_on_interrupt_restart_discards_the_answer_and_starts_again(
     client: Client, stage: Stage
 ) -> None:
-    body = request_body("Anew. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
+    body = request_body("Again. [[sim deltas=12 rate=0]]", "[[sim eof_after=5]]")
     request = client.messages.enqueue(on_interrupt="restart", **body)
     events = events_of(request)
     assert content(events) == stage.truth(body)
@@ -299,7 +299,7 @@ def test_an_unknown_model_that_refuses_prefill_gets_a_user_turn(
 
 def test_a_request_without_a_worker_is_canceled_at_once(stage: Stage) -> None:
     with Client(stage.address(WORKERLESS)) as client:
-        request = client.messages.enqueue(**request_body("Nobody. [[sim rate=0]]"))
+        request = client.messages.enqueue(**request_body("No worker. [[sim rate=0]]"))
         assert request.cancel("me") is State.QUEUED
         end = events_of(request)[-1].data
     assert (end["state"], end["by"], end["stop_reason"]) == ("canceled", "me", None)

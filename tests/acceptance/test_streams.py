@@ -43,7 +43,7 @@ def text_of(events: list[Any]) -> str:
 def test_a_stream_carries_the_answer_exactly_as_the_api_sent_it(
     penstock_client: Client, penstock_simulator: SimulatorProcess, body: Body
 ) -> None:
-    request = body("Tell me about dams. [[sim deltas=40 rate=0]]")
+    request = body("Describe dams. [[sim deltas=40 rate=0]]")
     with penstock_client.messages.stream(**request, timeout=20) as stream:
         text = "".join(stream.text_stream)
         message = stream.get_final_message()

@@ -10,7 +10,7 @@ MODELS = (
     "claude-opus-4-5",
     "claude-sonnet-4-6",
     "claude-opus-5-5",
-    "claude-nobody-knows-9",
+    "claude-unknown-9",
 )
 TOOL = {
     "name": "open_gate",
@@ -54,7 +54,7 @@ def random_plan(rng: Random, number: int, *, stall_s: float = 30.0) -> StreamPla
     overlap = rng.choice((0, 0, 0, 20, 60))
     if overlap:
         shape += f" overlap={overlap}"
-    prompt = f"Stream {number} of {rng.randrange(10**9)}: tell me about water. [[sim {shape}]]"
+    prompt = f"Stream {number} of {rng.randrange(10**9)}: describe water. [[sim {shape}]]"
     directives = " ".join(f"[[sim {text}]]" for text, _ in faults)
     on_interrupt = rng.choice(("continue",) * 8 + ("restart", "fail"))
     return StreamPlan(

@@ -1,4 +1,4 @@
-"""Python blocks in the documentation run as they stand, page by page, against real workers."""
+"""Python blocks in the documentation run unchanged, page by page, against real workers."""
 
 import ast
 import inspect

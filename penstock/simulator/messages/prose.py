@@ -23,7 +23,7 @@ _OPENINGS = (
 _WORDS = tuple(
     """
     the the the a a of of and and in to with under over between water valve gauge river
-    valley wheel stone pressure lantern morning iron quiet slow bright narrow patient
+    valley wheel stone pressure lantern morning iron quiet slow bright narrow steady
     keeper engine channel meadow winter signal measure current letter harbour copper
     opens closes turns carries follows gathers remembers answers crosses settles rises
     falls drifts repeats hums slowly twice again before after while until because almost

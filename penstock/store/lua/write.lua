@@ -45,7 +45,7 @@ local top = n + count
 local fields = {'n', top}
 keep = tonumber(keep)
 if keep and top > keep * 1.25 then
-  -- Trimmed in large steps, and never silently: `base` tells readers where the log begins.
+  -- Trimmed in large steps, and never silently: `base` shows readers where the log begins.
   local base = tonumber(redis.call('HGET', meta_key, 'base') or 1)
   if top - base >= keep * 1.25 then
     redis.call('XTRIM', log_key, 'MAXLEN', '=', keep)

@@ -1,4 +1,4 @@
-"""docs/protocol.md: it names what there is, and what it shows works as it stands."""
+"""docs/protocol.md: it names what there is, and its examples run unchanged."""
 
 import os
 import re
@@ -73,7 +73,7 @@ class Worker:
         call = self._box.next_call()
         assert call is not None
         names = [
-            "nobody-listens" if key == self._keys.events and not publish else key
+            "unused-channel" if key == self._keys.events and not publish else key
             for key in call.keys
         ]
         self._box.apply_reply(call.script(self._redis, names, call.args))
@@ -125,8 +125,8 @@ def test_its_events_of_a_job_are_all_that_there_are() -> None:
     _, _, jobs = TEXT.partition("### Events of a batch job")
     rows = dict(re.findall(r"^\| `(penstock\.\w+)` \|(.*)$", jobs, re.MULTILINE))
     for event in shown:
-        told = re.findall(r"`(\w+)`", rows[event.type])
-        assert event.data.keys() - {"type"} <= set(told)
+        documented = re.findall(r"`(\w+)`", rows[event.type])
+        assert event.data.keys() - {"type"} <= set(documented)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -1,4 +1,4 @@
-"""`AsyncBatches` behind the methods of `Batches`, so that one suite of tests covers both."""
+"""`AsyncBatches` with the methods of `Batches`, so that one suite of tests covers both."""
 
 import asyncio
 import inspect
@@ -79,7 +79,7 @@ class BlockingBatches:
 
 
 class BlockingPage:
-    """`AsyncBatchPage` behind the methods of `BatchPage`."""
+    """`AsyncBatchPage` with the methods of `BatchPage`."""
 
     def __init__(self, batches: BlockingBatches, page: AsyncBatchPage) -> None:
         self._batches = batches

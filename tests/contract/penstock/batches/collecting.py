@@ -4,7 +4,7 @@ from tests.contract.tasks.batches.hand_made import HandMadeJob
 
 
 def all_ids(count: int = 10) -> list[str]:
-    """The custom_ids of a job of so many requests, as submitted."""
+    """The custom_ids of a job with this number of requests, as submitted."""
     return [f"line-{i}" for i in range(count)]
 
 

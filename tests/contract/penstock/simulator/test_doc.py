@@ -1,4 +1,4 @@
-"""docs/simulator.md: it names everything there is, and its examples run as they stand."""
+"""docs/simulator.md: it names everything there is, and its examples run unchanged."""
 
 import os
 import re

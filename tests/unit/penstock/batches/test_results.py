@@ -175,8 +175,8 @@ def progress(n: int, shard: int, state: str = "collected") -> Event:
 
 def test_the_order_of_collection_is_that_of_the_events() -> None:
     collection_order = CollectionOrder()
-    told = [progress(2, 1, "in_progress"), progress(3, 2), progress(4, 1), progress(5, 2)]
-    assert [collection_order.shard_of(event) for event in told] == [None, 2, 1, None]
+    published = [progress(2, 1, "in_progress"), progress(3, 2), progress(4, 1), progress(5, 2)]
+    assert [collection_order.shard_of(event) for event in published] == [None, 2, 1, None]
     assert collection_order.shard_of(Event(0, 6, {"type": END, "state": "done"})) is None
     shards = [
         Shard(number=n, state="collected", collected_ms=ms)

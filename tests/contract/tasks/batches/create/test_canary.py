@@ -185,10 +185,15 @@ def test_a_killed_canary_repeats_only_the_calls_that_were_under_way(creating: Cr
 
 def test_a_fenced_canary_stores_nothing_more(creating: Creating) -> None:
     id = submit(creating, "a", "b")
-    with (
-        creating.hooked("request", lambda: creating.desk.take_over(id)) as api,
-        pytest.raises(Fenced),
-    ):
+    first_call, taken_over = threading.Lock(), threading.Event()
+
+    def take_over_once() -> None:
+        with first_call:  # both calls are sent after it, and neither takes over a second time
+            if not taken_over.is_set():
+                creating.desk.take_over(id)
+                taken_over.set()
+
+    with creating.hooked("request", take_over_once) as api, pytest.raises(Fenced):
         creating.step(id, api=api)
     assert creating.shard(id).result_lines == 0
     creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
