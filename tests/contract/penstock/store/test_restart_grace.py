@@ -25,7 +25,7 @@ def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
 @pytest.fixture
 def deployment() -> Keys:
     """A prefix of its own, under which nothing was claimed."""
-    return Keys(f"settling-{new_id()[-8:]}")
+    return Keys(f"restart-grace-{new_id()[-8:]}")
 
 
 def request(connection: Any, deployment: Keys) -> RequestKeys:
