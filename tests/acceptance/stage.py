@@ -23,6 +23,22 @@ from penstock.testing import wait_until
 PREFILL = "claude-haiku-4-5"  #: continues a partial assistant message
 USER_TURN = "claude-opus-5-5"  #: continues only after a further user turn
 
+#: Directives of the simulator, each of which interrupts an answer.
+INTERRUPTIONS = [
+    "disconnect_after=1",
+    "disconnect_after=5",
+    "disconnect_after=5 reset",
+    "disconnect_after=last",
+    "eof_after=4",
+    "eof_after=-1",
+    "eof_after=last",
+    "error_after=3 error_type=overloaded_error",
+    "error_after=6 error_type=api_error",
+    "drop_mid_char=2",
+    "stall_after=4 stall=60",
+    "disconnect_after=4 crlf chunk=7",
+]
+
 
 class Stage:
     """The processes of one test module. A context manager."""
@@ -76,6 +92,10 @@ class Stage:
     def alive(self) -> list[WorkerProcess]:
         """The running workers."""
         return [worker for worker in self.workers if worker.alive]
+
+    def connect(self, database: int) -> Any:
+        """A redis-py client of one of its databases, to be closed by the test."""
+        return redis.Redis.from_url(self.address(database), decode_responses=True)
 
     def address(self, database: int) -> str:
         """The URL of a database of the Redis: each has queues and records of its own."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from penstock.simulator.control import Control
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import (
+    INTERRUPTIONS,
     PREFILL,
     USER_TURN,
     Stage,
@@ -29,20 +29,6 @@ from tests.acceptance.stage import (
 NARROW = 2  #: the database of the worker with two slots
 WORKERLESS = 5  #: a database without a worker
 
-FAULTS = [
-    "disconnect_after=1",
-    "disconnect_after=5",
-    "disconnect_after=5 reset",
-    "disconnect_after=last",
-    "eof_after=4",
-    "eof_after=-1",
-    "eof_after=last",
-    "error_after=3 error_type=overloaded_error",
-    "error_after=6 error_type=api_error",
-    "drop_mid_char=2",
-    "stall_after=4 stall=60",
-    "disconnect_after=4 crlf chunk=7",
-]
 TOOL = {
     "name": "open_gate",
     "description": "Open a gate.",
@@ -116,10 +102,10 @@ def test_an_answer_is_resumed_to_the_exact_text_after_every_fault(
     bodies = [
         # Deltas long enough for an answer to be resumable after the first.
         request_body(f"Break {i}. [[sim deltas=12 chars=17 rate=0]]", f"[[sim {fault}]]", model)
-        for i, fault in enumerate(FAULTS)
+        for i, fault in enumerate(INTERRUPTIONS)
     ]
     requests = [client.messages.enqueue(**body) for body in bodies]
-    for fault, body, request in zip(FAULTS, bodies, requests, strict=True):
+    for fault, body, request in zip(INTERRUPTIONS, bodies, requests, strict=True):
         events = events_of(request)
         assert content(events) == stage.truth(body), fault
         if "reset" not in fault:  # a reset may discard data that was sent before it
@@ -398,16 +384,10 @@ def test_a_request_whose_wake_up_was_lost_is_woken_again(
     narrow: Client, busy: list[StreamRequest], stage: Stage
 ) -> None:
     request = narrow.messages.enqueue(**request_body("Lost. [[sim rate=0]]"))
-    database = redis_of(stage, NARROW)
+    database = stage.connect(NARROW)
     assert database.delete(*queue_keys(STREAMS_QUEUE, "penstock")) == 1
     busy[0].cancel()
     # The reaper would check in ten seconds; make the check due now.
     database.zadd("penstock:live", {request.id: 0})
     assert events_of(request)[-1].data["state"] == "done"
     database.close()
-
-
-def redis_of(stage: Stage, database: int) -> Any:
-    import redis
-
-    return redis.Redis.from_url(stage.address(database), decode_responses=True)

@@ -1,8 +1,10 @@
 """Contract tests have their own Redis, so that no worker of another test takes their requests."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import redis
 
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
@@ -17,6 +19,13 @@ def penstock_redis() -> Iterator[EmbeddedRedis]:
     """A Redis server to which no worker is connected."""
     with EmbeddedRedis() as server:
         yield server
+
+
+@pytest.fixture
+def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
+    """A redis-py client, for a look at what is stored."""
+    with redis.Redis.from_url(penstock_redis.url) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from penstock import events
 from penstock.batches.jobs import JobRecords
@@ -26,12 +25,6 @@ SETTINGS = ClientSettings.load(
 )
 
 UNKNOWN = "01a20000-0000-7000-8000-000000000000"
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from penstock import events
 from penstock.ids import new_id
@@ -26,12 +25,6 @@ from tests.contract.penstock.store.calls import (
     whole,
     write,
 )
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

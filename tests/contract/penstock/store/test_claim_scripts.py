@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-import redis
 
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
@@ -24,12 +23,6 @@ from tests.contract.penstock.store.calls import (
     whole,
     write,
 )
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

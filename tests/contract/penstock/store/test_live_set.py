@@ -3,15 +3,13 @@
 Times are Redis's own: read before and after a call, they frame what the call has written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
-from penstock.local.embedded_redis import EmbeddedRedis
 from tests.contract.penstock.store.calls import (
     PREFIX,
     cancel,
@@ -23,12 +21,6 @@ from tests.contract.penstock.store.calls import (
     submit,
     write,
 )
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

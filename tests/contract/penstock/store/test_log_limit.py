@@ -1,11 +1,9 @@
 """Long logs: trimmed in steps, exactly, and never silently."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
-import redis
 
 from penstock import events
 from penstock.client import Client
@@ -21,12 +19,6 @@ from tests.contract.penstock.store.calls import (
     submit,
     write,
 )
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

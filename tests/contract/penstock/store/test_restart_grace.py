@@ -1,6 +1,5 @@
 """After a restart of Redis nothing is claimed until every worker could renew its claims."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ from penstock.testing import wait_until
 from tests.contract.penstock.store.calls import claim, clock, renew, run, submit, whole, write
 
 LEASE_MS = 60_000
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture

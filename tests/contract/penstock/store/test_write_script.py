@@ -30,12 +30,6 @@ from tests.contract.penstock.store.calls import (
 
 
 @pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
-
-
-@pytest.fixture
 def keys(connection: Any) -> RequestKeys:
     """The keys of a request that was submitted, and claimed with epoch 1."""
     keys = Keys(PREFIX).request(new_id())

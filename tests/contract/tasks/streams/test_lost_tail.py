@@ -1,11 +1,9 @@
 """A Redis restarted with an older copy of a request, and the outbox that restores it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
-import redis
 
 from penstock import events
 from penstock.client import Client
@@ -27,12 +25,6 @@ from tests.contract.penstock.store.calls import (
     submit,
     whole,
 )
-
-
-@pytest.fixture
-def connection(penstock_redis: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(penstock_redis.url) as connection:
-        yield connection
 
 
 @pytest.fixture
