@@ -28,14 +28,14 @@ demo: setup      ## run a stream and a batch on this machine, without any setup 
 
 test: lint types pytest  ## run ruff, mypy --strict and pytest
 
-lint: setup
+lint: setup      ## run ruff, as a linter and as a formatter that changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: setup
+types: setup     ## run mypy --strict
 	@$(BIN)/mypy
 
-pytest: setup
+pytest: setup    ## run the tests (ARGS="tests/unit -k words")
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 docs: setup      ## build the documentation into site/ (ARGS=serve: preview on 127.0.0.1:8000)

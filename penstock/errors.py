@@ -26,7 +26,7 @@ class ConfigurationError(PenstockError):
 
 
 class InvalidRequest(PenstockError):
-    """The API would reject the request, so it was not enqueued.
+    """The API would reject the request, or a limit of Penstock does, so it was not enqueued.
 
     ``problem`` says what is wrong. ``field`` names the field, as a path into the request such as
     ``messages.0.role``; None if the whole request is meant. ``line`` is the number of the request

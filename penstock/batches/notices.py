@@ -32,7 +32,7 @@ class _Notice(StrEnum):
 class PauseReason(_Notice):
     """Why nothing more of a job is sent to the API until the operator resumes it.
 
-    The first seven are error types of the API. The remedy is for before the job is resumed.
+    Some are error types of the API, under its own names. The remedy comes before resuming the job.
     """
 
     BILLING_ERROR = (

@@ -18,14 +18,14 @@ class RetryIn:
     """The step runs again in some seconds."""
 
     seconds: float
-    reason: str  #: for Flower: which batch, how old, why
+    reason: str  #: shown in Flower: which batch, how old, why; never the API's message
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
     """The shard waits until the job is resumed or canceled."""
 
-    reason: str
+    reason: str  #: shown in Flower; never the API's message, which may quote a request
     pause: dict[str, Any] | None = None  #: why the job is paused; None: it was paused before
 
 

@@ -56,7 +56,7 @@ class BatchSteps:
                 self._warn(work)
             return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
-            return self._failed(work, problem_of(error))
+            return self._pause_or_retry(work, problem_of(error))
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert(Alert.SPOOL_UNAVAILABLE, str(error))
@@ -64,9 +64,9 @@ class BatchSteps:
         except TypeError:
             if not lacks_credentials(self._api):
                 raise
-            return self._failed(work, _NO_KEY)
+            return self._pause_or_retry(work, _NO_KEY)
 
-    def _failed(self, work: ClaimedShard, problem: ApiProblem) -> RetryIn | Parked:
+    def _pause_or_retry(self, work: ClaimedShard, problem: ApiProblem) -> RetryIn | Parked:
         """Retry the step later, or pause the job."""
         shard = work.shard.evolve(failures=work.shard.failures + 1)
         work.write(shard)

@@ -108,13 +108,15 @@ class BatchCreator:
         try:
             batch = api.create(upload, shard.size)
         except Exception as error:  # any error: the record must say whether a batch can exist
-            return self._failed(work, upload, error)
+            return self._after_failed_call(work, upload, error)
         if batch.requests != shard.requests:
             return self._lost(work, "the response to the create call is about another batch")
         assign_batch(work, batch, confirmed=True)
         return created(work)
 
-    def _failed(self, work: ClaimedShard, upload: Upload, error: Exception) -> StepResult:
+    def _after_failed_call(
+        self, work: ClaimedShard, upload: Upload, error: Exception
+    ) -> StepResult:
         """Handle a call that returned no batch, by whether the API can have created one."""
         if isinstance(upload.error, Fenced):
             raise upload.error

@@ -1,12 +1,14 @@
 """Events: the envelope around the API's events, and cursors from outside."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock import events
 from penstock.events import Cursor, Event, decode, encode, wrap
 
 numbers = st.integers(min_value=0, max_value=2**63)
@@ -146,3 +148,19 @@ def test_the_maximum_cursor_of_redis_is_accepted() -> None:
 def test_cursors_sort_like_the_entries_of_a_log() -> None:
     cursors = [Cursor(1, 10), Cursor(0, 11), Cursor(2, 0), Cursor(1, 9), Cursor()]
     assert sorted(cursors) == [Cursor(), Cursor(0, 11), Cursor(1, 9), Cursor(1, 10), Cursor(2, 0)]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in vars(events).items() if name.isupper() and name[0] != "_"]
+)
+def test_every_event_type_is_written_or_made_somewhere(name: str) -> None:
+    """A constant alone is no event: a task, a client or a script has to use it."""
+    root = Path(__file__).resolve().parents[3]
+    sources = [
+        path.read_text(encoding="utf-8")
+        for folder in ("penstock", "tasks", "workers")
+        for path in (root / folder).rglob("*.*")
+        if path.suffix in {".py", ".lua"} and path.name != "events.py"
+    ]
+    wanted = (f'"type": events.{name}', getattr(events, name) + '"')
+    assert any(each in source for source in sources for each in wanted)
