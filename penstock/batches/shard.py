@@ -1,5 +1,7 @@
 """The record of a shard: a part of a batch job that becomes one batch at the API; pure."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -127,6 +129,15 @@ class Shard:
     def step(self) -> str:
         """The name of the task that the shard needs next."""
         return _STEPS[self.state]
+
+
+def usage_by_model(shards: Iterable[Shard]) -> dict[str, Counter[str]]:
+    """Add up the tokens of shards, by model."""
+    usage: dict[str, Counter[str]] = {}
+    for shard in shards:
+        for model, tokens in shard.usage.items():
+            usage.setdefault(model, Counter()).update(tokens)
+    return usage
 
 
 _STEPS: Final[dict[str, str]] = {

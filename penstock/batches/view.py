@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from penstock.batches.jobs import Job
-from penstock.batches.shard import Counts, Shard, ShardState
+from penstock.batches.shard import Counts, Shard, ShardState, usage_by_model
 from penstock.states import State
 
 #: States of a shard whose batch is at the API or may be.
@@ -119,7 +119,7 @@ class Batch:
         """Make the public view of a job's record."""
         record = job.record
         running = "canceling" if record.cancel else "in_progress"
-        by_model = _usage(job.shards)
+        by_model = usage_by_model(job.shards)
         return cls(
             id=job.id,
             processing_status="ended" if job.state.ended else running,
@@ -141,15 +141,6 @@ class Batch:
             budget=Budget.of(job.money),
             error=record.json("error"),
         )
-
-
-def _usage(shards: tuple[Shard, ...]) -> dict[str, Counter[str]]:
-    """Add up tokens by model."""
-    usage: dict[str, Counter[str]] = {}
-    for shard in shards:
-        for model, tokens in shard.usage.items():
-            usage.setdefault(model, Counter()).update(tokens)
-    return usage
 
 
 def _known(milliseconds: str | None) -> datetime | None:

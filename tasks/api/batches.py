@@ -6,7 +6,8 @@ before anything is taken from it.
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
@@ -89,13 +90,13 @@ class BatchesApi:
     def retrieve(self, id: str, *, timeout: httpx2.Timeout) -> MessageBatch:
         """Read the status of a batch."""
         batches = self._api.messages.batches
-        return _batch(batches.retrieve(id, extra_headers=self._headers, timeout=timeout))
+        return _batch(lambda: batches.retrieve(id, extra_headers=self._headers, timeout=timeout))
 
     def cancel(self, id: str, *, timeout: httpx2.Timeout | None = None) -> MessageBatch:
         """Start to cancel a batch. Without ``timeout``, that of the client applies."""
         batches = self._api.messages.batches
         limit = anthropic.NOT_GIVEN if timeout is None else timeout
-        return _batch(batches.cancel(id, extra_headers=self._headers, timeout=limit))
+        return _batch(lambda: batches.cancel(id, extra_headers=self._headers, timeout=limit))
 
     @contextlib.contextmanager
     def results(self, id: str, *, timeout: httpx2.Timeout) -> Iterator[Iterator[bytes]]:
@@ -198,8 +199,13 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     return value
 
 
-def _batch(response: Any) -> MessageBatch:
-    # The SDK returns whatever a gateway sends in place of the API's response, without an error.
+def _batch(call: Callable[[], Any]) -> MessageBatch:
+    # The SDK returns whatever a gateway sends in place of the API's response, and lets the error
+    # of the JSON parser through.
+    try:
+        response = call()
+    except json.JSONDecodeError as error:
+        raise UnexpectedResponse("the response is not JSON") from error
     if not isinstance(response, MessageBatch) or not isinstance(
         getattr(response, "processing_status", None), str
     ):

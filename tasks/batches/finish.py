@@ -1,14 +1,14 @@
 """The finish step: ends the job when its last shard has been collected."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
 
 from config.settings import WorkerSettings
 from penstock import events
-from penstock.batches.shard import Counts, Shard, ShardState
+from penstock.batches.shard import Counts, Shard, ShardState, usage_by_model
 from penstock.states import State
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import cost_of
@@ -38,7 +38,7 @@ class FinishStep:
 
     def _end(self, work: ClaimedShard, shards: list[Shard]) -> JobEnded:
         counts = sum((shard.counts for shard in shards), Counts())
-        models = _by_model(shards)
+        models = usage_by_model(shards)
         usage = dict(sum(models.values(), Counter()))
         cost = cost_of((shard.usage, shard.live) for shard in shards)
         [error] = work.job.fields("error")
@@ -76,14 +76,6 @@ def _final(cancel: str, counts: Counts, error: str) -> State:
     if error:
         return State.FAILED
     return State.CANCELED if cancel and not counts.succeeded else State.DONE
-
-
-def _by_model(shards: Iterable[Shard]) -> dict[str, Counter[str]]:
-    models: dict[str, Counter[str]] = {}
-    for shard in shards:
-        for model, tokens in shard.usage.items():
-            models.setdefault(model, Counter()).update(tokens)
-    return models
 
 
 def _parts(shards: list[Shard], size: int) -> Iterator[list[Shard]]:

@@ -21,7 +21,7 @@ from penstock.cli.text.shard_table import most_relevant, shard_summary
 from penstock.clock import now_ms
 
 #: Maximum number of lines besides the shards.
-_OTHER_LINES = 8
+_OTHER_LINES = 9
 #: Minimum number of shards, for a terminal that is very small or does not report its height.
 _MIN_SHARDS = 3
 _BAR = 24

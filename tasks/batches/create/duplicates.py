@@ -1,7 +1,6 @@
 """Reports batches that belong to no shard: duplicate and unknown batches."""
 
 import contextlib
-import logging
 
 import anthropic
 import httpx2
@@ -13,8 +12,6 @@ from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import size_locks
 from tasks.batches.create.reconcile import CLOCK_SKEW_MS
 from tasks.batches.job_reader import find_shard
-
-logger = logging.getLogger(__name__)
 
 
 def check(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:

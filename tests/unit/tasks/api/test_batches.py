@@ -45,8 +45,8 @@ def page(*batches: dict[str, Any], more: bool = False) -> httpx2.Response:
     return httpx2.Response(200, json={"data": list(batches), "has_more": more})
 
 
-def html(_: httpx2.Request) -> httpx2.Response:
-    return httpx2.Response(200, html="<html>Log in</html>")
+HTML = httpx2.Response(200, html="<html>Log in</html>")
+BROKEN_JSON = httpx2.Response(200, content=b'{"id":', headers={"content-type": "application/json"})
 
 
 def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
@@ -65,6 +65,7 @@ def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
     assert sent[0].headers["workspace"] == "w"
 
 
+@pytest.mark.parametrize("response", [HTML, BROKEN_JSON], ids=["html", "broken JSON"])
 @pytest.mark.parametrize(
     "call",
     [
@@ -76,10 +77,10 @@ def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
         lambda api: api.message(b"{}"),
     ],
 )
-def test_an_html_page_in_place_of_a_response_is_refused(
-    call: Callable[[BatchesApi], object],
+def test_an_html_page_or_broken_json_in_place_of_a_response_is_refused(
+    call: Callable[[BatchesApi], object], response: httpx2.Response
 ) -> None:
-    with calling(html) as api, pytest.raises(UnexpectedResponse):
+    with calling(lambda _: response) as api, pytest.raises(UnexpectedResponse):
         call(api)
 
 

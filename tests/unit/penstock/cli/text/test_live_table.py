@@ -4,12 +4,14 @@ import io
 import time
 from datetime import timedelta
 
+import pytest
 from rich.console import Console
 
 from penstock.batches.estimates import Estimate
-from penstock.batches.notices import Alert
-from penstock.batches.view import Batch
+from penstock.batches.notices import Alert, PauseReason
+from penstock.batches.view import Batch, Notice
 from penstock.cli.text.live_table import LiveTable
+from penstock.ids import new_id
 from penstock.states import State
 from tests.unit.penstock.cli.text.example_jobs import (
     ALERT,
@@ -23,11 +25,16 @@ from tests.unit.penstock.cli.text.example_jobs import (
 
 
 def rendered(
-    job: Batch, estimate: Estimate | None = None, *, height: int = 20, passed_s: float = 0
+    job: Batch,
+    estimate: Estimate | None = None,
+    *,
+    width: int = 130,
+    height: int = 20,
+    passed_s: float = 0,
 ) -> list[str]:
-    """Return the lines on a terminal of this height, ``passed_s`` after the estimate."""
+    """Return the lines on a terminal of this size, ``passed_s`` after the estimate."""
     file = io.StringIO()
-    console = Console(file=file, width=130, height=height, force_terminal=True, no_color=True)
+    console = Console(file=file, width=width, height=height, force_terminal=True, no_color=True)
     table = LiveTable(console)
     table._job, table._estimate, table._estimated_at = job, estimate, time.monotonic() - passed_s
     with console.capture() as shown:
@@ -52,13 +59,18 @@ def test_the_live_table_shows_totals_shards_and_the_remedy() -> None:
     assert f"check   {Alert.DUPLICATE_BATCH.remedy}" in text
 
 
-def test_the_live_table_fits_the_height_of_the_terminal() -> None:
-    job = batch(*(planned(n) for n in range(500)), paused=PAUSED, alert=ALERT)
+@pytest.mark.parametrize("reason", PauseReason)
+def test_the_live_table_fits_the_terminal_whatever_the_job_is_paused_for(
+    reason: PauseReason,
+) -> None:
+    paused = Notice(reason, "a message", MADE)
+    shards = (planned(n) for n in range(500))
+    job = batch(*shards, id=new_id(), paused=paused, alert=ALERT)
     for height in (12, 24, 60):
-        lines = rendered(job, height=height)
+        lines = rendered(job, width=80, height=height)
         assert len(lines) <= height
-        assert sum("shard " in line for line in lines) == height - 8
-        assert any(f"… and {500 - (height - 8)} more" in line for line in lines)
+        assert sum("shard " in line for line in lines) == height - 9
+        assert any(f"… and {500 - (height - 9)} more" in line for line in lines)
 
 
 def test_a_long_line_is_truncated_at_its_end() -> None:
