@@ -236,9 +236,9 @@ class Keys:
         """Hash, EX 26 h, sliding. The create calls with this number of requests whose outcome is
         not known. ``open:<job>/<shard>`` → nonce of the open call; no other call of this size is
         made during it, so that a batch in the API's list can be identified by its size.
-        ``lost:<job>/<shard>`` → for an abandoned call, whose batch may still appear: creation time
-        in ms of the newest batch before it, and the time in ms after which it cannot appear any
-        more. Written and read by the create step."""
+        ``abandoned:<job>/<shard>`` → for an abandoned call, whose batch may still appear: creation
+        time in ms of the newest batch before it, and the time in ms after which it cannot appear
+        any more. Written and read by the create step."""
         return f"{self.prefix}:size-lock:{requests}"
 
     def batch_owner(self, batch_id: str) -> str:

@@ -108,8 +108,8 @@ class PauseReason(_Notice):
         "results do not match the requests, download after download",
         "check whether the API has an incident; the results are downloaded again",
     )
-    OTHER_ACCOUNT = (
-        "other_account",
+    OTHER_WORKSPACE = (
+        "other_workspace",
         "a create call was made for another workspace than the workers' key belongs to",
         "give the workers a key of the workspace that the call was made for",
     )

@@ -150,7 +150,7 @@ class Results:
 
     def _ids(self, shard: Shard) -> _ShardIds:
         ids = _ShardIds(array("Q"), [])
-        for chunk in self._chunks(f"ids-{shard.spool}", shard.id_chunks):
+        for chunk in self._chunks(shard.id_chunk_name, shard.id_chunks):
             for line in lines_of(chunk):
                 position, _, custom_id = line.partition(b" ")
                 ids.positions.append(int(position))

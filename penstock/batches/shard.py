@@ -120,9 +120,19 @@ class Shard:
         return replace(self, **changes)
 
     @property
+    def request_chunk_name(self) -> str:
+        """The name of the chunks with its requests."""
+        return f"requests-{self.spool}"
+
+    @property
+    def id_chunk_name(self) -> str:
+        """The name of the chunks with the positions and custom_ids of its requests."""
+        return f"ids-{self.spool}"
+
+    @property
     def chunk_names(self) -> tuple[str, ...]:
         """The names of all its chunks."""
-        names = (f"requests-{self.spool}", f"ids-{self.spool}", self.results, self.live_results)
+        names = (self.request_chunk_name, self.id_chunk_name, self.results, self.live_results)
         return tuple(name for name in names if name)
 
     @property

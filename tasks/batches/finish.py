@@ -67,8 +67,8 @@ class FinishStep:
         """
         store = work.job.store()
         for some in _parts(shards, _SHARDS_PER_CALL):
-            store.remove([f"requests-{shard.spool}" for shard in some])
-            kept = [name for shard in some for name in (f"ids-{shard.spool}", shard.results)]
+            store.remove([shard.request_chunk_name for shard in some])
+            kept = [name for shard in some for name in (shard.id_chunk_name, shard.results)]
             store.refresh_ttl([name for name in kept if name], self._settings.batch_retention_s)
 
 

@@ -58,10 +58,10 @@ def store_retry_shard(
 
 
 def _requests(store: ChunkStore, shard: Shard) -> Iterator[bytes]:
-    for chunk in store.read(f"requests-{shard.spool}", shard.request_chunks):
+    for chunk in store.read(shard.request_chunk_name, shard.request_chunks):
         yield from lines_of(chunk)
 
 
 def _ids(store: ChunkStore, shard: Shard) -> Iterator[bytes]:
-    for chunk in store.read(f"ids-{shard.spool}", shard.id_chunks):
+    for chunk in store.read(shard.id_chunk_name, shard.id_chunks):
         yield from lines_of(chunk)

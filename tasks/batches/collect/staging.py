@@ -81,4 +81,4 @@ class Staging:
     def remove_requests(self, parent: Shard) -> None:
         """Remove the requests of ``parent``, once the record has its results."""
         with contextlib.suppress(Exception):  # the finish step removes them as well
-            self.store.remove((f"requests-{parent.spool}",))
+            self.store.remove((parent.request_chunk_name,))

@@ -57,7 +57,7 @@ class Upload:
         shard, sent, count = self._shard, 0, 0
         start = request_head(shard.nonce)
         between = LINE_TAIL + b","
-        name = f"requests-{shard.spool}"
+        name = shard.request_chunk_name
         for chunk in self._store.read(name, shard.request_chunks):
             lines = lines_of(chunk)
             parts = [b""] * (2 * len(lines))

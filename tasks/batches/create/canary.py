@@ -149,7 +149,7 @@ def _resume(work: ClaimedShard) -> set[int]:
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
     """Yield the index and the params of each request that has no answer."""
     shard = work.shard
-    chunks = work.job.store().read(f"requests-{shard.spool}", shard.request_chunks)
+    chunks = work.job.store().read(shard.request_chunk_name, shard.request_chunks)
     lines = (line for chunk in chunks for line in lines_of(chunk))
     return ((index, line) for index, line in enumerate(lines) if index not in answered)
 

@@ -82,7 +82,7 @@ def restart_search(work: ClaimedShard, changed: Shard) -> None:
 def wrong_workspace() -> Parked:
     """Pause the job: the workers' key belongs to another workspace than the call."""
     why = {
-        "type": PauseReason.OTHER_ACCOUNT,
+        "type": PauseReason.OTHER_WORKSPACE,
         "message": "the workers' key belongs to another organization or workspace than a create "
         "call was made for; whether the call created a batch can only be seen there",
     }

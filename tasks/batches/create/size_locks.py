@@ -82,7 +82,7 @@ def abandon(work: ClaimedShard) -> None:
     with work.redis.pipeline(transaction=True) as pipe:
         pipe.hdel(key, f"open:{work.member}")
         until_ms = now_ms() + _LOCK_TTL_S * 1000
-        pipe.hset(key, f"lost:{work.member}", f"{work.shard.watermark_ms} {until_ms}")
+        pipe.hset(key, f"abandoned:{work.member}", f"{work.shard.watermark_ms} {until_ms}")
         pipe.expire(key, _LOCK_TTL_S)
         pipe.execute()
 
@@ -101,7 +101,7 @@ def _parse(fields: Mapping[bytes, bytes]) -> SizeLock:
     split = [(name.decode().partition(":"), value) for name, value in fields.items()]
     # The hash lives as long as its size is in use, so each entry has an expiry of its own.
     found = {
-        member: map(int, value.split()) for (kind, _, member), value in split if kind == "lost"
+        member: map(int, value.split()) for (kind, _, member), value in split if kind == "abandoned"
     }
     lost = {member: since for member, (since, until) in found.items() if until > now_ms()}
     return SizeLock(open=any(kind == "open" for (kind, _, _), _ in split), abandoned=lost)

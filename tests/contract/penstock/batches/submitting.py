@@ -52,8 +52,8 @@ def stored(connection: Any, id: str, name: str, count: int) -> list[bytes]:
 
 def contents(connection: Any, id: str, shard: Shard) -> tuple[list[Any], list[tuple[int, str]]]:
     """The params of a shard, and its positions and custom_ids."""
-    lines = stored(connection, id, f"requests-{shard.spool}", shard.request_chunks)
-    ids = stored(connection, id, f"ids-{shard.spool}", shard.id_chunks)
+    lines = stored(connection, id, shard.request_chunk_name, shard.request_chunks)
+    ids = stored(connection, id, shard.id_chunk_name, shard.id_chunks)
     pairs = (line.decode().split(" ") for line in ids)
     return [orjson.loads(line) for line in lines], [(int(at), name) for at, name in pairs]
 

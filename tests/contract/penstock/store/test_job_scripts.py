@@ -156,6 +156,6 @@ def test_a_size_lock_has_one_open_call_at_a_time(held: Held) -> None:
 
 def test_a_size_lock_of_a_lost_call_can_be_acquired(held: Held) -> None:
     key = held.desk.settings.keys.size_lock(7)
-    held.redis.hset(key, "lost:j/0", "5")
+    held.redis.hset(key, "abandoned:j/0", "5")
     assert tag(held, "j/1", "n") == b""
-    assert held.redis.hkeys(key) == [b"lost:j/0", b"open:j/1"]
+    assert held.redis.hkeys(key) == [b"abandoned:j/0", b"open:j/1"]

@@ -126,7 +126,7 @@ class StagedJob:
         return found
 
     def _ids(self, shard: Shard) -> list[bytes]:
-        return self.lines(f"ids-{shard.spool}", shard.id_chunks)
+        return self.lines(shard.id_chunk_name, shard.id_chunks)
 
     def events(self) -> list[dict[str, Any]]:
         """The data of all events."""
@@ -140,7 +140,7 @@ class StagedJob:
     ) -> str:
         """Create the batch of a shard, as the create step does; returns the batch's id."""
         shard = self.shard(number)
-        lines = self.lines(f"requests-{shard.spool}", shard.request_chunks)
+        lines = self.lines(shard.request_chunk_name, shard.request_chunks)
         batch = self.stage.api.messages.batches.create(
             requests=[
                 {"custom_id": wire_id(nonce, index), "params": orjson.loads(line)}

@@ -52,7 +52,7 @@ class HandMadeJob:
     def named(self, shard: Shard, work: ClaimedShard) -> list[Named]:
         """Positions and custom_ids of a shard's requests."""
         found = []
-        for chunk in work.job.store().read(f"ids-{shard.spool}", shard.id_chunks):
+        for chunk in work.job.store().read(shard.id_chunk_name, shard.id_chunks):
             for line in lines_of(chunk):
                 position, _, custom_id = line.decode().partition(" ")
                 found.append((int(position), custom_id))

@@ -30,7 +30,7 @@ def test_of_two_collectors_only_the_results_of_the_later_count(stage: BatchStage
     assert shard.results == f"results-0-{quick.lease.epoch}" != f"results-0-{slow.lease.epoch}"
     assert job.chunks() == {
         *("ids-0", shard.results),
-        *(f"requests-{child.spool}", f"ids-{child.spool}"),
+        *(child.request_chunk_name, child.id_chunk_name),
     }
     assert job.meta("left") == "1"
     assert sorted(job.results()) == ["r-0"]

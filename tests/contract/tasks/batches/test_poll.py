@@ -141,7 +141,7 @@ def test_a_resumed_job_continues_without_a_batch_that_the_api_does_not_know(
     for _ in range(9):
         assert expect(RetryIn, job.poll()).seconds
     step = job.poll()
-    assert (expect(Parked, step).pause or {})["type"] == "other_account", (
+    assert (expect(Parked, step).pause or {})["type"] == "other_workspace", (
         "another workspace does not know the batch"
     )
 

@@ -46,7 +46,7 @@ def test_the_body_of_a_retry_shard_has_the_size_in_its_record(stage: BatchStage)
     job = stage.sent("a [[sim expired]]", "b", "c ü [[sim expired]]", "d [[sim expired]]")
     job.collect()
     child = job.shard(1)
-    lines = job.lines(f"requests-{child.spool}", child.request_chunks)
+    lines = job.lines(child.request_chunk_name, child.request_chunks)
     body = {
         "requests": [
             {"custom_id": f"{NONCE}-{place:06d}", "params": orjson.loads(line)}

@@ -108,7 +108,7 @@ def test_results_are_stored_in_files(
     parent, child = job.shards()
     assert {path.name for path in (tmp_path / job.id).iterdir()} == {
         *("ids-0", parent.results),
-        *(f"ids-{child.spool}", child.results),
+        *(child.id_chunk_name, child.results),
     }
     stage.redis.flushdb()
     stage.close()

@@ -68,7 +68,7 @@ def test_a_call_that_created_no_batch_is_made_again_after_every_wait(creating: C
     assert shard.batch_id == creating.only_batch()["id"]
     assert shard.abandoned_nonces == (nonce,)
     assert shard.nonce != nonce
-    assert list(creating.size_lock(1)) == [f"lost:{id}/0".encode()]
+    assert list(creating.size_lock(1)) == [f"abandoned:{id}/0".encode()]
 
 
 def test_the_call_of_a_dead_worker_is_abandoned_only_after_the_upload_timeout(
@@ -214,7 +214,7 @@ def test_the_list_of_another_workspace_pauses_the_job(creating: Creating) -> Non
     creating.age(id, 10 * LOST_CREATE_WAIT_MS)
     with api_at(creating.control, key="another") as api:
         assert isinstance(creating.step(id, api=api), Parked)
-    assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_account"
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_workspace"
     assert creating.shard(id).state == "sending"
     JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
     assert isinstance(creating.step(id), Next)
