@@ -1,6 +1,19 @@
 """The errors of Penstock. The first line of a class's docstring is its default message."""
 
-from typing import Any
+from typing import Any, Final
+
+#: The name of the distribution, which is what pip installs. The package in it is imported as
+#: ``penstock``; on PyPI that name belongs to another project.
+DISTRIBUTION: Final = "penstock-celery"
+
+
+def install_command(extra: str) -> str:
+    """Return the shell command that installs Penstock with this extra.
+
+    >>> install_command("demo")
+    "pip install 'penstock-celery[demo]'"
+    """
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 class PenstockError(Exception):
@@ -105,7 +118,7 @@ class MissingDependency(PenstockError):
     """An optional package is not installed."""
 
     def __init__(self, what: str, extra: str = "", *, hint: str = "") -> None:
-        hint = hint or f"Try: pip install 'penstock[{extra}]'"
+        hint = hint or f"Try: {install_command(extra)}"
         super().__init__(f"{what} is not installed. {hint}")
 
 

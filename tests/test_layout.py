@@ -303,7 +303,7 @@ def declared(*extras: str) -> list[Requirement]:
     todo = list(extras)
     while todo:
         for need in map(Requirement, project["optional-dependencies"][todo.pop()]):
-            if need.name == "penstock":
+            if need.name == project["name"]:
                 todo += need.extras
             else:
                 found.append(need)

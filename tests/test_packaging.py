@@ -23,6 +23,10 @@ import penstock
 from penstock.local.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The name that pip installs; the package and the command are called ``penstock``.
+DISTRIBUTION = "penstock-celery"
+#: The folder of its metadata, in the wheel and in the environment.
+DIST_INFO = f"penstock_celery-{penstock.__version__}.dist-info"
 FOLDERS = ("config", "tasks", "workers")
 #: The variables that a process inherits; PYTHONPATH and others would lead to the checkout.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PENSTOCK_REDIS_SERVER")
@@ -79,22 +83,26 @@ def run_here(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def metadata_of(wheel: Path) -> metadata.PathDistribution:
+    """Return the metadata in the wheel."""
+    return metadata.PathDistribution(zipfile.Path(wheel) / DIST_INFO)
+
+
 def declared(wheel: Path, extra: str) -> set[str]:
     """Return the names of the distributions that installing the wheel requires here."""
-    version = penstock.__version__
-    ours = metadata.PathDistribution(zipfile.Path(wheel) / f"penstock-{version}.dist-info")
+    ours = metadata_of(wheel)
     found: set[tuple[str, str]] = set()
-    todo = [("penstock", extra), ("penstock", "")]
+    todo = [(DISTRIBUTION, extra), (DISTRIBUTION, "")]
     while todo:
         name, extra = todo.pop()
         if (name, extra) in found:
             continue
         found.add((name, extra))
-        needs = ours.requires if name == "penstock" else metadata.requires(name)
+        needs = ours.requires if name == DISTRIBUTION else metadata.requires(name)
         for need in map(Requirement, needs or []):
             if not need.marker or need.marker.evaluate({"extra": extra}):
                 todo += [(need.name, wanted) for wanted in ("", *need.extras)]
-    return {name for name, _ in found} - {"penstock"}
+    return {name for name, _ in found} - {DISTRIBUTION}
 
 
 def link_dependencies(folder: Path, names: Iterable[str]) -> None:
@@ -142,13 +150,13 @@ def names(wheel: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The environment after ``pip install penstock[demo]``."""
+    """The environment after ``pip install 'penstock-celery[demo]'``."""
     return install(wheel, tmp_path_factory.mktemp("user"), "demo")
 
 
 @pytest.fixture(scope="module")
 def producer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The environment after ``pip install penstock``."""
+    """The environment after ``pip install penstock-celery``."""
     return install(wheel, tmp_path_factory.mktemp("producer"), "")
 
 
@@ -163,11 +171,36 @@ def foreign_config(installed: Environment) -> Path:
 
 def test_the_wheel_installs_one_top_level_package(names: list[str]) -> None:
     """A top-level `config` or `tasks` would overwrite modules of other projects."""
-    version = penstock.__version__
-    assert {name.partition("/")[0] for name in names} == {
-        "penstock",
-        f"penstock-{version}.dist-info",
-    }
+    assert {name.partition("/")[0] for name in names} == {"penstock", DIST_INFO}
+
+
+def test_the_distribution_is_called_penstock_celery(wheel: Path) -> None:
+    """The name `penstock` on PyPI belongs to another project, so nothing may require it."""
+    ours = metadata_of(wheel)
+    assert ours.metadata["Name"] == DISTRIBUTION
+    assert wheel.name.startswith(f"penstock_celery-{penstock.__version__}-")
+    extras = {"worker", "simulator", "demo", "spool", "parquet", "dev"}
+    assert set(ours.metadata.get_all("Provides-Extra") or []) == extras
+    needs = {Requirement(need).name for need in ours.requires or []}
+    assert "celery" in needs
+    assert "penstock" not in needs
+
+
+def test_installing_the_distribution_provides_the_package_and_the_command_penstock(
+    producer: Environment, tmp_path: Path
+) -> None:
+    """`pip install penstock-celery`, `import penstock`, `penstock --version`."""
+    code = """
+import penstock
+from importlib import metadata
+print(metadata.packages_distributions()["penstock"], metadata.version("penstock-celery"))
+metadata.version("penstock")
+"""
+    done = producer.run(producer.python, "-c", code, cwd=tmp_path)
+    assert done.stdout == f"['{DISTRIBUTION}'] {penstock.__version__}\n", done.stderr
+    assert "PackageNotFoundError" in done.stderr
+    command = producer.run(producer.path / "bin" / "penstock", "--version", cwd=tmp_path)
+    assert command.stdout == f"penstock {penstock.__version__}\n", command.stderr
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -265,7 +298,7 @@ def test_workers_import_the_config_of_penstock_and_not_that_of_another_project(
 def test_the_demo_runs_from_the_wheel_and_removes_its_files(
     installed: Environment, tmp_path: Path
 ) -> None:
-    """`pip install penstock[demo]`, `penstock demo`: no checkout, no Redis, no key."""
+    """`pip install 'penstock-celery[demo]'`, `penstock demo`: no checkout, no Redis, no key."""
     temporary, home = tmp_path / "tmp", tmp_path / "home"
     temporary.mkdir()
     home.mkdir()

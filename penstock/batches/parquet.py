@@ -1,7 +1,7 @@
 """Writes result lines into a Parquet file: the usual columns, and the whole result as JSON.
 
-Needs the extra ``penstock[parquet]``. Rows are written in groups, so that memory stays small for a
-file of any size.
+Needs the extra ``penstock-celery[parquet]``. Rows are written in groups, so that memory stays small
+for a file of any size.
 """
 
 from collections.abc import Iterable, Iterator

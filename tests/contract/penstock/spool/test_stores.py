@@ -251,7 +251,7 @@ def test_without_fsspec_the_error_names_the_extra(
     connection: Any, keys: JobKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'penstock\[spool\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'penstock-celery\[spool\]'"):
         open_chunk_store("file:///x", connection, keys, 100)
 
 

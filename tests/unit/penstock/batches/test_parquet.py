@@ -80,6 +80,6 @@ def test_without_pyarrow_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'penstock\[parquet\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'penstock-celery\[parquet\]'"):
         write_parquet(iter(()), tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,7 @@ def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     result = invoke("demo")
     assert result.exit_code == 1
-    assert result.stderr.endswith("is not installed. Try: pip install 'penstock[demo]'\n")
+    assert result.stderr.endswith("is not installed. Try: pip install 'penstock-celery[demo]'\n")
     assert result.stderr.count("\n") == 1
 
 

