@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from docs.site.pages import written_pages
 from penstock.errors import DISTRIBUTION
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -108,3 +109,14 @@ def test_the_readme_explains_the_name_once() -> None:
     explained = "because the name `penstock` on PyPI belongs to another project"
     assert readme.count(explained) == 1
     assert "the package is imported as `penstock`" in readme
+
+
+def test_every_page_that_suggests_up_simulate_names_the_extra_that_it_needs() -> None:
+    """The extras `worker` and `simulator` are not enough for `penstock up --simulate`."""
+    pages = {
+        str(path): text
+        for path in written_pages()
+        if "penstock up --simulate" in (text := (ROOT / path).read_text(encoding="utf-8"))
+    }
+    assert {"README.md", "docs/guide.md", "docs/simulator.md"} <= set(pages)
+    assert [page for page, text in pages.items() if "penstock-celery[demo]" not in text] == []

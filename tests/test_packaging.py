@@ -160,6 +160,12 @@ def producer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environme
     return install(wheel, tmp_path_factory.mktemp("producer"), "")
 
 
+@pytest.fixture(scope="module")
+def worker_machine(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The environment after ``pip install 'penstock-celery[worker]'``."""
+    return install(wheel, tmp_path_factory.mktemp("worker"), "worker")
+
+
 @pytest.fixture
 def foreign_config(installed: Environment) -> Path:
     """A package ``config`` of another project in the same environment."""
@@ -292,6 +298,33 @@ def test_workers_import_the_config_of_penstock_and_not_that_of_another_project(
     assert Path(ours) == installed.packages / "penstock/_app/config/__init__.py"
     assert Path(package) == installed.packages / "penstock/__init__.py"
     assert foreign_config.exists()
+
+
+def test_up_simulate_on_a_worker_machine_names_the_extra_that_it_needs(
+    worker_machine: Environment, wheel: Path, tmp_path: Path
+) -> None:
+    """The extra `worker` contains no simulator; the extra that the error names does."""
+    done = worker_machine.run(
+        worker_machine.path / "bin" / "penstock", "up", "--simulate", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "penstock: the simulator's web server (uvicorn) is not installed. "
+        f"Try: pip install '{DISTRIBUTION}[demo]'\n"
+    )
+    assert "uvicorn" not in declared(wheel, "worker")
+    assert declared(wheel, "demo") >= declared(wheel, "worker") | declared(wheel, "simulator")
+
+
+@pytest.mark.parametrize("command", ["bin/penstock simulate", "bin/python -m penstock.simulator"])
+def test_the_simulator_on_a_worker_machine_names_the_extra_that_it_needs(
+    worker_machine: Environment, command: str, tmp_path: Path
+) -> None:
+    program, *arguments = command.split()
+    done = worker_machine.run(worker_machine.path / program, *arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.endswith(f": pip install '{DISTRIBUTION}[simulator]'\n")
 
 
 @pytest.mark.timeout(180)

@@ -142,12 +142,13 @@ def test_a_missing_api_key_is_reported_in_one_line(command: list[str]) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["demo"], ["up", "--simulate"]])
 @pytest.mark.parametrize("module", ["anthropic", "flower", "uvicorn"])
 def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
-    module: str, monkeypatch: pytest.MonkeyPatch
+    module: str, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    result = invoke("demo")
+    result = invoke(*command, env={"PENSTOCK_REDIS_URL": ""})
     assert result.exit_code == 1
     assert result.stderr.endswith("is not installed. Try: pip install 'penstock-celery[demo]'\n")
     assert result.stderr.count("\n") == 1
