@@ -48,7 +48,7 @@ class PauseReason(_Notice):
     PERMISSION_ERROR = (
         "permission_error",
         "the workers' API key may not use a model or a feature",
-        "grant it to the key, or give the workers another key and restart them",
+        "grant the permission to the key, or give the workers another key and restart them",
     )
     RATE_LIMIT_ERROR = (
         "rate_limit_error",
@@ -62,7 +62,7 @@ class PauseReason(_Notice):
     )
     NOT_FOUND_ERROR = (
         "not_found_error",
-        "the API does not have what a call refers to",
+        "the API cannot find something that a call refers to",
         "read the message; check ANTHROPIC_BASE_URL and the job's beta headers",
     )
     REQUEST_TOO_LARGE = (
@@ -73,7 +73,7 @@ class PauseReason(_Notice):
     SAME_ERROR = (
         "same_error",
         "most requests of a batch ended in the same error",
-        "read the error; resume the job only if its other requests can do better",
+        "read the error; resume the job only if its other requests can succeed",
     )
     CANARY_FAILED = (
         "canary_failed",
@@ -97,20 +97,20 @@ class PauseReason(_Notice):
     )
     BATCH_NOT_FOUND = (
         "batch_not_found",
-        "the API does not know a batch of the job, or no longer",
+        "the API does not know, or no longer knows, a batch of the job",
         (
-            "check whether the batch was deleted or the workers' key is of another workspace; "
-            "resumed without the batch, the job ends as failed"
+            "check whether the batch was deleted or the workers' key belongs to another workspace; "
+            "if the job is resumed and the batch is still missing, the job ends as failed"
         ),
     )
     RESULTS_INCOMPLETE = (
         "results_incomplete",
-        "results do not match the requests, download after download",
+        "results do not match the requests, even after repeated downloads",
         "check whether the API has an incident; the results are downloaded again",
     )
     OTHER_WORKSPACE = (
         "other_workspace",
-        "a create call was made for another workspace than the workers' key belongs to",
+        "a create call was made for another workspace than that of the workers' key",
         "give the workers a key of the workspace that the call was made for",
     )
     REQUESTS_MISSING = (
@@ -126,31 +126,34 @@ class Alert(_Notice):
     RESULTS_EXPIRE = (
         "results_expire",
         "results of an old batch are not collected (PENSTOCK_RESULTS_ALERT_DAYS)",
-        "resume the job or fix what holds it up: the API removes results after 29 days",
+        "resume the job or fix what delays it: the API removes results after 29 days",
     )
     RESULTS_EXPIRED = (
         "results_expired",
-        "the API has removed the results of a batch; its requests end in results_expired",
+        (
+            "the API has removed the results of a batch; "
+            "its requests end with the error results_expired"
+        ),
         "submit these requests again if you still need them",
     )
     RESULTS_INCOMPLETE = (
         "results_incomplete",
-        "results of a canceled job do not match the requests, download after download",
+        "results of a canceled job do not match its requests, even after repeated downloads",
         "check whether the API has an incident; the results are downloaded again",
     )
     RESULTS_SUPERFLUOUS = (
         "results_superfluous",
-        "the API returned more results than there are requests; the extra ones are left out",
+        "the API returned more results than there are requests; the extra ones are ignored",
         "report the batch to Anthropic's support if it happens again",
     )
     BATCH_NOT_FOUND = (
         "batch_not_found",
-        "the API does not know a batch any more; its requests end in batch_not_found",
+        "the API no longer knows a batch; its requests end with the error batch_not_found",
         "submit these requests again if you still need them",
     )
     DUPLICATE_BATCH = (
         "duplicate_batch",
-        "a batch may come from a create call that was given up and made again",
+        "a batch may come from an abandoned create call, after which its requests were sent again",
         "look up the batch in the Console and cancel it if it is a duplicate",
     )
     UNKNOWN_BATCH = (
