@@ -34,7 +34,7 @@ class WorkerSettings(ClientSettings):
     lease_ms: Annotated[int, Field(ge=500)] = Field(
         default=5_000,
         description="Milliseconds until a worker that does not renew its lease counts as dead; a "
-        "lease is renewed three times in that span.",
+        "lease is renewed three times in that time.",
     )
     connect_timeout_s: Duration = Field(
         default=10.0, description="Seconds to wait for a connection to the API."
@@ -51,13 +51,13 @@ class WorkerSettings(ClientSettings):
     )
     max_attempts: Count = Field(
         default=6,
-        description="Maximum calls of the API for one interrupted stream; after that it fails and "
-        "keeps what was received.",
+        description="Maximum calls to the API for one stream that is interrupted; after the last "
+        "one it fails and keeps what was received.",
     )
     stream_total_timeout_s: Duration = Field(
         default=3_600.0,
-        description="Seconds from a stream's first claim until it is no longer resumed after an "
-        "interruption.",
+        description="Seconds after a stream's first claim from which on an interrupted answer is "
+        "no longer resumed.",
     )
     max_worker_losses: Count = Field(
         default=5,
@@ -67,7 +67,7 @@ class WorkerSettings(ClientSettings):
     prefill: dict[str, bool] = Field(
         default_factory=dict,
         description="JSON object: model id or prefix → whether the model continues a partial "
-        "assistant message; for models that penstock does not know.",
+        "assistant message; for models that Penstock does not know.",
     )
     wakeup_retry_s: Duration = Field(
         default=10.0,
@@ -75,13 +75,13 @@ class WorkerSettings(ClientSettings):
     )
     max_api_retries: Count = Field(
         default=20,
-        description="Maximum refusals (429, 529, 5xx) of one request: it is retried after each of "
-        "them except the last, which fails it.",
+        description="Maximum temporary rejections (429, 529, 5xx) of one request by the API: it is "
+        "retried after each of them except the last, after which it fails.",
     )
     api_retry_max_wait_s: Duration = Field(
         default=60.0,
-        description="Maximum seconds until a refused call is retried, unless the API's retry-after "
-        "asks for more.",
+        description="Maximum seconds until a rejected call is retried, unless the API's "
+        "retry-after asks for more.",
     )
     poll_interval_min_s: Duration = Field(
         default=5.0, description="Minimum seconds between two polls of a batch."
@@ -97,7 +97,7 @@ class WorkerSettings(ClientSettings):
         "wait at most about this share of the time that their batch took.",
     )
     upload_timeout_s: Duration = Field(
-        default=600.0, description="Seconds to wait for the API's response to a batch create."
+        default=600.0, description="Seconds to wait for the API's response to a create call."
     )
     active_batches_limit: Count = Field(
         default=90,
@@ -106,18 +106,19 @@ class WorkerSettings(ClientSettings):
     )
     queued_requests_limit: Count = Field(
         default=200_000,
-        description="Maximum requests in these batches together; the API's limit for an "
+        description="Maximum requests in all active batches together; the API's limit for an "
         "organization is 200,000, 300,000 or 500,000, depending on its tier.",
     )
     lost_create_wait_s: Duration = Field(
         default=900.0,
         description="Seconds in which the API may still create the batch of a call whose response "
-        "was lost. The call is repeated only after that, and after two listings without the batch.",
+        "was lost. The call is repeated only after that, and after two searches that did not find "
+        "the batch.",
     )
     list_consistency_s: Duration = Field(
         default=60.0,
-        description="Maximum seconds until a new batch appears in the API's list; the minimum time "
-        "between those two listings.",
+        description="Maximum seconds until a new batch appears in the API's list; also the minimum "
+        "time between the two searches.",
     )
     dedicated_workspace: bool = Field(
         default=False,
@@ -132,7 +133,7 @@ class WorkerSettings(ClientSettings):
     )
     circuit_breaker_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5,
-        description="Share of a batch's requests ending in the same error at which the job is "
+        description="Share of a batch's requests that must end in the same error for the job to be "
         "paused before more of it is sent.",
     )
     results_alert_days: Annotated[FiniteFloat, Field(gt=0, le=29)] = Field(
@@ -149,5 +150,5 @@ class WorkerSettings(ClientSettings):
         default="INFO", description="Lowest level that is logged."
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="Form of a log line: text for people, or one JSON object."
+        default="text", description="Format of a log line: text, or one JSON object."
     )

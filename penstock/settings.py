@@ -83,7 +83,7 @@ class ClientSettings(BaseSettings):
     shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
         default=10_000,
         description="Maximum requests of a batch job in one batch at the API. Progress is known "
-        "only batch by batch; larger batches are fewer.",
+        "only batch by batch; larger batches need fewer calls.",
     )
     shard_bytes: Annotated[int, Field(gt=0, le=MAX_BATCH_BYTES)] = Field(
         default=100_000_000,

@@ -117,7 +117,10 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Raise `InvalidRequest` for a header that cannot be sent to the API."""
     for name, value in headers.items():
         if not _PASSED_ON.fullmatch(name):
-            raise InvalidRequest("only anthropic-* is passed on", field=f"extra_headers.{name}")
+            raise InvalidRequest(
+                "only headers that begin with anthropic- are passed on",
+                field=f"extra_headers.{name}",
+            )
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
 

@@ -170,7 +170,9 @@ class JobRecords:
             self.record(id)
             # What a job without a cap has spent was not counted, so it cannot get one.
             if not self._redis.hexists(money, "cap"):
-                raise InvalidRequest("the job was submitted without one", field="max_cost_usd")
+                raise InvalidRequest(
+                    "the job was submitted without a cost cap", field="max_cost_usd"
+                )
             self._redis.hset(money, "cap", cap)
         return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 

@@ -162,7 +162,7 @@ class Results:
             yield from self._store.read(name, count)
         except ChunkMissing as error:
             raise NotFound(
-                f"the results of {self._id} are not complete any more ({error}): "
+                f"the results of {self._id} are no longer complete ({error}): "
                 "they have expired or were removed"
             ) from error
 

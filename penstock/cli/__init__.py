@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Batches": {
         "batch": (
             "penstock.cli.commands.batch",
-            "Submit, watch and collect batch jobs at half the price.",
+            "Run batch jobs, at half the price of live calls.",
         ),
     },
     "Operations": {

@@ -143,7 +143,7 @@ class DemoSteps:
             if ended >= {names.STREAM, *names.BATCH_STEPS}:
                 return list(tasks.values())
             if time.monotonic() > deadline:
-                raise LocalProcessError(f"Flower has recorded the end of {sorted(ended)} only")
+                raise LocalProcessError(f"Flower has recorded the end of only {sorted(ended)}")
             time.sleep(0.2)
 
 

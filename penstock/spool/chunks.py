@@ -121,7 +121,7 @@ class RedisChunkStore:
             length = pipe.execute()[0]
         if length != index + 1:
             raise ChunkMissing(
-                f"{name}: {index} chunks were written and {length - 1} are there; the others have "
+                f"{name}: {index} chunks were written and {length - 1} exist; the others have "
                 "expired or were removed"
             )
 

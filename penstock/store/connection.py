@@ -111,7 +111,7 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
     except UNREACHABLE as error:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} cannot be reached ({error}). "
-            "Is it running, and is PENSTOCK_REDIS_URL right?"
+            "Is it running, and is PENSTOCK_REDIS_URL correct?"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
@@ -119,7 +119,9 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
         ) from error
     except redis.exceptions.NoPermissionError as error:
         raise RedisUnavailable(
-            f"Redis at {redis_address(settings)} forbids this user: {error}"
+            f"Redis at {redis_address(settings)} denies this user: {error}"
         ) from error
     except redis.exceptions.RedisError as error:
-        raise RedisUnavailable(f"Redis at {redis_address(settings)} refuses: {error}") from error
+        raise RedisUnavailable(
+            f"Redis at {redis_address(settings)} returned an error: {error}"
+        ) from error

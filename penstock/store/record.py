@@ -56,7 +56,7 @@ class Record:
 def checked_id(id: str) -> str:
     """Return ``id``, or raise `NotFound` if it cannot be one. Only ids become part of a key."""
     if not is_id(id):
-        raise NotFound(f"{id[:64]!r} is not an id")
+        raise NotFound(f"{id[:64]!r} is not a valid id")
     return id
 
 

@@ -28,9 +28,7 @@ from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
 
 _DAY_MS = 86_400_000
 
-_NO_KEY = ApiProblem(
-    type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no key for the API"
-)
+_NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
 
 class BatchSteps:

@@ -167,7 +167,7 @@ class Relay:
         if request.body is None:
             raise _Failed({"type": "not_found_error", "message": "the request's body has expired"})
         if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
-            message = "its deadline passed while it waited; no tokens were spent"
+            message = "the deadline passed before the request was started; no tokens were spent"
             raise _Failed({"type": "deadline_exceeded", "message": message})
         if request.worker_losses >= self._settings.max_worker_losses:
             message = f"{request.worker_losses} workers were lost while they ran this request"

@@ -74,11 +74,11 @@ def test_submit_reads_stdin_and_ignores_empty_lines_at_the_end(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ('{"custom_id": "q-9", \n', "penstock: line 6: is not valid JSON: incomplete; "),
-        ("\xff\n", "penstock: line 6: is not valid JSON: not UTF-8\n"),
-        ("{'a': 1}\n", "penstock: line 6: is not valid JSON: unexpected character"),
+        ('{"custom_id": "q-9", \n', "penstock: line 6: not valid JSON: incomplete; "),
+        ("\xff\n", "penstock: line 6: not valid JSON: not UTF-8\n"),
+        ("{'a': 1}\n", "penstock: line 6: not valid JSON: unexpected character"),
         ("[1]\n", "penstock: line 6: must be an object, not list\n"),
-        ('\n{"custom_id": "q-9"}\n', "penstock: line 6: is empty\n"),
+        ('\n{"custom_id": "q-9"}\n', "penstock: line 6: the line is empty\n"),
         ('{"custom_id": "q 9"}\n', "penstock: line 6: custom_id: 'q 9' must be 1 to 64 "),
         ('{"custom_id": "q-9", "params": {}}\n', "penstock: line 6: params."),
     ],

@@ -26,7 +26,7 @@ from penstock.errors import InvalidRequest
 from penstock.states import State
 
 
-@click.group(short_help="Submit, watch and collect batch jobs at half the price.")
+@click.group(short_help="Run batch jobs, at half the price of live calls.")
 def batch() -> None:
     """Run any number of requests as a batch job, at half the price of live calls.
 
@@ -82,8 +82,8 @@ def submit(
     """Submit the requests in FILE, or in stdin if FILE is -, and print the job's id.
 
     Each line is one request in the format of the Message Batches API; there is no limit to their
-    number. All lines are validated before the job is enqueued. Once the id is printed, the
-    workers do the rest.
+    number. All lines are validated before the job is enqueued. Once the id is printed, the job
+    runs without this command.
 
     \b
       {"custom_id": "q-1", "params": {"model": "claude-haiku-4-5", "max_tokens": 100,
@@ -232,11 +232,11 @@ def _requests(lines: Iterator[bytes]) -> Iterator[object]:
             first_empty = first_empty or number
             continue
         if first_empty:
-            raise InvalidRequest("is empty", line=first_empty)
+            raise InvalidRequest("the line is empty", line=first_empty)
         try:
             yield orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"is not valid JSON: {_problem(error)}", line=number) from None
+            raise InvalidRequest(f"not valid JSON: {_problem(error)}", line=number) from None
 
 
 def _problem(error: orjson.JSONDecodeError) -> str:

@@ -59,8 +59,8 @@ def flower(options: tuple[str, ...]) -> None:
 def simulate(options: tuple[str, ...]) -> None:
     """Run the API simulator in the foreground.
 
-    Prints its address: set ANTHROPIC_BASE_URL of the workers to it. It costs nothing and accepts
-    any API key. Options after -- are passed to the simulator.
+    Prints its address, which the workers need as ANTHROPIC_BASE_URL. The simulator costs nothing
+    and accepts every API key except `invalid`. Options after -- are passed to the simulator.
 
     \b
       penstock simulate -- --port 8099

@@ -51,7 +51,7 @@ def results(
 ) -> None:
     """Write the results of job ID to stdout or to FILE, in the format of the API.
 
-    Match results to requests by their custom_id. An incomplete FILE is named FILE.part.
+    Match results to requests by their custom_id. Until FILE is complete, it is named FILE.part.
 
     \b
       penstock batch results ID | jq -r .result.message.content[0].text

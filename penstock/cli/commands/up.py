@@ -21,7 +21,7 @@ REDIS_PORT, FLOWER_PORT = 6379, 5555
 def up(simulate: bool) -> None:
     """Run Redis, both workers and Flower on this machine until Ctrl-C.
 
-    If PENSTOCK_REDIS_URL is set, that Redis is used. Otherwise a private Redis is started; its
+    Uses the Redis in PENSTOCK_REDIS_URL, if that is set. Otherwise starts a private Redis, whose
     data is deleted on exit. The workers need ANTHROPIC_API_KEY, unless --simulate is given.
 
     \b

@@ -134,7 +134,7 @@ class CollectStep:
         shard, usage = work.shard, tally.tokens()
         if tally.extra_lines:
             work.alert(
-                Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; extra lines are left out"
+                Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; extra lines are ignored"
             )
         changed = shard.evolve(
             state=ShardState.COLLECTED,

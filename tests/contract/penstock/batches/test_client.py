@@ -89,7 +89,7 @@ def test_a_job_that_has_reached_its_cost_cap_is_resumed_with_a_new_one(
     client: Client, batches: Batches, job: HandMadeJob
 ) -> None:
     money = job.keys.money
-    with pytest.raises(InvalidRequest, match="max_cost_usd: the job was submitted without one"):
+    with pytest.raises(InvalidRequest, match="the job was submitted without a cost cap"):
         batches.resume(job.id, max_cost_usd=3)
     assert not redis_of(client).exists(money)
     redis_of(client).hset(
@@ -234,7 +234,7 @@ def test_a_page_of_jobs_with_an_invalid_size_or_cursor_is_refused(
         batches.list(limit=limit)
     with pytest.raises(InvalidRequest, match="before_id: "):
         batches.list(after_id=new_id(), before_id=new_id())
-    with pytest.raises(NotFound, match="is not an id"):
+    with pytest.raises(NotFound, match="is not a valid id"):
         batches.list(after_id="*")
 
 

@@ -227,7 +227,7 @@ def test_a_user_without_permission_to_subscribe_gets_an_error(
         with Client(url) as client:
             reader = client.messages.request(writer.id).events(timeout=TIMEOUT_S)
             assert next(reader).n == 1
-            with pytest.raises(RedisUnavailable, match="forbids this user"):
+            with pytest.raises(RedisUnavailable, match="denies this user"):
                 next(reader)
         redis_of(admin).acl_deluser("blind")
 

@@ -261,7 +261,7 @@ def test_a_reader_may_start_before_the_request(penstock_client: Client) -> None:
 
 
 def test_a_reader_does_not_wait_for_an_invalid_id(penstock_client: Client) -> None:
-    with pytest.raises(NotFound, match="is not an id"):
+    with pytest.raises(NotFound, match="is not a valid id"):
         penstock_client.messages.attach("nonsense", wait_for=TIMEOUT_S)
 
 

@@ -165,7 +165,9 @@ def test_results_whose_chunks_have_expired_are_not_found(lost: str) -> None:
     store.remove([lost])
     found = Results("JOB", store)
     for read in (found.lines, lambda each: found.submitted([each])):
-        with pytest.raises(NotFound, match=r"results of JOB are not complete .* have expired"):
+        with pytest.raises(
+            NotFound, match=r"results of JOB are no longer complete .* have expired"
+        ):
             list(read(shard))
 
 

@@ -22,7 +22,7 @@ SETTINGS = ClientSettings.load(redis_url="redis://u:hunter2@redis.example:6380/3
         (redis.exceptions.BusyLoadingError("LOADING"), "cannot be reached"),
         (redis.exceptions.AuthenticationError("WRONGPASS"), "refused the user or password"),
         (redis.exceptions.OutOfMemoryError("OOM"), "is full"),
-        (redis.exceptions.NoPermissionError("NOPERM"), "forbids this user"),
+        (redis.exceptions.NoPermissionError("NOPERM"), "denies this user"),
         (redis.exceptions.ReadOnlyError("READONLY You can't write against a replica"), ""),
         (redis.exceptions.ResponseError("MISCONF Errors writing to the AOF file"), "MISCONF"),
         (redis.exceptions.MaxConnectionsError("Too many connections"), ""),

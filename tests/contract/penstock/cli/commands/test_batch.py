@@ -114,7 +114,7 @@ def test_a_cost_cap_is_shown_and_raised(
 ) -> None:
     refused = penstock("resume", job.id, "--max-cost", "3")
     assert refused.exit_code == 1
-    assert refused.stderr == "penstock: max_cost_usd: the job was submitted without one\n"
+    assert refused.stderr == "penstock: max_cost_usd: the job was submitted without a cost cap\n"
     redis_of(client).hset(job.keys.money, mapping={"cap": 2_000_000, "spent": 1_900_000})
     redis_of(client).expire(job.keys.money, 100)
     job.pause(0, "cost_limit", "shard 1 can cost more than is left")
@@ -343,7 +343,7 @@ def test_expired_results_are_reported_in_one_line(
     path = tmp_path / "x.jsonl"
     refused = penstock("results", ended.id, "-o", str(path))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith(f"penstock: the results of {ended.id} are not complete any ")
+    assert refused.stderr.startswith(f"penstock: the results of {ended.id} are no longer complete ")
     assert refused.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
