@@ -139,8 +139,10 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         unknown = min(map(str, request.keys() - _LINE_FIELDS))
         raise InvalidRequest("is not a field of a batch request", field=unknown)
     betas = check_betas(request["betas"]) if "betas" in request else ()
+    if "params" not in request:
+        raise InvalidRequest("is required", field="params")
     try:
-        return custom_id, check_body(request.get("params"), in_batch=True), betas
+        return custom_id, check_body(request["params"], in_batch=True), betas
     except InvalidRequest as error:
         raise error.inside("params") from None
 

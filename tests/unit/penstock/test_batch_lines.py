@@ -71,6 +71,11 @@ def test_an_invalid_line_is_refused_by_the_name_of_its_field(
     assert caught.value.field == field
 
 
+def test_a_line_without_params_is_refused_as_incomplete() -> None:
+    with pytest.raises(InvalidRequest, match="params: is required"):
+        check_line({"custom_id": "a"})
+
+
 @pytest.mark.parametrize("value", [None, "text", 5, [], ("a", PARAMS)])
 def test_a_line_that_is_no_object_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest, match="must be an object, not "):
