@@ -140,7 +140,7 @@ def test_a_job_is_paused_without_an_api_key(creating: Creating, monkeypatch: Any
         assert api.api_key is None
         assert isinstance(creating.dispatch(id, api=api), Parked)
     paused = orjson.loads(creating.meta(id, "paused"))
-    assert (paused["type"], "no key" in paused["message"]) == ("authentication_error", True)
+    assert (paused["type"], "no API key" in paused["message"]) == ("authentication_error", True)
     creating.assert_holds_nothing(id)
 
 
