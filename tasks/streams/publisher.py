@@ -79,7 +79,7 @@ class Publisher:
         """Read a stream's cancel flag now instead of with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
-                self._background.start(self._renew_now([outbox]))
+                self._background.start(self._renew([outbox]))
 
     async def drain(self, outbox: Outbox) -> None:
         """Wait until Redis has acknowledged the whole outbox, or the claim is lost."""
@@ -153,11 +153,14 @@ class Publisher:
     async def _renew_for_ever(self) -> None:
         for group in itertools.cycle(self._groups):
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE / RENEWAL_GROUPS)
-            try:
-                await self._renew_now(list(group))
-            except Exception:
-                # One bad reply must not stop the renewals of all streams of this process.
-                logger.exception("a renewal failed")
+            await self._renew(list(group))
+
+    async def _renew(self, outboxes: list[Outbox]) -> None:
+        try:
+            await self._renew_now(outboxes)
+        except Exception:
+            # One bad reply must not stop the renewals of all streams of this process.
+            logger.exception("a renewal failed")
 
     async def _renew_now(self, outboxes: list[Outbox]) -> None:
         sent_n = [outbox.n for outbox in outboxes]

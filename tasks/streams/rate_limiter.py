@@ -13,7 +13,7 @@ from typing import Final
 
 from penstock.keys import Keys
 from penstock.store import limit_scripts
-from penstock.store.availability import UNAVAILABLE, retry_until_available
+from penstock.store.availability import ANY_FAILURE, UNAVAILABLE, retry_until_available
 from penstock.store.connection import AsyncConnection
 from penstock.store.limit_scripts import RequestLimit
 from workers.loop import BackgroundTasks
@@ -72,7 +72,7 @@ class RateLimiter:
         """Release the place of a call that was given up before its response."""
 
         async def remove() -> None:
-            with suppress(*UNAVAILABLE):
+            with suppress(*ANY_FAILURE):  # the place is released after a while anyway
                 await self._redis.zrem(self._keys.rate_limit_calls(model), id)
 
         self._background.start(remove())

@@ -335,3 +335,6 @@ async def _cancel_task(task: "asyncio.Task[None]") -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)
+    # It may also have ended by an error, such as that of a connection that Redis closed.
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.debug("a canceled stream ended with %s", type(error).__name__)
