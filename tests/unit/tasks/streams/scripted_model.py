@@ -26,6 +26,7 @@ class Course:
     manner: str = "exactly"
     thinks: bool = False  #: thinks again before it continues
     piece: int = 3  #: characters in a delta
+    at_start: int = 0  #: characters of each text that come with the start of its block
     takeover: bool = False  #: another worker makes the next call
 
 
@@ -56,23 +57,36 @@ def delta(index: int, kind: str, name: str, piece: str) -> Event:
     return {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: piece}}
 
 
-def wire(blocks: Blocks, size: int) -> list[Event]:
-    """The API's events for these blocks."""
+def wire(blocks: Blocks, size: int, at_start: int = 0) -> list[Event]:
+    """The API's events for these blocks.
+
+    ``size`` is the number of characters in a delta, ``at_start`` of those that come with the start
+    of a text block. The API sends none with it; others who speak its protocol may.
+    """
     message = {"role": "assistant", "content": [], "usage": {"input_tokens": 10}}
     found: list[Event] = [{"type": "message_start", "message": message}, {"type": "ping"}]
     for index, block in enumerate(blocks):
-        found += _wire_block(index, block, size)
+        found += _wire_block(index, block, size, at_start)
     end = {"stop_reason": "end_turn"}
     found.append({"type": "message_delta", "delta": end, "usage": {"output_tokens": 7}})
     return [*found, {"type": "message_stop"}]
 
 
-def _wire_block(index: int, block: dict[str, Any], size: int) -> list[Event]:
+def _wire_block(index: int, block: dict[str, Any], size: int, at_start: int) -> list[Event]:
     kind = block["type"]
     empty: dict[str, Any] = {**block}
     if kind == "text":
-        empty["text"] = ""
-        deltas = [delta(index, "text_delta", "text", p) for p in pieces(block["text"], size)]
+        empty["text"], rest = block["text"][:at_start], block["text"][at_start:]
+        empty.pop("citations", None)
+        deltas = [delta(index, "text_delta", "text", p) for p in pieces(rest, size)]
+        deltas += [
+            {
+                "type": "content_block_delta",
+                "index": index,
+                "delta": {"type": "citations_delta", "citation": each},
+            }
+            for each in block.get("citations", [])
+        ]
     elif kind == "thinking":
         empty |= {"thinking": "", "signature": ""}
         thought = pieces(block["thinking"], size)
@@ -141,7 +155,8 @@ def make_call(
         published.answer.apply(rewind)
         said = published.answer.text
     attempt = Attempt(planned, published.answer, published.usage)
-    for event in wire(answer_to(planned, answer, said, course), course.piece)[: course.cut]:
+    sent = wire(answer_to(planned, answer, said, course), course.piece, course.at_start)
+    for event in sent[: course.cut]:
         for line, data in attempt.feed(orjson.dumps(event)):
             assert orjson.loads(line) == data
             published.append(data)

@@ -4,6 +4,7 @@ A scripted model stands in for the API. It is cut after any event, and continues
 models do: exactly, with a repetition, from the start again, or after more thinking.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -58,6 +59,7 @@ courses = st.lists(
         manner=st.sampled_from(MANNERS),
         thinks=st.booleans(),
         piece=st.integers(1, 20),
+        at_start=st.sampled_from([0, 0, 1, 7]),
         takeover=st.booleans(),
     ),
     max_size=3,
@@ -79,11 +81,11 @@ def run_attempts(answer: Blocks, interrupted: list[Course], last: Course, **how:
 
 
 @settings(max_examples=400, deadline=None)
-@given(answers(), courses, st.sampled_from(MANNERS), st.booleans(), st.booleans())
+@given(answers(), courses, courses.filter(bool), st.booleans())
 def test_up_to_four_attempts_make_one_message_equal_to_the_uncut_one(
-    answer: Blocks, interrupted: list[Course], manner: str, prefill: bool, thinks: bool
+    answer: Blocks, interrupted: list[Course], after: list[Course], prefill: bool
 ) -> None:
-    last = Course(manner=manner, thinks=thinks)
+    last = replace(after[0], cut=None, takeover=False)
     published = run_attempts(
         answer, interrupted, last, prefill=prefill, on_interrupt=OnInterrupt.CONTINUE
     )
@@ -166,11 +168,6 @@ def test_usage_adds_up_over_the_attempts(answer: Blocks, interrupted: list[Cours
     assert published.usage.total["input_tokens"] == 10 * (begun + 1)
     if begun:
         assert last["usage"] == published.usage.total
-
-
-def first_attempt() -> Attempt:
-    planned = plan_attempt(PartialMessage(), BODY, OnInterrupt.CONTINUE, prefill=True)
-    return Attempt(planned, PartialMessage(), Usage())
 
 
 def test_a_single_attempt_passes_the_apis_bytes_unchanged() -> None:
