@@ -291,6 +291,23 @@ def test_a_redis_that_becomes_unavailable_is_waited_for(world: World) -> None:
     assert numbers(world.follow()) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_outages_of_redis_do_not_add_up(world: World, timeout: float | None) -> None:
+    """Each one may be nearly as long as the limit, since Redis answered in between."""
+    limit = timeout or MAX_UNAVAILABLE_S
+
+    def leave() -> None:
+        world.unavailable = True
+
+    def come_back() -> None:
+        world.now += 0.8 * limit
+        world.unavailable = False
+        world.write()
+
+    world.happenings = [*4 * [leave, come_back], lambda: world.write(events.END)]
+    assert numbers(world.follow(timeout=timeout)) == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(("timeout", "limit"), [(None, MAX_UNAVAILABLE_S), (7.0, 7.0)])
 def test_a_redis_that_stays_unavailable_ends_reading_with_the_cursor(
     world: World, timeout: float | None, limit: float
