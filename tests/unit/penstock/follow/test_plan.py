@@ -1,13 +1,7 @@
 """Follower: the reading algorithm, without a Redis."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
@@ -15,78 +9,10 @@ from penstock.events import Cursor, Event
 from penstock.follow.plan import (
     MAX_UNAVAILABLE_S,
     PAGE,
-    Follower,
-    Reading,
-    ReadLog,
-    ReadSnapshot,
-    Wait,
 )
 from penstock.follow.subscription import Received
 from penstock.states import State
-
-
-@dataclass
-class World:
-    """A Redis and a clock, both scripted."""
-
-    log: list[Event] = field(default_factory=list)
-    state: State | None = State.RUNNING
-    n: int | None = None  #: of the record, where it is not that of the log
-    text: str = ""
-    now: float = 0.0
-    unavailable: bool = False
-    received: list[Received] = field(default_factory=list)
-    happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
-    waits: list[float] = field(default_factory=list)
-
-    def write(self, kind: str = "x", epoch: int = 1) -> Event:
-        event = Event(epoch, len(self.log) + 1, {"type": kind, "epoch": epoch})
-        self.log.append(event)
-        if kind == events.END:
-            self.state = State.DONE
-        return event
-
-    def reading(self, found: list[Event], text: str = "") -> Reading:
-        n = self.n if self.n is not None else (self.log[-1].n if self.log else 0)
-        base = self.log[0].n if self.log else 1
-        return Reading(self.state, 0 if self.state is None else n, found, text, base)
-
-    def answer(self, effect: Any) -> Any:
-        if isinstance(effect, Wait):
-            self.waits.append(effect.seconds)
-            if self.received:
-                return self.received.pop(0)
-            if self.happenings:
-                self.happenings.pop(0)()
-                return Received([], missed=True)
-            self.now += effect.seconds
-            return Received([], missed=False)
-        if self.unavailable:
-            return redis.ConnectionError("unavailable")
-        if isinstance(effect, ReadLog):
-            following = sorted(e for e in self.entries() if e[0] >= effect.start)
-            return self.reading([event for _, event in following[:PAGE]])
-        assert isinstance(effect, ReadSnapshot)
-        return self.reading([e for _, e in sorted(self.entries())[-1:]], self.text)
-
-    def entries(self) -> list[tuple[Cursor, Event]]:
-        return [(event.cursor, event) for event in self.log]
-
-    def follow(self, **options: Any) -> list[Event]:
-        taken: list[Event] = []
-        plan = Follower("the-id", clock=lambda: self.now, **options).effects()
-        answer: Any = None
-        try:
-            while True:
-                throw = isinstance(answer, Exception)
-                effect = plan.throw(answer) if throw else plan.send(answer)
-                if isinstance(effect, list):
-                    taken += effect
-                    answer = None
-                else:
-                    answer = self.answer(effect)
-        except StopIteration:
-            return taken
+from tests.unit.penstock.follow.scripted_world import World
 
 
 @pytest.fixture
@@ -332,102 +258,3 @@ def test_each_event_restarts_the_timeout_of_a_reader(world: World) -> None:
     with pytest.raises(TimeoutError, match=r"no event of the-id for 5\.0 s"):
         world.follow(timeout=5.0)
     assert world.now == pytest.approx(17.0)
-
-
-class Story:
-    """What a worker does and what a subscriber receives of it, drawn by hypothesis."""
-
-    def __init__(self, data: st.DataObject, *, lossy: bool) -> None:
-        self.world = World()
-        self.world.write(events.QUEUED, epoch=0)
-        self._draw = data.draw
-        self._lossy = lossy
-        self._left = self._draw(st.integers(1, 15))
-        self._epoch = 1
-        self._tag = 0
-        self._lost: list[Event] = []
-
-    def play(self) -> None:
-        """Play the next part of the story, up to its end."""
-        if self._left <= 0:
-            return
-        self._left -= 1
-        if self._lossy and self._left and self._draw(st.integers(0, 3)) == 0:
-            self._lose()
-            return
-        fresh = self._write_again()
-        self._epoch += self._draw(st.sampled_from([0, 0, 0, 1]))
-        fresh += [self._write() for _ in range(self._draw(st.integers(0, 4)))]
-        if not self._left:
-            fresh.append(self.world.write(events.END, self._epoch))
-        self._publish(fresh)
-
-    def _write(self) -> Event:
-        event = self.world.write(epoch=self._epoch)
-        self._tag += 1
-        event.data["tag"] = self._tag
-        return event
-
-    def _lose(self) -> None:
-        """Redis loses the tail of its log, and maybe the claim; connections are lost."""
-        kept = self._draw(st.integers(1, len(self.world.log)))
-        self.world.log, self._lost = self.world.log[:kept], self.world.log[kept:] + self._lost
-        if not self._lost or self._draw(st.booleans()):
-            self._lost, self._epoch = [], max(1, self.world.log[-1].epoch)
-        self.world.received.append(Received([], missed=True))
-
-    def _write_again(self) -> list[Event]:
-        """Some or all of what was lost, unless another worker continues."""
-        count = self._draw(st.integers(0, len(self._lost)))
-        again, self._lost = self._lost[:count], self._lost[count:]
-        self.world.log += again
-        if self._lost:
-            self._epoch = max(self._epoch, self.world.log[-1].epoch) + 1
-            self._lost = []
-        return again
-
-    def _publish(self, fresh: list[Event]) -> None:
-        published = [event for event in fresh if self._draw(st.booleans())]
-        published += self._draw(st.lists(st.sampled_from(self.world.log), max_size=2))
-        if self._draw(st.booleans()):
-            last = self.world.log[-1].n
-            published.append(Event(self._epoch, last, {"type": events.HEARTBEAT}))
-        self.world.received.append(Received(published, missed=self._draw(st.booleans())))
-
-    def read(self) -> list[Event]:
-        """All events that a reader gets."""
-        plan = Follower("x", clock=lambda: self.world.now).effects()
-        taken: list[Event] = []
-        answer: Any = None
-        try:
-            while True:
-                effect = plan.send(answer)
-                answer = None
-                if isinstance(effect, list):
-                    taken += effect
-                    continue
-                if isinstance(effect, Wait):
-                    self.play()
-                answer = self.world.answer(effect)
-        except StopIteration:
-            return taken
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_every_event_is_delivered_once_in_order_whatever_is_lost(data: st.DataObject) -> None:
-    """Messages lost, duplicated, late or dropped by an overflow; takeovers; heartbeats."""
-    story = Story(data, lossy=False)
-    assert story.read() == story.world.log
-
-
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_a_reader_ends_with_the_events_of_the_log_even_if_redis_lost_its_tail(
-    data: st.DataObject,
-) -> None:
-    """Lost events may be written again, or others in their place, even with the same epoch."""
-    story = Story(data, lossy=True)
-    taken = story.read()
-    rewinds = [i for i, event in enumerate(taken) if event.type == events.REWIND]
-    assert taken[rewinds[-1] + 1 if rewinds else 0 :] == story.world.log
