@@ -39,6 +39,7 @@ def new_part(before: str, written: str) -> str:
 @many
 @example("xyz" + SENTENCE, SENTENCE[:MIN_OVERLAP], [])
 @example(SENTENCE, SENTENCE[-MIN_OVERLAP:] + "New.", [3, 3, 3])
+@example("Text " + "a" * 17 + "b", "a" * 16 + "b and what is new", [])
 @example(SENTENCE, SENTENCE[-MIN_OVERLAP + 1 :] + "New.", [3, 3, 3])
 @given(repeating, repeating, sizes)
 def test_the_pieces_of_a_text_do_not_change_what_is_removed(
@@ -80,6 +81,12 @@ def test_text_that_is_held_back_at_the_end_of_the_block_is_passed_on() -> None:
     assert text_filter.feed("The gate") == ""
     assert text_filter.flush() == "The gate"
     assert text_filter.flush() == ""
+
+
+def test_text_that_occurs_only_at_the_end_of_the_text_before_is_passed_on_at_once() -> None:
+    """It cannot become a longer repetition, and alone it is too short for one."""
+    assert OverlapFilter(SENTENCE).feed("is open. ") == "is open. "
+    assert OverlapFilter(SENTENCE).feed("is open.") == ""  # a space may follow
 
 
 @given(repeating, repeating, sizes)
