@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest docs chaos bench lock clean
+.PHONY: help setup demo test lint types pytest docs chaos mutants bench lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -45,6 +45,9 @@ chaos: setup     ## run streams and jobs under faults, kills and outages (STREAM
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
+
+mutants: setup   ## plant small faults and list those that no test notices (ARGS="--sample 100 --seed 1")
+	@$(BIN)/python -m tests.mutants.run $(ARGS)
 
 bench: setup     ## run the benchmarks; prints one JSON object per line (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -12,7 +12,7 @@ from penstock.follow.plan import (
 )
 from penstock.follow.subscription import Received
 from penstock.states import State
-from tests.unit.penstock.follow.world import World, numbers
+from tests.unit.penstock.follow.scripted_world import World
 
 
 @pytest.fixture
@@ -20,6 +20,10 @@ def world() -> World:
     world = World()
     world.write(events.QUEUED, epoch=0)
     return world
+
+
+def numbers(found: list[Event]) -> list[int]:
+    return [event.n for event in found]
 
 
 def test_a_request_that_has_ended_is_read_without_waiting(world: World) -> None:
@@ -211,6 +215,23 @@ def test_a_redis_that_becomes_unavailable_is_waited_for(world: World) -> None:
 
     world.happenings = [leave, *[lambda: None] * 5, come_back]
     assert numbers(world.follow()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_outages_of_redis_do_not_add_up(world: World, timeout: float | None) -> None:
+    """Each one may be nearly as long as the limit, since Redis answered in between."""
+    limit = timeout or MAX_UNAVAILABLE_S
+
+    def leave() -> None:
+        world.unavailable = True
+
+    def come_back() -> None:
+        world.now += 0.8 * limit
+        world.unavailable = False
+        world.write()
+
+    world.happenings = [*4 * [leave, come_back], lambda: world.write(events.END)]
+    assert numbers(world.follow(timeout=timeout)) == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(("timeout", "limit"), [(None, MAX_UNAVAILABLE_S), (7.0, 7.0)])

@@ -203,6 +203,18 @@ def test_blocks_are_whole_lines_however_a_download_is_divided(
     assert all(block.endswith(b"\n") for block in made[:-1])
 
 
+@pytest.mark.parametrize("piece", [1, 7, 10, 64, 1000])
+def test_a_download_is_split_into_blocks_of_about_the_wanted_size(piece: int) -> None:
+    body = b"123456789\n" * 100
+    pieces = [body[at : at + piece] for at in range(0, len(body), piece)]
+    sizes = [len(block) for block in blocks(pieces, 100)]
+    assert sum(sizes) == len(body)
+    assert all(size >= 90 for size in sizes[:-1])
+    assert max(sizes) < 100 + max(piece, 10)
+    if 100 % piece == 0:
+        assert sizes == 10 * [100]
+
+
 def test_a_line_longer_than_a_block_stays_one_line() -> None:
     line = b"x" * 1000 + b"\n"
     assert list(blocks([line[at : at + 7] for at in range(0, 1001, 7)], 10)) == [line]

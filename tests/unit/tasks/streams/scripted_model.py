@@ -1,13 +1,12 @@
-"""A scripted model in place of the API, which is cut after any event and continues as models do."""
+"""A model that is cut after any event and continues as models do, for the tests of attempts."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from hypothesis import strategies as st
 
 from penstock import events
-from tasks.streams.attempt import Attempt, missing_end
+from tasks.streams.attempt import Attempt
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
 from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
@@ -27,6 +26,7 @@ class Course:
     manner: str = "exactly"
     thinks: bool = False  #: thinks again before it continues
     piece: int = 3  #: characters in a delta
+    at_start: int = 0  #: characters of each text that come with the start of its block
     takeover: bool = False  #: another worker makes the next call
 
 
@@ -57,23 +57,36 @@ def delta(index: int, kind: str, name: str, piece: str) -> Event:
     return {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: piece}}
 
 
-def wire(blocks: Blocks, size: int) -> list[Event]:
-    """The API's events for these blocks."""
+def wire(blocks: Blocks, size: int, at_start: int = 0) -> list[Event]:
+    """The API's events for these blocks.
+
+    ``size`` is the number of characters in a delta, ``at_start`` of those that come with the start
+    of a text block. The API sends none with it; others who speak its protocol may.
+    """
     message = {"role": "assistant", "content": [], "usage": {"input_tokens": 10}}
     found: list[Event] = [{"type": "message_start", "message": message}, {"type": "ping"}]
     for index, block in enumerate(blocks):
-        found += _wire_block(index, block, size)
+        found += _wire_block(index, block, size, at_start)
     end = {"stop_reason": "end_turn"}
     found.append({"type": "message_delta", "delta": end, "usage": {"output_tokens": 7}})
     return [*found, {"type": "message_stop"}]
 
 
-def _wire_block(index: int, block: dict[str, Any], size: int) -> list[Event]:
+def _wire_block(index: int, block: dict[str, Any], size: int, at_start: int) -> list[Event]:
     kind = block["type"]
     empty: dict[str, Any] = {**block}
     if kind == "text":
-        empty["text"] = ""
-        deltas = [delta(index, "text_delta", "text", p) for p in pieces(block["text"], size)]
+        empty["text"], rest = block["text"][:at_start], block["text"][at_start:]
+        empty.pop("citations", None)
+        deltas = [delta(index, "text_delta", "text", p) for p in pieces(rest, size)]
+        deltas += [
+            {
+                "type": "content_block_delta",
+                "index": index,
+                "delta": {"type": "citations_delta", "citation": each},
+            }
+            for each in block.get("citations", [])
+        ]
     elif kind == "thinking":
         empty |= {"thinking": "", "signature": ""}
         thought = pieces(block["thinking"], size)
@@ -142,7 +155,8 @@ def make_call(
         published.answer.apply(rewind)
         said = published.answer.text
     attempt = Attempt(planned, published.answer, published.usage)
-    for event in wire(answer_to(planned, answer, said, course), course.piece)[: course.cut]:
+    sent = wire(answer_to(planned, answer, said, course), course.piece, course.at_start)
+    for event in sent[: course.cut]:
         for line, data in attempt.feed(orjson.dumps(event)):
             assert orjson.loads(line) == data
             published.append(data)
@@ -170,52 +184,3 @@ def check_coherent(published: list[Event]) -> None:
             open_block = open_block if open_block is not None and open_block < blocks else None
     assert open_block is None
     assert published[-1]["type"] == "message_stop"
-
-
-between = st.sampled_from([" ", "\n", " \n", ", ", " 日本 "])
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> Blocks:
-    """Thinking, then texts and tool calls. No word occurs twice, and no text follows a text: a
-    reader could not distinguish the second from a continuation of the first."""
-    numbers = iter(draw(st.lists(st.integers(0, 10**6), min_size=24, max_size=24, unique=True)))
-    found: Blocks = []
-    if draw(st.booleans()):
-        found.append({"type": "thinking", "thinking": "Let me see.", "signature": "sig"})
-    for place, kind in enumerate(draw(st.lists(st.sampled_from("tu"), min_size=1, max_size=4))):
-        if kind == "u" or (found and found[-1]["type"] == "text"):
-            tool = {"id": f"t{place}", "name": "look", "input": {"q": 'a "b"', "n": place}}
-            found.append({"type": "tool_use", **tool})
-        else:
-            count = draw(st.integers(1, 6))
-            text = "".join(f"w{next(numbers)}{draw(between)}" for _ in range(count))
-            found.append({"type": "text", "text": text})
-    return found
-
-
-courses = st.lists(
-    st.builds(
-        Course,
-        cut=st.integers(0, 60),
-        manner=st.sampled_from(MANNERS),
-        thinks=st.booleans(),
-        piece=st.integers(1, 20),
-        takeover=st.booleans(),
-    ),
-    max_size=3,
-)
-
-
-def run_attempts(answer: Blocks, interrupted: list[Course], last: Course, **how: Any) -> Published:
-    published = Published()
-    for course in [*interrupted, last]:
-        complete = make_call(published, answer, course, **how)
-        if course.takeover:
-            published.hand_over()
-        if complete:
-            break
-    assert published.answer.complete
-    for _, data in missing_end(published.answer):
-        published.append(data)
-    return published

@@ -118,6 +118,7 @@ def test_merging_loses_no_field_that_is_new_in_the_api(raw: bytes) -> None:
     for each in (text("a"), raw, text("b")):
         add(box, each)
     assert orjson.loads(raw) in next_write(box).data
+    assert next_write(box).text == "axb"
 
 
 @pytest.mark.parametrize(

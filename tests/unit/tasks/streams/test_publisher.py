@@ -1,16 +1,331 @@
-"""Publisher: the tasks that it starts are held until they are done."""
+"""Publisher: how outboxes reach Redis, whatever Redis answers to a write.
+
+The connection is scripted and the time is virtual, so that an outage of five minutes is tested in
+no time. tests/acceptance has real outages.
+"""
 
 import asyncio
 import gc
+import logging
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from penstock.ids import new_id
 from penstock.store.scripts import ScriptCall
 from tasks.streams.outbox import Outbox
-from tasks.streams.publisher import Publisher
-from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT
+from tasks.streams.publisher import MAX_PAUSE_S, MAX_REFUSAL_S, RETRY_S, Publisher
+from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT, gap, ok
+from tests.unit.tasks.streams.publisher_stage import TIMEOUT_S, Stage, on_stage
+from tests.unit.tasks.streams.scripted_redis import NEVER
+
+T = TypeVar("T")
+Perform = Callable[..., Any]
+
+FENCED = [b"fenced", 4]
+GONE = [b"gone"]
+FULL = OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
+
+
+@pytest.fixture
+def perform(monkeypatch: pytest.MonkeyPatch) -> Perform:
+    """Runs a test with a publisher and its streams."""
+
+    def run(test: Callable[[Stage], Awaitable[T]], streams: int = 1) -> T:
+        return on_stage(monkeypatch, test, streams)
+
+    return run
+
+
+def test_an_event_is_written_as_soon_as_its_stream_is_notified(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        stage.write("a")
+        await stage.publisher.drain(stage.box)
+        (call,) = stage.redis.calls("write")
+        assert (call.id, call.first, call.last, call.at) == (stage.box.id, 11, 11, began)
+        assert stage.box.n == 11
+
+    perform(test)
+
+
+def test_the_streams_of_a_process_are_written_in_one_round_trip(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        for box in stage.boxes[:3]:
+            stage.write("a", box=box)
+        for box in stage.boxes[:3]:
+            await stage.publisher.drain(box)
+        (calls,) = stage.redis.round_trips
+        assert [call.id for call in calls] == [box.id for box in stage.boxes[:3]]
+        assert len(stage.redis.connections) == 1
+
+    perform(test, streams=4)
+
+
+def test_events_that_arrive_during_a_flush_are_written_with_the_next(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.latency_s = 0.5
+        stage.write("a")
+        await stage.seconds(0.1)
+        stage.write("b", "c")
+        await stage.publisher.drain(stage.box)
+        assert [(call.first, call.last) for call in stage.redis.calls("write")] == [
+            (11, 11),
+            (12, 12),
+        ]
+        assert stage.interrupted == []
+
+    perform(test)
+
+
+def test_the_pause_between_flushes_is_as_long_as_a_flush_and_bounded(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.latency_s = MAX_PAUSE_S / 4
+        starts = [await next_flush(stage) for _ in range(3)]
+        stage.redis.latency_s = 3.0
+        starts += [await next_flush(stage) for _ in range(2)]
+        between = [later - earlier for earlier, later in pairwise(starts)]
+        short = MAX_PAUSE_S / 2
+        assert between == pytest.approx([short, short, short, 3.0 + MAX_PAUSE_S])
+
+    async def next_flush(stage: Stage) -> float:
+        stage.write("x")
+        await stage.publisher.drain(stage.box)
+        return stage.redis.calls("write")[-1].at
+
+    perform(test)
+
+
+def test_an_idle_publisher_makes_no_calls_for_writes(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        await stage.seconds(60)
+        stage.publisher.notify(stage.box)  # there is nothing in it
+        await stage.seconds(60)
+        await stage.publisher.drain(stage.box)
+        assert stage.redis.calls("write") == []
+
+    perform(test)
+
+
+def test_drain_waits_for_everything_that_was_added(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.latency_s = 1.0
+        stage.write("a")
+        await stage.seconds(0.5)
+        stage.write("b")
+        stage.box.end({"state": "done"})
+        await stage.publisher.drain(stage.box)
+        assert stage.box.acknowledged
+        assert stage.box.n == 13
+        assert [call.last for call in stage.redis.calls("write")] == [11, 13]
+
+    perform(test)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (FENCED, "another worker has claimed it"),
+        (GONE, "expired or was deleted"),
+        (gap(4), "ends at 4"),
+    ],
+)
+def test_a_stream_that_is_lost_to_another_worker_is_interrupted_and_drained(
+    perform: Perform, answer: list[Any], words: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        other = stage.boxes[1]
+        stage.redis.will_answer("write", stage.box.id, answer)
+        stage.write("a")
+        stage.write("b", box=other)
+        await stage.publisher.drain(stage.box)
+        assert words in stage.box.lost
+        assert stage.interrupted == [stage.box.id]
+        stage.write("c")
+        await stage.publisher.drain(stage.box)
+        await stage.publisher.drain(other)
+        assert len(stage.redis.calls("write", stage.box.id)) == 1
+        assert (other.n, other.lost) == (11, "")
+
+    perform(test, streams=2)
+
+
+def test_a_cancel_request_in_the_reply_to_a_write_interrupts_the_stream(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, ok(11, b"alice"))
+        stage.write("a")
+        stage.write("b", box=stage.boxes[1])
+        await stage.publisher.drain(stage.box)
+        assert (stage.box.cancel, stage.interrupted) == ("alice", [stage.box.id])
+        assert stage.boxes[1].cancel == ""
+
+    perform(test, streams=2)
+
+
+def test_events_that_redis_has_lost_are_written_again(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        for piece in ("a", "b"):
+            stage.write(piece)
+            await stage.publisher.drain(stage.box)
+        stage.redis.will_answer("write", stage.box.id, gap(11))
+        stage.write("c")
+        await stage.publisher.drain(stage.box)
+        made = [(call.first, call.last) for call in stage.redis.calls("write")]
+        assert made == [(11, 11), (12, 12), (13, 13), (12, 13)]
+        assert (stage.box.n, stage.interrupted) == (13, [])
+
+    perform(test)
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("lost"), ConnectionResetError("lost")])
+def test_a_lost_connection_repeats_the_same_calls_until_redis_answers(
+    perform: Perform, error: Exception
+) -> None:
+    async def test(stage: Stage) -> None:
+        for box in stage.boxes:
+            stage.redis.will_answer("write", box.id, error, error)
+            stage.write("a", box=box)
+        for box in stage.boxes:
+            await stage.publisher.drain(box)
+        trips = stage.redis.round_trips
+        assert [[call.args for call in calls] for calls in trips] == 3 * [
+            [call.args for call in trips[0]]
+        ]
+        assert trips[1][0].at - trips[0][0].at == pytest.approx(RETRY_S + MAX_PAUSE_S)
+        assert [box.n for box in stage.boxes] == [11, 11]
+        assert stage.redis.is_idle
+
+    perform(test, streams=2)
+
+
+def test_a_reply_that_never_comes_is_waited_for_only_until_the_timeout(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, NEVER)
+        stage.write("a")
+        await stage.publisher.drain(stage.box)
+        first, second = stage.redis.calls("write")
+        assert second.args == first.args
+        assert second.at - first.at == pytest.approx(TIMEOUT_S + RETRY_S + MAX_PAUSE_S)
+        assert stage.box.n == 11
+
+    perform(test)
+
+
+def test_an_outage_of_redis_neither_loses_nor_interrupts_a_stream(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, *3_000 * [redis.ConnectionError()])
+        stage.write("a")
+        await stage.seconds(2 * MAX_REFUSAL_S)
+        stage.write("b")
+        assert (stage.box.lost, stage.interrupted) == ("", [])
+        await stage.publisher.drain(stage.box)
+        assert stage.box.n == 12
+
+    perform(test)
+
+
+@pytest.mark.parametrize("error", [FULL, ReadOnlyError("a replica")])
+def test_a_refused_write_is_repeated_and_does_not_affect_other_streams(
+    perform: Perform, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def test(stage: Stage) -> None:
+        refused, other = stage.boxes
+        stage.redis.will_answer("write", refused.id, *4 * [error])
+        stage.write("a", box=refused)
+        stage.write("b", box=other)
+        await stage.publisher.drain(other)
+        assert other.n == 11
+        await stage.publisher.drain(refused)
+        assert (refused.n, refused.lost, stage.interrupted) == (11, "", [])
+        made = stage.redis.calls("write", refused.id)
+        assert [call.args for call in made] == 5 * [made[0].args]
+        waited = made[1].at - made[0].at
+        assert RETRY_S <= waited < 2 * RETRY_S
+        assert len(stage.redis.calls("write", other.id)) == 1
+
+    with caplog.at_level(logging.WARNING):
+        perform(test, streams=2)
+    assert sum("refuses to write" in message for message in caplog.messages) == 1
+
+
+def test_a_stream_whose_writes_are_refused_for_too_long_is_given_up(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, *10_000 * [FULL])
+        began = asyncio.get_running_loop().time()
+        stage.write("a")
+        await stage.publisher.drain(stage.box)
+        waited = asyncio.get_running_loop().time() - began
+        assert MAX_REFUSAL_S < waited < MAX_REFUSAL_S + 1
+        assert "Redis has refused to write for 300 s: command not allowed" in stage.box.lost
+        assert stage.interrupted == [stage.box.id]
+
+    perform(test)
+
+
+def test_each_accepted_write_restarts_the_time_of_refusals(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        refusals = int(0.7 * MAX_REFUSAL_S / RETRY_S)
+        for n in (11, 12):
+            stage.redis.will_answer("write", stage.box.id, *refusals * [FULL], ok(n))
+            stage.write("a")
+            await stage.publisher.drain(stage.box)
+        assert (stage.box.n, stage.box.lost, stage.interrupted) == (12, "", [])
+
+    perform(test)
+
+
+def test_the_refusals_of_an_earlier_run_do_not_count_for_the_next(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, FULL)
+        stage.write("a")
+        await stage.seconds(RETRY_S / 2)
+        stage.publisher.unwatch(stage.box)
+        await stage.seconds(2 * MAX_REFUSAL_S)
+        stage.publisher.watch(stage.box, lambda: None)
+        stage.redis.will_answer("write", stage.box.id, FULL)
+        stage.write("b")
+        await stage.publisher.drain(stage.box)
+        assert stage.box.lost == ""
+
+    perform(test)
+
+
+@pytest.mark.parametrize("odd", [RuntimeError("odd"), [], [b"ok", 11, None]])
+def test_one_unexpected_failure_of_a_flush_does_not_end_the_writes_of_the_process(
+    perform: Perform, caplog: pytest.LogCaptureFixture, odd: Any
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, odd)
+        stage.write("a")
+        stage.write("b", box=stage.boxes[1])
+        for box in stage.boxes:
+            await stage.publisher.drain(box)
+            assert (box.n, box.lost) == (11, "")
+        first, second = (calls[0] for calls in stage.redis.round_trips)
+        assert second.at - first.at >= RETRY_S
+
+    perform(test, streams=2)
+    assert "a flush failed" in caplog.messages
+
+
+def test_an_unwatched_stream_is_neither_written_nor_interrupted(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.write("a")
+        stage.publisher.unwatch(stage.box)
+        await stage.seconds(60)
+        assert stage.redis.round_trips == []
+        stage.write("b")  # as a call that was outstanding when the run ended
+        stage.redis.will_answer("write", stage.box.id, FENCED)
+        await stage.seconds(60)
+        assert stage.box.lost
+        assert stage.interrupted == []
+
+    perform(test)
 
 
 class StalledPipeline:

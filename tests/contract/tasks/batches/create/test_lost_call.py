@@ -21,6 +21,8 @@ from tests.contract.tasks.batches.creating import LOST_CREATE_WAIT_MS, UPLOAD_TI
     [
         {"commit_then_drop": True},
         {"commit_then_drop": True, "reset": True},
+        {"commit_then_status": 408},
+        {"commit_then_status": 409},
         {"commit_then_status": 500},
         {"commit_then_status": 529},
     ],

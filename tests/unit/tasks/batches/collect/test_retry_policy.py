@@ -44,6 +44,14 @@ CREDIT = "Your credit balance is too low to access the Anthropic API."
             Outcome("errored", "invalid_request_error", CREDIT),
             RetryDecision(retry=True, pause="billing_error"),
         ),
+        (
+            Outcome("errored", "invalid_request_error", "Credit balance is too low."),
+            RetryDecision(retry=True, pause="billing_error"),
+        ),
+        (
+            Outcome("errored", "api_error", "", "contract_spend_limit_reached"),
+            RetryDecision(retry=True, pause="billing_error"),
+        ),
         (Outcome("errored", "invalid_request_error", "messages: required"), RetryDecision()),
         (Outcome("errored", "not_found_error"), RetryDecision()),
         (Outcome("errored", "request_too_large"), RetryDecision()),
@@ -90,6 +98,16 @@ def test_the_circuit_breaker_trips_on_an_error_that_most_of_enough_lines_share(
     errors: dict[str, int], lines: int, expected: str | None
 ) -> None:
     assert common_error(errors, lines, 0.5) == expected
+
+
+@pytest.mark.parametrize(("requests", "trips"), [(9, False), (10, True)])
+def test_the_circuit_breaker_needs_a_minimum_of_requests(requests: int, trips: bool) -> None:
+    assert (common_error({"a": requests}, requests, 1.0) == "a") is trips
+
+
+def test_a_job_pauses_for_its_operator_even_in_the_last_round() -> None:
+    billing = Outcome("errored", "billing_error")
+    assert decide(billing, round=3, max_retry_rounds=3, can_retry=True).pause == "billing_error"
 
 
 def test_the_pause_reason_has_the_type_and_the_message_of_the_cause() -> None:

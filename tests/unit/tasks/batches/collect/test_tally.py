@@ -87,6 +87,57 @@ def test_an_unknown_result_type_counts_as_errored() -> None:
     assert tally.counts() == Counts(succeeded=1, errored=1)
 
 
+def test_final_results_are_counted_by_how_they_ended() -> None:
+    """An expired or canceled request is final where it cannot be retried."""
+    tally = ResultTally(NONCE, 5)
+    for index, kind in enumerate(["succeeded", "errored", "canceled", "expired", "expired"]):
+        enter_line(tally, index, kind)
+    assert tally.counts() == Counts(succeeded=1, errored=1, canceled=1, expired=2)
+    assert tally.errors == {"unknown_error": 1}
+    assert (tally.retried, tally.missing, tally.pause) == (0, 0, None)
+
+
+def test_the_first_reason_to_pause_is_kept_with_its_message() -> None:
+    tally = ResultTally(NONCE, 3)
+    for index, (pause, message) in enumerate([("", "busy"), ("a", "first"), ("b", "second")]):
+        decision = RetryDecision(retry=True, pause=pause)
+        tally.enter(index, Outcome("errored", "x", message), decision, "", {})
+    assert tally.pause == ("a", "first")
+
+
+def test_only_succeeded_requests_count_tokens() -> None:
+    tally = ResultTally(NONCE, 4)
+    for index, kind in enumerate(["succeeded", "errored", "expired"]):
+        enter_line(tally, index, kind)
+    enter_line(tally, 3, "succeeded", RETRY)
+    assert tally.tokens() == {"m": {"input_tokens": 2}}
+
+
+def test_lines_that_are_left_out_are_described_by_their_kind() -> None:
+    tally = ResultTally(NONCE, 3)
+    enter_line(tally, 0)
+    enter_line(tally, 0)
+    for foreign in ("foreign", "another"):
+        assert tally.index_of(foreign) is None
+    tally.invalid_lines += 1
+    assert (tally.extra_lines, tally.first_unknown_id) == (4, "foreign")
+    assert str(tally) == (
+        "2 of 3 requests have no result, 3 lines belong to no request, 1 lines are repeated"
+    )
+
+
+@pytest.mark.parametrize(("unknown", "ours", "expected"), [(0, 0, 0), (2, 0, 1), (2, 1, 0)])
+def test_results_are_of_another_call_only_if_none_is_of_this_one(
+    unknown: int, ours: int, expected: int
+) -> None:
+    tally = ResultTally(NONCE, 2)
+    for _ in range(unknown):
+        tally.index_of("foreign")
+    for index in range(ours):
+        enter_line(tally, index)
+    assert tally.of_another_call is bool(expected)
+
+
 def test_tokens_are_added_up_by_model() -> None:
     tally = ResultTally(NONCE, 0)
     tally.add_tokens("a", {"input_tokens": 3, "output_tokens": 5})

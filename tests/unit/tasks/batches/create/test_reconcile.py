@@ -13,6 +13,7 @@ from tasks.api.batches import ListedBatch
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
     CLOCK_SKEW_MS,
+    NO_BATCH_STATUSES,
     Abandon,
     Adopt,
     Observation,
@@ -192,6 +193,35 @@ def test_the_intent_has_what_identifies_the_batch() -> None:
 )
 def test_the_owner_of_a_batch_is_read_from_its_record(other: Shard | None, owner: Owner) -> None:
     assert reconcile.owner_from_record(other, "b") is owner
+
+
+def test_only_a_response_that_rules_a_batch_out_ends_the_search_for_one() -> None:
+    """A timeout, a conflict or an error of a server or proxy may come after the batch was made."""
+    certain = {400, 401, 402, 403, 404, 413, 422, 429}
+    assert {status for status in range(400, 600) if status in NO_BATCH_STATUSES} == certain
+
+
+def test_a_batch_that_was_adopted_is_recorded_without_traces_of_the_search() -> None:
+    searching = SHARD.evolve(missed_ms=9, failures=2)
+    shard = reconcile.with_batch(searching, OURS, confirmed=True)
+    assert (shard.state, shard.batch_id, shard.created_ms) == ("in_progress", "b", SENT + 100)
+    assert (shard.confirmed, shard.missed_ms, shard.failures) == (True, 0, 0)
+    again = reconcile.without_batch(shard.evolve(ended_ms=5, refetches=3))
+    assert (again.state, again.batch_id, again.confirmed) == ("sending", "", False)
+    assert (again.created_ms, again.ended_ms, again.missed_ms, again.refetches) == (0, 0, 0, 0)
+    assert (again.sent_ms, again.nonce, again.rejected) == (SENT, SHARD.nonce, ())
+
+
+def test_a_batch_of_an_earlier_call_makes_the_later_call_the_abandoned_one() -> None:
+    shard = SHARD.evolve(abandoned_nonces=("first", "second"))
+    changed = reconcile.with_earlier_call(shard, "first")
+    assert (changed.nonce, changed.abandoned_nonces) == ("first", ("second", SHARD.nonce))
+
+
+def test_a_call_that_created_no_batch_leaves_the_shard_planned() -> None:
+    shard = reconcile.without_call(SHARD.evolve(over_ms=1, missed_ms=2))
+    assert (shard.state, shard.sent_ms, shard.over_ms, shard.missed_ms) == ("planned", 0, 0, 0)
+    assert (shard.nonce, shard.abandoned_nonces) == (SHARD.nonce, ())
 
 
 def flaws(figures: dict[str, Any]) -> list[int]:

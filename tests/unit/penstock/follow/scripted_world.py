@@ -1,4 +1,4 @@
-"""A scripted Redis and clock, for tests of the follower."""
+"""A Redis and a clock for the tests of a follower, both scripted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,7 +82,3 @@ class World:
                     answer = self.answer(effect)
         except StopIteration:
             return taken
-
-
-def numbers(found: list[Event]) -> list[int]:
-    return [event.n for event in found]

@@ -1,4 +1,4 @@
-"""Follower: whatever is lost, delayed or doubled, every event is delivered once and in order."""
+"""Follower: any story of losses, takeovers and late messages ends with the events of the log."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from penstock.follow.plan import (
     Wait,
 )
 from penstock.follow.subscription import Received
-from tests.unit.penstock.follow.world import World
+from tests.unit.penstock.follow.scripted_world import World
 
 
 class Story:
