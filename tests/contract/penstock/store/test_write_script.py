@@ -142,7 +142,7 @@ def test_a_repeated_last_write_is_acknowledged(
     assert len(listener.received()) == 1
 
 
-@pytest.mark.parametrize(("first", "count"), [(3, 1), (4, 5), (1, 2), (2, 0)])
+@pytest.mark.parametrize(("first", "count"), [(3, 1), (4, 5), (1, 2), (2, 0), (9, 0)])
 def test_a_gap_or_an_overlap_is_refused_with_the_end_of_the_log(
     connection: Any, keys: RequestKeys, listener: Listener, first: int, count: int
 ) -> None:
