@@ -259,6 +259,7 @@ def test_a_report_records_the_limit_less_what_is_outstanding_or_has_a_turn(bucke
         (RequestLimit(60, 46, 10_000), 1_000_000),  # less than that: a minute for all of it
         (RequestLimit(60, 0, 120_000), 2_000_000),
         (RequestLimit(60, 0, 0), 1_000_000),  # full already
+        (RequestLimit(1, 1, 0), 60_000_000),
         (RequestLimit(4, 2, 10_000), 5_000_000),
         (RequestLimit(4, 3, 10_000), 15_000_000),  # of one request nothing can be learned
         (RequestLimit(10**9, 0, 1), 1),

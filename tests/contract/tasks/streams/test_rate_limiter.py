@@ -206,6 +206,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
         ("60", "12", in_a_minute(48), RequestLimit(60, 12, 48_000)),
         ("60", "60", in_a_minute(-5), RequestLimit(60, 60, 0)),
         ("60", "12", "2026-01-01T00:00:48Z", RequestLimit(60, 12, 48_000)),
+        ("1", "0", in_a_minute(60), RequestLimit(1, 0, 60_000)),
         ("0", "0", in_a_minute(1), None),
         ("many", "12", in_a_minute(1), None),
         ("60", "12", "soon", None),
