@@ -1,6 +1,5 @@
 """The cancel script against its contract: at once without a lease, else by a message."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from penstock import events
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
-from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store.scripts import script
 from tests.contract.penstock.store.calls import (
     CANCELED,
@@ -33,13 +31,6 @@ def keys(connection: Any) -> RequestKeys:
     keys = Keys(PREFIX).request(new_id())
     assert submit(connection, keys) == 1
     return keys
-
-
-@pytest.fixture
-def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
-    listener = Listener(penstock_redis, keys)
-    yield listener
-    listener.close()
 
 
 def log(connection: Any, keys: RequestKeys) -> list[events.Event]:

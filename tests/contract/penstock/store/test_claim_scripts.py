@@ -1,6 +1,5 @@
 """The submit, claim, renew and release scripts against their contracts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -31,13 +30,6 @@ def keys(connection: Any) -> RequestKeys:
     keys = Keys(PREFIX).request(new_id())
     assert submit(connection, keys) == 1
     return keys
-
-
-@pytest.fixture
-def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
-    listener = Listener(penstock_redis, keys)
-    yield listener
-    listener.close()
 
 
 # -- submit -----------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The write script against its contract: in one step or not at all, never if fenced."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -36,13 +35,6 @@ def keys(connection: Any) -> RequestKeys:
     submit(connection, keys)
     assert claim(connection, keys)[:2] == [b"claimed", 1]
     return keys
-
-
-@pytest.fixture
-def listener(penstock_redis: EmbeddedRedis, keys: RequestKeys) -> Iterator[Listener]:
-    listener = Listener(penstock_redis, keys)
-    yield listener
-    listener.close()
 
 
 def test_a_write_logs_and_publishes_the_event_and_updates_text_and_record(
