@@ -112,7 +112,7 @@ class Connection(Protocol):
 class AsyncConnection(Protocol):
     """An asyncio client. Every command raises `redis.RedisError`."""
 
-    #: For `tasks.streams.script_pipeline` and the multiplexer, which work below the commands.
+    #: For `script_pipeline` and the multiplexer, which work below the commands.
     connection_pool: Any
 
     async def aclose(self) -> None: ...

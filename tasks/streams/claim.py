@@ -15,8 +15,8 @@ from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
-from tasks.streams.outbox import Outbox
 from tasks.streams.partial_message import PartialMessage
+from tasks.streams.publish.outbox import Outbox
 from tasks.streams.usage import Usage
 
 _FIELDS = (

@@ -32,7 +32,7 @@ from tasks.retry import ControlSignal, Deferred
 from tasks.streams.attempt import Attempt, missing_end
 from tasks.streams.claim import ClaimedRequest, NotClaimable
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
-from tasks.streams.publisher import Publisher
+from tasks.streams.publish.publisher import Publisher
 from tasks.streams.rate_limiter import RateLimiter
 from tasks.streams.result import RunResult, end_event, ended, error_after_retries
 

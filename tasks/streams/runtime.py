@@ -9,9 +9,9 @@ from config.settings import WorkerSettings
 from penstock.store.availability import ANY_FAILURE
 from penstock.store.connection import AsyncConnection, connect_async
 from tasks.api.client import async_client
-from tasks.streams.publisher import Publisher
+from tasks.streams.publish.publisher import Publisher
+from tasks.streams.publish.script_pipeline import ScriptPipeline
 from tasks.streams.relay import Relay
-from tasks.streams.script_pipeline import ScriptPipeline
 from workers.identity import process_name
 from workers.loop import BackgroundTasks, LoopThread
 

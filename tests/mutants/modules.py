@@ -10,6 +10,7 @@ from typing import Final
 #: The core: an error here loses, doubles or overpays something without any message.
 CORE: Final = (
     "tasks/streams/*.py",
+    "tasks/streams/publish/*.py",
     "tasks/batches/create/reconcile.py",
     "tasks/batches/collect/*.py",
     "tasks/batches/result_lines.py",

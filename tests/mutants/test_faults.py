@@ -97,7 +97,8 @@ def test_a_fault_in_a_script_changes_its_own_lines_only() -> None:
 
 
 def test_every_fault_of_a_module_is_python_again() -> None:
-    faults = python_faults((ROOT / "tasks/streams/publisher.py").read_text(encoding="utf-8"))
+    source = (ROOT / "tasks/streams/publish/publisher.py").read_text(encoding="utf-8")
+    faults = python_faults(source)
     assert len(faults) > 50
     for fault in faults:
         ast.parse(fault.source)
@@ -105,7 +106,7 @@ def test_every_fault_of_a_module_is_python_again() -> None:
 
 def test_the_core_modules_are_python_and_scripts() -> None:
     modules = core_modules(ROOT)
-    assert {"tasks/streams/publisher.py", "penstock/store/lua/write.lua"} < set(modules)
+    assert {"tasks/streams/publish/publisher.py", "penstock/store/lua/write.lua"} < set(modules)
     assert not [module for module in modules if module.endswith("__init__.py")]
 
 
@@ -113,10 +114,10 @@ def test_a_module_is_tested_by_the_tests_named_after_it_and_then_by_their_neighb
     folder = "tests/unit/tasks/streams"
     names = ("test_outbox.py", "test_outbox_gap.py", "test_publisher.py", "test_usage.py")
     tests = [f"{folder}/{name}" for name in names]
-    own, near = mirrored_tests("tasks/streams/outbox.py", tests, ROOT)
+    own, near = mirrored_tests("tasks/streams/publish/outbox.py", tests, ROOT)
     assert own == tests[:2]
     assert near == tests[2:3]  # test_usage.py does not import it
-    assert mirrored_tests("tasks/streams/outbox.py", [], ROOT) == []
+    assert mirrored_tests("tasks/streams/publish/outbox.py", [], ROOT) == []
 
 
 def test_a_script_is_tested_where_the_functions_that_call_it_are_tested() -> None:

@@ -24,7 +24,7 @@ from penstock.store import request_scripts
 from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions
 from penstock.testing import wait_until
-from tasks.streams.outbox import Outbox
+from tasks.streams.publish.outbox import Outbox
 from tests.connections import redis_of
 from tests.scripted import BLOCK, START, delta
 

@@ -12,7 +12,7 @@ from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store import request_scripts
 from penstock.store.scripts import ScriptCall
-from tasks.streams.outbox import Outbox
+from tasks.streams.publish.outbox import Outbox
 
 PREFIX = "contract"
 

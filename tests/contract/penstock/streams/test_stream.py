@@ -17,7 +17,7 @@ from penstock.store import request_scripts
 from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions
 from penstock.streams.stream import MessageStream, StreamRequest
-from tasks.streams.outbox import Outbox
+from tasks.streams.publish.outbox import Outbox
 
 START: dict[str, Any] = {
     "type": "message_start",

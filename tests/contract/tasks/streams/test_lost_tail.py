@@ -11,7 +11,7 @@ from penstock.events import Event
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
-from tasks.streams.outbox import Outbox
+from tasks.streams.publish.outbox import Outbox
 from tests.contract.penstock.store.calls import (
     PREFIX,
     RETENTION_S,

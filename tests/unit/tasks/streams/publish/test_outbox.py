@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from penstock import events
-from tests.unit.tasks.streams.outbox_calls import (
+from tests.unit.tasks.streams.publish.outbox_calls import (
     DEPLOYMENT,
     KEYS,
     WriteArguments,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import hiredis
 
 from penstock.store.scripts import script
-from tests.unit.tasks.streams.virtual_time import virtual_time
+from tests.unit.tasks.streams.publish.virtual_time import virtual_time
 
 #: The answer to a call that Redis never answers.
 NEVER: Final = object()

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import pytest
 
 from penstock.ids import new_id
-from tasks.streams import publisher as module
-from tasks.streams.outbox import Outbox
-from tasks.streams.publisher import Publisher
-from tasks.streams.script_pipeline import ScriptPipeline
-from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT, add, text
-from tests.unit.tasks.streams.scripted_redis import ScriptedRedis
-from tests.unit.tasks.streams.virtual_time import run_in_virtual_time, virtual_time
+from tasks.streams.publish import publisher as module
+from tasks.streams.publish.outbox import Outbox
+from tasks.streams.publish.publisher import Publisher
+from tasks.streams.publish.script_pipeline import ScriptPipeline
+from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, add, text
+from tests.unit.tasks.streams.publish.scripted_redis import ScriptedRedis
+from tests.unit.tasks.streams.publish.virtual_time import run_in_virtual_time, virtual_time
 
 T = TypeVar("T")
 

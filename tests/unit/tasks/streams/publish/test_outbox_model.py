@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import decode
-from tasks.streams.outbox import Outbox, WriteCall
-from tests.unit.tasks.streams.outbox_calls import outbox, parse_call
+from tasks.streams.publish.outbox import Outbox, WriteCall
+from tests.unit.tasks.streams.publish.outbox_calls import outbox, parse_call
 
 STEPS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -15,10 +15,10 @@ import redis
 from redis.exceptions import ResponseError
 
 from penstock.store.request_scripts import renew
-from tasks.streams.publisher import RENEWAL_GROUPS, RENEWALS_PER_LEASE
-from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT, ok
-from tests.unit.tasks.streams.publisher_stage import LEASE_MS, TIMEOUT_S, Stage, on_stage
-from tests.unit.tasks.streams.scripted_redis import NEVER
+from tasks.streams.publish.publisher import RENEWAL_GROUPS, RENEWALS_PER_LEASE
+from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, ok
+from tests.unit.tasks.streams.publish.publisher_stage import LEASE_MS, TIMEOUT_S, Stage, on_stage
+from tests.unit.tasks.streams.publish.scripted_redis import NEVER
 
 Perform = Callable[..., None]
 

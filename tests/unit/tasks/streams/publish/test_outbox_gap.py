@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from penstock import events
-from tasks.streams import outbox as module
-from tasks.streams.outbox import Outbox
-from tests.unit.tasks.streams.outbox_calls import (
+from tasks.streams.publish import outbox as module
+from tasks.streams.publish.outbox import Outbox
+from tests.unit.tasks.streams.publish.outbox_calls import (
     WriteArguments,
     add,
     gap,

@@ -9,10 +9,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from penstock.store import request_scripts
 from penstock.store.scripts import Script, ScriptCall
-from tasks.streams.script_pipeline import ScriptPipeline
-from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT, ok
-from tests.unit.tasks.streams.scripted_redis import NEVER, ScriptedRedis
-from tests.unit.tasks.streams.virtual_time import run_in_virtual_time
+from tasks.streams.publish.script_pipeline import ScriptPipeline
+from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, ok
+from tests.unit.tasks.streams.publish.scripted_redis import NEVER, ScriptedRedis
+from tests.unit.tasks.streams.publish.virtual_time import run_in_virtual_time
 
 IDS = ("a", "b", "c")
 MISSING = NoScriptError("NOSCRIPT No matching script.")

@@ -18,11 +18,11 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from penstock.ids import new_id
 from penstock.store.scripts import ScriptCall
-from tasks.streams.outbox import Outbox
-from tasks.streams.publisher import MAX_PAUSE_S, MAX_REFUSAL_S, RETRY_S, Publisher
-from tests.unit.tasks.streams.outbox_calls import DEPLOYMENT, gap, ok
-from tests.unit.tasks.streams.publisher_stage import TIMEOUT_S, Stage, on_stage
-from tests.unit.tasks.streams.scripted_redis import NEVER
+from tasks.streams.publish.outbox import Outbox
+from tasks.streams.publish.publisher import MAX_PAUSE_S, MAX_REFUSAL_S, RETRY_S, Publisher
+from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, gap, ok
+from tests.unit.tasks.streams.publish.publisher_stage import TIMEOUT_S, Stage, on_stage
+from tests.unit.tasks.streams.publish.scripted_redis import NEVER
 
 T = TypeVar("T")
 Perform = Callable[..., Any]

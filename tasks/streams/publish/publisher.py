@@ -17,8 +17,8 @@ from penstock.store import request_scripts
 from penstock.store.availability import CONNECTION_LOST
 from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
-from tasks.streams.outbox import Outbox, WriteCall
-from tasks.streams.script_pipeline import ScriptPipeline
+from tasks.streams.publish.outbox import Outbox, WriteCall
+from tasks.streams.publish.script_pipeline import ScriptPipeline
 from workers.loop import BackgroundTasks
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from penstock.keys import Keys
-from tasks.streams.outbox import Outbox, WriteCall
+from tasks.streams.publish.outbox import Outbox, WriteCall
 
 ID = "0190a5b0-0000-7000-8000-000000000001"
 DEPLOYMENT = Keys("p")
