@@ -11,6 +11,7 @@ from typing import Final
 CORE: Final = (
     "tasks/streams/*.py",
     "tasks/streams/publish/*.py",
+    "penstock/json_text.py",
     "tasks/batches/create/reconcile.py",
     "tasks/batches/collect/*.py",
     "tasks/batches/result_lines.py",
