@@ -112,12 +112,12 @@ def test_the_core_modules_are_python_and_scripts() -> None:
 
 def test_a_module_is_tested_by_the_tests_named_after_it_and_then_by_their_neighbours() -> None:
     folder = "tests/unit/tasks/streams"
-    names = ("test_outbox.py", "test_outbox_gap.py", "test_publisher.py", "test_usage.py")
+    names = ("test_attempt.py", "test_attempt_events.py", "test_relay.py", "test_usage.py")
     tests = [f"{folder}/{name}" for name in names]
-    own, near = mirrored_tests("tasks/streams/publish/outbox.py", tests, ROOT)
+    own, near = mirrored_tests("tasks/streams/attempt.py", tests, ROOT)
     assert own == tests[:2]
     assert near == tests[2:3]  # test_usage.py does not import it
-    assert mirrored_tests("tasks/streams/publish/outbox.py", [], ROOT) == []
+    assert mirrored_tests("tasks/streams/attempt.py", [], ROOT) == []
 
 
 def test_a_script_is_tested_where_the_functions_that_call_it_are_tested() -> None:
