@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from penstock import events
 from penstock.batches.estimates import BatchDuration, Estimate, estimate_remaining
 from penstock.batches.jobs import JobRecords
@@ -14,6 +12,7 @@ from penstock.batches.options import SubmissionOptions
 from penstock.batches.pages import BatchPage, PageRange, check_page
 from penstock.batches.results import CollectionOrder, LineOffset, checked_order
 from penstock.batches.submission import Submission
+from penstock.batches.unreadable import parse_line
 from penstock.batches.view import Batch
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
@@ -271,7 +270,7 @@ class Batches:
         """
         lines = self.result_lines(id, order=order, after=after, wait=wait, timeout=timeout)
         for line in lines:
-            yield View(orjson.loads(line))
+            yield View(parse_line(line))
 
     def result_lines(
         self,

@@ -10,7 +10,7 @@ import orjson
 from penstock import events
 from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -80,9 +80,9 @@ class JobRecords:
         return Job(record, tuple(parsed), _amounts(money))
 
     def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
-        """Yield those of the jobs that still have a record."""
+        """Yield those of the jobs that have a record that can be read."""
         for id in ids:
-            with suppress(NotFound):
+            with suppress(NotFound, RecordUnreadable):
                 yield self.read(id)
 
     def record(self, id: str) -> Record:

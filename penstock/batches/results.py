@@ -14,9 +14,7 @@ from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
 from penstock.batches.shard import Shard, ShardState
 from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import InvalidRequest, NotFound
@@ -232,4 +230,4 @@ def checked_order(order: str, *, wait: bool) -> str:
 
 def _tail(shard: Shard) -> bytes:
     """Return what follows the custom_id in every line of a shard with a uniform result."""
-    return RESULT + orjson.dumps(shard.uniform_result) + LINE_TAIL
+    return RESULT + json_text.dumps(shard.uniform_result) + LINE_TAIL
