@@ -98,6 +98,10 @@ class AsyncBatches:
         """Resume a paused job: `penstock.batches.client.Batches.resume`."""
         return await asyncio.to_thread(self._sync.resume, id, who=who, max_cost_usd=max_cost_usd)
 
+    async def retry_failed(self, id: str, *, max_cost_usd: float | None = None) -> Batch:
+        """Send failed requests again: `penstock.batches.client.Batches.retry_failed`."""
+        return await asyncio.to_thread(self._sync.retry_failed, id, max_cost_usd=max_cost_usd)
+
     async def delete(self, id: str) -> None:
         """Delete an ended job with its results: `penstock.batches.client.Batches.delete`."""
         await asyncio.to_thread(self._sync.delete, id)

@@ -5,9 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
+from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
@@ -126,10 +125,14 @@ class JobRecords:
         """Return the result lines of a job."""
         return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
 
+    def failed_requests(self, job: Job) -> FailedRequests:
+        """Return the requests of an ended job that did not succeed."""
+        return FailedRequests(self.results(job.record), job.shards)
+
     def history(self) -> list[dict[str, Any]]:
         """Return how long the last batches took: ``model``, ``requests`` and ``ms`` of each."""
         found = self._redis.lrange(self._settings.keys.history, 0, -1)
-        return [orjson.loads(each) for each in found]
+        return [json_text.loads(each) for each in found]
 
     def ids(self) -> list[str]:
         """Return the ids of the jobs that still have a record, newest first."""
@@ -193,7 +196,7 @@ class JobRecords:
             shared,
             action=what,
             who=who,
-            event=orjson.dumps(event) if event else b"",
+            event=json_text.dumps(event) if event else b"",
         )
         return state_found(id, wake.run(self._redis))
 

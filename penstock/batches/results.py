@@ -56,6 +56,15 @@ class Results:
         )
         return islice(lines, after, None)
 
+    def chunk_lines(self, name: str, count: int) -> Iterator[bytes]:
+        """Yield the lines of chunks as they are stored. Raises `NotFound` if they have expired."""
+        for chunk in self._chunks(name, count):
+            yield from lines_of(chunk)
+
+    def custom_ids(self, shard: Shard) -> list[str]:
+        """Return the custom_ids of a shard's requests. Raises `NotFound` if they have expired."""
+        return [head.removeprefix(LINE_HEAD).decode() for head in self._ids(shard).heads]
+
     def submitted(self, shards: Iterable[Shard], *, after: int = 0) -> Iterator[bytes]:
         """Yield the lines of all collected shards as submitted, without the first ``after``.
 

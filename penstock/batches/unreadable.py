@@ -5,10 +5,14 @@ without being parsed as a whole, so a reader that parses them may still find one
 """
 
 import base64
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
 from penstock import json_text
 from penstock.batches.wire import LINE_HEAD, LINE_TAIL, RESULT
+
+#: The types of results; one that this version does not know counts as errored.
+TYPES: Final = ("succeeded", "errored", "canceled", "expired")
 
 #: The error type of a request whose result line cannot be read.
 UNREADABLE: Final = "unreadable_result"
@@ -57,6 +61,14 @@ def parse_line(line: bytes) -> dict[str, Any]:
         problem = str(error)
     head = line.partition(RESULT)[0].removeprefix(LINE_HEAD)
     return {"custom_id": head.decode(errors="replace"), "result": unreadable_result(line, problem)}
+
+
+def lines_of_types(lines: Iterable[bytes], types: Collection[str]) -> Iterator[bytes]:
+    """Yield the result lines whose type is one of ``types``."""
+    for line in lines:
+        found = parse_line(line)["result"].get("type")
+        if (found if found in TYPES else "errored") in types:
+            yield line
 
 
 def result_line(head: bytes, result: dict[str, Any]) -> bytes:
