@@ -112,6 +112,15 @@ def test_an_idle_publisher_makes_no_calls_for_writes(perform: Perform) -> None:
     perform(test)
 
 
+def test_drain_also_writes_what_no_notification_has_announced(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.box.end({"state": "done"})
+        await stage.publisher.drain(stage.box)
+        assert (stage.box.n, stage.box.lost) == (11, "")
+
+    perform(test)
+
+
 def test_drain_waits_for_everything_that_was_added(perform: Perform) -> None:
     async def test(stage: Stage) -> None:
         stage.redis.latency_s = 1.0
@@ -184,7 +193,7 @@ def test_events_that_redis_has_lost_are_written_again(perform: Perform) -> None:
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("lost"), ConnectionResetError("lost")])
 def test_a_lost_connection_repeats_the_same_calls_until_redis_answers(
-    perform: Perform, error: Exception
+    perform: Perform, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     async def test(stage: Stage) -> None:
         for box in stage.boxes:
@@ -201,6 +210,7 @@ def test_a_lost_connection_repeats_the_same_calls_until_redis_answers(
         assert stage.redis.is_idle
 
     perform(test, streams=2)
+    assert caplog.messages == 2 * ["Redis is unavailable, retrying: lost"]
 
 
 def test_a_reply_that_never_comes_is_waited_for_only_until_the_timeout(perform: Perform) -> None:
@@ -324,6 +334,23 @@ def test_an_unwatched_stream_is_neither_written_nor_interrupted(perform: Perform
         await stage.seconds(60)
         assert stage.box.lost
         assert stage.interrupted == []
+
+    perform(test)
+
+
+def test_an_unwatched_stream_is_not_kept_in_memory(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        gone = weakref.ref(box := stage.add_stream())
+        stage.redis.will_answer("write", box.id, FULL)
+        stage.write("a", box=box)
+        await stage.publisher.drain(box)
+        stage.publisher.unwatch(box)
+        del box
+        stage.write("b")
+        await stage.publisher.drain(stage.box)  # until then the last flush has it
+        await stage.seconds(60)
+        gc.collect()
+        assert gone() is None
 
     perform(test)
 
