@@ -190,21 +190,22 @@ class Keys:
         reads the record at once. Published by the cancel script, subscribed to by workers."""
         return f"{self.prefix}:control"
 
-    def rate_limit(self, model: str) -> str:
-        """Hash, EX 1 h, sliding. What is known about the API's rate limit for a model: ``tokens``,
-        ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
-        the rate limiter's scripts for all workers."""
-        return f"{self.prefix}:rate-limit:{{{model}}}"
+    def rate_limit(self, lane: str) -> str:
+        """Hash, EX 1 h, sliding. What is known about the API's rate limit for a lane (a model, with
+        fast mode and the service tier if a request asks for them): ``tokens`` (requests that may be
+        sent), ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms`` (no call is made before),
+        ``known``. Written and read by the rate limiter's scripts for all workers."""
+        return f"{self.prefix}:rate-limit:{{{lane}}}"
 
-    def rate_limit_calls(self, model: str) -> str:
+    def rate_limit_calls(self, lane: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that the API has not answered yet → when they count
         as lost, in ms. Written and read by the rate limiter's scripts."""
-        return f"{self.rate_limit(model)}:calls"
+        return f"{self.rate_limit(lane)}:calls"
 
-    def rate_limit_turns(self, model: str) -> str:
+    def rate_limit_turns(self, lane: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that wait for the rate limit → when their turn is,
         in ms. Written and read by the rate limiter's scripts."""
-        return f"{self.rate_limit(model)}:turns"
+        return f"{self.rate_limit(lane)}:turns"
 
     @property
     def jobs(self) -> str:

@@ -198,12 +198,12 @@ class Relay:
                 request.start_attempt()
                 self._announce(request, planned, reason)
                 request.api_request_ids.append(call.headers.get("request-id", ""))
-                await self._rate_limiter.report(request.model, request.id, call.headers)
+                await self._rate_limiter.report(request.lane, request.id, call.headers)
                 await self._relay(request, planned, call.chunks())
         except StreamInterrupted as interruption:
             return interruption
         except asyncio.CancelledError:
-            self._rate_limiter.release(request.model, request.id)
+            self._rate_limiter.release(request.lane, request.id)
             raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
             await self._handle_refusal(request, planned, error)
@@ -248,9 +248,9 @@ class Relay:
 
     async def _acquire(self, request: ClaimedRequest) -> None:
         """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""
-        wait = await self._rate_limiter.acquire(request.model, request.id)
+        wait = await self._rate_limiter.acquire(request.lane, request.id)
         if wait > 0:
-            raise Deferred("waiting for the API's rate limit", wait)
+            raise Deferred(f"waiting for the API's rate limit for {request.lane}", wait)
 
     async def _handle_refusal(
         self, request: ClaimedRequest, planned: AttemptPlan, error: Exception
@@ -259,7 +259,7 @@ class Relay:
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._rate_limiter.report(
-            request.model,
+            request.lane,
             request.id,
             headers,
             refused=problem.status in (429, 529) and problem.retryable,
