@@ -137,6 +137,15 @@ class ClaimedRequest:
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
 
+    def until_deadline_s(self, wait_s: float) -> float:
+        """Shorten a wait that would be longer than the deadline, if no call was made yet.
+
+        The claim after it fails the request with ``deadline_exceeded``.
+        """
+        if self.deadline_ms is None or self.attempts:
+            return wait_s
+        return min(wait_s, max(self.deadline_ms - now_ms(), 0) / 1000 + 0.1)
+
     @property
     def lane(self) -> Lane:
         """The calls with which it shares the API's rate limits."""
