@@ -1,4 +1,5 @@
-"""The reaper: wakes requests and shards whose worker or message was lost.
+"""The reaper: wakes requests and shards whose worker or message was lost, and ends requests whose
+deadline passes in the queue.
 
 The leases of a dead worker expire, and a Celery message can be lost. Every request and shard that
 has not ended is therefore in a sorted set, with the time of its next check. Each worker runs a
@@ -15,6 +16,7 @@ import orjson
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
+from penstock import events
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
@@ -22,6 +24,7 @@ from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
 from penstock.store.connection import AsyncConnection
 from penstock.store.record import DEFAULT_PRIORITY
 from penstock.store.request_scripts import ReaperAction
+from penstock.streams.records import DEADLINE_EXCEEDED
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,12 @@ PAGE = 200
 ODD_RECORD_WAIT_MS = 60_000
 #: Seconds between two clean-ups.
 CLEAN_UP_S = 60.0
+
+#: The end of a request whose deadline passes while no worker holds it.
+_DEADLINE_ERROR = orjson.dumps(DEADLINE_EXCEEDED)
+_DEADLINE_END = orjson.dumps(
+    {"type": events.END, "state": "failed", "stop_reason": None, "error": DEADLINE_EXCEEDED}
+)
 
 #: Sends the wake-up of a request: id, model, priority.
 SendRequest = Callable[[str, str, int], None]
@@ -166,6 +175,9 @@ class Reaper:
             shared,
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
             may_be_queued=may_hold,
+            end_event=_DEADLINE_END,
+            error=_DEADLINE_ERROR,
+            retention_s=self._settings.retention_s,
         ).run_async(self._redis)
         if reaped is ReaperAction.WAKE:
             logger.warning("request %s has no worker; sending a wake-up", id)
