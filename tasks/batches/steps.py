@@ -10,12 +10,14 @@ shard's record, the step is retried a bounded number of times, and then the job 
 
 import contextlib
 import logging
+from dataclasses import replace
 from typing import Final
 
 import anthropic
 import httpx2
 import redis
 
+from config.http_clients import settings_fault
 from config.settings import WorkerSettings
 from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
@@ -48,6 +50,10 @@ _RETRY_S: Final = 60.0
 #: Maximum characters of the text of an error in a pause reason.
 _MAX_TEXT: Final = 500
 
+#: Calls in a row that fail because of the workers' proxy or certificates before the job is paused:
+#: those of a gateway can be wrong for a minute as well.
+_MAX_SETTINGS_FAULTS: Final = 5
+
 _NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
 
@@ -66,15 +72,8 @@ class BatchSteps:
 
     def run(self, name: str, work: ClaimedShard) -> StepResult:
         """Run the step called ``name``, or redirect the shard to the step its record calls for."""
-        if work.unreadable:
-            why = {"type": PauseReason.RECORD_UNREADABLE, "message": work.unreadable}
-            return (
-                RetryIn(_RETRY_S, work.unreadable) if work.cancel else Parked(work.unreadable, why)
-            )
-        if not work.shard.is_known:
-            return RetryIn(
-                _RETRY_S, f"the shard is {work.shard.state!r:.40}: are workers outdated?"
-            )
+        if work.unreadable or not work.shard.is_known:
+            return _leave_alone(work)
         if names.BATCH_STEPS.index(name) > names.BATCH_STEPS.index(work.shard.step):
             return Redirect(f"{name} is not due: the shard is {work.shard.state}")
         try:
@@ -94,7 +93,10 @@ class BatchSteps:
                 self._warn(work)
             return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
-            return self._pause_or_retry(work, problem_of(error))
+            problem = problem_of(error)
+            if settings_fault(error) and work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS:
+                problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
+            return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert(Alert.SPOOL_UNAVAILABLE, str(error))
@@ -109,25 +111,20 @@ class BatchSteps:
 
         What the step has stored before is as it was. Raises `Fenced`, `redis.RedisError`.
         """
-        shard = work.shard
+        shard, reason = work.shard, f"{name} failed: {type(error).__name__}"
         logger.exception("job %s shard %s: %s failed", work.job.id, shard.number, name)
         count = shard.step_errors + 1
-        kind = type(error).__name__
         if count < MAX_STEP_ERRORS:
             work.write(shard.evolve(step_errors=count))
             wait = wait_s(count, None, self._settings.api_retry_max_wait_s, jitter())
-            return RetryIn(wait, f"{name} failed: {kind}")
-        message = f"{name} of shard {shard.number} failed {count} times: {kind}: {error}"[
-            :_MAX_TEXT
-        ]
+            return RetryIn(wait, reason)
+        message = f"shard {shard.number}: {reason} {count} times in a row: {error}"[:_MAX_TEXT]
         if not work.cancel:
             work.write(shard.evolve(step_errors=0))
-            message = f"{message}; {_kept(shard)}"
-            return Parked(
-                f"{name} failed: {kind}", {"type": PauseReason.STEP_FAILED, "message": message}
-            )
+            why = {"type": PauseReason.STEP_FAILED, "message": f"{message}; {_kept(shard)}"}
+            return Parked(reason, pause=why)
         if shard.state == ShardState.COLLECTED:  # its results stay; only the job has not ended
-            return RetryIn(_RETRY_S, f"{name} failed: {kind}")
+            return RetryIn(_RETRY_S, reason)
         return collect_without(work, Alert.STEP_FAILED, message, fatal=False)
 
     def _pause_or_retry(self, work: ClaimedShard, problem: ApiProblem) -> RetryIn | Parked:
@@ -155,6 +152,17 @@ class BatchSteps:
                 f"{shard.batch_id} is {age_days:.0f} days old and its results are not collected; "
                 "the API removes them after 29 days",
             )
+
+
+def _leave_alone(work: ClaimedShard) -> RetryIn | Parked:
+    """Pause the job for an unreadable record, or wait for a worker that knows the shard's state."""
+    if not work.unreadable:
+        state = f"{work.shard.state:.40}"
+        return RetryIn(_RETRY_S, f"the shard is {state!r}, a state of a newer worker")
+    if work.cancel:
+        return RetryIn(_RETRY_S, work.unreadable)
+    why = {"type": PauseReason.RECORD_UNREADABLE, "message": work.unreadable}
+    return Parked(work.unreadable, pause=why)
 
 
 def _kept(shard: Shard) -> str:
