@@ -1,4 +1,4 @@
-"""Retry shards that share a batch: no request is lost or sent twice, whoever fails."""
+"""Retry shards that share a batch: no request is lost or sent twice if a worker fails."""
 
 from collections.abc import Iterator
 from typing import Any
