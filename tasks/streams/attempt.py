@@ -15,12 +15,11 @@ from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
-#: The API's events that belong to a message: none of them can come before its message_start.
+#: The API's events that cannot come before message_start. (A stray stop is ignored.)
 _PARTS: Final = frozenset(
     {
         "content_block_start",
         "content_block_delta",
-        "content_block_stop",
         "message_delta",
         "message_stop",
     }

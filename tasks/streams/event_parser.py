@@ -197,18 +197,15 @@ def _check_fields(kind: str, data: dict[str, Any], fields: dict[str, _Types]) ->
 def _check_counts(path: str, usage: Any) -> None:
     """Check that token counts can be added up. Other fields, such as a tier, may be anything."""
     for name, value in usage.items() if isinstance(usage, dict) else ():
-        counts = name.endswith(("_tokens", "_requests"))
-        if isinstance(value, dict):
-            _check_counts(f"{path}.{name}", value)
-        elif isinstance(value, list):
-            for item in value:
-                _check_counts(f"{path}.{name}", item)
-        elif type(value) is int and not 0 <= value <= _LARGEST_COUNT:
-            invalid(f"{path}.{name} is not a possible number", excerpt_of_value(value))
-        elif type(value) is float and value.is_integer():
-            pass  # some gateways write every number so
-        elif counts and value is not None and type(value) is not int:
-            invalid(f"{path}.{name} is not a number or null", excerpt_of_value(value))
+        where, counts = f"{path}.{name}", name.endswith(("_tokens", "_requests"))
+        if type(value) is int or (type(value) is float and value.is_integer()):
+            if abs(value) > _LARGEST_COUNT or (counts and value < 0):
+                invalid(f"{where} is not a possible number", excerpt_of_value(value))
+        elif counts and value is not None:
+            invalid(f"{where} is not a number or null", excerpt_of_value(value))
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                _check_counts(where, item)
 
 
 def _reported(problem: Any) -> StreamInterrupted:
