@@ -45,7 +45,7 @@ def at(path: str, value: Any, data: Data) -> Data:
 
 odd = st.sampled_from([True, 1.5, [], ["x"], -1, 10**30])
 not_text = odd | st.just({})
-not_index = st.sampled_from([True, 1.5, [], {}, -1, "0", None])
+not_index: st.SearchStrategy[Any] = st.sampled_from([True, 1.5, [], {}, -1, "0", None])
 not_object = odd | st.sampled_from(["x", ""])
 END: Data = {"type": "message_delta", "delta": {}, "usage": {}}
 CHECKED = [
