@@ -184,9 +184,7 @@ def test_a_malformed_stream_fails_with_an_error_that_shows_what_arrived(
     assert MALFORMED[name][1] in failed.value.error["message"]
 
 
-def test_the_worker_still_ends_when_it_is_told_to(
-    requests: dict[str, StreamRequest], stage: Stage
-) -> None:
+def test_the_worker_still_ends_at_sigterm(requests: dict[str, StreamRequest], stage: Stage) -> None:
     for request in requests.values():
         list(request.events(timeout=60))
     [worker] = stage.alive()

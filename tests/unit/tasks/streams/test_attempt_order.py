@@ -176,7 +176,7 @@ def answers(draw: st.DrawFn) -> list[Event]:
 def test_the_text_key_the_checksum_and_every_reader_have_the_same_text(
     first: list[Event], second: list[Event], cut: int, prefill: bool, merged: int
 ) -> None:
-    message, usage, told = PartialMessage(), Usage(), list[Event]()
+    message, usage, published = PartialMessage(), Usage(), list[Event]()
     box = Outbox(DEPLOYMENT, ID, worker="w", epoch=1, n=0, ttl_s=60, retention_s=60)
     stored = ""
     for sent in (first[: min(cut, len(first) - 2)], second):
@@ -192,13 +192,13 @@ def test_the_text_key_the_checksum_and_every_reader_have_the_same_text(
             for line, data in attempt.feed(orjson.dumps(event)):
                 box.add(line, data)
             if place % merged == 0 and box.next_call() is not None:
-                stored = _acknowledge(box, stored, told)
+                stored = _acknowledge(box, stored, published)
     while box.next_call() is not None:
-        stored = _acknowledge(box, stored, told)
+        stored = _acknowledge(box, stored, published)
     transcript = Transcript()
     flow = transcript.flow()
     shown = ""
-    for n, data in enumerate(told, 1):
+    for n, data in enumerate(published, 1):
         if data["type"] == "penstock.rewind":
             transcript.apply(Delivered(1, n, data))
             shown, flow = transcript.builder.text, transcript.flow()
@@ -208,10 +208,10 @@ def test_the_text_key_the_checksum_and_every_reader_have_the_same_text(
     assert stored == message.text == transcript.builder.text == shown
 
 
-def _acknowledge(box: Outbox, stored: str, told: list[Event]) -> str:
+def _acknowledge(box: Outbox, stored: str, published: list[Event]) -> str:
     """Apply the outstanding call as Redis does; returns the text that is stored then."""
     write = next_write(box)
-    told += write.data
+    published += write.data
     box.apply_reply([b"ok", write.first + len(write.lines) - 1, b""])
     return write.text if write.fresh else stored + write.text
 
