@@ -50,8 +50,11 @@ class RecordKeys:
 
         All records have ``state``, ``epoch``, ``n`` (number of the last event), ``cancel`` (who
         asked), ``model``, ``worker``, times in ms since 1970, ``usage`` and ``error``. Requests
-        also have ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (retryable
-        errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``due_ms``
+        also have ``attempts``, ``spent`` (usage of all attempts so far), ``open_output`` (output
+        tokens in it that the attempt in progress has reported; empty: none is in progress),
+        ``usage_estimated``, ``retry_budget`` (JSON: ``stalled``, attempts since the answer last
+        advanced, and ``kept``, characters it had then), ``api_retries`` (retryable errors of the
+        API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``due_ms``
         (not to be sent to the API before), ``on_interrupt``, ``priority``, ``deadline_ms``,
         ``typed``, ``headers`` and ``base`` (number of the first event that the log still has, if
         not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not collected),

@@ -65,6 +65,8 @@ class Attempt:
         elif kind == "message_delta":
             self._usage.add(data.get("usage"))
             self.usage_changed = True
+        elif kind == "content_block_delta":
+            self._usage.receive(data["delta"])
         fitted = [(raw, data)] if self._exact else self._fit(raw, kind, data)
         for _, event in fitted:
             self._message.apply(event)

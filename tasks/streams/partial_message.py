@@ -17,6 +17,7 @@ class PartialMessage:
         self.started = False  #: message_start was published
         self.blocks = Blocks()
         self.stop_reason: str | None = None
+        self.stop_details: dict[str, Any] | None = None  #: the API's, such as those of a refusal
         self.stopped = False  #: message_stop was published
         self.has_delta = False
 
@@ -42,12 +43,14 @@ class PartialMessage:
         elif kind == "message_start":
             self.started = True
         elif kind == "message_delta":
-            self.stop_reason = (data.get("delta") or {}).get("stop_reason") or self.stop_reason
+            delta = data.get("delta") or {}
+            self.stop_reason = delta.get("stop_reason") or self.stop_reason
+            self.stop_details = delta.get("stop_details") or self.stop_details
         elif kind == "message_stop":
             self.stopped = True
         elif kind == events.REWIND:
             self.blocks.rewind(data["index"], data["offset"])
-            self.stop_reason, self.stopped = None, False
+            self.stop_reason, self.stop_details, self.stopped = None, None, False
 
     def _start(self, index: Any, block: dict[str, Any]) -> None:
         # The API numbers the blocks without gaps: after a gap, a block is missing.
