@@ -65,7 +65,8 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
     parts = [f"id {id}"]
     if usage:
         tokens_in, tokens_out = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-        parts.append(f"{tokens_in} tokens in, {tokens_out} out")
+        about = " (estimated)" if end.get("usage_estimated") else ""
+        parts.append(f"{tokens_in} tokens in, {tokens_out} out{about}")
     if end.get("first_delta_ms") is not None:
         parts.append(f"first delta {duration(end['first_delta_ms'])}")
     if end.get("total_ms") is not None:

@@ -40,6 +40,11 @@ def test_a_summary_has_tokens_and_timings() -> None:
     assert summary("R", end) == "id R · 25 tokens in, 48 out · first delta 38 ms · total 1.24 s"
 
 
+def test_a_summary_marks_estimated_tokens() -> None:
+    end = {"usage": {"input_tokens": 25, "output_tokens": 48}, "usage_estimated": True}
+    assert summary("R", end) == "id R · 25 tokens in, 48 out (estimated)"
+
+
 def test_a_summary_names_the_stop_reason_of_a_truncated_answer() -> None:
     assert summary("R", {"stop_reason": "max_tokens"}) == "id R · stop reason max_tokens"
 
