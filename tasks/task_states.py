@@ -32,19 +32,25 @@ def end_as(
 
     ``summary`` is what Flower shows as the result::
 
-        raise end_as(task, SKIPPED, {"kind": "stream", "state": "skipped", "reason": "a duplicate"})
+        raise end_as(task, SKIPPED, {"state": "skipped", "reason": "a duplicate"})
     """
     more: dict[str, Any] = {} if runtime_s is None else {"runtime": runtime_s}
     try:
-        task.send_event(f"task-{state}", retry=False, result=repr(summary), **more)
+        task.send_event(f"task-{state}", retry=False, result=repr(shown(summary)), **more)
     except Exception as error:  # Flower is the only reader of events
         logger.warning("the state %s of %s was not sent: %s", state, task.request.id, error)
     return Ignore()
 
 
-def wait_later(
-    task: "Task[Any, Any]", summary: dict[str, Any], *, reason: str, countdown_s: float
-) -> Exception:
+def shown(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what Flower shows as the result of a task.
+
+    Its list shows the first characters only. The kind is among the arguments already.
+    """
+    return {name: value for name, value in summary.items() if name != "kind"}
+
+
+def wait_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
     """Send the task back to the queue, as `retry_later` does, but not as a retry.
 
     A batch is polled hundreds of times and nothing has failed, so neither the number of retries nor
@@ -55,4 +61,4 @@ def wait_later(
         repeat(task, deferred.countdown_s)
     except Exception as error:
         raise Reject(error, requeue=False) from error  # as Celery's retry; the reaper wakes it
-    return end_as(task, WAITING, {**summary, "state": WAITING, "reason": str(deferred)})
+    return end_as(task, WAITING, {"state": WAITING, "reason": str(deferred)})

@@ -15,7 +15,7 @@ from typing import Final
 FLOWER_USER: Final = "penstock"
 #: The columns of Flower's list of tasks: how a task ended and why is in ``result`` or
 #: ``exception``.
-TASKS_COLUMNS: Final = "name,uuid,state,kwargs,result,exception,retries,received,runtime,worker"
+TASKS_COLUMNS: Final = "name,state,kwargs,result,exception,uuid,received,runtime,worker"
 
 #: The options that decide who may use Flower, or that disable its buttons, or for which it does not
 #: start.

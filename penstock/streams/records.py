@@ -14,7 +14,7 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
-from penstock.validation import check_headers
+from penstock.validation import check_headers, check_text, is_number
 
 #: Maximum seconds of a deadline, a year: the record of a request lives until its deadline.
 MAX_DEADLINE_S: Final = 31_536_000
@@ -39,7 +39,8 @@ class RequestOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.priority, int) or not 0 <= self.priority <= 9:
             raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
-        if self.deadline_s is not None and not 0 < self.deadline_s <= MAX_DEADLINE_S:
+        deadline = self.deadline_s
+        if deadline is not None and not (is_number(deadline) and 0 < deadline <= MAX_DEADLINE_S):
             words = f"must be a number of seconds above 0, at most {MAX_DEADLINE_S} (a year)"
             raise InvalidRequest(words, field="deadline")
         if self.on_interrupt not in ("continue", "restart", "fail"):
@@ -115,9 +116,11 @@ class RequestRecords:
     def cancel(self, id: str, who: str) -> State:
         """Cancel a request. Returns the state it had. Raises `NotFound`.
 
-        A request that no worker holds ends at once; what was received before is kept.
+        A request that no worker holds ends at once; what was received before is kept. Raises
+        `InvalidRequest` if ``who`` cannot be stored.
         """
         keys = self._settings.keys.request(checked_id(id))
+        check_text(who, "who")
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
         cancel = request_scripts.cancel(
             keys,

@@ -10,7 +10,10 @@ from typing import Any, Final, assert_never
 from celery import Task
 from celery.utils.log import get_task_logger
 
+from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
+from penstock.errors import ConfigurationError
+from penstock.ids import is_id
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.states import State
@@ -29,7 +32,7 @@ from tasks.batches.step_result import (
 )
 from tasks.batches.steps import BatchSteps
 from tasks.retry import retry_later
-from tasks.task_states import CANCELED, PAUSED, SKIPPED, end_as, wait_later
+from tasks.task_states import CANCELED, PAUSED, SKIPPED, end_as, shown, wait_later
 from workers.app import app, settings
 from workers.identity import process_name
 
@@ -38,27 +41,36 @@ logger = get_task_logger(__name__)
 #: Seconds until a step that failed with an unexpected error is retried.
 _UNEXPECTED_RETRY_S: Final = 60.0
 
-#: What the summary of every batch task begins with.
-_BATCH: Final = {"kind": "batch"}
-
 
 class JobFailed(Exception):
     """The job ended with an error; only its record holds the API's message."""
 
 
+class NotAJob(Exception):
+    """The message was not sent by Penstock's client, so there is no record of a job."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} takes the id of a recorded job and the number of a shard; to send a job: "
+            "penstock.Client().messages.batches.create(requests=[…])"
+        )
+
+
 def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """Run the step that ``task`` is named after. Returns a summary for Flower."""
+    if not isinstance(job, str) or not is_id(job) or not isinstance(shard, int):
+        raise NotAJob(task.name)
     try:
         with ClaimedShard.claim(
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
             return _execute(task, work, _step(task, work))
     except RestartGrace as error:
-        raise wait_later(task, _BATCH, reason=str(error), countdown_s=error.wait_s) from None
+        raise wait_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
         reason = str(error) or "claimed by another worker"
-        raise end_as(task, SKIPPED, {**_BATCH, "state": SKIPPED, "reason": reason}) from None
+        raise end_as(task, SKIPPED, {"state": SKIPPED, "reason": reason}) from None
 
 
 def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
@@ -71,24 +83,24 @@ def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> 
             work.release(pause=pause)
             for number in wake:
                 _wake(work.job.id, number)
-            return summary
+            return shown(summary)
         case RetryIn(seconds, reason, failed):
             wait_s = work.release(countdown_s=seconds)
             if failed:
                 raise retry_later(task, reason=reason, countdown_s=wait_s)
-            raise wait_later(task, _BATCH, reason=reason, countdown_s=wait_s)
+            raise wait_later(task, reason=reason, countdown_s=wait_s)
         case Parked(reason, pause):
             due_in_s = work.park(pause=pause)
             if due_in_s is not None:  # the job was resumed or canceled while the step ran
-                raise wait_later(task, _BATCH, reason=reason, countdown_s=due_in_s)
-            raise end_as(task, PAUSED, {**_BATCH, "state": PAUSED, "reason": reason})
+                raise wait_later(task, reason=reason, countdown_s=due_in_s)
+            raise end_as(task, PAUSED, {"state": PAUSED, "reason": reason})
         case Redirect(reason):
             work.release()
             _wake(work.job.id, work.shard.number)
-            raise end_as(task, SKIPPED, {**_BATCH, "state": "elsewhere", "reason": reason})
+            raise end_as(task, SKIPPED, {"state": "elsewhere", "reason": reason})
         case ShardDone(summary):
             work.release(done=True)
-            return summary
+            return shown(summary)
         case JobEnded(summary):
             return _ended(task, summary)
         case _:
@@ -100,12 +112,17 @@ def _ended(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
         raise JobFailed("the job has failed; its record has the error")
     if summary["state"] == State.CANCELED:
         raise end_as(task, CANCELED, summary)
-    return summary
+    return shown(summary)
 
 
 def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     try:
-        return _steps().run(task.name, work)
+        steps = _steps()
+    except ConfigurationError as error:  # no call can work, and the next worker has the same one
+        why = {"type": PauseReason.HTTP_SETTINGS, "message": str(error)}
+        return Parked("the workers' HTTP settings cannot be used", pause=why)
+    try:
+        return steps.run(task.name, work)
     except Fenced:
         raise
     except Exception as error:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
-from penstock import events
+from penstock import events, json_text
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.store import request_scripts
@@ -100,7 +100,7 @@ class ClaimedRequest:
             deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
             started_ms=int(record["started_ms"]),
             worker_losses=claim.worker_losses,
-            body=None if body is None else orjson.loads(body),
+            body=None if body is None else json_text.loads(body),
             headers=orjson.loads(record["headers"] or "{}"),
             attempts=int(record["attempts"] or 0),
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),

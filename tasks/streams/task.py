@@ -11,7 +11,7 @@ from penstock.queue import names
 from tasks.retry import retry_later
 from tasks.streams.result import RunResult
 from tasks.streams.runtime import StreamRuntime
-from tasks.task_states import CANCELED, SKIPPED, end_as
+from tasks.task_states import CANCELED, SKIPPED, end_as, shown
 from workers.app import app, settings
 from workers.loop import streams_loop
 from workers.pool import on_shutdown, on_terminate
@@ -46,10 +46,8 @@ def stream(task: "Task[Any, Any]", id: object = None, *more: object, **named: ob
     """
     if not isinstance(id, str) or not is_id(id) or more or named:
         raise NotARequest
-    relay = runtime.start()
-    future = streams_loop.submit(relay.run(id))
     with on_terminate(lambda: runtime.cancel(id, "terminate")):
-        result = future.result()
+        result = runtime.run(id)
     return _report(task, id, result)
 
 
@@ -61,12 +59,12 @@ def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any
         raise StreamFailed(result.reason)
     if result.state == "skipped":
         logger.info("request %s skipped: %s", id, result.reason)
-        skipped = {"kind": "stream", "state": SKIPPED, "reason": result.reason}
+        skipped = {"state": SKIPPED, "reason": result.reason}
         raise end_as(task, SKIPPED, skipped)
     if result.state == "canceled":
         logger.info("request %s canceled", id)
         raise end_as(task, CANCELED, result.summary, result.summary["total_ms"] / 1000)
-    return result.summary
+    return shown(result.summary)
 
 
 @worker_ready.connect

@@ -169,6 +169,23 @@ def test_a_task_that_was_not_sent_by_the_client_fails_and_says_how_to_enqueue(
     assert "secret" not in shown["exception"] + shown["traceback"]
 
 
+@pytest.mark.parametrize("args", [[{"requests": ["secret"]}, 0], ["x", 0]], ids=str)
+def test_a_batch_task_that_was_not_sent_by_the_client_fails_and_says_how_to_send_a_job(
+    flower: FlowerProcess, penstock_client: Client, args: list[Any]
+) -> None:
+    app = penstock_client.wakeups._app
+    id = app.send_task("penstock.batch.create", args=args, queue="batches").id
+    shown: dict[str, Any] = {}
+
+    def failed() -> bool:
+        shown.update(call_flower(flower, "/api/tasks").get(id) or {})
+        return shown.get("state") == "FAILURE"
+
+    wait_until(failed)
+    assert "batches.create(" in shown["exception"]
+    assert "secret" not in shown["exception"] + shown["traceback"]
+
+
 def test_both_workers_and_both_queues_are_listed(flower: FlowerProcess) -> None:
     assert len(call_flower(flower, "/api/workers?refresh=1")) == 2
     queues = call_flower(flower, "/api/queues/length")["active_queues"]

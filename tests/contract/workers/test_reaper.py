@@ -244,6 +244,29 @@ def test_a_malformed_message_does_not_stop_the_reaper(setup: Setup) -> None:
     assert setup.sent == [(id, "m", 3)]
 
 
+def test_an_odd_record_delays_no_other_and_is_checked_again_later(setup: Setup) -> None:
+    odd = setup.submit()
+    key = setup.keys.request(odd).meta
+    setup.connection.set(key, "not a hash", ex=60)
+    setup.connection.zadd(setup.keys.live_shards, {"no-shard": 0})
+    good, job = setup.submit(), shard_of(setup)
+    setup.reap(lambda: setup.sent and setup.sent_shards)
+    assert setup.sent == [(good, "m", 3)]
+    assert setup.sent_shards == [(job, 0, "m", names.BATCH_CREATE)]
+    assert setup.checked(odd)
+    assert setup.connection.zscore(setup.keys.live_shards, "no-shard") > 0
+
+
+@pytest.mark.parametrize("stored", ["abc", "-1", "99", "", "\u00b2"])
+def test_a_request_with_an_odd_priority_is_woken_with_the_default(
+    setup: Setup, stored: str
+) -> None:
+    id = setup.submit()
+    setup.connection.hset(setup.keys.request(id).meta, "priority", stored)
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3 if stored else 0)]
+
+
 def test_a_reaper_survives_a_restart_of_redis() -> None:
     with EmbeddedRedis() as first:
         setup = Setup(first)
