@@ -19,6 +19,7 @@ from penstock.queue.wakeups import send_shard
 from penstock.states import State
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
+from tasks.api.retry import MAX_WAIT_S
 from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import (
@@ -85,7 +86,7 @@ def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> 
                 _wake(work.job.id, number)
             return shown(summary)
         case RetryIn(seconds, reason, failed):
-            wait_s = work.release(countdown_s=seconds)
+            wait_s = work.release(countdown_s=min(seconds, MAX_WAIT_S))
             if failed:
                 raise retry_later(task, reason=reason, countdown_s=wait_s)
             raise wait_later(task, reason=reason, countdown_s=wait_s)
