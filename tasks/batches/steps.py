@@ -87,7 +87,7 @@ class BatchSteps:
             self._settings.api_retry_max_wait_s,
             jitter(),
         )
-        return RetryIn(wait, str(problem))
+        return RetryIn(wait, str(problem), failed=True)
 
     def _warn(self, work: ClaimedShard) -> None:
         """Raise an alert if results that are not collected may expire at the API."""

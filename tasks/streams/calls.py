@@ -221,7 +221,7 @@ class ApiCalls:
         """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""
         wait = await self._rate_limiter.acquire(request.lane, request.id)
         if wait > 0:
-            raise Deferred(f"waiting for the API's rate limit for {request.lane}", wait)
+            raise Deferred(f"the API's rate limit for {request.lane}", wait)
 
     async def _failed(self, request: ClaimedRequest, call: _Call, error: Exception) -> Fault | None:
         """Handle a call without a usable response.
