@@ -70,6 +70,9 @@ class Shard:
     results: str = ""  #: name of its result chunks once they are complete; empty: there are none
     result_chunks: int = 0
     live_results: str = ""  #: name of the result chunks of live calls until all are answered
+    #: index of a canary's request → live calls that were made for it and have no answer
+    live_calls: dict[str, int] = field(default_factory=dict)
+    live_calls_cost: int = 0  #: the most that those calls can have cost, in millionths of a dollar
     result_lines: int = 0  #: lines in its result chunks; fewer than requests if some are retried
     #: the result of every request, if the shard has no result chunks
     uniform_result: dict[str, Any] | None = None
