@@ -85,6 +85,7 @@ class Shard:
     polls: int = 0  #: how often its status was read
     failures: int = 0  #: calls that the API refused, in a row
     not_found_count: int = 0  #: how often the API did not know its batch, in a row
+    not_found_ms: int = 0  #: when the API first did not know its batch or the list, in a row
     refetches: int = 0  #: downloads of results that did not match the requests
     counts: Counts = field(default_factory=Counts)  #: of the requests that are not retried
     retried: int = 0  #: requests that were moved to the retry shard

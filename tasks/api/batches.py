@@ -32,6 +32,10 @@ _NEWEST: Final = 20
 _TRIES: Final = 3
 
 
+class _PageGone(Exception):
+    """The batch that a page of the list begins after is not there any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListedBatch:
     """A batch as the API's list shows it."""
@@ -74,7 +78,7 @@ class BatchesApi:
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
-            except anthropic.NotFoundError:
+            except _PageGone:
                 continue  # the last batch of a page was deleted before the next page was read
         raise UnexpectedResponse("the list of batches changes too fast to be read")
 
@@ -157,7 +161,12 @@ class BatchesApi:
         params: dict[str, Any] = {"limit": _PAGE}
         found: list[ListedBatch] = []
         while True:
-            response = self._get(params)
+            try:
+                response = self._get(params)
+            except anthropic.NotFoundError as error:
+                if "after_id" in params:
+                    raise _PageGone from error
+                raise
             page = [_listed(each) for each in _data(response)]
             found += page
             more = _json(response).get("has_more")
