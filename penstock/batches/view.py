@@ -104,10 +104,12 @@ class Batch:
     model: str  #: the model of the first request
     progress: Progress
     shards: tuple[Shard, ...]
-    usage: dict[str, int]  #: tokens of the collected requests, by the API's names
+    #: tokens and uses of server tools of the collected requests, by the API's names
+    usage: dict[str, int]
     usage_by_model: dict[str, dict[str, int]]  #: the same for each model
     #: ``currency``, ``batch``, ``live`` and ``saved``: what the ended job cost, and would have cost
-    #: as live calls; None before, or if the price of a model is unknown
+    #: as live calls; ``estimated``: the part for calls without an answer; ``excludes``: what is
+    #: billed and not included. None before, or if the price of a model is unknown
     cost: dict[str, Any] | None
     budget: Budget | None  #: the cost cap; None for a job without one
     error: (

@@ -40,7 +40,10 @@ class FinishStep:
         counts = sum((shard.counts for shard in shards), Counts())
         models = usage_by_model(shards)
         usage = dict(sum(models.values(), Counter()))
-        cost = cost_of((shard.usage, shard.live) for shard in shards)
+        cost = cost_of(
+            ((shard.usage, shard.live) for shard in shards),
+            sum(shard.live_calls_cost for shard in shards) / 1_000_000,
+        )
         [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
         end: dict[str, Any] = {

@@ -28,6 +28,7 @@ from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
+from tasks.batches.transient_404 import noted_404
 
 _DAY_MS = 86_400_000
 
@@ -64,6 +65,10 @@ class BatchSteps:
             problem = problem_of(error)
             if settings_fault(error) and work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS:
                 problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
+            if isinstance(error, anthropic.NotFoundError) and error.request.method == "GET":
+                noted = noted_404(work.shard, work.job.now_ms())
+                work.shard = noted or work.shard
+                problem = replace(problem, retryable=noted is not None)
             return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):

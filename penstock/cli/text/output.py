@@ -102,10 +102,14 @@ def cost_summary(cost: Mapping[str, Any] | None) -> str:
     if not cost:
         return "unknown (no price is known for this model)"
     spent = f"{dollars(cost['batch'])} {cost['currency']}"
-    if not cost["live"]:
-        return spent
-    saved = 1 - cost["batch"] / cost["live"]
-    return f"{spent} ({saved:.0%} less than {dollars(cost['live'])} for live calls)"
+    if cost["batch"] < cost["live"]:
+        saved = 1 - cost["batch"] / cost["live"]
+        spent += f" ({saved:.0%} less than {dollars(cost['live'])} for live calls)"
+    if cost.get("estimated"):
+        spent += f", of which up to {dollars(cost['estimated'])} for calls without an answer"
+    if cost.get("excludes"):
+        spent += f", without {', '.join(cost['excludes'])}"
+    return spent
 
 
 def dollars(amount: float) -> str:

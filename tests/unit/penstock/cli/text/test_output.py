@@ -68,6 +68,19 @@ def test_the_cost_is_compared_with_live_calls() -> None:
     assert cost_summary(cost) == "0.2500 USD (50% less than 0.5000 for live calls)"
 
 
+def test_the_cost_of_live_calls_alone_is_not_compared() -> None:
+    cost = {"currency": "USD", "batch": 0.5, "live": 0.5, "estimated": 0.0, "excludes": []}
+    assert cost_summary(cost) == "0.5000 USD"
+
+
+def test_what_a_cost_estimates_and_excludes_is_shown() -> None:
+    cost = {"currency": "USD", "batch": 0.5, "live": 0.5, "estimated": 0.1}
+    assert cost_summary({**cost, "excludes": ["inference_geo", "speed"]}) == (
+        "0.5000 USD, of which up to 0.1000 for calls without an answer, "
+        "without inference_geo, speed"
+    )
+
+
 def test_a_cost_of_zero_and_an_unknown_cost_have_texts() -> None:
     assert cost_summary({"currency": "USD", "batch": 0.0, "live": 0.0}).startswith("0.0000 USD")
     assert cost_summary(None) == "unknown (no price is known for this model)"
