@@ -60,6 +60,7 @@ class RecordKeys:
         ``headers`` and ``base`` (number of the first event that the log still has, if not 1). Jobs
         also have ``shards`` (of the first round), ``left`` (shards not collected), ``requests``,
         ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        ``retry_of`` and ``retried_by`` (the jobs before and after a retry of failed requests),
         ``waiting_for_canary`` (no other shard is sent before the canary has its results),
         ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). Written by the producer
         before it sends the wake-up, then by the worker that holds the lease; ``cancel`` by any
@@ -143,14 +144,15 @@ class JobKeys(RecordKeys):
 
     def chunks(self, name: str) -> str:
         """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``; EX
-        ``PENSTOCK_BATCH_RETENTION_S`` for the results of a job that has ended. Chunks of lines,
-        compressed with Zstandard, if the spool is Redis.
+        ``PENSTOCK_BATCH_RETENTION_S`` for the results and the failed requests of a job that has
+        ended. Chunks of lines, compressed with Zstandard, if the spool is Redis.
 
         ``requests-…`` (params of the requests, JSON) and ``ids-…`` (their position and custom_id)
         are written by the producer, or by the collect step for retries, and read by the create and
-        collect steps and by clients. ``results-…`` (JSONL as the API returned it) is written by the
-        collect step, one list for each claim so that two collectors never mix, and read by
-        clients."""
+        collect steps and by clients. ``failed-…`` (index in the shard and params of the requests
+        that did not succeed) is written by the collect step, and read by clients that retry them.
+        ``results-…`` (JSONL as the API returned it) is written by the collect step. Both have one
+        list for each claim, so that two collectors never mix. Clients read the results."""
         return self._key(f"chunks:{name}")
 
 

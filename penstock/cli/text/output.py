@@ -12,6 +12,9 @@ from penstock.batches.shard import Counts
 #: The final states of a request, in the order in which they are printed.
 _FINAL_STATES = ("succeeded", "errored", "canceled", "expired")
 
+#: Maximum number of error types that are printed.
+_MAX_ERRORS = 5
+
 
 def print_status(text: str) -> None:
     """Print a status message on stderr; dimmed on a terminal with colors."""
@@ -90,6 +93,13 @@ def nonzero_counts(counts: Counts) -> str:
     """Format the request counts that are not 0, for a table column."""
     named = ((getattr(counts, name), name) for name in ("processing", *_FINAL_STATES))
     return ", ".join(f"{count:,} {name}" for count, name in named if count)
+
+
+def error_counts(errors: Mapping[str, int]) -> str:
+    """Format how many requests ended in each type of error; further types are added up."""
+    shown = [f"{count:,} {name}" for name, count in list(errors.items())[:_MAX_ERRORS]]
+    others = sum(list(errors.values())[_MAX_ERRORS:])
+    return ", ".join([*shown, f"{others:,} others"] if others else shown)
 
 
 def quantity(number: int, singular: str, plural: str = "") -> str:
