@@ -13,6 +13,7 @@ from penstock.events import Cursor
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
+from tasks.api.rate_limits import Lane, lane_of
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.partial_message import PartialMessage
@@ -135,6 +136,20 @@ class ClaimedRequest:
         self.attempts += 1
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
+
+    def until_deadline_s(self, wait_s: float) -> float:
+        """Shorten a wait that would be longer than the deadline, if no call was made yet.
+
+        The claim after it fails the request with ``deadline_exceeded``.
+        """
+        if self.deadline_ms is None or self.attempts:
+            return wait_s
+        return min(wait_s, max(self.deadline_ms - now_ms(), 0) / 1000 + 0.1)
+
+    @property
+    def lane(self) -> Lane:
+        """The calls with which it shares the API's rate limits."""
+        return lane_of(self.model, self.body)
 
     @property
     def age_s(self) -> float:
