@@ -105,10 +105,10 @@ class Submission:
 
     def _store_all(self, writer: BackgroundWriter, requests: Iterable[Any]) -> None:
         count = 0
+        numbered = requests if isinstance(requests, NumberedRequests) else None
         for request in requests:
             count += 1
-            line = requests.line if isinstance(requests, NumberedRequests) else count
-            self._add(writer, count, line, request)
+            self._add(writer, count, numbered.line if numbered else count, request)
         self._check_count(count)
         for number in list(self._open):
             self._close(writer, number)
