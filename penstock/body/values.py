@@ -55,7 +55,7 @@ _Path = tuple[str, ...]
 
 
 class _ListsAround(threading.local):
-    """Lists to encode a body in; each thread makes them once, since that takes as long as a body."""
+    """Lists around a body. Each thread makes them once: that takes longer than to encode a body."""
 
     def __init__(self) -> None:
         self.innermost: list[Any] = [None]
