@@ -6,6 +6,7 @@ decisions are ours, so ``max_retries`` is 0 everywhere.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -62,8 +63,7 @@ def problem_of(error: Exception) -> ApiProblem:
         headers = error.response.headers
         return ApiProblem(
             type=error.type or "api_error",
-            # Without a message, the response is not the API's own: then the address matters.
-            message=error.api_message or f"HTTP {error.status_code} from {_address(error)}",
+            message=_message(error),
             status=error.status_code,
             request_id=error.request_id or "",
             retryable=is_retryable(
@@ -85,6 +85,16 @@ def problem_of(error: Exception) -> ApiProblem:
     return ApiProblem(
         type="connection_error", message=f"{type(error).__name__}: {error}", retryable=retryable
     )
+
+
+def _message(error: anthropic.APIStatusError) -> str:
+    """Return the API's message. It names the address where that may be the cause."""
+    address = f"{_address(error)}{error.request.url.path}"
+    if not error.api_message:  # the response is not the API's own
+        return f"HTTP {error.status_code} from {address}"
+    if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
+        return f"{error.api_message} (from {address})"
+    return error.api_message
 
 
 def _address(error: anthropic.APIError) -> str:
