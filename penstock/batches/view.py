@@ -113,6 +113,9 @@ class Batch:
     error: (
         dict[str, Any] | None
     )  #: ``type`` and ``message``: why the job failed; None if it did not
+    simulated: bool = (
+        False  #: whether the simulator has answered requests: their results are invented
+    )
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -140,6 +143,7 @@ class Batch:
             cost=record.json("cost"),
             budget=Budget.of(job.money),
             error=record.json("error"),
+            simulated=any(shard.simulated for shard in job.shards),
         )
 
 

@@ -1,6 +1,7 @@
 """A request that this worker has claimed: its record, outbox and message so far."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from config.settings import WorkerSettings
 from penstock import events
 from penstock.clock import now_ms
 from penstock.events import Cursor
+from penstock.simulator.mark import is_simulated
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
@@ -30,6 +32,7 @@ _FIELDS = (
     "first_delta_ms",
     "headers",
     "base",
+    "simulated",
 )
 
 
@@ -55,6 +58,7 @@ class ClaimedRequest:
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
+    simulated: bool = False  #: a response came from the simulator, to this worker or an earlier one
     hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,6 +108,7 @@ class ClaimedRequest:
             attempts=int(record["attempts"] or 0),
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
             first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
+            simulated=bool(record["simulated"]),
         )
         if request.attempts:
             await request._replay(connection, trimmed=bool(record["base"]))
@@ -135,6 +140,12 @@ class ClaimedRequest:
         self.attempts += 1
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
+
+    def note_origin(self, headers: Mapping[str, str]) -> None:
+        """Record it if a response with these headers comes from the simulator."""
+        if not self.simulated and is_simulated(headers):
+            self.simulated = True
+            self.outbox.note(simulated=1)
 
     @property
     def age_s(self) -> float:

@@ -196,6 +196,7 @@ class Relay:
         try:
             async with open_stream(self._api, planned.body, request.headers) as call:
                 request.start_attempt()
+                request.note_origin(call.headers)
                 self._announce(request, planned, reason)
                 request.api_request_ids.append(call.headers.get("request-id", ""))
                 await self._rate_limiter.report(request.model, request.id, call.headers)
@@ -258,6 +259,7 @@ class Relay:
         """Raise `Deferred` or `_Failed` for a failed call; return to try without prefill."""
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
+        request.note_origin(headers)
         await self._rate_limiter.report(
             request.model,
             request.id,

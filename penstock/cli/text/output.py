@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -11,6 +11,10 @@ from penstock.batches.shard import Counts
 
 #: The final states of a request, in the order in which they are printed.
 _FINAL_STATES = ("succeeded", "errored", "canceled", "expired")
+
+
+#: Shown with every answer and job that the simulator has answered.
+SIMULATED: Final = "simulated: invented by the API simulator"
 
 
 def print_status(text: str) -> None:
@@ -72,6 +76,8 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
         parts.append(f"total {duration(end['total_ms'])}")
     if end.get("stop_reason") not in (None, "end_turn"):
         parts.append(f"stop reason {end['stop_reason']}")
+    if end.get("simulated"):
+        parts.append(SIMULATED)
     return " · ".join(parts)
 
 

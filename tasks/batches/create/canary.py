@@ -57,6 +57,8 @@ class Canary:
         rejected = self._make_calls(
             work, api, _requests(work, answered), ignore_rejected=ignore_rejected
         )
+        if api.simulated:
+            work.write(work.shard.evolve(simulated=True))
         if work.cancel:
             return self.cancel(work)
         if rejected:
