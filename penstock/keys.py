@@ -62,9 +62,10 @@ class RecordKeys:
         ``spool`` (address of the chunks; empty: Redis), ``headers``,
         ``retry_of`` and ``retried_by`` (the jobs before and after a retry of failed requests),
         ``waiting_for_canary`` (no other shard is sent before the canary has its results),
-        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). Written by the producer
-        before it sends the wake-up, then by the worker that holds the lease; ``cancel`` by any
-        client. Read by any client."""
+        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
+        API simulator has answered; a job gets it at its end. Written by the producer before it
+        sends the wake-up, then by the worker that holds the lease; ``cancel`` by any client. Read
+        by any client."""
         return self._key("meta")
 
     @property

@@ -82,6 +82,7 @@ class Shard:
 
     batch_id: str = ""  #: the API's id of its batch, once known
     confirmed: bool = False  #: the API returned this id; if not, the batch was found in the list
+    simulated: bool = False  #: its batch is the simulator's: the results are invented
     created_ms: int = 0  #: when the API created the batch
     ended_ms: int = 0  #: when it was first seen to have ended
     collected_ms: int = 0  #: when its results were complete

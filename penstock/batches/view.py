@@ -119,6 +119,9 @@ class Batch:
     )  #: ``type`` and ``message``: why the job failed; None if it did not
     retry_of: str | None = None  #: the job whose failed requests this one has sent again
     retried_by: str | None = None  #: the job that has sent the failed requests of this one again
+    simulated: bool = (
+        False  #: whether the simulator has answered requests: their results are invented
+    )
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -149,6 +152,7 @@ class Batch:
             error=record.json("error"),
             retry_of=record.fields.get("retry_of") or None,
             retried_by=record.fields.get("retried_by") or None,
+            simulated=any(shard.simulated for shard in job.shards),
         )
 
     @property

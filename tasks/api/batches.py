@@ -18,6 +18,7 @@ import orjson
 from anthropic.types.messages import MessageBatch
 
 from penstock import json_text
+from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
 from tasks.api.live_message import read_message
@@ -44,6 +45,7 @@ class ListedBatch:
     created_ms: int
     requests: int
     status: str = "in_progress"
+    simulated: bool = False  #: the simulator has created it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class BatchesApi:
     ) -> None:
         self._api = api
         self._headers = merged(headers, betas)
+        self.simulated = False  #: the simulator has answered a live call
 
     def newest(self) -> Listing:
         """List the newest few batches."""
         response = self._get({"limit": _NEWEST})
-        return Listing(self._workspace(response), tuple(_listed(each) for each in _data(response)))
+        return Listing(self._workspace(response), tuple(_all_listed(response)))
 
     def since(self, time_ms: int) -> Listing:
         """List all batches created since ``time_ms``, and possibly some older ones."""
@@ -91,7 +94,7 @@ class BatchesApi:
             content=body,
             options={"headers": self._headers | headers, "max_retries": 0},
         )
-        return _listed(_json(response))
+        return _listed(_json(response), response.headers)
 
     def retrieve(self, id: str, *, timeout: httpx2.Timeout) -> MessageBatch:
         """Read the status of a batch."""
@@ -154,6 +157,7 @@ class BatchesApi:
                 },
             ),
         )
+        self.simulated = self.simulated or is_simulated(response.headers)
         with contextlib.closing(response):
             return json_text.dumps(read_message(response.iter_bytes()))
 
@@ -167,7 +171,7 @@ class BatchesApi:
                 if "after_id" in params:
                     raise _PageGone from error
                 raise
-            page = [_listed(each) for each in _data(response)]
+            page = list(_all_listed(response))
             found += page
             more = _json(response).get("has_more")
             if not more or not page or page[-1].created_ms < time_ms:
@@ -234,13 +238,18 @@ def _batch(call: Callable[[], Any]) -> MessageBatch:
     return response
 
 
-def _listed(batch: Any) -> ListedBatch:
+def _all_listed(response: httpx2.Response) -> Iterator[ListedBatch]:
+    return (_listed(each, response.headers) for each in _data(response))
+
+
+def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
     try:
         return ListedBatch(
             id=str(batch["id"]),
             created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
             requests=sum(int(count) for count in batch["request_counts"].values()),
             status=str(batch["processing_status"]),
+            simulated=is_simulated(headers),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedResponse("the response is not a batch") from error

@@ -139,6 +139,7 @@ class ApiCalls:
             async with open_stream(self._api, call.planned.body, request.headers) as response:
                 call.answered = True
                 request.start_attempt()
+                request.note_origin(response.headers)
                 request.api_request_ids.append(response.headers.get("request-id", ""))
                 await self._rate_limiter.report(request.lane, request.id, response.headers)
                 await self._relay(request, call, response.events())
@@ -231,6 +232,7 @@ class ApiCalls:
         """
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
+        request.note_origin(headers)
         await self._report(request, problem, headers)
         refused_prefill = problem.status == 400 and "prefill" in problem.message
         if call.planned.mode is Mode.PREFILL and refused_prefill:

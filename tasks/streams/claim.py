@@ -1,6 +1,7 @@
 """A request that this worker has claimed: its record, outbox and message so far."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from penstock import events
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
+from penstock.simulator.mark import is_simulated
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
@@ -48,6 +50,7 @@ class ClaimedRequest:
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
+    simulated: bool = False  #: a response came from the simulator, to this worker or an earlier one
     hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -93,6 +96,7 @@ class ClaimedRequest:
         self.started_ms, self.first_delta_ms = record.started_ms, record.first_delta_ms
         self.body, self.headers = record.body, record.headers
         self.attempts, self.usage = record.attempts, record.usage
+        self.simulated = record.simulated
         self.budget = record.budget(self.settings.max_attempts)
         if not self.attempts:
             return
@@ -171,6 +175,12 @@ class ClaimedRequest:
             typed=bool(self.stored["typed"]),
         )
         self.outbox.cancel = failed.cancel
+
+    def note_origin(self, headers: Mapping[str, str]) -> None:
+        """Record it if a response with these headers comes from the simulator."""
+        if not self.simulated and is_simulated(headers):
+            self.simulated = True
+            self.outbox.note(simulated=1)
 
     def until_deadline_s(self, wait_s: float) -> float:
         """Shorten a wait that would be longer than the deadline, if no call was made yet.

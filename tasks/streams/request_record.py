@@ -29,6 +29,7 @@ FIELDS: Final = (
     "first_delta_ms",
     "headers",
     "base",
+    "simulated",
 )
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 
@@ -57,6 +58,7 @@ class RequestRecord:
     headers: dict[str, str]
     trimmed: bool  #: the log no longer has its first events
     body: dict[str, Any] | None  #: None: it has expired
+    simulated: bool  #: the simulator has answered it
     stalled: int  #: of the retry budget
     kept: int
 
@@ -76,6 +78,7 @@ class RequestRecord:
             headers=_headers(values),
             trimmed=bool(values["base"]),
             body=None if body is None else _body(body),
+            simulated=bool(values["simulated"]),
             # A worker of an earlier version wrote no budget: none of its attempts has advanced.
             stalled=_part(budget, "stalled", attempts),
             kept=_part(budget, "kept", 0),

@@ -43,6 +43,7 @@ def end_event(
         "total_ms": ended_ms - request.started_ms,
         "attempts": request.attempts,
         "api_request_ids": [id for id in request.api_request_ids if id],
+        **({"simulated": True} if request.simulated else {}),
         **more,
     }
 
@@ -67,6 +68,7 @@ def ended(end: dict[str, Any]) -> RunResult:
     """The result of a stream that has ended with this event."""
     summary = {
         "kind": "stream",
+        **({"simulated": True} if end.get("simulated") else {}),
         "state": str(end["state"]),
         "stop_reason": end["stop_reason"],
         "input_tokens": end["usage"].get("input_tokens"),

@@ -43,6 +43,9 @@ def test_a_batch_runs_from_its_requests_to_its_results(
     assert results.keys() == {f"line-{i}" for i in range(50)}
     assert all(result.message.content[0].text for result in results.values())
     assert penstock_control.stats()["batches_created"] == 1
+    # The workers of the tests use the simulator.
+    assert events[-1].data["simulated"] is True
+    assert done.simulated
 
 
 def test_every_way_a_line_can_end_is_counted(penstock_client: Client, body: Body) -> None:

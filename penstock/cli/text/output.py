@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -14,6 +14,10 @@ _FINAL_STATES = ("succeeded", "errored", "canceled", "expired")
 
 #: Maximum number of error types that are printed.
 _MAX_ERRORS = 5
+
+
+#: Shown with every answer and job that the simulator has answered.
+SIMULATED: Final = "simulated: invented by the API simulator"
 
 
 def print_status(text: str) -> None:
@@ -76,6 +80,8 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
         parts.append(f"total {duration(end['total_ms'])}")
     if end.get("stop_reason") not in (None, "end_turn"):
         parts.append(f"stop reason {end['stop_reason']}")
+    if end.get("simulated"):
+        parts.append(SIMULATED)
     return " · ".join(parts)
 
 

@@ -39,7 +39,9 @@ async def create(exchange: Exchange, state: State) -> None:
     state.count_fault(fault)
     raise_status(fault)
     validation.check_message(body, version)
-    answer = compose(body, directives.shape, deltas=state.options.deltas)
+    answer = compose(
+        body, directives.shape, deltas=state.options.deltas, mark=bool(state.options.mark)
+    )
     work = _send_stream if body.get("stream") else _send_message
     if not await exchange.run_while_connected(
         work(exchange, state, answer, directives.shape, fault)

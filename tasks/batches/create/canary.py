@@ -79,6 +79,8 @@ class Canary:
         rejected, errors = self._make_calls(
             work, api, _requests(work, answered), ignore_rejected=ignore_rejected
         )
+        if api.simulated:
+            work.write(work.shard.evolve(simulated=True))
         if work.cancel:
             return self.cancel(work)
         if errors and _exhausted(work):

@@ -203,6 +203,7 @@ def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
         confirmed=confirmed,
         missed_ms=0,
         failures=0,
+        simulated=batch.simulated,
     )
 
 

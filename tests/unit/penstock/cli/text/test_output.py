@@ -53,6 +53,10 @@ def test_a_summary_omits_unknown_values() -> None:
     assert summary("R", {"first_delta_ms": None, "usage": {}}) == "id R"
 
 
+def test_the_summary_of_a_simulated_answer_says_so() -> None:
+    assert summary("R", {"simulated": True}) == "id R · simulated: invented by the API simulator"
+
+
 def test_the_outcome_counts_name_all_four_final_states() -> None:
     counts = Counts(succeeded=291, errored=5, expired=4)
     assert outcome_counts(counts) == "291 succeeded, 5 errored, 0 canceled, 4 expired"
