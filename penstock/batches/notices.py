@@ -80,6 +80,11 @@ class PauseReason(_Notice):
         "the API rejected a request of the canary",
         "read the error; a resumed job is not paused for its canary a second time",
     )
+    CANARY_UNANSWERED = (
+        "canary_unanswered",
+        "calls of the canary got no usable answer",
+        "read the fault; a resumed job makes at most two more calls for each open request",
+    )
     COST_LIMIT = (
         "cost_limit",
         "the next batch could cost more than the job's cap leaves",

@@ -70,6 +70,9 @@ class Shard:
     results: str = ""  #: name of its result chunks once they are complete; empty: there are none
     result_chunks: int = 0
     live_results: str = ""  #: name of the result chunks of live calls until all are answered
+    #: index of a canary's request → live calls that were made for it and have no answer
+    live_calls: dict[str, int] = field(default_factory=dict)
+    live_calls_cost: int = 0  #: the most that those calls can have cost, in millionths of a dollar
     result_lines: int = 0  #: lines in its result chunks; fewer than requests if some are retried
     #: the result of every request, if the shard has no result chunks
     uniform_result: dict[str, Any] | None = None
@@ -79,6 +82,7 @@ class Shard:
 
     batch_id: str = ""  #: the API's id of its batch, once known
     confirmed: bool = False  #: the API returned this id; if not, the batch was found in the list
+    simulated: bool = False  #: its batch is the simulator's: the results are invented
     created_ms: int = 0  #: when the API created the batch
     ended_ms: int = 0  #: when it was first seen to have ended
     collected_ms: int = 0  #: when its results were complete
@@ -86,6 +90,7 @@ class Shard:
     failures: int = 0  #: calls that the API refused, in a row
     step_errors: int = 0  #: how often its step failed with an error not foreseen, in a row
     not_found_count: int = 0  #: how often the API did not know its batch, in a row
+    not_found_ms: int = 0  #: when the API first did not know its batch or the list, in a row
     refetches: int = 0  #: downloads of results that did not match the requests
     counts: Counts = field(default_factory=Counts)  #: of the requests that are not retried
     retried: int = 0  #: requests that were moved to the retry shard

@@ -106,10 +106,12 @@ class Batch:
     shards: tuple[Shard, ...]
     #: error type → number of collected requests that ended in it, those of retried ones left out
     errors: dict[str, int] = field(default_factory=dict)
-    usage: dict[str, int]  #: tokens of the collected requests, by the API's names
+    #: tokens and uses of server tools of the collected requests, by the API's names
+    usage: dict[str, int]
     usage_by_model: dict[str, dict[str, int]]  #: the same for each model
     #: ``currency``, ``batch``, ``live`` and ``saved``: what the ended job cost, and would have cost
-    #: as live calls; None before, or if the price of a model is unknown
+    #: as live calls; ``estimated``: the part for calls without an answer; ``excludes``: what is
+    #: billed and not included. None before, or if the price of a model is unknown
     cost: dict[str, Any] | None
     budget: Budget | None  #: the cost cap; None for a job without one
     error: (
@@ -117,6 +119,9 @@ class Batch:
     )  #: ``type`` and ``message``: why the job failed; None if it did not
     retry_of: str | None = None  #: the job whose failed requests this one has sent again
     retried_by: str | None = None  #: the job that has sent the failed requests of this one again
+    simulated: bool = (
+        False  #: whether the simulator has answered requests: their results are invented
+    )
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -147,6 +152,7 @@ class Batch:
             error=record.json("error"),
             retry_of=record.fields.get("retry_of") or None,
             retried_by=record.fields.get("retried_by") or None,
+            simulated=any(shard.simulated for shard in job.shards),
         )
 
     @property

@@ -40,7 +40,10 @@ class FinishStep:
         counts = sum((shard.counts for shard in shards), Counts())
         models = usage_by_model(shards)
         usage = dict(sum(models.values(), Counter()))
-        cost = cost_of((shard.usage, shard.live) for shard in shards)
+        cost = cost_of(
+            ((shard.usage, shard.live) for shard in shards),
+            sum(shard.live_calls_cost for shard in shards) / 1_000_000,
+        )
         [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
         end: dict[str, Any] = {
@@ -51,14 +54,16 @@ class FinishStep:
             "usage_by_model": models,
             "cost": cost,
         }
+        simulated = {"simulated": True} if any(shard.simulated for shard in shards) else {}
+        end |= simulated
         if work.cancel:
             end["by"] = work.cancel
         if error:
             end["error"] = orjson.loads(error)
-        work.end(state, end, usage=orjson.dumps(usage), cost=orjson.dumps(cost))
-        return JobEnded(
-            {"kind": "batch", "state": str(state), "counts": end["counts"], "cost": cost}
-        )
+        fields = {"simulated": 1} if simulated else {}
+        work.end(state, end, usage=orjson.dumps(usage), cost=orjson.dumps(cost), **fields)
+        summary = {"kind": "batch", **simulated, "state": str(state)}
+        return JobEnded({**summary, "counts": end["counts"], "cost": cost})
 
     def _retain(self, work: ClaimedShard, shards: list[Shard]) -> None:
         """Set the retention of the results and of failed requests, and remove all others.

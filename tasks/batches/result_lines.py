@@ -18,6 +18,7 @@ from penstock import json_text
 from penstock.batches.unreadable import UNREADABLE, result_line, unreadable_result
 from penstock.batches.wire import LINE_HEAD, RESULT
 from penstock.spool.chunks import CHUNK_BYTES
+from tasks.batches.billed_extras import FAST, compactions_in, extras_in, fast_in, special_in
 
 #: Tokens that are billed, as the API names them in ``usage``.
 TOKENS: Final = (
@@ -119,8 +120,21 @@ def is_utf8(text: bytes) -> bool:
 
 
 def tokens_in(usages: Iterable[Any]) -> dict[str, int]:
-    """Add up the usage, by the API's names. Values that are not integers are ignored."""
+    """Add up the usage, by the API's names. Values that are not integers are ignored.
+
+    Other things that are billed are counted as well: `tasks.batches.billed_extras`.
+    """
     known = [usage for usage in usages if type(usage) is dict]
+    special = special_in(known)
+    if not special:
+        return _tokens_in(known)
+    tokens, fast = _tokens_in([*known, *compactions_in(special)]), fast_in(special)
+    if fast:
+        tokens |= {f"{FAST}{name}": n for name, n in _tokens_in(fast).items() if n}
+    return tokens | extras_in(special)
+
+
+def _tokens_in(known: list[Any]) -> dict[str, int]:
     tokens = {name: _sum(known, name) for name in TOKENS}
     kept = [each for usage in known if type(each := usage.get("cache_creation")) is dict]
     return tokens | {name: total for name in LIFETIMES if (total := _sum(kept, name))}

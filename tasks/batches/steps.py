@@ -34,6 +34,7 @@ from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
 from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
+from tasks.batches.transient_404 import noted_404
 from tasks.batches.unavailable import collect_without
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,10 @@ class BatchSteps:
             problem = problem_of(error)
             if settings_fault(error) and work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS:
                 problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
+            if isinstance(error, anthropic.NotFoundError) and error.request.method == "GET":
+                noted = noted_404(work.shard, work.job.now_ms())
+                work.shard = noted or work.shard
+                problem = replace(problem, retryable=noted is not None)
             return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
@@ -142,7 +147,7 @@ class BatchSteps:
             self._settings.api_retry_max_wait_s,
             jitter(),
         )
-        return RetryIn(wait, str(problem))
+        return RetryIn(wait, str(problem), failed=True)
 
     def _warn(self, work: ClaimedShard) -> None:
         """Raise an alert if results that are not collected may expire at the API."""

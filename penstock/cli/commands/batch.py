@@ -1,6 +1,5 @@
 """``penstock batch``: submit, watch and manage batch jobs."""
 
-from collections.abc import Iterator
 from typing import IO, Any
 
 import click
@@ -11,6 +10,7 @@ from penstock.cli.commands.results import results
 from penstock.cli.commands.retry_failed import retry_failed
 from penstock.cli.commands.watch import wait, watch, watch_to_end
 from penstock.cli.job_lookup import find_job
+from penstock.cli.request_file import RequestFile
 from penstock.cli.text.job_fields import job_fields, local_time
 from penstock.cli.text.output import (
     dollars,
@@ -22,7 +22,6 @@ from penstock.cli.text.output import (
 from penstock.cli.text.progress_bars import requests_bar
 from penstock.cli.text.shard_table import MAX_ROWS, shard_table
 from penstock.client import Client
-from penstock.errors import InvalidRequest
 
 
 @click.group(short_help="Run batch jobs, at half the price of live calls.")
@@ -84,8 +83,8 @@ def submit(
     """Submit the requests in FILE, or in stdin if FILE is -, and print the job's id.
 
     Each line is one request in the format of the Message Batches API; there is no limit to their
-    number. All lines are validated before the job is enqueued. Once the id is printed, the job
-    runs without this command.
+    number. FILE may be compressed with gzip, or be a JSON array. All requests are validated before
+    the job is enqueued. Once the id is printed, the job runs without this command.
 
     \b
       {"custom_id": "q-1", "params": {"model": "claude-haiku-4-5", "max_tokens": 100,
@@ -97,8 +96,10 @@ def submit(
     if betas:
         options["betas"] = betas
     with Client() as client:
-        with requests_bar(file) as lines:
-            job = client.messages.batches.create(requests=_requests(lines), **options)
+        source = RequestFile(file)
+        with source.errors_explained(), requests_bar(source.bytes) as lines:
+            requests = source.requests(lines)
+            job = client.messages.batches.create(requests=requests, **options)
         click.echo(job.id)
         submitted = quantity(job.request_counts.total, "request")
         if len(job.shards) > 1:
@@ -198,26 +199,3 @@ def list_jobs(limit: int) -> None:
         click.echo(f"{job.id}  {job.state:<8}  {created}  {job.model:<16}  {state}{counts}")
     if not jobs:
         print_status("no batch jobs; to submit one: penstock batch submit FILE.jsonl")
-
-
-def _requests(lines: Iterator[bytes]) -> Iterator[object]:
-    """Parse JSONL. Empty lines are an error except at the end of the file."""
-    first_empty = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            first_empty = first_empty or number
-            continue
-        if first_empty:
-            raise InvalidRequest("the line is empty", line=first_empty)
-        try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"not valid JSON: {_problem(error)}", line=number) from None
-
-
-def _problem(error: orjson.JSONDecodeError) -> str:
-    if "UTF-8" in error.msg:
-        return "not UTF-8"
-    if error.msg == "unexpected end of data":
-        return "incomplete; each request must be on a single line"
-    return f"{error.msg} at column {error.colno}"

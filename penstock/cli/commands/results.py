@@ -20,6 +20,9 @@ from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State
 
+#: Names of files whose format is not ours, so that no program is given JSONL under such a name.
+_OTHER_FORMATS = {".csv", ".tsv", ".xls", ".xlsx", ".gz", ".bz2", ".xz", ".zst", ".zip"}
+
 #: Returns the result lines after a given number of them.
 LinesAfter = Callable[[int], Iterator[bytes]]
 
@@ -73,7 +76,7 @@ def results(
       penstock batch results ID -o answers.parquet --order submitted
       penstock batch results ID --only errored --only expired
     """
-    parquet = parquet or (output is not None and output.suffix == ".parquet")
+    parquet = parquet or (output is not None and output.suffix.lower() == ".parquet")
     _check_options(output, resume=resume, parquet=parquet, types=types)
     checked_order(order, wait=wait)
     with Client() as client:
@@ -115,6 +118,11 @@ def _check_options(
         raise click.UsageError("--resume is not supported with --only")
     if resume and parquet:
         raise click.UsageError("--resume is not supported for Parquet output")
+    if output is not None and not parquet and output.suffix.lower() in _OTHER_FORMATS:
+        raise click.UsageError(
+            f"results are written as JSONL or Parquet, so FILE cannot be named *{output.suffix}; "
+            "to convert or compress them, omit -o and use a pipe"
+        )
 
 
 def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from penstock.batches.estimates import Estimate
 from penstock.batches.view import Batch, Notice
 from penstock.cli.text.output import (
+    SIMULATED,
     cost_summary,
     dollars,
     error_counts,
@@ -29,6 +30,8 @@ def job_fields(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str
     if job.error:
         yield "error", end_reason(job)
     yield "model", job.model
+    if job.simulated:
+        yield "simulated", SIMULATED
     yield "created", local_time(job.created_at)
     if job.ended_at is not None:
         yield "ended", local_time(job.ended_at)

@@ -245,6 +245,7 @@ class CollectStep:
             batch = self._batches_api(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
+        shard = shard.evolve(not_found_count=0, not_found_ms=0)
         if batch.processing_status != "ended":
             work.write(shard.evolve(state=ShardState.IN_PROGRESS))
             return Redirect(f"{shard.batch_id} is {batch.processing_status}")

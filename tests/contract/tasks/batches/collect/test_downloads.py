@@ -9,6 +9,7 @@ from penstock.batches.shard import Counts
 from penstock.clock import now_ms
 from tasks.batches.create.size_locks import locks_of
 from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn
+from tasks.batches.transient_404 import TRANSIENT_MS
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 
 
@@ -213,6 +214,8 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     job.poll()
     stage.api.messages.batches.delete(job.shard().batch_id)
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
+    assert isinstance(job.collect(), RetryIn), "it may know the batch in a moment"
+    job.put(job.shard().evolve(not_found_ms=now_ms() - TRANSIENT_MS))
     step = job.collect()
     assert isinstance(step, Parked)
     assert step.pause is not None
