@@ -18,6 +18,7 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
+from penstock import json_text
 from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
@@ -166,7 +167,7 @@ class CollectStep:
             errors=dict(tally.errors),
         )
         pause = self._pause_reason(work, tally)
-        meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
+        meta: dict[str, Any] = {"paused": json_text.dumps(pause)} if pause else {}
         staging.commit()
         work.advance(
             "collect",
