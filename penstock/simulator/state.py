@@ -14,6 +14,7 @@ from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.registry import ActiveFaults
 from penstock.simulator.limits import TokenBucket
+from penstock.simulator.messages.threads import Threads
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
 
@@ -57,6 +58,7 @@ class State:
     faults: ActiveFaults = field(default_factory=ActiveFaults)
     #: messages answered in full, by the hash of their body
     live_paid: Counter[int] = field(default_factory=Counter)
+    threads: Threads = field(default_factory=Threads)
     log: deque[LoggedRequest] = field(init=False)
     bucket: TokenBucket = field(init=False)
 
@@ -78,6 +80,7 @@ class State:
         self.stats.reset()
         self.faults.clear()
         self.live_paid.clear()
+        self.threads.clear()
         self._apply_options()
         self.log.clear()
 

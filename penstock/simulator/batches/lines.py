@@ -10,7 +10,8 @@ from penstock.simulator.batches.store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
 from penstock.simulator.messages import conversation, sse, validation
-from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.answers import Answer, compose
+from penstock.simulator.messages.block import Block
 from penstock.simulator.messages.params_hash import hex_digest, params_hash
 
 _PLAIN = Shape()
