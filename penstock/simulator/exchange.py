@@ -7,8 +7,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError
 
 ASGIMessage = MutableMapping[str, Any]
@@ -93,7 +92,7 @@ class Exchange:
         self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send a value as a complete JSON response."""
-        await self.reply_json(orjson.dumps(value), status=status, headers=headers)
+        await self.reply_json(request_json.dumps(value), status=status, headers=headers)
 
     async def reply_json(
         self, data: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None

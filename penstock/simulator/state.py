@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.registry import ActiveFaults
@@ -36,8 +35,8 @@ class LoggedRequest:
     def as_dict(self) -> dict[str, Any]:
         """The request with its parsed body; None for one that is not JSON or too large."""
         try:
-            body = orjson.loads(self.raw) if self.raw else None
-        except orjson.JSONDecodeError:
+            body = request_json.loads(self.raw) if self.raw else None
+        except ValueError:
             body = None
         return {
             "method": self.method,

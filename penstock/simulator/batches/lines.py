@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.batches.store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
@@ -42,7 +43,7 @@ class RequestLine:
 
 def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
     """Parse a request of a batch from its JSON."""
-    request = orjson.loads(raw)
+    request = request_json.loads(raw)
     params = request["params"]
     line = RequestLine(request["custom_id"], params, len(raw), params_hash(params))
     try:

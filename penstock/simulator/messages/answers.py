@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.faults.directives import Shape, strip
 from penstock.simulator.messages import conversation, server_tools
 from penstock.simulator.messages.block import Block
@@ -91,7 +92,7 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
 def count_input(body: Body) -> int:
     """A cheap and stable number of input tokens."""
     counted = {key: body.get(key) for key in ("system", "messages", "tools")}
-    return len(orjson.dumps(counted)) // 4 + 1
+    return len(request_json.dumps(counted)) // 4 + 1
 
 
 def token_count(pieces: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Shape
@@ -94,7 +95,7 @@ class Sending:
         # Counted first: a client that has seen the end may read the counters immediately.
         self.finished_id = self.message_id
         self.state.stats.messages_answered += 1
-        self.state.live_paid[params_hash(orjson.loads(self.exchange.body))] += 1
+        self.state.live_paid[params_hash(request_json.loads(self.exchange.body))] += 1
         chunk = fault.chunk or 0
         for start in range(0, len(data) if chunk else 0, chunk or 1):
             await self.exchange.write(data[start : start + chunk])

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError, invalid
 from penstock.simulator.messages.conversation import Body
 
@@ -73,7 +72,7 @@ class Threads:
 
 
 def _fingerprint(body: Body) -> bytes:
-    return orjson.dumps([body.get(name) for name in _FINGERPRINT])
+    return request_json.dumps([body.get(name) for name in _FINGERPRINT])
 
 
 def _error(code: str, message: str, *, status: int = 400) -> ApiError:

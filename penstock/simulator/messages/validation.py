@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError, invalid, not_found
 from penstock.simulator.messages import conversation
 from penstock.simulator.messages.conversation import Body
@@ -38,8 +37,8 @@ _BETA_FIELDS = frozenset({"context_management", "mcp_servers", "fallbacks", "thr
 def parse_json(raw: bytes | bytearray) -> Body:
     """The parsed body of a request. Raises `ApiError` unless it is a JSON object."""
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = request_json.loads(raw)
+    except ValueError as error:
         raise invalid(f"The request body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
         raise invalid("Input should be a valid dictionary")

@@ -1,6 +1,7 @@
 """Malformed responses on demand, as clients receive them."""
 
 import gzip
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -236,3 +237,19 @@ def test_an_unknown_name_is_rejected_with_the_names_there_are(
     response, raw = ask(http, directives)
     assert response.status_code == 400
     assert directives.partition("=")[0].encode() in raw
+
+
+def test_an_integer_beyond_64_bits_reaches_the_simulator_exactly(
+    control: Control, http: httpx2.Client
+) -> None:
+    long = 18446744073709551616
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": long}}}
+    asked = body("hello", tools=[{"name": "t", "input_schema": schema}])
+    assert http.post("/v1/messages", content=json.dumps(asked)).status_code == 200
+    requests = {"requests": [{"custom_id": "a", "params": asked}]}
+    id = http.post(BATCHES, content=json.dumps(requests)).json()["id"]
+    control.end_batch(id)
+    assert b'"succeeded"' in http.get(f"{BATCHES}/{id}/results").content
+    live, created, _ = control.requests()
+    assert (live["body"], created["body"]) == (asked, requests)
+    assert [*control.paid().values()] == [{"batch": 1, "live": 1}]
