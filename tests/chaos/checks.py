@@ -95,6 +95,8 @@ def _check_content(
         _check_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")
+    elif plan.cited and text == whole:
+        found.counts["cited answers"] += 1
     elif content != truth and plan.exact:
         found.faults.append(f"content differs: {difference(content, truth)}")
 

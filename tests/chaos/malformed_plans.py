@@ -14,14 +14,30 @@ _HARMLESS = frozenset(
     {"stray_stop", "unknown_event", "index_gap", "usage_nan", "stop_details_text"}
 )
 _DELTAS = 24
+#: Directives for blocks that ordinary chaos runs do not have.
+_BLOCKS = (
+    "citations",
+    "redacted_thinking",
+    "compaction",
+    "server_tool=web_search",
+    "server_tool=code_execution",
+    "citations server_tool=web_fetch",
+)
 
 
 def random_plan(rng: Random, number: int, *, share: int) -> StreamPlan:
     """Plan a stream; one in ``share`` is malformed."""
     plan = plans.random_plan(rng, number)
     if rng.randrange(share):
-        return plan
+        return _with_blocks(plan, rng.choice(_BLOCKS)) if rng.random() < 0.4 else plan
     return _malformed(rng, replace(plan, faults=(), cancel_after_s=None, doubled=False))
+
+
+def _with_blocks(plan: StreamPlan, directive: str) -> StreamPlan:
+    first, *others = plan.body["messages"]
+    first = {**first, "content": f"{first['content']} [[sim {directive}]]"}
+    body = {**plan.body, "messages": [first, *others]}
+    return replace(plan, body=body, cited="citations" in directive)
 
 
 def _malformed(rng: Random, plan: StreamPlan) -> StreamPlan:

@@ -42,6 +42,7 @@ class StreamPlan:
     doubled: bool  #: its wake-up is sent a second time
     malformed: bool = False  #: it may fail
     exact: bool = True  #: if it is done, its content is the undisturbed answer
+    cited: bool = False  #: an interruption may join two text blocks, so the text is compared
     max_calls: int = 0  #: maximum calls of the API; 0: not checked
 
 

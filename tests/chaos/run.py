@@ -128,7 +128,8 @@ class Run:
             took = int((time.monotonic() - started) * 1000)
             self.tally.counts["slowest stream, ms"] = max(slowest, took)
             if problem:
-                text = f"stream {plan.number} {id} ({', '.join(plan.faults)}): {problem}"
+                prompt = plan.body["messages"][0]["content"]
+                text = f"stream {plan.number} {id} ({', '.join(plan.faults)}): {problem}; {prompt}"
                 self.tally.faults.append(text)
                 say(f"WRONG {text}")
         finally:

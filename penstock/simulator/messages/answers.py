@@ -53,9 +53,10 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
     tool = _chosen_tool(body, shape)
     whole = _text_pieces(prompt, model, shape, tool)
     rest = _remaining(whole, body, shape)
+    new = _remaining(whole, body, replace(shape, overlap=0)) if shape.overlap else rest
     pieces, stop_sequence = _cut_at_stop_sequence(rest, body.get("stop_sequences"))
     # An answer that is continued has already done what comes before its text, except for thinking.
-    begun = sum(map(len, rest)) < sum(map(len, whole))
+    begun = sum(map(len, new)) < sum(map(len, whole))
     server_tool = "" if begun else server_tools.chosen(body, shape)
     blocks: list[Block] = []
     if not begun:
@@ -65,7 +66,8 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
         blocks.append(_redacted_thinking(prompt, model))
     if server_tool:
         blocks += server_tools.blocks(server_tool, prompt, model)
-    blocks += _text_blocks(pieces, len(whole) - len(rest), len(whole), body, shape)
+    thirds = _thirds(len(whole), rest=len(rest), new=len(new))
+    blocks += _text_blocks(pieces, thirds, body, shape)
     if tool and stop_sequence is None:
         blocks.append(_tool_use(tool, prompt, model))
     blocks, tokens, fits = _cut_at_max_tokens(blocks, int(body.get("max_tokens") or 0))
@@ -82,9 +84,7 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
         tier=shape.tier,
         speed=body.get("speed"),
         server_tool=server_tool,
-        container=server_tools.container_id(body, model)
-        if server_tool == server_tools.CODE
-        else "",
+        container=server_tools.container_id(server_tool, body, model),
         manages_context="context_management" in body or shape.compaction,
     )
 
@@ -202,26 +202,31 @@ def _cut_at_stop_sequence(
     return list(cut(text[:end], lengths)), sequence
 
 
-def _text_blocks(
-    pieces: list[str], dropped: int, total: int, body: Body, shape: Shape
-) -> Iterator[Block]:
+def _thirds(total: int, *, rest: int, new: int) -> list[int]:
+    """The third of the answer to which each of its last ``rest`` pieces belongs.
+
+    They are the same in a continuation, so that both calls together make the undisturbed answer.
+    Only the last ``new`` pieces are new; what is repeated is in the block that is continued.
+    """
+    continued = total - new
+    return [min(max(place, continued) * 3 // total, 2) for place in range(total - rest, total)]
+
+
+def _text_blocks(pieces: list[str], thirds: list[int], body: Body, shape: Shape) -> Iterator[Block]:
     """The text as one block or, with citations, as three of which the second is cited.
 
-    ``dropped``: how many of the ``total`` pieces an earlier call has sent. The blocks begin at the
-    same pieces in a continuation, so that both calls together make the undisturbed answer.
+    ``thirds``: which of the three each piece belongs to.
     """
     citations = server_tools.citations(body, shape)
     if not citations or shape.stamp:
         if pieces:
             yield Block(kind="text", pieces=tuple(pieces), stamped=shape.stamp)
         return
-    thirds: list[list[str]] = [[], [], []]
-    for place, piece in enumerate(pieces, dropped):
-        thirds[place * 3 // total].append(piece)
-    for third, found in enumerate(thirds):
+    for third in range(3):
+        found = tuple(piece for piece, of in zip(pieces, thirds, strict=False) if of == third)
         if found:
             cited = tuple(citations) if third == 1 else ()
-            yield Block(kind="text", pieces=tuple(found), citations=cited)
+            yield Block(kind="text", pieces=found, citations=cited)
 
 
 def _compaction(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Block]:

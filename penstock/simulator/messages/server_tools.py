@@ -74,8 +74,10 @@ def citations(body: Body, shape: Shape) -> list[dict[str, Any]]:
     ]
 
 
-def container_id(body: Body, model: str) -> str:
-    """The container of the request, or a new one."""
+def container_id(name: str, body: Body, model: str) -> str:
+    """The container in which a server tool runs code: the request's, or a new one."""
+    if name != CODE:
+        return ""
     asked = body.get("container")
     asked = asked.get("id") if isinstance(asked, dict) else asked
     rng = seeded("container", model, conversation.first_user_text(body))

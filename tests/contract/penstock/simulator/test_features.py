@@ -121,6 +121,18 @@ def test_a_continuation_of_a_cited_answer_has_the_same_blocks(
     ]
 
 
+def test_a_repetition_is_in_the_block_that_is_continued(
+    control: Control, sdk: anthropic.Anthropic
+) -> None:
+    text = 'hello [[sim citations overlap=15 text="One two three four five six seven." deltas=9]]'
+    whole, _ = both(sdk, **body(text))
+    parts = [block["text"] for block in whole["content"]]
+    begun = (parts[0] + parts[1] + parts[2][:5]).rstrip()
+    said = [body(text)["messages"][0], {"role": "user", "content": f"Go on after [{begun}]"}]
+    rest, _ = both(sdk, **body(messages=said))
+    assert [block["text"] for block in rest["content"]] == ["".join(parts)[len(begun) - 15 :]]
+
+
 def test_a_call_of_no_tokens_is_answered_without_content_but_is_no_request_of_a_batch(
     control: Control, sdk: anthropic.Anthropic
 ) -> None:
