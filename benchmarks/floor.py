@@ -28,8 +28,8 @@ async def read(streams: int, rate: float, deltas: int) -> dict[str, float]:
         async with open_stream(
             api, asking(deltas=asked_deltas, rate=rate, stamp=True), {}
         ) as answer:
-            async for chunk in answer.chunks():
-                seen += chunk.count(b'"text_delta"')
+            async for events in answer.events():
+                seen += sum(b'"text_delta"' in event for event in events)
         return seen
 
     await one(2)

@@ -20,6 +20,8 @@ from pydantic_core import from_json
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+#: An escaped surrogate pair, half of one, or any other escape.
+_ESCAPE: Final = re.compile(r"\\u[dD][89abAB].{2}\\u[dD][c-fC-F].{2}|\\u[dD][89a-fA-F].{2}|\\.")
 
 
 def loads(raw: bytes | str) -> Any:
@@ -36,6 +38,21 @@ def loads(raw: bytes | str) -> Any:
 def loads_unrepaired(raw: bytes | str) -> Any:
     """Parse like `loads`, but keep halves of surrogate pairs, so that they can be rejected."""
     return _loads(raw, repair=lambda value: value)
+
+
+def loads_cut(text: str) -> Any:
+    """Parse JSON whose end may be missing; an unfinished name or text is left out.
+
+    Raises `ValueError` if not even its beginning is JSON. For example::
+
+        >>> loads_cut('{"city": "Paris", "country": "Fr')
+        {'city': 'Paris'}
+    """
+    try:
+        return loads(text)
+    except ValueError:
+        # Its parser of unfinished JSON does not know halves of surrogate pairs.
+        return from_json(_ESCAPE.sub(_whole_escape, text), allow_partial=True)
 
 
 def dumps(value: Any) -> bytes:
@@ -88,6 +105,11 @@ def _dumps_slowly(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _whole_escape(found: re.Match[str]) -> str:
+    escape = found.group()
+    return "\\ufffd" if len(escape) == 6 else escape
 
 
 def _joined(pair: str) -> str:

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
-from penstock import events
 from penstock.events import Cursor, Event
+from penstock.follow.entries import decode_entry
 from penstock.follow.multiplexer import (
     AsyncMultiplexer,
     Multiplexer,
@@ -164,7 +164,7 @@ def _reading(replies: list[Any]) -> Reading:
     return Reading(
         State(state.decode()),
         int(n),
-        [events.decode(fields[b"d"]) for _, fields in entries],
-        (text[0] or b"").decode() if text else "",
+        [decode_entry(place, fields) for place, fields in entries],
+        (text[0] or b"").decode(errors="replace") if text else "",
         int(base or 1),
     )

@@ -67,6 +67,39 @@ class Blocks(dict[int, Block]):
         else:
             self._discard_from(index)
 
+    def add_text(self, index: Any, delta: Any) -> None:
+        """Add the piece of a text_delta; any other delta, and what does not fit, is ignored.
+
+        A block that is missing has started before the first event that the reader has.
+        """
+        if type(delta) is not dict or delta.get("type") != "text_delta":
+            return
+        piece = delta.get("text")
+        if type(index) is not int or type(piece) is not str:
+            return
+        block = self.get(index)
+        if block is None:
+            block = self[index] = Block("text")
+        if block.kind == "text":
+            block.pieces.append(piece)
+
     def _discard_from(self, index: int) -> None:
         for later in [i for i in self if i >= index]:
             del self[later]
+
+
+def text_in(data: dict[str, Any]) -> str:
+    """Return the text that an event of a text block adds to it; "" for any other event."""
+    kind = data.get("type")
+    if kind == "content_block_delta":
+        return _text_field(data.get("delta"), "text_delta")
+    if kind == "content_block_start":
+        return _text_field(data.get("content_block"), "text")
+    return ""
+
+
+def _text_field(holder: Any, kind: str) -> str:
+    if not isinstance(holder, dict) or holder.get("type") != kind:
+        return ""
+    text = holder.get("text")
+    return text if isinstance(text, str) else ""

@@ -1,10 +1,12 @@
-"""Builds a Message from its events, as plain data. Pure: no SDK, no I/O."""
+"""Builds a Message from its events, as plain data. Pure: no SDK, no I/O.
 
-from typing import Any
+A log may hold events of other versions: what does not fit is ignored, as the SDK does. No event
+raises an error in the loop of a reader.
+"""
 
-from pydantic_core import from_json
+from typing import Any, Final
 
-from penstock import events
+from penstock import events, json_text
 from penstock.streams.blocks import PIECE_FIELDS, TEXT_KINDS, Block, Blocks
 
 #: Delta type → type of the block it belongs to, for a block whose start was not seen.
@@ -15,6 +17,15 @@ _KIND_OF = {
 }
 #: Index for the text of a snapshot: before all blocks that may follow.
 _BEFORE_ALL = -1
+#: Delta type → the fields of the block that it replaces.
+_SET_FIELDS: Final = {
+    "signature_delta": ("signature",),
+    "compaction_delta": ("content", "encrypted_content"),
+}
+#: Fields of a message_delta that null resets; null in any other means "unchanged".
+_RESET: Final = frozenset({"stop_reason", "stop_sequence", "stop_details"})
+#: Under this name Anthropic's documentation returns a tool input that is not JSON to the model.
+_INVALID_INPUT: Final = "INVALID_JSON"
 
 
 class MessageBuilder:
@@ -42,30 +53,41 @@ class MessageBuilder:
         """All visible text so far."""
         return self._blocks.text
 
+    def shows(self, data: dict[str, Any]) -> bool:
+        """Whether the text of this event, which was applied, is part of the visible text."""
+        index = data.get("index")
+        block = self._blocks.get(index) if type(index) is int else None
+        return block is not None and block.kind == "text"
+
     def apply(self, data: dict[str, Any]) -> None:
         """Apply one event's ``data``."""
         kind = data.get("type")
-        if kind == "message_start":
-            self._start_message(data["message"])
+        if kind == "content_block_delta":
+            if self._message is not None:
+                self._delta(data.get("index"), data.get("delta"))
+        elif kind == "message_start":
+            self._start_message(data.get("message"))
         elif kind == events.SNAPSHOT:
             self._start_with(data["text"])
         elif kind == events.END:
             self._apply_end(data)
         elif self._message is None:
             return
-        elif kind == "content_block_start":
-            self._start(data["index"], data["content_block"])
-        elif kind == "content_block_delta":
-            self._delta(data["index"], data["delta"])
-        elif kind == "content_block_stop":
-            self._stop(data["index"])
         elif kind == "message_delta":
             self._finish(data)
-        elif kind == events.REWIND:
-            self._blocks.rewind(data["index"], data["offset"])
+        elif type(data.get("index")) is int:
+            self._apply_to_block(kind, data["index"], data)
 
-    def _start_message(self, message: dict[str, Any]) -> None:
-        self._message = {**message}
+    def _apply_to_block(self, kind: Any, index: int, data: dict[str, Any]) -> None:
+        if kind == "content_block_start":
+            self._start(index, data.get("content_block"))
+        elif kind == "content_block_stop":
+            self._stop(index)
+        elif kind == events.REWIND:
+            self._blocks.rewind(index, data["offset"])
+
+    def _start_message(self, message: Any) -> None:
+        self._message = {**message} if isinstance(message, dict) else {}
         self._blocks.clear()
 
     def _start_with(self, text: str) -> None:
@@ -80,23 +102,39 @@ class MessageBuilder:
             for field in ("stop_reason", "usage"):
                 self._message.setdefault(field, data.get(field))
 
-    def _start(self, index: int, block: dict[str, Any]) -> None:
-        self._blocks.start(index, _new(block.get("type", ""), dict(block)))
+    def _start(self, index: int, block: Any) -> None:
+        if not isinstance(block, dict):
+            return
+        kind = block.get("type", "")
+        self._blocks.start(index, _new(kind if isinstance(kind, str) else "", dict(block)))
+        if kind == "fallback" and isinstance(block.get("to"), dict) and self._message is not None:
+            # It names the model that gave the rest of the answer.
+            self._message["model"] = block["to"].get("model", self._message.get("model"))
 
-    def _delta(self, index: int, delta: dict[str, Any]) -> None:
-        kind = delta.get("type", "")
+    def _delta(self, index: Any, delta: Any) -> None:
+        kind = delta.get("type") if type(delta) is dict else None
+        if type(index) is not int or type(kind) is not str:
+            return
         block = self._blocks.get(index)
         if kind in PIECE_FIELDS:
+            piece = delta.get(PIECE_FIELDS[kind])
+            if type(piece) is not str:
+                return
             if block is None:  # its start was before a snapshot
                 block = self._blocks[index] = _new(_KIND_OF[kind], {"type": _KIND_OF[kind]})
-            block.pieces.append(delta[PIECE_FIELDS[kind]])
+            if block.kind == _KIND_OF[kind] or (
+                kind == "input_json_delta" and block.kind not in TEXT_KINDS
+            ):  # the SDK, too, ignores text in a tool call
+                block.pieces.append(piece)
         elif block is None:
             return
-        elif kind == "signature_delta":
-            block.fields["signature"] = delta["signature"]
-        elif kind == "citations_delta":
-            citations = block.fields.get("citations") or []
-            block.fields["citations"] = [*citations, delta["citation"]]
+        elif kind == "citations_delta" and "citation" in delta:
+            citations = block.fields.get("citations")
+            before = citations if isinstance(citations, list) else []
+            block.fields["citations"] = [*before, delta["citation"]]
+        else:
+            for field in _SET_FIELDS.get(kind, ()):
+                block.fields[field] = delta.get(field)
 
     def _stop(self, index: int) -> None:
         block = self._blocks.get(index)
@@ -105,14 +143,21 @@ class MessageBuilder:
             block.pieces.clear()
 
     def _finish(self, data: dict[str, Any]) -> None:
+        """Apply a message_delta: its ``delta``, and what the API sends next to it."""
         assert self._message is not None
-        self._message.update(data.get("delta", {}))
-        usage = {k: v for k, v in (data.get("usage") or {}).items() if v is not None}
-        self._message["usage"] = {**(self._message.get("usage") or {}), **usage}
+        delta, usage = data.get("delta"), data.get("usage")
+        news = {k: v for k, v in data.items() if k not in ("type", "delta", "usage")}
+        news |= delta if isinstance(delta, dict) else {}
+        self._message.update({k: v for k, v in news.items() if v is not None or k in _RESET})
+        counts = usage.items() if isinstance(usage, dict) else ()
+        before = self._message.get("usage")
+        before = before if isinstance(before, dict) else {}
+        self._message["usage"] = {**before, **{k: v for k, v in counts if v is not None}}
 
 
 def _new(kind: str, fields: dict[str, Any]) -> Block:
-    block = Block(kind, fields.get(kind) or "" if kind in TEXT_KINDS else "")
+    text = fields.get(kind) if kind in TEXT_KINDS else ""
+    block = Block(kind, text if isinstance(text, str) else "")
     block.fields = fields
     return block
 
@@ -125,9 +170,10 @@ def _built(block: Block) -> dict[str, Any]:
 def _parsed(pieces: str) -> Any:
     """Parse a tool's input, or as much of it as is valid, as the SDK does.
 
-    ``max_tokens`` may have cut it off, and fine-grained tool streaming does not promise JSON.
+    ``max_tokens`` may have cut it off, and fine-grained tool streaming does not promise JSON: what
+    is not JSON at all is returned as it came.
     """
     try:
-        return from_json(pieces, allow_partial=True)
+        return json_text.loads_cut(pieces)
     except ValueError:
-        return {}
+        return {_INVALID_INPUT: pieces}

@@ -13,6 +13,7 @@ from penstock.errors import (
 )
 from penstock.events import Cursor, Event
 from penstock.states import State
+from penstock.streams.blocks import text_in
 from penstock.streams.message_builder import MessageBuilder
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Transcript:
         self.apply(event)
         if event.type in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
-        return flow.add(_text_of(event.data))
+        text = text_in(event.data)
+        return flow.add(text) if text and self.builder.shows(event.data) else ""
 
     def stop(self, why: str) -> None:
         """Record why no more events will be read, for `check_open`."""
@@ -91,7 +93,7 @@ class Transcript:
     @property
     def ended_well(self) -> bool:
         """Whether the request is still running or is done: nothing to raise."""
-        return self.end is None or self.end["state"] == State.DONE
+        return self.end is None or self.end.get("state") == State.DONE
 
     def raise_unless_done(self, text: str) -> None:
         """Raise `RequestCanceled` or `RequestFailed` if the last event says so.
@@ -100,7 +102,7 @@ class Transcript:
         """
         if self.end is None or self.ended_well:
             return
-        if self.end["state"] == State.CANCELED:
+        if self.end.get("state") == State.CANCELED:
             raise RequestCanceled(
                 f"canceled by {self.end.get('by', 'an unknown client')}", text=text
             )
@@ -153,10 +155,3 @@ class TextFlow:
         """End the flow. Raises `TextRewound` if the reader has more text than remains."""
         if self._owed:
             raise TextRewound
-
-
-def _text_of(data: dict[str, Any]) -> str:
-    if data.get("type") == "content_block_delta" and data["delta"].get("type") == "text_delta":
-        text: str = data["delta"]["text"]
-        return text
-    return ""

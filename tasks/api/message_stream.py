@@ -1,25 +1,38 @@
-"""One streaming call of the Messages API, as raw bytes."""
+"""One streaming call of the Messages API, as the raw data of its events."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anthropic
 import httpx2
 
+from tasks.api.response_body import ResponseBody
 from tasks.api.retry import RETRYABLE_ERRORS
+from tasks.api.sse import InvalidResponse
 
-#: Errors in the middle of a stream after which the same request may succeed: the API's, and two of
-#: our own for a lost connection. Those two cannot occur in the results of a batch.
-RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {"connection_error", "incomplete_stream"}
+#: The type of the error when what arrived is not what the API sends.
+INVALID_RESPONSE: Final = "invalid_response"
+#: Errors in the middle of a stream after which the same request may succeed: the API's, and our own
+#: for a lost connection and an invalid response. Those cannot occur in the results of a batch.
+RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {
+    "connection_error",
+    "incomplete_stream",
+    INVALID_RESPONSE,
+}
 
 
 class StreamInterrupted(Exception):
-    """The answer was interrupted; ``error`` has a ``type`` and a ``message``."""
+    """The answer was interrupted; ``error`` has a ``type`` and a ``message``.
 
-    def __init__(self, kind: str, message: str) -> None:
+    ``fault`` names the fault without the values of this one call, so that the same fault in two
+    calls can be recognized.
+    """
+
+    def __init__(self, kind: str, message: str, *, fault: str = "") -> None:
         super().__init__(f"{kind}: {message}")
         self.error = {"type": kind, "message": message}
+        self.fault = fault or str(self)
 
     @property
     def retryable(self) -> bool:
@@ -38,18 +51,31 @@ class OpenStream:
         """The headers of the response."""
         return self._response.headers
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives. Raises `StreamInterrupted` if that fails."""
+    async def events(self) -> AsyncIterator[list[bytes]]:
+        """Yield the data of the events as they arrive, those of one chunk together.
+
+        Raises `StreamInterrupted` if the body fails or is not an event stream.
+        """
+        headers = self.headers
         # Nothing is encoded, so skip the decoding layers: they are a sixth of the cost of a chunk.
-        encoded = "content-encoding" in self.headers
+        encoding = headers.get("content-encoding", "")
+        body = ResponseBody(headers.get("content-type", ""), encoding)
         plain = self._response.http_response.aiter_raw
         try:
-            async for chunk in self._response.iter_bytes() if encoded else plain():
-                yield chunk
+            async for chunk in self._response.iter_bytes() if encoding else plain():
+                if found := body.feed(chunk):
+                    yield found
+            yield body.finish()
+        except InvalidResponse as error:
+            raise _invalid(error) from error
+        except httpx2.DecodingError as error:
+            what = f"the response cannot be decoded (content encoding {encoding}): {error}"
+            raise _invalid(InvalidResponse(what)) from error
         except httpx2.HTTPError as error:
             # Once the body has begun, the SDK raises these errors of its transport unchanged.
-            if unread := self._unread():
-                yield unread
+            with suppress(InvalidResponse):
+                if found := [*body.feed(self._unread()), *body.unfinished()]:
+                    yield found
             silent = isinstance(error, httpx2.ReadTimeout)
             what = "fell silent" if silent else f"was interrupted: {type(error).__name__}"
             raise StreamInterrupted("connection_error", f"the stream {what}") from error
@@ -67,6 +93,11 @@ class OpenStream:
             return b""
         stream._exception = None
         return bytes(stream.read_nowait())
+
+
+def _invalid(error: InvalidResponse) -> StreamInterrupted:
+    what, _, _ = str(error).partition(" (")
+    return StreamInterrupted(INVALID_RESPONSE, str(error), fault=f"{INVALID_RESPONSE}: {what}")
 
 
 @asynccontextmanager

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
-from penstock import events, json_text
+from penstock import json_text
 from penstock.clock import now_ms
 from penstock.events import Cursor
+from penstock.follow.entries import decode_entry
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
@@ -119,8 +120,8 @@ class ClaimedRequest:
         after = Cursor()
         while True:
             page = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=1000)
-            for _, fields in page:
-                event = events.decode(fields[b"d"])
+            for place, fields in page:
+                event = decode_entry(place, fields)
                 published.append(event.data)
                 after = event.cursor
             if len(page) < 1000:

@@ -9,6 +9,11 @@ MIN_OVERLAP: Final = 16
 class PassThrough:
     """Passes text on unchanged: nothing precedes it, or it continues exactly."""
 
+    @property
+    def decided(self) -> bool:
+        """Whether all further text is new to readers, and nothing is held back."""
+        return True
+
     def feed(self, piece: str) -> str:
         """Return the part of ``piece`` that is new to readers."""
         return piece
@@ -26,6 +31,11 @@ class WhitespaceFilter(PassThrough):
 
     def __init__(self, trimmed: str) -> None:
         self._trimmed = trimmed
+
+    @property
+    def decided(self) -> bool:
+        """Whether all further text is new to readers, and nothing is held back."""
+        return not self._trimmed
 
     def feed(self, piece: str) -> str:
         """Return the part of ``piece`` that is new to readers."""
@@ -50,6 +60,11 @@ class OverlapFilter(PassThrough):
         self._before = before
         self._held = ""
         self._decided = not before
+
+    @property
+    def decided(self) -> bool:
+        """Whether all further text is new to readers, and nothing is held back."""
+        return self._decided
 
     def feed(self, piece: str) -> str:
         """Return the part of ``piece`` that is new to readers."""

@@ -1,13 +1,14 @@
 """The message as readers have it so far, from which it can be resumed. Pure.
 
-A worker applies every event that it publishes, and after a takeover the events of the log.
+A worker applies every event that it publishes, and after a takeover the events of the log. The log
+may have been written by another version: what does not fit is ignored, as readers do.
 """
 
 from hashlib import sha256
 from typing import Any
 
 from penstock import events
-from penstock.streams.blocks import Block, Blocks
+from penstock.streams.blocks import Block, Blocks, text_in
 
 
 class PartialMessage:
@@ -17,46 +18,46 @@ class PartialMessage:
         self.started = False  #: message_start was published
         self.blocks = Blocks()
         self.stop_reason: str | None = None
+        self.stop_details: dict[str, Any] | None = None  #: of the API, such as why it refused
         self.stopped = False  #: message_stop was published
         self.has_delta = False
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Apply an event that is or will be published.
-
-        Raises `KeyError`, `IndexError`, `TypeError` or `AttributeError` for an event of an
-        unexpected form.
-        """
+        """Apply an event that is or will be published."""
         kind = data.get("type")
         if kind == "content_block_delta":
             self.has_delta = True
-            delta = data["delta"]
-            if delta.get("type") == "text_delta":
-                piece = delta["text"]
-                if not isinstance(piece, str):
-                    raise TypeError("a text delta without text")
-                self.blocks[data["index"]].pieces.append(piece)
+            self.blocks.add_text(data.get("index"), data.get("delta"))
         elif kind == "content_block_start":
-            self._start(data["index"], data["content_block"])
+            self._start(data)
         elif kind == "content_block_stop":
-            self.blocks[data["index"]].open = False
+            self._stop(data.get("index"))
         elif kind == "message_start":
             self.started = True
         elif kind == "message_delta":
-            self.stop_reason = (data.get("delta") or {}).get("stop_reason") or self.stop_reason
+            self._end(data.get("delta"))
         elif kind == "message_stop":
             self.stopped = True
         elif kind == events.REWIND:
             self.blocks.rewind(data["index"], data["offset"])
-            self.stop_reason, self.stopped = None, False
+            self.stop_reason, self.stop_details, self.stopped = None, None, False
 
-    def _start(self, index: Any, block: dict[str, Any]) -> None:
-        # The API numbers the blocks without gaps: after a gap, a block is missing.
-        if not isinstance(index, int) or not 0 <= index <= self.blocks.end:
-            raise IndexError(f"block {index!r} after {self.blocks.end} blocks")
-        text = block.get("text") or ""
-        if not isinstance(text, str):
-            raise TypeError("the text of a block is not a string")
-        self.blocks.start(index, Block(block.get("type", ""), text))
+    def _start(self, data: dict[str, Any]) -> None:
+        index, block = data.get("index"), data.get("content_block")
+        if type(index) is int and isinstance(block, dict):
+            self.blocks.start(index, Block(str(block.get("type", "")), text_in(data)))
+
+    def _stop(self, index: Any) -> None:
+        block = self.blocks.get(index) if type(index) is int else None
+        if block is not None:
+            block.open = False
+
+    def _end(self, delta: Any) -> None:
+        if not isinstance(delta, dict):
+            return
+        reason, details = delta.get("stop_reason"), delta.get("stop_details")
+        self.stop_reason = reason if reason and isinstance(reason, str) else self.stop_reason
+        self.stop_details = details if isinstance(details, dict) else self.stop_details
 
     def restore(self, text: str, rest: list[dict[str, Any]]) -> None:
         """Prepare for the events of a trimmed log, which are applied next.
@@ -65,16 +66,16 @@ class PartialMessage:
         before the log was divided into blocks is lost, and does not matter.
         """
         self.started = True
-        placed = [data for data in rest if "index" in data]
+        placed = [data for data in rest if type(data.get("index")) is int]
         if not placed:
             return
         # Both begin with nothing in their block: the text before belongs to the one before it.
-        opens = placed[0]["type"] in ("content_block_start", events.REWIND)
+        opens = placed[0].get("type") in ("content_block_start", events.REWIND)
         last = placed[0]["index"] - opens
         if last < 0:
             return
         # After a rewind, only an event of the last block that is left shows that it is open.
-        following = next((data for data in placed if data["type"] != events.REWIND), None)
+        following = next((data for data in placed if data.get("type") != events.REWIND), None)
         still_open = following is not None and following["index"] == last
         ahead = PartialMessage()
         for index in range(last + 1):

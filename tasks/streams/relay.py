@@ -28,7 +28,6 @@ from penstock.streams.records import DEADLINE_EXCEEDED
 from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
-from tasks.api.sse import SSEDecoder
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.attempt import Attempt, missing_end
 from tasks.streams.claim import ClaimedRequest, NotClaimable
@@ -199,7 +198,7 @@ class Relay:
                 self._announce(request, planned, reason)
                 request.api_request_ids.append(call.headers.get("request-id", ""))
                 await self._rate_limiter.report(request.lane, request.id, call.headers)
-                await self._relay(request, planned, call.chunks())
+                await self._relay(request, planned, call.events())
         except StreamInterrupted as interruption:
             return interruption
         except asyncio.CancelledError:
@@ -224,12 +223,12 @@ class Relay:
             outbox.rewind(index, offset, left=text if len(text) < before else None)
         self._publisher.notify(outbox)
 
-    async def _relay(self, request: ClaimedRequest, planned: AttemptPlan, chunks: Any) -> None:
+    async def _relay(self, request: ClaimedRequest, planned: AttemptPlan, arriving: Any) -> None:
         """Add every event to the outbox as it arrives. Raises `StreamInterrupted`."""
-        decoder, outbox, message = SSEDecoder(), request.outbox, request.message
+        outbox, message = request.outbox, request.message
         attempt = Attempt(planned, message, request.usage)
-        async for chunk in chunks:
-            for raw in decoder.feed(chunk):
+        async for arrived in arriving:
+            for raw in arrived:
                 for line, data in attempt.feed(raw):
                     outbox.add(line, data)
             if message.has_delta and request.first_delta_ms is None:

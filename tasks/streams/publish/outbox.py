@@ -13,15 +13,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
 from penstock.keys import Keys
 from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.request_scripts import Gap, Gone, WriteReply, Written
 from penstock.store.scripts import Fenced, ScriptCall
-from penstock.streams.blocks import PIECE_FIELDS
+from penstock.streams.blocks import PIECE_FIELDS, text_in
 
 #: Maximum bytes of written events kept in memory, in case Redis loses them. With ``appendfsync
 #: everysec`` it can lose a second or two; at 40 deltas a second this covers about five.
@@ -43,7 +41,8 @@ class _Entry:
         if len(self.parts) < 2:
             return self.raw
         delta = {"type": self.kind, PIECE_FIELDS[self.kind]: "".join(self.parts)}
-        return orjson.dumps({"type": "content_block_delta", "index": self.index, "delta": delta})
+        merged = {"type": "content_block_delta", "index": self.index, "delta": delta}
+        return json_text.dumps(merged)
 
 
 class _CallContent(NamedTuple):
@@ -95,6 +94,7 @@ class Outbox:
         self._log_limit = log_limit
         self._entries: list[_Entry] = []
         self._text: list[str] = []
+        self._textless: set[int] = set()  # blocks that are not text, whatever their deltas are
         self._fresh = False
         self._meta: dict[str, Any] = {}
         self._final = ""
@@ -106,14 +106,19 @@ class Outbox:
         self._names = request_scripts.write_keys(self.keys, keys, typed=typed)
 
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
-        """Add an event of the API: ``raw`` is its JSON, ``data`` the same, parsed."""
-        delta = data.get("delta") if data.get("type") == "content_block_delta" else None
-        if not isinstance(delta, dict) or not isinstance(data.get("index"), int):
+        """Add an event of the API: ``raw`` is its JSON, ``data`` the same, parsed and checked."""
+        if data.get("type") != "content_block_delta":
+            if data.get("type") == "content_block_start":
+                self._begin_block(data)
             self._entries.append(_Entry(raw))
             return
-        kind, index = delta.get("type", ""), data["index"]
+        delta, index = data.get("delta"), data.get("index")
+        if type(delta) is not dict or type(index) is not int:
+            self._entries.append(_Entry(raw))
+            return
+        kind = delta.get("type", "")
         piece = delta.get(PIECE_FIELDS.get(kind, ""))
-        if kind == "text_delta" and piece:
+        if kind == "text_delta" and piece and index not in self._textless:
             self._text.append(piece)
         if piece is None or len(data) > 3 or len(delta) > 2:
             # Not merged: a field that is new in the API must not disappear under load.
@@ -127,7 +132,7 @@ class Outbox:
 
     def add_own(self, data: dict[str, Any]) -> None:
         """Add an event of Penstock's own."""
-        self._entries.append(_Entry(orjson.dumps(data)))
+        self._entries.append(_Entry(json_text.dumps(data)))
 
     def rewind(self, index: int, offset: int, *, left: str | None) -> None:
         """Discard what readers have after ``offset`` characters of block ``index``.
@@ -190,6 +195,14 @@ class Outbox:
             self._rewrite_after(top)
             return not self.lost
         return False
+
+    def _begin_block(self, data: dict[str, Any]) -> None:
+        if data["content_block"]["type"] != "text":
+            self._textless.add(data["index"])
+            return
+        self._textless.discard(data["index"])
+        if text := text_in(data):
+            self._text.append(text)
 
     def _gather(self) -> _CallContent:
         first = self._n + 1

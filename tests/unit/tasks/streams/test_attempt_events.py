@@ -232,15 +232,21 @@ def test_an_error_event_of_any_form_interrupts_the_stream(
 def test_an_event_of_unexpected_form_interrupts_the_stream(odd: Event) -> None:
     resumed = Resumed(is_open=True)
     resumed.feed(start(0), piece("New."))
-    with pytest.raises(StreamInterrupted, match="has an unexpected form") as interruption:
+    with pytest.raises(StreamInterrupted, match=f"invalid event: {odd['type']}") as interruption:
         resumed.feed(odd)
+    assert interruption.value.error["type"] == "invalid_response"
     assert interruption.value.retryable
 
 
-def test_a_ping_and_a_delta_of_an_unknown_block_are_not_published() -> None:
+def test_a_ping_and_the_stop_of_an_unknown_block_are_not_published() -> None:
     resumed = Resumed(is_open=True)
-    assert resumed.feed({"type": "ping"}, piece("x", 7), stop(7)) == []
+    assert resumed.feed({"type": "ping"}, stop(7)) == []
     assert resumed.message.text == SAID
+
+
+def test_a_delta_of_an_unknown_block_interrupts_the_stream() -> None:
+    with pytest.raises(StreamInterrupted, match=r"content_block_delta\.index is 7"):
+        Resumed(is_open=True).feed(piece("x", 7))
 
 
 words = st.lists(st.sampled_from(["the ", "gate ", "is ", "open ", "日本 "]), max_size=12)

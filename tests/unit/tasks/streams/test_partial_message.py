@@ -134,8 +134,48 @@ def test_a_malformed_event_interrupts_the_stream_and_leaves_the_message_unchange
 
 @pytest.mark.parametrize("index", ["0", None, 0.0, 1, -1])
 def test_the_first_block_has_the_index_zero(index: Any) -> None:
-    with pytest.raises(IndexError):
-        answer(START, {**block(0), "index": index})
+    attempt = Attempt(AttemptPlan(Mode.START, {}), PartialMessage(), Usage())
+    attempt.feed(orjson.dumps(START))
+    with pytest.raises(StreamInterrupted, match=r"content_block_start\.index"):
+        attempt.feed(orjson.dumps({**block(0), "index": index}))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                START,
+                block(0),
+                piece(0, "a"),
+                piece(0, None),
+                piece(1, 5),
+                {**piece(0, "a"), "index": [0]},
+                {**piece(0, "a"), "delta": "a"},
+                {**block(0), "content_block": None},
+                {**block(1), "content_block": {"type": [], "text": 7}},
+                {**block(0), "index": None},
+                {"type": "content_block_stop"},
+                stop(3),
+                {"type": "message_delta", "delta": "x"},
+                {"type": "message_delta", "delta": {"stop_reason": {}, "stop_details": "no"}},
+                {"type": ["message_stop"]},
+                {"type": "penstock.unreadable", "text": "half an event"},
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_odd_events_of_a_log_change_nothing_and_readers_have_the_same_text(
+    happened: list[dict[str, Any]],
+) -> None:
+    builder = MessageBuilder()
+    builder.apply(START)
+    found = answer(START, *happened)
+    for event in happened:
+        builder.apply(event)
+    if happened.count(START) == 0:  # a second start discards what readers have
+        assert builder.text == found.text
+    assert found.stop_reason is None
 
 
 texts = st.lists(st.text("ab \n日", min_size=1, max_size=4), min_size=1, max_size=5)

@@ -1,0 +1,25 @@
+"""The first characters of what arrived, for error messages. Pure."""
+
+from typing import Any, Final
+
+from penstock import json_text
+
+#: Maximum characters of an excerpt.
+EXCERPT_LIMIT: Final = 100
+
+
+def excerpt(raw: bytes | str) -> str:
+    r"""Return the beginning of a text in one printable line.
+
+    >>> excerpt(b"<html>\n  <title>Bad gateway\x00</title>")
+    '<html> <title>Bad gateway </title>'
+    """
+    begin = raw[: 8 * EXCERPT_LIMIT]
+    text = begin.decode(errors="replace") if isinstance(begin, bytes) else begin
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= EXCERPT_LIMIT else line[:EXCERPT_LIMIT] + "…"
+
+
+def excerpt_of_value(value: Any) -> str:
+    """Return the beginning of a parsed value's JSON."""
+    return excerpt(json_text.dumps(value))
