@@ -83,7 +83,7 @@ class MessageBuilder:
             self._start(index, data.get("content_block"))
         elif kind == "content_block_stop":
             self._stop(index)
-        elif kind == events.REWIND:
+        elif kind == events.REWIND and type(data.get("offset")) is int:
             self._blocks.rewind(index, data["offset"])
 
     def _start_message(self, message: Any) -> None:
