@@ -1,8 +1,9 @@
 """The settings of the workers, documented here and shown by ``penstock settings``."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, FiniteFloat, SecretStr
+from pydantic import Field, FiniteFloat, SecretStr, field_validator
 
 from penstock.settings import ClientSettings
 
@@ -23,7 +24,7 @@ class WorkerSettings(ClientSettings):
         default=None,
         validation_alias="ANTHROPIC_BASE_URL",
         pattern=r"^https?://",
-        description="Address of the API; set it for a gateway or the simulator.",
+        description="Address of the API without /v1; set it for a gateway or the simulator.",
     )
     streams_concurrency: Annotated[int, Field(gt=0, le=5000)] = Field(
         default=200, description="Maximum streams that one worker process runs at the same time."
@@ -152,3 +153,18 @@ class WorkerSettings(ClientSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="Format of a log line: text, or one JSON object."
     )
+
+    @field_validator("anthropic_base_url")
+    @classmethod
+    def _usable_address(cls, value: str | None) -> str | None:
+        # The messages do not contain the address: it may have a password.
+        try:
+            parts = urlsplit(value or "https://api.anthropic.com")
+            valid = bool(parts.hostname) and (parts.port or 0) >= 0
+        except ValueError:  # a port that is no number, a bracket without its other half
+            valid = False
+        if not valid or any(character.isspace() for character in value or ""):
+            raise ValueError("is not a URL; write https://host or https://host:port")
+        if parts.path.rstrip("/").endswith("/v1"):
+            raise ValueError("ends in /v1, which every call adds itself; remove it")
+        return value

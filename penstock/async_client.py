@@ -16,6 +16,7 @@ from penstock.events import Cursor
 from penstock.follow.async_reader import AsyncReader
 from penstock.store.record import checked_id
 from penstock.streams.async_stream import AsyncMessageStream, AsyncStreamRequest
+from penstock.validation import check_timeout
 
 
 class AsyncClient:
@@ -71,9 +72,10 @@ class AsyncMessages:
         Enter the result with ``async with``, or ``await`` it. Arguments and errors are those of
         `penstock.client.Messages.stream`.
         """
+        seconds = check_timeout(timeout)
 
         async def open_() -> AsyncMessageStream:
-            return (await self.enqueue(**body)).stream(timeout=timeout)
+            return (await self.enqueue(**body)).stream(timeout=seconds)
 
         return Opening(open_)
 

@@ -1,11 +1,12 @@
 """The synchronous client: the interface of the Anthropic SDK, plus what a queue adds."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from penstock.batches.client import Batches
+from penstock.body.fields import HEADER_OPTIONS, body_fields, more_fields
 from penstock.events import Cursor
 from penstock.follow.multiplexer import Multiplexer
 from penstock.ids import new_id
@@ -15,7 +16,7 @@ from penstock.store.connection import connect, redis_errors_translated
 from penstock.store.record import DEFAULT_PRIORITY, checked_id
 from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.streams.stream import MessageStream, StreamRequest
-from penstock.validation import check_body, encode_body
+from penstock.validation import check_body, check_thread, check_timeout, encode_body, merged_headers
 
 
 class Client:
@@ -100,7 +101,8 @@ class Messages:
                     print(text, end="", flush=True)
                 message = stream.get_final_message()
         """
-        return self.enqueue(**body).stream(timeout=timeout)
+        seconds = check_timeout(timeout)
+        return self.enqueue(**body).stream(timeout=seconds)
 
     def enqueue(
         self,
@@ -109,6 +111,7 @@ class Messages:
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         on_interrupt: str = "continue",
+        betas: Sequence[str] = (),
         extra_headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **body: Any,
@@ -116,15 +119,18 @@ class Messages:
         """Enqueue a Messages request and return its handle at once.
 
         - ``body``: the parameters of the Messages API (Create a Message). ``stream`` is ignored,
-          because every request is streamed.
+          because every request is streamed. Arguments that are ``NOT_GIVEN`` or ``omit`` are left
+          out; a path, an open file or bytes as ``data`` of type ``base64`` is read and encoded.
         - ``typed``: also publish the plain text, for ``redis-cli SUBSCRIBE``.
         - ``priority``: 0 (first) to 9 (last).
         - ``deadline``: seconds until the request is no longer worth starting. If no worker has
           started it by then, it fails with the error ``deadline_exceeded`` and costs no tokens.
         - ``on_interrupt``: what to do if the answer is interrupted: ``continue`` it after what was
-          received, ``restart`` it from the beginning, or ``fail``.
+          received, ``restart`` it from the beginning, or ``fail``. A request with ``thread`` takes
+          only ``fail``.
+        - ``betas``: names for the header ``anthropic-beta``.
         - ``extra_headers``: headers for the API, ``anthropic-*`` only, such as ``anthropic-beta``.
-        - ``extra_body``: more fields of the body, as in the SDK.
+        - ``extra_body``: more fields of the body, as in the SDK. Their names are not checked.
 
         Raises `InvalidRequest`, which names the field, or `RedisUnavailable`. Nothing is enqueued
         then. For example::
@@ -138,17 +144,24 @@ class Messages:
             )
             print(request.id)
         """
+        fields = body_fields(body)
+        headers = merged_headers(extra_headers, betas)
+        for name, header in HEADER_OPTIONS.items():
+            if (value := fields.pop(name, None)) is not None:
+                headers[header] = value
         options = RequestOptions(
             typed=typed,
             priority=priority,
             deadline_s=deadline,
             on_interrupt=on_interrupt,
-            headers=extra_headers or {},
+            headers=headers,
         )
-        body |= extra_body or {}
-        body.pop("stream", None)  # every request is streamed, so the SDK's flag has no meaning
-        encoded = encode_body(check_body(body))
-        id, model = new_id(), str(body["model"])
+        fields |= more_fields(extra_body)
+        fields.pop("stream", None)  # every request is streamed, so the SDK's flag has no meaning
+        check_thread(fields, on_interrupt)
+        fields = check_body(fields)
+        encoded = encode_body(fields)
+        id, model = new_id(), str(fields["model"])
         with redis_errors_translated(self._client.settings):
             self._records.submit(id, model, encoded, options)
             try:

@@ -51,11 +51,12 @@ class RecordKeys:
         All records have ``state``, ``epoch``, ``n`` (number of the last event), ``cancel`` (who
         asked), ``model``, ``worker``, times in ms since 1970, ``usage`` and ``error``. Requests
         also have ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (retryable
-        errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``due_ms``
-        (not to be sent to the API before), ``on_interrupt``, ``priority``, ``deadline_ms``,
-        ``typed``, ``headers`` and ``base`` (number of the first event that the log still has, if
-        not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not collected),
-        ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper),
+        ``waits_for`` (why a queued request is not sent to the API yet, such as a rate limit) and
+        ``wait_until_ms`` (when it is tried again), ``on_interrupt``, ``priority``,
+        ``deadline_ms``, ``typed``, ``headers`` and ``base`` (number of the first event that the log
+        still has, if not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not
+        collected), ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
         ``waiting_for_canary`` (no other shard is sent before the canary has its results),
         ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). Written by the producer
         before it sends the wake-up, then by the worker that holds the lease; ``cancel`` by any
@@ -190,21 +191,22 @@ class Keys:
         reads the record at once. Published by the cancel script, subscribed to by workers."""
         return f"{self.prefix}:control"
 
-    def rate_limit(self, model: str) -> str:
-        """Hash, EX 1 h, sliding. What is known about the API's rate limit for a model: ``tokens``,
-        ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms``, ``known``. Written and read by
-        the rate limiter's scripts for all workers."""
-        return f"{self.prefix}:rate-limit:{{{model}}}"
+    def rate_limit(self, lane: str) -> str:
+        """Hash, EX 1 h, sliding. What is known about the API's rate limit for a lane (a model, with
+        fast mode and the service tier if a request asks for them): ``tokens`` (requests that may be
+        sent), ``stamp_ms``, ``interval_us``, ``limit``, ``closed_ms`` (no call is made before),
+        ``known``. Written and read by the rate limiter's scripts for all workers."""
+        return f"{self.prefix}:rate-limit:{{{lane}}}"
 
-    def rate_limit_calls(self, model: str) -> str:
+    def rate_limit_calls(self, lane: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that the API has not answered yet → when they count
         as lost, in ms. Written and read by the rate limiter's scripts."""
-        return f"{self.rate_limit(model)}:calls"
+        return f"{self.rate_limit(lane)}:calls"
 
-    def rate_limit_turns(self, model: str) -> str:
+    def rate_limit_turns(self, lane: str) -> str:
         """Sorted set, EX 1 h, sliding. Requests that wait for the rate limit → when their turn is,
         in ms. Written and read by the rate limiter's scripts."""
-        return f"{self.rate_limit(model)}:turns"
+        return f"{self.rate_limit(lane)}:turns"
 
     @property
     def jobs(self) -> str:

@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from penstock.body.fields import BODY_FIELDS, check_params_names
+from penstock.body.values import as_object, encode_values, is_omitted, kind_of
 from penstock.capabilities import MAX_OUTPUT_TOKENS_IN_A_BATCH, capability
 from penstock.errors import InvalidRequest
 
@@ -33,12 +34,28 @@ _BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}")
 #: keys, and no key is stored in Redis.
 _PASSED_ON: Final = re.compile(r"anthropic-[a-z0-9-]+", re.IGNORECASE)
 
+#: The header that names betas, separated by commas.
+BETA_HEADER: Final = "anthropic-beta"
+
 _LINE_FIELDS: Final = {"custom_id", "params", "betas"}
+#: Fields that need no look at their names or values in a batch.
+_PLAIN_PARAMS: Final = BODY_FIELDS - {"stream", "thread"}
+
 _ROLES: Final = ("user", "assistant", "system")
 _MODEL_CHARACTERS: Final = 256
 
 #: Pydantic's names for the two types of ``content`` and ``system``, in the path of an error.
 _BRANCHES: Final = ("str", "list[_Block]")
+
+
+#: Pydantic's types of errors in the words of JSON.
+_WORDS: Final = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
 
 
 class _Block(BaseModel):
@@ -56,35 +73,61 @@ class _Message(BaseModel):
 class _Body(BaseModel):
     model_config = ConfigDict(extra="allow")
     model: Annotated[StrictStr, Field(min_length=1, max_length=_MODEL_CHARACTERS)]
-    max_tokens: Annotated[StrictInt, Field(ge=1)]
+    max_tokens: Annotated[StrictInt, Field(ge=0)]
     messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: StrictStr | list[_Block] | None = None
 
 
 def check_body(body: Any, *, in_batch: bool = False) -> dict[str, Any]:
-    """Return ``body`` unchanged, or raise `InvalidRequest` naming the field."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"must be an object, not {type(body).__name__}")
-    if not _is_plain(body) and (problem := _problem(body)) is not None:
-        raise problem
+    """Return ``body`` unchanged, or raise `InvalidRequest` naming the field.
+
+    Objects of the SDK, other mappings and fields that are "not given" come back as a plain dict.
+    """
+    if type(body) is dict and _is_plain(body):
+        checked: dict[str, Any] = body
+    else:
+        checked = {name: value for name, value in _as_dict(body).items() if not is_omitted(value)}
+        if (problem := _problem(checked)) is not None:
+            raise problem
     limit = MAX_OUTPUT_TOKENS_IN_A_BATCH if in_batch else 0
-    limit = max(limit, capability(body["model"]).max_output_tokens)
-    if body["max_tokens"] > limit:
+    limit = max(limit, capability(checked["model"]).max_output_tokens)
+    if checked["max_tokens"] > limit:
         raise InvalidRequest(
             f"{body['max_tokens']} is more than {body['model']} can write ({limit})",
             field="max_tokens",
         )
-    if body.get("stream") and in_batch:
+    if in_batch:
+        _check_in_batch(checked)
+    return checked
+
+
+def _check_in_batch(body: dict[str, Any]) -> None:
+    if body.get("stream"):
         raise InvalidRequest("a request in a batch cannot be streamed", field="stream")
-    return body
+    if not body["max_tokens"]:
+        raise InvalidRequest("must be at least 1 in a batch", field="max_tokens")
+    if body.get("thread"):
+        raise InvalidRequest("a request in a batch cannot be part of a thread", field="thread")
+    check_params_names(body)
 
 
-def encode_body(body: dict[str, Any]) -> bytes:
+def check_thread(body: Mapping[str, Any], on_interrupt: str) -> None:
+    """Raise `InvalidRequest` for a request of a message thread that could be sent twice.
+
+    The API accepts each turn of a thread once. A second call, to resume an interrupted answer, is
+    refused, so readers would be left with half an answer and an error that hides the cause.
+    """
+    if body.get("thread") and on_interrupt != "fail":
+        raise InvalidRequest(
+            "the API accepts each turn of a thread once, so an interrupted answer cannot be "
+            'resumed: pass on_interrupt="fail"',
+            field="thread",
+        )
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
     """Encode a body as JSON. Raises `InvalidRequest` if that is impossible or it is too large."""
-    try:
-        encoded = orjson.dumps(body, default=_plain)
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise InvalidRequest(f"cannot be written as JSON: {error}") from None
+    encoded = encode_values(body)
     if len(encoded) > MAX_REQUEST_BYTES:
         raise InvalidRequest(
             f"{len(encoded):,} bytes is more than the API's limit of {MAX_REQUEST_BYTES:,}"
@@ -95,12 +138,35 @@ def encode_body(body: dict[str, Any]) -> bytes:
 def check_custom_id(custom_id: Any) -> str:
     """Return ``custom_id``, or raise `InvalidRequest`."""
     if not isinstance(custom_id, str):
-        raise InvalidRequest("a string is required", field="custom_id")
+        raise InvalidRequest(f"must be text, not {kind_of(custom_id)}", field="custom_id")
     if not CUSTOM_ID.fullmatch(custom_id):
         raise InvalidRequest(
             f"{custom_id[:80]!r} must be 1 to 64 letters, digits, '_' or '-'", field="custom_id"
         )
     return custom_id
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """Return the seconds between two events; None for no limit. Raises `InvalidRequest`."""
+    if timeout is None or is_omitted(timeout):
+        return None
+    if not is_number(timeout) or not timeout >= 0:
+        problem = "must be a number of seconds; it bounds the time between two events"
+        raise InvalidRequest(problem, field="timeout")
+    return float(timeout)
+
+
+def check_text(text: Any, field: str) -> str:
+    """Return text that is stored, or raise `InvalidRequest`."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"must be text, not {kind_of(text)}", field=field)
+    encode_values({field: text})
+    return text
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a number, which True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_betas(betas: Any) -> tuple[str, ...]:
@@ -115,14 +181,37 @@ def check_betas(betas: Any) -> tuple[str, ...]:
 
 def check_headers(headers: Mapping[str, str]) -> None:
     """Raise `InvalidRequest` for a header that cannot be sent to the API."""
+    if not isinstance(headers, Mapping):
+        raise InvalidRequest(f"must be an object, not {kind_of(headers)}", field="extra_headers")
     for name, value in headers.items():
-        if not _PASSED_ON.fullmatch(name):
+        if not isinstance(name, str) or not _PASSED_ON.fullmatch(name):
             raise InvalidRequest(
                 "only headers that begin with anthropic- are passed on",
                 field=f"extra_headers.{name}",
             )
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
+
+
+def merged_headers(headers: Mapping[str, str] | None, betas: Any = ()) -> dict[str, str]:
+    """Return the headers of a request, with ``betas`` in its beta header, each once.
+
+    Headers whose value is ``NOT_GIVEN`` or ``omit`` are left out. Raises `InvalidRequest`.
+    """
+    check_headers(given := {} if headers is None else _without_omitted(headers))
+    names = [] if betas is None or is_omitted(betas) else list(check_betas(betas))
+    merged = {name: value for name, value in given.items() if name.lower() != BETA_HEADER}
+    listed = [given[name].split(",") for name in given if name.lower() == BETA_HEADER]
+    names = [*(name.strip() for part in listed for name in part), *names]
+    if names:
+        merged[BETA_HEADER] = ",".join(dict.fromkeys(names))
+    return merged
+
+
+def _without_omitted(headers: Any) -> Any:
+    if not isinstance(headers, Mapping):
+        return headers
+    return {name: value for name, value in headers.items() if not is_omitted(value)}
 
 
 def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -132,8 +221,8 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """
     if _is_plain_line(request):
         return request["custom_id"], request["params"], ()
-    if not isinstance(request, dict):
-        raise InvalidRequest(f"must be an object, not {type(request).__name__}")
+    request = _as_dict(request)
+    check_format(request)
     custom_id = check_custom_id(request.get("custom_id"))
     if not request.keys() <= _LINE_FIELDS:
         unknown = min(map(str, request.keys() - _LINE_FIELDS))
@@ -147,6 +236,34 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         raise error.inside("params") from None
 
 
+def check_format(request: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` with advice for a request in another format than the API's."""
+    if "params" in request:
+        return
+    if request.keys() >= {"method", "url", "body"} or "body" in request:
+        raise InvalidRequest(
+            "is a field of OpenAI's batch format: replace method, url and body with params, "
+            "the body of a Messages request",
+            field="body",
+        )
+    if request.keys() >= {"model", "messages"}:
+        raise InvalidRequest(
+            'is the body of a request: write {"custom_id": "a-unique-name", "params": BODY}'
+        )
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    """Return an object of the SDK or a mapping as a dict. Raises `InvalidRequest`."""
+    try:
+        fields = as_object(value)
+    except ValueError as error:
+        problem = str(error).partition("\n")[0]
+        raise InvalidRequest(f"cannot be written as JSON: {problem}") from error
+    if isinstance(fields, dict):
+        return fields
+    raise InvalidRequest(f"must be an object, not {kind_of(value)}")
+
+
 def _is_plain_line(request: Any) -> bool:
     """Whether a request without betas is certainly valid."""
     if type(request) is not dict or len(request) != 2:
@@ -157,8 +274,8 @@ def _is_plain_line(request: Any) -> bool:
         and CUSTOM_ID.fullmatch(custom_id) is not None
         and type(params) is dict
         and _is_plain(params)
-        and params["max_tokens"] <= MAX_OUTPUT_TOKENS_IN_A_BATCH
-        and not params.get("stream")
+        and 0 < params["max_tokens"] <= MAX_OUTPUT_TOKENS_IN_A_BATCH
+        and params.keys() <= _PLAIN_PARAMS
     )
 
 
@@ -170,7 +287,7 @@ def _is_plain(body: dict[str, Any]) -> bool:
         type(model) is str
         and 0 < len(model) <= _MODEL_CHARACTERS
         and type(max_tokens) is int
-        and max_tokens >= 1
+        and max_tokens >= 0
         and type(messages) is list
         and 0 < len(messages) <= MAX_MESSAGES
         and _are_plain_messages(messages)
@@ -203,24 +320,15 @@ def _problem(body: Any) -> InvalidRequest | None:
     return None
 
 
-def _plain(value: Any) -> Any:
-    """Convert objects of the SDK (pydantic models) to plain data."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_unset=True)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
 def _named(error: ValidationError) -> InvalidRequest:
     # In a union, the deepest error belongs to the type that was intended.
     worst = max(error.errors(), key=lambda item: len(item["loc"]))
     path = [str(part) for part in worst["loc"]]
     if path[-1] in _BRANCHES:
-        return InvalidRequest(
-            "must be a string or a list of content blocks", field=".".join(path[:-1])
-        )
+        return InvalidRequest("must be text or a list of content blocks", field=".".join(path[:-1]))
     field = ".".join(part for part in path if part not in _BRANCHES)
     if worst["type"] == "missing":
         return InvalidRequest("is required", field=field)
-    if worst["type"] in ("model_type", "model_attributes_type"):
-        return InvalidRequest("must be an object", field=field)
+    if words := _WORDS.get(worst["type"]):
+        return InvalidRequest(f"must be {words}, not {kind_of(worst['input'])}", field=field)
     return InvalidRequest(worst["msg"][:1].lower() + worst["msg"][1:], field=field)

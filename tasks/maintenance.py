@@ -10,8 +10,10 @@ from penstock.spool.stores import remove_orphans
 from penstock.store.connection import connect, connect_async
 from workers.app import app, settings
 from workers.identity import process_name
-from workers.loop import streams_loop
+from workers.loop import BackgroundTasks, streams_loop
 from workers.reaper import Reaper
+
+_background = BackgroundTasks()
 
 
 @worker_ready.connect
@@ -24,4 +26,8 @@ def _ready(**_: Any) -> None:
         functools.partial(send_shard, app),
         functools.partial(remove_orphans, connect(settings), settings.keys),
     )
-    streams_loop.submit(reaper.run())
+    streams_loop.submit(_keep(reaper))
+
+
+async def _keep(reaper: Reaper) -> None:
+    _background.keep("the reaper", reaper.run)

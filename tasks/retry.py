@@ -1,8 +1,15 @@
 """Retry a task after a countdown, with a reason that Flower shows."""
 
-from typing import Any
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from celery import Task
+
+from tasks.api.retry import MAX_WAIT_S
+
+#: Minimum seconds of a countdown whose end is shown as a time as well.
+_SHOW_TIME_S: Final = 60.0
 
 
 class ControlSignal(Exception):
@@ -19,9 +26,14 @@ class Deferred(ControlSignal):
         super().__init__(reason, countdown_s)
         self.reason = reason
         self.countdown_s = countdown_s
+        self.at_s = time.time() + countdown_s
 
     def __str__(self) -> str:
-        return f"{self.reason}; again in {self.countdown_s:.3g} s"
+        words = f"{self.reason}; again in {self.countdown_s:.3g} s"
+        if self.countdown_s < _SHOW_TIME_S:
+            return words
+        at = datetime.fromtimestamp(self.at_s, UTC)
+        return f"{words}, at {at:%Y-%m-%d %H:%M:%S} UTC"
 
     def __repr__(self) -> str:
         return f"Deferred({str(self)!r})"
@@ -30,11 +42,12 @@ class Deferred(ControlSignal):
 def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
     """Send the task back to the queue; the caller raises the returned exception.
 
-    ``countdown_s``: seconds until it runs again. The task keeps its id and its place in a chain::
+    ``countdown_s``: seconds until it runs again, at most `MAX_WAIT_S`. The task keeps its id and
+    its place in a chain::
 
         raise retry_later(task, reason="the batch is in progress", countdown_s=15)
     """
-    countdown_s = round(countdown_s, 3)
+    countdown_s = round(min(countdown_s, MAX_WAIT_S), 3)
     return task.retry(
         throw=False,
         exc=Deferred(reason, countdown_s),

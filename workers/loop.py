@@ -1,15 +1,48 @@
 """The event loop of a worker process, in a thread of its own.
 
-Every stream of the process runs on it; Celery's threads only wait for their stream to end.
+Every stream of the process runs on it; Celery's threads only wait for their stream to end. A worker
+without a working loop renews no lease and would hold its tasks for ever, so it exits, and other
+workers take over.
 """
 
 import asyncio
+import faulthandler
+import logging
+import os
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Seconds between two checks of the loop.
+CHECK_S: Final = 1.0
+#: Maximum checks in a row that the loop does not answer. Counted instead of timed: a process that
+#: was stopped and continued, or a machine that slept, has not blocked its loop.
+MAX_MISSED_CHECKS: Final = 60
+#: Seconds until a task that failed is restarted; doubled for each failure in a row.
+FIRST_RESTART_S: Final = 0.2
+#: Maximum seconds until a task that failed is restarted.
+MAX_RESTART_S: Final = 5.0
+#: Seconds that a restarted task must run until its next failure counts as the first again.
+STEADY_S: Final = 60.0
+#: Maximum failures in a row of a task without which the process cannot run streams.
+MAX_FAILURES: Final = 10
+
+
+def exit_process(reason: str) -> None:
+    """End this process at once, with exit code 1 and the stacks of all threads in its log.
+
+    Its leases expire, and its messages are delivered again, as if it had been killed.
+    """
+    logger.critical("%s; the process exits, and other workers take over", reason)
+    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -23,7 +56,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 class LoopThread:
     """An event loop in a daemon thread, started at its first use."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_dead: Callable[[str], None] = exit_process) -> None:
+        """``on_dead`` is called with the reason once the loop has ended or is blocked."""
+        self._on_dead = on_dead
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -33,20 +68,40 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 self._loop = _new_loop()
-                threading.Thread(
-                    target=self._loop.run_forever, name="penstock-loop", daemon=True
-                ).start()
+                for name, target in (("penstock-loop", self._run), ("penstock-check", self._check)):
+                    threading.Thread(
+                        target=target, args=(self._loop,), name=name, daemon=True
+                    ).start()
             return self._loop
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         """Run ``work`` on the loop; may be called from any thread. Returns its future."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        except BaseException:
+            # A task that raises SystemExit or KeyboardInterrupt ends the loop of every stream.
+            logger.exception("the event loop failed")
+        self._on_dead("the event loop has ended")
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        pause = threading.Event()
+        while not pause.wait(CHECK_S):
+            answered = threading.Event()
+            loop.call_soon_threadsafe(answered.set)
+            if not any(answered.wait(CHECK_S) for _ in range(MAX_MISSED_CHECKS)):
+                self._on_dead(f"the event loop has been blocked for {MAX_MISSED_CHECKS} s")
+                return
+
 
 class BackgroundTasks:
     """Holds tasks that nothing awaits: asyncio keeps only weak references to tasks."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_dead: Callable[[str], None] = exit_process) -> None:
+        """``on_dead`` is called with the reason once an essential task keeps failing."""
+        self._on_dead = on_dead
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -54,6 +109,39 @@ class BackgroundTasks:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def keep(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, None]], *, essential: bool = False
+    ) -> None:
+        """Start ``work``, which never ends, and restart it with growing pauses if it fails.
+
+        ``name`` is for the log. The process ends if ``essential`` work fails `MAX_FAILURES` times
+        in a row.
+        """
+        self.start(self._keep(name, work, essential))
+
+    async def _keep(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, None]], essential: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            try:
+                await work()
+                logger.error("%s has ended and is restarted", name)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                logger.exception("%s was canceled by an odd error and is restarted", name)
+            except Exception:
+                logger.exception("%s failed and is restarted", name)
+            failures = 1 if loop.time() - began > STEADY_S else failures + 1
+            if essential and failures >= MAX_FAILURES:
+                self._on_dead(f"{name} failed {failures} times in a row")
+                return
+            await asyncio.sleep(min(FIRST_RESTART_S * 2 ** min(failures - 1, 10), MAX_RESTART_S))
 
 
 #: The loop of this process.

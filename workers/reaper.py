@@ -1,4 +1,5 @@
-"""The reaper: wakes requests and shards whose worker or message was lost.
+"""The reaper: wakes requests and shards whose worker or message was lost, and ends requests whose
+deadline passes in the queue.
 
 The leases of a dead worker expire, and a Celery message can be lost. Every request and shard that
 has not ended is therefore in a sorted set, with the time of its next check. Each worker runs a
@@ -8,19 +9,22 @@ reaper; the one that holds the reaper's key in Redis does the checks.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import orjson
 from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
+from penstock import events
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
-from penstock.store.availability import ANY_FAILURE
+from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
 from penstock.store.connection import AsyncConnection
+from penstock.store.record import DEFAULT_PRIORITY
 from penstock.store.request_scripts import ReaperAction
+from penstock.streams.records import DEADLINE_EXCEEDED
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +32,16 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.5
 #: Maximum requests, and maximum shards, checked in one tick.
 PAGE = 200
+#: Milliseconds until a record that cannot be checked is checked again.
+ODD_RECORD_WAIT_MS = 60_000
 #: Seconds between two clean-ups.
 CLEAN_UP_S = 60.0
+
+#: The end of a request whose deadline passes while no worker holds it.
+_DEADLINE_ERROR = orjson.dumps(DEADLINE_EXCEEDED)
+_DEADLINE_END = orjson.dumps(
+    {"type": events.END, "state": "failed", "stop_reason": None, "error": DEADLINE_EXCEEDED}
+)
 
 #: Sends the wake-up of a request: id, model, priority.
 SendRequest = Callable[[str, str, int], None]
@@ -94,15 +106,27 @@ class Reaper:
         self._last_tick = time.monotonic()
         seconds, microseconds = await self._redis.time()
         now_ms = seconds * 1000 + microseconds // 1000
-        due = await self._due(self._settings.keys.live, now_ms)
+        live, live_shards = self._settings.keys.live, self._settings.keys.live_shards
+        due = await self._due(live, now_ms)
         if due:
             next_ids = await self._next_messages()
             for id in due:
-                await self._check_request(id, next_ids)
-        for member in await self._due(self._settings.keys.live_shards, now_ms):
-            job, _, shard = member.partition("/")
-            await self._check_shard(job, int(shard))
+                await self._check(live, id, now_ms, self._check_request(id, next_ids))
+        for member in await self._due(live_shards, now_ms):
+            await self._check(live_shards, member, now_ms, self._check_shard(member))
         self._clean_up_if_due()
+
+    async def _check(
+        self, live: str, member: str, now_ms: int, check: Coroutine[Any, Any, None]
+    ) -> None:
+        """Make one check. If the record itself is odd, check it later and continue with others."""
+        try:
+            await check
+        except (*UNAVAILABLE, OperationalError):
+            raise
+        except Exception:
+            logger.exception("%s cannot be checked; it is checked again later", member)
+            await self._redis.zadd(live, {member: now_ms + ODD_RECORD_WAIT_MS}, xx=True)
 
     def _clean_up_if_due(self) -> None:
         if self._clean_up is None or (
@@ -121,9 +145,11 @@ class Reaper:
 
     async def _due(self, live: str, now_ms: int) -> list[str]:
         found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)
-        return [member.decode() for member in found]
+        return [member.decode(errors="replace") for member in found]
 
-    async def _check_shard(self, job: str, shard: int) -> None:
+    async def _check_shard(self, member: str) -> None:
+        job, _, number = member.partition("/")
+        shard = int(number)
         shared = self._settings.keys
         reaped = await shard_scripts.reap(
             shared.job(job),
@@ -138,22 +164,25 @@ class Reaper:
 
     async def _check_request(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
-        model, priority = await self._redis.hmget(keys.meta, "model", "priority")
+        model, stored = await self._redis.hmget(keys.meta, "model", "priority")
+        priority = _priority(stored)
         # Messages are consumed roughly in the order of their ids: one that is older than the next
         # in its list has been consumed already, or was never there.
-        next_id = next_ids[int(priority or 0) // 3]
+        next_id = next_ids[priority // 3]
         may_hold = bool(next_id) and next_id <= id
         reaped = await request_scripts.reap(
             keys,
             shared,
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
             may_be_queued=may_hold,
+            end_event=_DEADLINE_END,
+            error=_DEADLINE_ERROR,
+            retention_s=self._settings.retention_s,
         ).run_async(self._redis)
         if reaped is ReaperAction.WAKE:
             logger.warning("request %s has no worker; sending a wake-up", id)
-            await asyncio.to_thread(
-                self._send_request, id, (model or b"").decode(), int(priority or 0)
-            )
+            name = (model or b"").decode(errors="replace")
+            await asyncio.to_thread(self._send_request, id, name, priority)
 
     async def _next_messages(self) -> list[str]:
         """Return the id of the next message to be consumed, for each level of priority."""
@@ -162,6 +191,12 @@ class Reaper:
                 pipe.lindex(name, -1)
             heads: list[Any] = await pipe.execute()
         return [_id_of(head) for head in heads]
+
+
+def _priority(stored: bytes | None) -> int:
+    """Return the priority in a record; what is not one, as in an odd record, counts as default."""
+    digits = (stored or b"0").decode(errors="replace")
+    return int(digits) if len(digits) == 1 and digits in "0123456789" else DEFAULT_PRIORITY
 
 
 def _id_of(message: bytes | None) -> str:

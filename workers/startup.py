@@ -3,11 +3,14 @@
 import logging
 from typing import Any
 
+import httpx2
 import redis
 from celery.signals import celeryd_init, setup_logging, worker_init
 
+from config.http_clients import check_http, sync_http_client
 from config.logs import configure_logs
 from config.settings import WorkerSettings
+from penstock.errors import ConfigurationError
 from penstock.queue.names import BATCHES_QUEUE
 from penstock.store.connection import connect, redis_address
 
@@ -30,6 +33,7 @@ def install(settings: WorkerSettings) -> None:
 
     @celeryd_init.connect(weak=False)
     def _check(**_: Any) -> None:
+        check_http_settings(settings)
         check_credentials(settings)
         check_redis(settings)
 
@@ -41,13 +45,22 @@ def install(settings: WorkerSettings) -> None:
             sender.concurrency = settings.batches_concurrency
 
 
+def check_http_settings(settings: WorkerSettings) -> None:
+    """Refuse to start with a proxy or certificates that cannot be used: every call would fail."""
+    try:
+        check_http(settings)
+    except ConfigurationError as error:
+        raise StartRefused(str(error)) from None
+
+
 def check_credentials(settings: WorkerSettings) -> None:
     """Refuse to start without credentials for the API: every request would fail."""
     import anthropic
 
     if settings.anthropic_api_key is not None:
         return
-    client = anthropic.Anthropic(max_retries=0)
+    timeout = httpx2.Timeout(settings.connect_timeout_s)
+    client = anthropic.Anthropic(max_retries=0, http_client=sync_http_client(settings, timeout))
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         raise StartRefused(
             "no API key: set ANTHROPIC_API_KEY for the workers. "

@@ -20,6 +20,7 @@ from penstock.states import State
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found
+from penstock.validation import check_text
 
 #: Events after which any shard may have changed: the last one, and those of a log that lost events.
 _FULL_READ: Final = (events.END, events.REWIND, events.SNAPSHOT)
@@ -157,6 +158,7 @@ class JobRecords:
 
     def cancel(self, id: str, who: str) -> State:
         """Request that a job be canceled; returns the state it had. Raises `NotFound`."""
+        check_text(who, "who")
         return self._wake(id, "cancel", who)
 
     def resume(self, id: str, who: str, cap: int | None = None) -> State:
@@ -165,6 +167,7 @@ class JobRecords:
         ``cap``: its new cost cap in millionths of a dollar. Raises `NotFound`, or `InvalidRequest`
         for the cap of a job that was submitted without one.
         """
+        check_text(who, "who")
         money = self._settings.keys.job(checked_id(id)).money
         if cap is not None:
             self.record(id)

@@ -113,6 +113,11 @@ class PauseReason(_Notice):
         "a create call was made for another workspace than that of the workers' key",
         "give the workers a key of the workspace that the call was made for",
     )
+    HTTP_SETTINGS = (
+        "http_settings",
+        "the workers' proxy, certificates or API address do not work",
+        "correct the setting that the message names, and restart the workers",
+    )
     REQUESTS_MISSING = (
         "requests_missing",
         "stored requests have expired or were removed, or the workers cannot read the spool",

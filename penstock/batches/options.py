@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.api_limits import MAX_BATCH_REQUESTS
 from penstock.errors import InvalidRequest
-from penstock.validation import check_betas, check_headers
+from penstock.validation import check_betas, check_headers, is_number
 
 #: Maximum requests of a canary: it shows whether the requests are valid, at the live price.
 MAX_CANARY: Final = 100
@@ -29,7 +29,7 @@ class SubmissionOptions:
         check_betas(self.betas)
         check_headers(self.headers)
         cost, canary, shard = self.max_cost_usd, self.canary, self.shard_requests
-        if cost is not None and not (_is_number(cost) and 0 < cost < math.inf):
+        if cost is not None and not (is_number(cost) and 0 < cost < math.inf):
             raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")
         if not _is_whole(canary) or not 0 <= canary <= MAX_CANARY:
             raise InvalidRequest(f"must be 0 (none) to {MAX_CANARY}", field="canary")
@@ -55,7 +55,3 @@ def _is_beta(name: str) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

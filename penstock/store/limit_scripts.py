@@ -28,30 +28,33 @@ CostReply: TypeAlias = Literal["ok", "wait", "over"]
 
 
 def acquire_rate_limit(
-    shared: Keys, model: str, *, id: str, first_calls: int, lost_after_ms: int
+    shared: Keys, lane: str, *, id: str, first_calls: int, lost_after_ms: int, max_wait_ms: int
 ) -> ScriptCall[int]:
     """Ask whether a request may be sent now. The result is 0, or the milliseconds to wait."""
-    args = [id, first_calls, lost_after_ms]
-    return ScriptCall(script("rate_limit_acquire"), _rate_limit_keys(shared, model), args, int)
+    args = [id, first_calls, lost_after_ms, max_wait_ms]
+    return ScriptCall(script("rate_limit_acquire"), _rate_limit_keys(shared, lane), args, int)
 
 
 def report_rate_limit(
     shared: Keys,
-    model: str,
+    lane: str,
     *,
     id: str,
     refused: bool,
-    retry_after_ms: int | None,
+    closed_for_ms: int | None,
     limit: RequestLimit | None,
 ) -> ScriptCall[None]:
-    """Record what the API answered to a request. ``limit`` None: it said nothing of its limit."""
+    """Record what the API answered to a request.
+
+    ``closed_for_ms`` None: calls may be made. ``limit`` None: the API said nothing of its limit.
+    """
     args = [
         id,
         "1" if refused else "",
-        "" if retry_after_ms is None else retry_after_ms,
+        "" if closed_for_ms is None else closed_for_ms,
         *(limit or ("", "", "")),
     ]
-    names = _rate_limit_keys(shared, model)
+    names = _rate_limit_keys(shared, lane)
     return ScriptCall(script("rate_limit_report"), names, args, _no_reply)
 
 
@@ -86,11 +89,11 @@ def acquire_size_lock(
     return ScriptCall(script("size_lock_acquire"), names, args, _size_lock_reply)
 
 
-def _rate_limit_keys(shared: Keys, model: str) -> list[str]:
+def _rate_limit_keys(shared: Keys, lane: str) -> list[str]:
     return [
-        shared.rate_limit(model),
-        shared.rate_limit_calls(model),
-        shared.rate_limit_turns(model),
+        shared.rate_limit(lane),
+        shared.rate_limit_calls(lane),
+        shared.rate_limit_turns(lane),
     ]
 
 

@@ -99,11 +99,23 @@ def renew(
 
 
 def release(
-    keys: RequestKeys, shared: Keys, *, worker: str, epoch: int, due_in_ms: int, check_after_ms: int
+    keys: RequestKeys,
+    shared: Keys,
+    *,
+    worker: str,
+    epoch: int,
+    due_in_ms: int,
+    check_after_ms: int,
+    waits_for: str,
+    ttl_s: int,
 ) -> ScriptCall[bool]:
-    """Give a claimed request back to the queue. The result is false if the claim was lost."""
-    names = [keys.meta, keys.lease, shared.live]
-    return ScriptCall(script("release"), names, [worker, epoch, due_in_ms, check_after_ms], bool)
+    """Give a claimed request back to the queue. The result is false if the claim was lost.
+
+    ``waits_for``: why its wake-up is due later; empty if it waits only for a worker.
+    """
+    names = [keys.meta, keys.lease, shared.live, keys.log, keys.text, keys.request]
+    args = [worker, epoch, due_in_ms, check_after_ms, waits_for, ttl_s]
+    return ScriptCall(script("release"), names, args, bool)
 
 
 def cancel(
@@ -171,11 +183,22 @@ def write_reply(reply: list[Any]) -> WriteReply:
 
 
 def reap(
-    keys: RequestKeys, shared: Keys, *, check_after_ms: int, may_be_queued: bool
+    keys: RequestKeys,
+    shared: Keys,
+    *,
+    check_after_ms: int,
+    may_be_queued: bool,
+    end_event: bytes,
+    error: bytes,
+    retention_s: int,
 ) -> ScriptCall[ReaperAction]:
-    """Check a live request whose time has come. ``may_be_queued``: its message may be waiting."""
-    names = [keys.meta, keys.lease, shared.live]
-    return ScriptCall(script("reap"), names, [check_after_ms, int(may_be_queued)], _reap_reply)
+    """Check a live request whose time has come. ``may_be_queued``: its message may be waiting.
+
+    ``end_event`` and ``error`` (JSON) are for a request that ends here, because of its deadline.
+    """
+    names = [keys.meta, keys.lease, shared.live, keys.log, keys.events, keys.text, keys.request]
+    args = [check_after_ms, int(may_be_queued), end_event, error, retention_s]
+    return ScriptCall(script("reap"), names, args, _reap_reply)
 
 
 def state_reply(reply: bytes) -> State | None:

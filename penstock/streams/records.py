@@ -1,8 +1,8 @@
 """Records of requests: written by a producer before the wake-up, and read by any client."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import orjson
 
@@ -14,7 +14,16 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
-from penstock.validation import check_headers
+from penstock.validation import check_headers, check_text, is_number
+
+#: Maximum seconds of a deadline, a year: the record of a request lives until its deadline.
+MAX_DEADLINE_S: Final = 31_536_000
+
+#: The error of a request whose deadline passed before its first call.
+DEADLINE_EXCEEDED: Final = {
+    "type": "deadline_exceeded",
+    "message": "the deadline passed before the request was started; no tokens were spent",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +39,10 @@ class RequestOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.priority, int) or not 0 <= self.priority <= 9:
             raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
-        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
-            raise InvalidRequest("must be a number of seconds above 0", field="deadline")
+        deadline = self.deadline_s
+        if deadline is not None and not (is_number(deadline) and 0 < deadline <= MAX_DEADLINE_S):
+            words = f"must be a number of seconds above 0, at most {MAX_DEADLINE_S} (a year)"
+            raise InvalidRequest(words, field="deadline")
         if self.on_interrupt not in ("continue", "restart", "fail"):
             raise InvalidRequest("must be 'continue', 'restart' or 'fail'", field="on_interrupt")
         check_headers(self.headers)
@@ -67,13 +78,16 @@ class RequestRecords:
         queued = {"type": events.QUEUED, "id": id, "model": model}
         meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
         meta |= options.fields()
+        deadline_s = options.deadline_s or 0
         submit = request_scripts.submit(
             keys,
             self._settings.keys,
-            ttl_s=self._settings.request_ttl_s,
+            ttl_s=self._settings.request_ttl_s + int(deadline_s),
             first_event=events.encode(0, 1, queued),
             body=body,
-            check_after_ms=LOST_AFTER_MS,
+            check_after_ms=min(LOST_AFTER_MS, int(deadline_s * 1000) + 1000)
+            if deadline_s
+            else LOST_AFTER_MS,
             fields=meta,
         )
         if not submit.run(self._redis):
@@ -102,9 +116,11 @@ class RequestRecords:
     def cancel(self, id: str, who: str) -> State:
         """Cancel a request. Returns the state it had. Raises `NotFound`.
 
-        A request that no worker holds ends at once; what was received before is kept.
+        A request that no worker holds ends at once; what was received before is kept. Raises
+        `InvalidRequest` if ``who`` cannot be stored.
         """
         keys = self._settings.keys.request(checked_id(id))
+        check_text(who, "who")
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
         cancel = request_scripts.cancel(
             keys,

@@ -11,6 +11,7 @@ from typing import Any
 import anthropic
 import httpx2
 
+from config.http_clients import async_http_client, sync_http_client
 from config.settings import WorkerSettings
 from tasks.api.retry import is_retryable, retry_after_s
 
@@ -53,7 +54,8 @@ def problem_of(error: Exception) -> ApiProblem:
         headers = error.response.headers
         return ApiProblem(
             type=error.type or "api_error",
-            message=error.api_message or f"HTTP {error.status_code}",
+            # Without a message, the response is not the API's own: then the address matters.
+            message=error.api_message or f"HTTP {error.status_code} from {_address(error)}",
             status=error.status_code,
             request_id=error.request_id or "",
             retryable=is_retryable(
@@ -66,7 +68,8 @@ def problem_of(error: Exception) -> ApiProblem:
         unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
         return ApiProblem(
             type="connection_error",
-            message=f"the API cannot be reached: {type(cause).__name__}: {cause}",
+            message=f"the API at {_address(error)} cannot be reached: "
+            f"{type(cause).__name__}: {cause}",
             retryable=True,
             sent=not isinstance(cause, unsent),
         )
@@ -81,6 +84,13 @@ def problem_of(error: Exception) -> ApiProblem:
     return ApiProblem(
         type="connection_error", message=f"{type(error).__name__}: {error}", retryable=retryable
     )
+
+
+def _address(error: anthropic.APIError) -> str:
+    """Return the address of the call that failed, without user and password."""
+    url = error.request.url
+    port = f":{url.port}" if url.port else ""
+    return f"{url.scheme}://{url.host}{port}"
 
 
 def lacks_credentials(api: anthropic.Anthropic) -> bool:
@@ -105,8 +115,7 @@ def idle_timeout(settings: WorkerSettings) -> httpx2.Timeout:
 def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
     """Return the client for streams.
 
-    Its transport is aiohttp, which reads a chunk at about half the CPU of the default one. The read
-    timeout bounds the silence on a stream.
+    The read timeout bounds the silence on a stream. Raises `penstock.errors.ConfigurationError`.
     """
     timeout = idle_timeout(settings)
     # Above the number of streams of a process: by default aiohttp opens at most 100 connections and
@@ -116,12 +125,16 @@ def async_client(settings: WorkerSettings) -> anthropic.AsyncAnthropic:
     )
     return anthropic.AsyncAnthropic(
         timeout=timeout,
-        http_client=anthropic.DefaultAioHttpClient(timeout=timeout, limits=limits),
+        http_client=async_http_client(settings, timeout, limits),
         **_credentials(settings),
     )
 
 
 def sync_client(settings: WorkerSettings) -> anthropic.Anthropic:
-    """Return the client for batches."""
+    """Return the client for batches. Raises `penstock.errors.ConfigurationError`."""
     timeout = httpx2.Timeout(settings.upload_timeout_s, connect=settings.connect_timeout_s)
-    return anthropic.Anthropic(timeout=timeout, **_credentials(settings))
+    return anthropic.Anthropic(
+        timeout=timeout,
+        http_client=sync_http_client(settings, timeout),
+        **_credentials(settings),
+    )

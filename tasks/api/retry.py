@@ -24,8 +24,10 @@ _RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
 
 #: Seconds until the first retry without a retry-after; doubled for each further retry.
 FIRST_WAIT_S: Final = 1.0
-#: Maximum seconds of a retry-after that are honoured: the API's limits refill within minutes.
-MAX_RETRY_AFTER_S: Final = 900.0
+#: Maximum seconds of every wait: before a retry, for a rate limit, for a batch. The API's limits
+#: refill within minutes; after a longer retry-after the call is made again, and costs nothing if it
+#: is refused. Far below the broker's visibility timeout, which redelivers messages that wait.
+MAX_WAIT_S: Final = 900.0
 
 
 def is_retryable(status: int, error_code: str | None, should_retry: str | None) -> bool:
@@ -42,26 +44,33 @@ def is_retryable(status: int, error_code: str | None, should_retry: str | None) 
 
 
 def wait_s(retries: int, retry_after: float | None, max_wait_s: float, jitter: float) -> float:
-    """Return the seconds until the call is retried.
+    """Return the seconds until the call is retried, at most `MAX_WAIT_S`.
 
     ``retries`` includes this one. ``jitter`` is random in [0, 1): without it all requests that were
     refused together would be retried together.
     """
     if retry_after:  # zero does not count: twenty retries would be over in a moment
-        return min(retry_after, MAX_RETRY_AFTER_S) * (1 + 0.2 * jitter)
+        return min(min(retry_after, MAX_WAIT_S / 1.2) * (1 + 0.2 * jitter), MAX_WAIT_S)
     grown = FIRST_WAIT_S * 2.0 ** min(retries - 1, 20)
-    return min(grown, max_wait_s) * (0.5 + 0.5 * jitter)
+    return min(grown, max_wait_s, MAX_WAIT_S) * (0.5 + 0.5 * jitter)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of ``retry-after-ms`` or ``retry-after`` (may be a date)."""
+    """Return the seconds of ``retry-after-ms`` or ``retry-after`` (may be a date).
+
+    At most `MAX_WAIT_S`. None if there is no such header, or one that names no time, such as
+    ``inf``.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
         with contextlib.suppress(ValueError):
-            asked = float(headers.get(name, "")) * unit
-            if not math.isnan(asked):
-                return max(asked, 0.0)
+            asked = float(text) * unit if text.isascii() else math.nan
+            if math.isfinite(asked):
+                return min(max(asked, 0.0), MAX_WAIT_S)
     try:
         parsed = email.utils.parsedate_tz(headers.get("retry-after", ""))
-        return None if parsed is None else max(email.utils.mktime_tz(parsed) - time.time(), 0.0)
-    except (ValueError, OverflowError):
+        if parsed is None:
+            return None
+        return min(max(email.utils.mktime_tz(parsed) - time.time(), 0.0), MAX_WAIT_S)
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None

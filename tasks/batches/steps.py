@@ -6,11 +6,14 @@ job is paused for one clear reason until the operator resumes it.
 """
 
 import contextlib
+from dataclasses import replace
+from typing import Final
 
 import anthropic
 import httpx2
 import redis
 
+from config.http_clients import settings_fault
 from config.settings import WorkerSettings
 from penstock.batches.notices import Alert, PauseReason
 from penstock.clock import now_ms
@@ -27,6 +30,10 @@ from tasks.batches.poll import PollStep
 from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
 
 _DAY_MS = 86_400_000
+
+#: Calls in a row that fail because of the workers' proxy or certificates before the job is paused:
+#: those of a gateway can be wrong for a minute as well.
+_MAX_SETTINGS_FAULTS: Final = 5
 
 _NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
@@ -54,7 +61,10 @@ class BatchSteps:
                 self._warn(work)
             return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
-            return self._pause_or_retry(work, problem_of(error))
+            problem = problem_of(error)
+            if settings_fault(error) and work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS:
+                problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
+            return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
             with contextlib.suppress(redis.RedisError):
                 work.alert(Alert.SPOOL_UNAVAILABLE, str(error))

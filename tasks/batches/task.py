@@ -10,7 +10,9 @@ from typing import Any, Final, assert_never
 from celery import Task
 from celery.utils.log import get_task_logger
 
+from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
+from penstock.errors import ConfigurationError
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.store.connection import Connection, connect
@@ -88,7 +90,12 @@ def _end_chain(task: "Task[Any, Any]", state: str, reason: str) -> dict[str, Any
 
 def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     try:
-        return _steps().run(task.name, work)
+        steps = _steps()
+    except ConfigurationError as error:  # no call can work, and the next worker has the same one
+        why = {"type": PauseReason.HTTP_SETTINGS, "message": str(error)}
+        return Parked("the workers' HTTP settings cannot be used", pause=why)
+    try:
+        return steps.run(task.name, work)
     except Fenced:
         raise
     except Exception as error:

@@ -7,12 +7,14 @@ from typing import Any
 import orjson
 
 from config.settings import WorkerSettings
+from penstock import json_text
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ClaimRefused, Restarted
+from tasks.api.rate_limits import Lane, lane_of
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.partial_message import PartialMessage
@@ -99,7 +101,7 @@ class ClaimedRequest:
             deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
             started_ms=int(record["started_ms"]),
             worker_losses=claim.worker_losses,
-            body=None if body is None else orjson.loads(body),
+            body=None if body is None else json_text.loads(body),
             headers=orjson.loads(record["headers"] or "{}"),
             attempts=int(record["attempts"] or 0),
             usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
@@ -135,6 +137,20 @@ class ClaimedRequest:
         self.attempts += 1
         self.usage.next_attempt()
         self.outbox.note(attempts=self.attempts)
+
+    def until_deadline_s(self, wait_s: float) -> float:
+        """Shorten a wait that would be longer than the deadline, if no call was made yet.
+
+        The claim after it fails the request with ``deadline_exceeded``.
+        """
+        if self.deadline_ms is None or self.attempts:
+            return wait_s
+        return min(wait_s, max(self.deadline_ms - now_ms(), 0) / 1000 + 0.1)
+
+    @property
+    def lane(self) -> Lane:
+        """The calls with which it shares the API's rate limits."""
+        return lane_of(self.model, self.body)
 
     @property
     def age_s(self) -> float:

@@ -24,6 +24,7 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
 from penstock.store.connection import AsyncConnection
+from penstock.streams.records import DEADLINE_EXCEEDED
 from tasks.api.client import problem_of
 from tasks.api.message_stream import StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
@@ -166,8 +167,7 @@ class Relay:
         if request.body is None:
             raise _Failed({"type": "not_found_error", "message": "the request's body has expired"})
         if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
-            message = "the deadline passed before the request was started; no tokens were spent"
-            raise _Failed({"type": "deadline_exceeded", "message": message})
+            raise _Failed(DEADLINE_EXCEEDED)
         if request.worker_losses >= self._settings.max_worker_losses:
             message = f"{request.worker_losses} workers were lost while they ran this request"
             raise _Failed({"type": "worker_lost", "message": message})
@@ -197,12 +197,12 @@ class Relay:
                 request.start_attempt()
                 self._announce(request, planned, reason)
                 request.api_request_ids.append(call.headers.get("request-id", ""))
-                await self._rate_limiter.report(request.model, request.id, call.headers)
+                await self._rate_limiter.report(request.lane, request.id, call.headers)
                 await self._relay(request, planned, call.events())
         except StreamInterrupted as interruption:
             return interruption
         except asyncio.CancelledError:
-            self._rate_limiter.release(request.model, request.id)
+            self._rate_limiter.release(request.lane, request.id)
             raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
             await self._handle_refusal(request, planned, error)
@@ -247,9 +247,9 @@ class Relay:
 
     async def _acquire(self, request: ClaimedRequest) -> None:
         """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""
-        wait = await self._rate_limiter.acquire(request.model, request.id)
+        wait = await self._rate_limiter.acquire(request.lane, request.id)
         if wait > 0:
-            raise Deferred("waiting for the API's rate limit", wait)
+            raise Deferred(f"waiting for the API's rate limit for {request.lane}", wait)
 
     async def _handle_refusal(
         self, request: ClaimedRequest, planned: AttemptPlan, error: Exception
@@ -258,7 +258,7 @@ class Relay:
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         await self._rate_limiter.report(
-            request.model,
+            request.lane,
             request.id,
             headers,
             refused=problem.status in (429, 529) and problem.retryable,
@@ -296,6 +296,7 @@ class Relay:
         await self._publisher.drain(request.outbox)
         if request.outbox.lost:
             return RunResult("skipped", reason=request.outbox.lost)
+        countdown_s = request.until_deadline_s(countdown_s)
         release = request_scripts.release(
             request.outbox.keys,
             self._settings.keys,
@@ -303,6 +304,8 @@ class Relay:
             epoch=request.outbox.epoch,
             due_in_ms=int(countdown_s * 1000),
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+            waits_for=reason if countdown_s else "",
+            ttl_s=self._settings.request_ttl_s,
         )
         await retry_until_available(lambda: release.run_async(self._redis))
         return RunResult("retry", reason=reason, countdown_s=countdown_s)

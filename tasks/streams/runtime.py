@@ -4,6 +4,8 @@ import asyncio
 import gc
 import logging
 import threading
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final
 
 from config.settings import WorkerSettings
 from penstock.store.availability import ANY_FAILURE
@@ -12,10 +14,15 @@ from tasks.api.client import async_client
 from tasks.streams.publish.publisher import Publisher
 from tasks.streams.publish.script_pipeline import ScriptPipeline
 from tasks.streams.relay import Relay
+from tasks.streams.result import RunResult
 from workers.identity import process_name
 from workers.loop import BackgroundTasks, LoopThread
 
 logger = logging.getLogger(__name__)
+
+#: Maximum seconds from SIGTERM until this worker stops waiting for its streams. Above the time in
+#: which the relay hands them over, and below the 30 s of grace in the compose file.
+SHUTDOWN_LIMIT_S: Final = 15.0
 
 
 class StreamRuntime:
@@ -27,6 +34,7 @@ class StreamRuntime:
         self._lock = threading.Lock()
         self._relay: Relay | None = None
         self._background = BackgroundTasks()
+        self._running: set[Future[Any]] = set()
 
     def start(self) -> Relay:
         """Return the relay of this process; the first call starts everything it needs."""
@@ -35,13 +43,40 @@ class StreamRuntime:
                 self._relay = self._loop.submit(self._start()).result()
             return self._relay
 
+    def run(self, id: str) -> RunResult:
+        """Run a request; blocks the calling thread until it ends or is no longer run here."""
+        future = self._loop.submit(self.start().run(id))
+        self._running.add(future)
+        try:
+            return future.result()
+        except CancelledError:
+            # Its lease expires, and another worker resumes it.
+            return RunResult("skipped", reason="its worker shut down and could not hand it over")
+        finally:
+            self._running.discard(future)
+
     def cancel(self, id: str, who: str) -> None:
         """Cancel a request; may be called from any thread. ``who`` is recorded."""
         self._loop.submit(self.start().cancel(id, who))
 
     def hand_over(self) -> None:
-        """Return all running streams to the queue, because the worker is shutting down."""
-        self._loop.loop.call_soon_threadsafe(self.start().hand_over)
+        """Return all running streams to the queue, because the worker is shutting down.
+
+        The threads that wait for a stream are freed after `SHUTDOWN_LIMIT_S` at the latest, even if
+        the loop no longer runs.
+        """
+        relay = self._relay
+        if relay is None:
+            return
+        self._loop.loop.call_soon_threadsafe(relay.hand_over)
+        limit = threading.Timer(SHUTDOWN_LIMIT_S, self._abandon)
+        limit.daemon = True
+        limit.start()
+
+    def _abandon(self) -> None:
+        for future in list(self._running):
+            logger.error("a stream was not handed over within %.0f s", SHUTDOWN_LIMIT_S)
+            future.cancel()
 
     async def _start(self) -> Relay:
         settings = self._settings
@@ -50,7 +85,9 @@ class StreamRuntime:
         publisher = Publisher(pipeline, settings.keys, lease_ms=settings.lease_ms)
         publisher.start()
         relay = Relay(settings, connection, async_client(settings), publisher, process_name())
-        self._background.start(self._listen(connection, publisher))
+        self._background.keep(
+            "reading the control channel", lambda: self._listen(connection, publisher)
+        )
         # Everything imported so far lives as long as the process. If the garbage collector kept
         # scanning it, each full collection would stop all streams of the process for 0.1 s or more.
         gc.collect()

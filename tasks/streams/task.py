@@ -27,10 +27,8 @@ runtime = StreamRuntime(settings, streams_loop)
 @app.task(name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,))
 def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
     """Run the request ``id``. Returns a summary that holds neither prompt nor answer."""
-    relay = runtime.start()
-    future = streams_loop.submit(relay.run(id))
     with on_terminate(lambda: runtime.cancel(id, "terminate")):
-        result = future.result()
+        result = runtime.run(id)
     return _report(task, id, result)
 
 

@@ -178,7 +178,9 @@ def test_two_workers_obey_one_retry_after(client: Client, stage: Stage) -> None:
     others = [
         client.messages.enqueue(**request_body(f"Storm {i}. [[sim rate=0]]")) for i in range(12)
     ]
-    wait_until(lambda: all("due_ms" in r.record().fields for r in others), what="all to wait")
+    wait_until(
+        lambda: all("wait_until_ms" in r.record().fields for r in others), what="all to wait"
+    )
     stage.control.clear_faults()
     for request in [first, *others]:
         assert events_of(request)[-1].data["state"] == "done"

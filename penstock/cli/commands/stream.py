@@ -1,6 +1,7 @@
 """``penstock stream`` and ``penstock follow``: print an answer as it arrives."""
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,11 @@ from penstock import events
 from penstock.cli.command_error import INTERRUPTED, CommandError
 from penstock.cli.text.output import print_status, summary, write_line, write_text
 from penstock.client import Client
+from penstock.clock import now_ms
 from penstock.errors import RequestCanceled, RequestFailed
 from penstock.events import Cursor, Event
 from penstock.states import State
+from penstock.store.record import Record
 from penstock.streams.stream import MessageStream, StreamRequest
 
 DEFAULT_MODEL = "claude-haiku-4-5"
@@ -150,8 +153,8 @@ def _print_events(source: Iterator[Event]) -> Iterator[Event]:
 
 
 def _events_with_note(request: StreamRequest, after: Cursor | None) -> Iterator[Event]:
-    """Yield all events; print a note, once, if no worker has claimed the request."""
-    noted = False
+    """Yield all events; print a note if the request waits, and another if the reason changes."""
+    noted = ""
     while True:
         try:
             for event in request.events(after=after, timeout=WORKER_CHECK_S):
@@ -159,8 +162,21 @@ def _events_with_note(request: StreamRequest, after: Cursor | None) -> Iterator[
                 yield event
             return
         except TimeoutError:
-            if not noted and request.state is State.QUEUED:
-                print_status(
-                    f"{request.id} is waiting for a worker; to check the workers: penstock doctor"
-                )
-                noted = True
+            record = request.record()
+            reason = record.fields.get("waits_for") or "a worker"
+            if record.state is State.QUEUED and reason != noted:
+                print_status(_waiting_note(record, reason))
+                noted = reason
+
+
+def _waiting_note(record: Record, reason: str) -> str:
+    until_ms = int(record.fields.get("wait_until_ms") or 0)
+    if "waits_for" not in record.fields:
+        return f"{record.id} is waiting for {reason}; to check the workers: penstock doctor"
+    if until_ms < now_ms():  # it was due, and no worker has taken it
+        return f"{record.id} waited until {_local_time(until_ms)} ({reason}), now for a worker"
+    return f"{record.id} waits until {_local_time(until_ms)}: {reason}"
+
+
+def _local_time(ms: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(ms / 1000))

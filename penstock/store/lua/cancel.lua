@@ -10,12 +10,13 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include end_unclaimed.lua
 
 local meta_key, log_key, events_channel, control_channel = unpack(KEYS, 1, 4)
 local lease_key, live_key, text_key, body_key = unpack(KEYS, 5, 8)
 local who, end_event, retention_s = unpack(ARGV)
 
-local state, epoch, n = unpack(redis.call('HMGET', meta_key, 'state', 'epoch', 'n'))
+local state = redis.call('HGET', meta_key, 'state')
 if not state then
   return ''
 end
@@ -25,16 +26,9 @@ end
 local id = record_id(meta_key)
 redis.call('HSETNX', meta_key, 'cancel', who)
 if end_event ~= '' and state == 'queued' and redis.call('EXISTS', lease_key) == 0 then
-  n = n + 1
-  local line = '{"e":' .. epoch .. ',"n":' .. n .. ',"data":' .. end_event .. '}'
-  local now = now_ms()
-  redis.call('XADD', log_key, epoch .. '-' .. n, 'd', line)
-  redis.call('HSET', meta_key, 'state', 'canceled', 'n', n, 'ended_ms', now)
-  for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
-    redis.call('EXPIRE', key, retention_s)
-  end
-  redis.call('ZREM', live_key, id)
-  redis.call('PUBLISH', events_channel, line)
+  local names = {meta = meta_key, log = log_key, events = events_channel, live = live_key,
+    text = text_key, body = body_key}
+  end_unclaimed(names, 'canceled', end_event, retention_s, {})
 else
   redis.call('PUBLISH', control_channel, id)
 end

@@ -41,6 +41,6 @@ epoch = tonumber(epoch) + 1
 redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
 redis.call('HSET', meta_key, 'state', 'running', 'epoch', epoch, 'worker', worker)
 redis.call('HSETNX', meta_key, 'started_ms', now)
-redis.call('HDEL', meta_key, 'due_ms', 'woken')
+redis.call('HDEL', meta_key, 'waits_for', 'wait_until_ms', 'woken')
 redis.call('ZADD', live_key, now + lease_ms, id)
 return {'claimed', epoch, tonumber(n), cancel or '', worker_losses}

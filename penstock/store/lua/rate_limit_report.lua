@@ -1,7 +1,8 @@
 -- Record what the API answered to a request.
 --
 -- KEYS  1 rate limit  2 unanswered calls  3 turns
--- ARGV  1 request id  2 '1' if the API refused the request for now  3 retry-after in ms ('' = none)
+-- ARGV  1 request id  2 '1' if the API refused the request for now
+--       3 ms for which no call may be made ('' = calls may be made)
 --       4 limit on requests ('' = the API reported none)  5 requests remaining
 --       6 ms until the limit is full again
 -- Returns nothing.
@@ -9,7 +10,7 @@
 -- include now_ms.lua
 
 local limit_key, calls_key, turns_key = unpack(KEYS)
-local id, refused, retry_after_ms, limit, remaining, full_in_ms = unpack(ARGV)
+local id, refused, closed_for_ms, limit, remaining, full_in_ms = unpack(ARGV)
 
 local now = now_ms()
 redis.call('ZREM', calls_key, id)
@@ -30,8 +31,8 @@ if limit ~= '' then
 elseif refused ~= '1' then
   redis.call('HSETNX', limit_key, 'known', 'none')
 end
-if refused == '1' and retry_after_ms ~= '' then
+if closed_for_ms ~= '' then
   local closed = tonumber(redis.call('HGET', limit_key, 'closed_ms') or 0)
-  redis.call('HSET', limit_key, 'closed_ms', math.max(closed, now + retry_after_ms))
+  redis.call('HSET', limit_key, 'closed_ms', math.max(closed, now + closed_for_ms))
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end

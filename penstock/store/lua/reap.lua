@@ -1,17 +1,23 @@
--- Check a live request whose time has come: does it need another wake-up?
+-- Check a live request whose time has come: does it need another wake-up, or has its deadline passed
+-- before any worker called the API?
 --
--- KEYS  1 meta  2 lease  3 live requests
+-- KEYS  1 meta  2 lease  3 live requests  4 log  5 events channel  6 text  7 body
 -- ARGV  1 ms until the reaper checks it again  2 '1' if its message may still be in the queue
+--       3 data of the last event after the deadline (JSON)  4 error of the record then (JSON)
+--       5 ttl in s of a request that ends here
 -- Returns 'wake' (send a wake-up), 'wait' (not needed now) or 'gone' (ended or expired).
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include next_check.lua
+-- include end_unclaimed.lua
 
-local meta_key, lease_key, live_key = unpack(KEYS)
-local wait_ms, may_be_queued = unpack(ARGV)
+local meta_key, lease_key, live_key, log_key, events_channel, text_key, body_key = unpack(KEYS)
+local wait_ms, may_be_queued, end_event, error, retention_s = unpack(ARGV)
 
 local id = record_id(meta_key)
-local state = redis.call('HGET', meta_key, 'state')
+local state, deadline_ms, attempts = unpack(
+  redis.call('HMGET', meta_key, 'state', 'deadline_ms', 'attempts'))
 if state ~= 'queued' and state ~= 'running' then
   redis.call('ZREM', live_key, id)
   return 'gone'
@@ -22,11 +28,18 @@ if lease_left > 0 then
   redis.call('ZADD', live_key, now + lease_left, id)
   return 'wait'
 end
+if deadline_ms and now > tonumber(deadline_ms) and tonumber(attempts or 0) == 0 then
+  local names = {meta = meta_key, log = log_key, events = events_channel, live = live_key,
+    text = text_key, body = body_key}
+  end_unclaimed(names, 'failed', end_event, retention_s, {'error', error})
+  return 'gone'
+end
 if state == 'queued' and may_be_queued == '1' then
-  redis.call('ZADD', live_key, now + wait_ms, id)
+  redis.call('ZADD', live_key, next_check(meta_key, now + wait_ms), id)
   return 'wait'
 end
 -- Each further wake-up for a request is sent later: the workers may only be busy.
 local sent = redis.call('HINCRBY', meta_key, 'woken', 1)
-redis.call('ZADD', live_key, now + wait_ms * 2 ^ math.min(sent - 1, 6), id)
+local again_ms = now + wait_ms * 2 ^ math.min(sent - 1, 6)
+redis.call('ZADD', live_key, next_check(meta_key, again_ms), id)
 return 'wake'

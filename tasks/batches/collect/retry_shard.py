@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-import orjson
-
+from penstock import json_text
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
@@ -33,7 +32,7 @@ def store_retry_shard(
         size += len(request) + REQUEST_BYTES + 1  # the comma before the next
         position = int(id_line.partition(b" ")[0])
         positions = [positions[0], position] if positions else [position, position]
-        params = orjson.loads(request)
+        params = json_text.loads(request)
         model = model or params["model"]
         sizes = size_by_model.setdefault(params["model"], [0, 0])
         sizes[0] += len(request)

@@ -86,6 +86,7 @@ class Outbox:
         self.worker = worker
         self.epoch = epoch
         self.lost = ""  #: why this worker may not write any more; empty while it may
+        self.fault = ""  #: the bug because of which its events cannot be written; then also lost
         self.cancel = ""  #: who canceled the stream; empty if it is not canceled
         self._n = n  # number of the last acknowledged event
         self.ttl_s = ttl_s

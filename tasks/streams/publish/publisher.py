@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from penstock.keys import Keys
 from penstock.store import request_scripts
 from penstock.store.availability import CONNECTION_LOST
@@ -19,7 +21,7 @@ from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
 from tasks.streams.publish.outbox import Outbox, WriteCall
 from tasks.streams.publish.script_pipeline import ScriptPipeline
-from workers.loop import BackgroundTasks
+from workers.loop import BackgroundTasks, exit_process
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,15 @@ RENEWAL_GROUPS = 8
 class Publisher:
     """Writes outboxes to Redis and renews the leases of their streams."""
 
-    def __init__(self, pipeline: ScriptPipeline, keys: Keys, *, lease_ms: int) -> None:
+    def __init__(
+        self,
+        pipeline: ScriptPipeline,
+        keys: Keys,
+        *,
+        lease_ms: int,
+        on_dead: Callable[[str], None] = exit_process,
+    ) -> None:
+        """``on_dead`` is called with the reason once nothing can be written or renewed."""
         self._pipeline = pipeline
         self._keys = keys
         self._lease_ms = lease_ms
@@ -48,12 +58,12 @@ class Publisher:
         self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
         self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
-        self._background = BackgroundTasks()
+        self._background = BackgroundTasks(on_dead)
 
     def start(self) -> None:
         """Start flushing and renewing on the running event loop."""
-        self._background.start(self._flush_for_ever())
-        self._background.start(self._renew_for_ever())
+        self._background.keep("writing events", self._flush_for_ever, essential=True)
+        self._background.keep("renewing leases", self._renew_for_ever, essential=True)
 
     def watch(self, outbox: Outbox, interrupt: Callable[[], None]) -> None:
         """Renew the stream's lease, and call ``interrupt`` when it is canceled or lost."""
@@ -79,7 +89,7 @@ class Publisher:
         """Read a stream's cancel flag now instead of with its next write."""
         for outbox in self._watched:
             if outbox.id == id:
-                self._background.start(self._renew([outbox]))
+                self._background.start(self._check_now(outbox))
 
     async def drain(self, outbox: Outbox) -> None:
         """Wait until Redis has acknowledged the whole outbox, or the claim is lost."""
@@ -90,25 +100,31 @@ class Publisher:
             await acknowledged.wait()
 
     async def _flush_for_ever(self) -> None:
+        self._notify_all(list(self._watched))  # an earlier run may have failed in a flush
         while True:
             await self._wake.wait()
             self._wake.clear()
             dirty, self._dirty = list(self._dirty), {}
-            calls = [(outbox, call) for outbox in dirty if (call := outbox.next_call()) is not None]
+            calls = [(outbox, call) for outbox in dirty if (call := self._next_call(outbox))]
             began = time.monotonic()
-            try:
-                acknowledged = not calls or await self._flush(calls)
-            except Exception:
-                # One bad call must not stop the writes of all streams of this process.
-                logger.exception("a flush failed")
-                acknowledged = False
-            if not acknowledged:
-                for outbox, _ in calls:
-                    self.notify(outbox)
+            if calls and not await self._flush(calls):
+                self._notify_all([outbox for outbox, _ in calls])
                 await asyncio.sleep(RETRY_S)
             # Pause for as long as the flush took, so that the API's events can be read: close to
             # nothing when idle. Under load more deltas merge during the pause and cost less each.
             await asyncio.sleep(min(time.monotonic() - began, MAX_PAUSE_S))
+
+    def _notify_all(self, outboxes: list[Outbox]) -> None:
+        for outbox in outboxes:
+            if outbox in self._watched:
+                self.notify(outbox)
+
+    def _next_call(self, outbox: Outbox) -> WriteCall | None:
+        try:
+            return outbox.next_call()
+        except Exception as error:
+            self._fail(outbox, error)
+            return None
 
     async def _flush(self, calls: list[tuple[Outbox, WriteCall]]) -> bool:
         """Make the calls in one pipeline; False if Redis is unavailable."""
@@ -116,15 +132,33 @@ class Publisher:
         if replies is None:
             return False
         for (outbox, _), reply in zip(calls, replies, strict=True):
-            if isinstance(reply, Exception):
-                self._refused(outbox, reply)
-            else:
-                self._refused_since.pop(outbox, None)
-                outbox.apply_reply(reply)
-            self._after_reply(outbox)
+            try:
+                self._apply_reply(outbox, reply)
+            except Exception as error:
+                self._fail(outbox, error)
         if any(isinstance(reply, Exception) for reply in replies):
             await asyncio.sleep(RETRY_S)
         return True
+
+    def _apply_reply(self, outbox: Outbox, reply: Any) -> None:
+        if isinstance(reply, RedisError):
+            self._refused(outbox, reply)
+        elif isinstance(reply, Exception):
+            raise reply
+        else:
+            self._refused_since.pop(outbox, None)
+            outbox.apply_reply(reply)
+        self._after_reply(outbox)
+
+    def _fail(self, outbox: Outbox, error: Exception) -> None:
+        """Give up a stream whose events cannot be written because of a bug.
+
+        The other streams continue; the relay ends this one with an error.
+        """
+        logger.error("the events of request %s cannot be written", outbox.id, exc_info=error)
+        outbox.fault = f"{type(error).__name__} in the worker"
+        outbox.lost = outbox.lost or "its events cannot be written because of a bug in penstock"
+        self._after_reply(outbox)
 
     def _refused(self, outbox: Outbox, error: Exception) -> None:
         """Handle a call that Redis refuses because it is full, read-only or loading.
@@ -132,6 +166,8 @@ class Publisher:
         Nothing was written, and the outbox keeps the call, but not for ever: the API bills what it
         generates until then.
         """
+        if outbox not in self._watched:
+            return  # its run ended while the call was outstanding
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
         if now == since:
@@ -140,9 +176,11 @@ class Publisher:
             outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
 
     def _after_reply(self, outbox: Outbox) -> None:
+        if outbox not in self._watched:
+            return
         if not outbox.acknowledged:
             self.notify(outbox)
-        elif outbox in self._acknowledged:
+        else:
             self._acknowledged[outbox].set()
         self._interrupt_if_due(outbox)
 
@@ -151,22 +189,34 @@ class Publisher:
             self._watched[outbox]()
 
     async def _renew_for_ever(self) -> None:
+        failures = 0
         for group in itertools.cycle(self._groups):
             await asyncio.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE / RENEWAL_GROUPS)
-            await self._renew(list(group))
+            try:
+                await self._renew(list(group))
+                failures = 0 if group else failures
+            except Exception:
+                # One bad group must not stop the renewals of all streams of this process.
+                logger.exception("a renewal failed")
+                failures += 1
+                if failures >= RENEWAL_GROUPS:
+                    raise
+
+    async def _check_now(self, outbox: Outbox) -> None:
+        try:
+            await self._renew([outbox])
+        except Exception:
+            logger.exception("the cancel flag of request %s could not be read", outbox.id)
 
     async def _renew(self, outboxes: list[Outbox]) -> None:
-        try:
-            await self._renew_now(outboxes)
-        except Exception:
-            # One bad reply must not stop the renewals of all streams of this process.
-            logger.exception("a renewal failed")
-
-    async def _renew_now(self, outboxes: list[Outbox]) -> None:
         sent_n = [outbox.n for outbox in outboxes]
         replies = await self._pipelined([self._renewal(o) for o in outboxes])
         for outbox, n, reply in zip(outboxes, sent_n, replies or [], strict=False):
-            self._apply_renewal(outbox, n, reply)
+            try:
+                self._apply_renewal(outbox, n, reply)
+            except Exception:
+                # The next renewal repeats it, and one bad reply must not stop those of the others.
+                logger.exception("a renewal of request %s failed", outbox.id)
 
     def _renewal(self, outbox: Outbox) -> ScriptCall[Renewed | Fenced]:
         return request_scripts.renew(

@@ -24,7 +24,10 @@ class ScriptPipeline:
         self._timeout_s = timeout_s
 
     async def run(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
-        """Return the replies to calls of one script; a refused call gets an error.
+        """Return the replies to calls of one script.
+
+        The reply to a call that Redis refuses is redis-py's `ResponseError`. The reply to a call
+        that cannot be packed is the error of packing it, so that it harms no other call.
 
         Raises redis-py's `ConnectionError` or `TimeoutError`; it is then unknown which calls ran.
         """
@@ -36,22 +39,34 @@ class ScriptPipeline:
         return replies
 
     async def _round_trip(self, calls: Sequence[ScriptCall[Any]]) -> list[Any]:
-        sha = calls[0].script.sha
-        packed = [
-            pack_command(("EVALSHA", sha, len(call.keys), *call.keys, *call.args)) for call in calls
-        ]
+        packed = [_packed(call) for call in calls]
+        commands = [command for command in packed if isinstance(command, bytes)]
+        if not commands:
+            return packed
         pool = self._redis.connection_pool
         async with asyncio.timeout(self._timeout_s):
             connection = await pool.get_connection()
             try:
-                await connection.send_packed_command(packed)
-                return [await _reply(connection) for _ in packed]
+                await connection.send_packed_command(commands)
+                return [
+                    await _reply(connection) if isinstance(command, bytes) else command
+                    for command in packed
+                ]
             except BaseException:
                 # A connection with unread replies must not be used again.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
                 await pool.release(connection)
+
+
+def _packed(call: ScriptCall[Any]) -> bytes | Exception:
+    try:
+        arguments = ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+        packed: bytes = pack_command(arguments)
+        return packed
+    except Exception as error:
+        return error
 
 
 async def _reply(connection: Any) -> Any:

@@ -124,10 +124,10 @@ def test_the_sdks_stream_flag_is_not_sent_to_the_api(client: Client) -> None:
     ("bad", "field"),
     [
         ({"model": ""}, "model"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "x", "content": PROMPT}]}, "messages.0.role"),
-        ({"metadata": {"x": object()}}, None),
+        ({"metadata": {"x": object()}}, "metadata.x"),
     ],
 )
 def test_a_malformed_request_leaves_no_trace(

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
+from anthropic import NOT_GIVEN, omit
 from celery import Celery
 
 from penstock.client import Client
@@ -148,3 +150,103 @@ def test_a_queued_request_is_canceled_at_once_and_its_readers_get_the_event(clie
     }
     assert redis_of(client).zcard(client.settings.keys.live) == 0
     assert handle.cancel("bob") is State.CANCELED
+
+
+def headers_of(client: Client, id: str) -> Any:
+    return orjson.loads(client.messages.request(id).record().fields.get("headers", "{}"))
+
+
+def test_betas_are_sent_as_the_header_of_the_api(client: Client) -> None:
+    handle = client.messages.enqueue(**BODY, betas=["b-2", "a-1", "b-2"])
+    assert headers_of(client, handle.id) == {"anthropic-beta": "a-1,b-2"}
+    assert "betas" not in stored(client, handle.id)
+
+
+def test_betas_are_added_to_those_of_a_header(client: Client) -> None:
+    given = {"Anthropic-Beta": "z-9, a-1", "anthropic-version": "2023-06-01"}
+    handle = client.messages.enqueue(**BODY, betas=["a-1", "b-2"], extra_headers=given)
+    assert headers_of(client, handle.id) == {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "z-9,a-1,b-2",
+    }
+
+
+def test_arguments_that_the_sdk_sends_as_headers_are_headers(client: Client) -> None:
+    handle = client.messages.enqueue(**BODY, workspace_id="wrkspc_1", user_profile_id="u_1")
+    assert headers_of(client, handle.id) == {
+        "anthropic-workspace-id": "wrkspc_1",
+        "anthropic-user-profile-id": "u_1",
+    }
+    assert stored(client, handle.id) == BODY
+
+
+def test_arguments_that_are_not_given_are_not_stored(client: Client) -> None:
+    handle = client.messages.enqueue(
+        **BODY,
+        system=NOT_GIVEN,
+        tools=omit,
+        betas=NOT_GIVEN,  # type: ignore[arg-type]
+        extra_headers={"anthropic-beta": omit},  # type: ignore[dict-item]
+        extra_query=None,
+    )
+    assert stored(client, handle.id) == BODY
+    assert headers_of(client, handle.id) == {}
+
+
+def test_a_long_integer_is_stored_with_all_its_digits(client: Client) -> None:
+    handle = client.messages.enqueue(**BODY, extra_body={"seed": 2**64, "scale": 1.0})
+    body = redis_of(client).get(client.settings.keys.request(handle.id).request)
+    assert b'"seed":18446744073709551616,"scale":1.0' in body
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"on_interupt": "fail"}, "on_interupt"),
+        ({"max_retries": 5}, "max_retries"),
+        ({"timeout": 5}, "timeout"),
+        ({"extra_query": {"beta": "true"}}, "extra_query"),
+        ({"api_key": "sk-ant"}, "api_key"),
+        ({"betas": "one"}, "betas"),
+        ({"betas": ["a,b"]}, "betas"),
+        ({"deadline": "5"}, "deadline"),
+        ({"extra_headers": ["x"]}, "extra_headers"),
+        ({"extra_body": "x"}, "extra_body"),
+        ({"workspace_id": 5}, "extra_headers.anthropic-workspace-id"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"thread": {"type": "create"}, "on_interrupt": "restart"}, "thread"),
+        ({"extra_body": {"thread": {"type": "create"}}}, "thread"),
+        ({"metadata": {"score": float("nan")}}, "metadata.score"),
+    ],
+    ids=str,
+)
+def test_an_option_that_cannot_be_honored_is_rejected_by_name(
+    client: Client, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.messages.enqueue(**{**BODY, **options})
+    assert caught.value.field == field
+    assert redis_of(client).keys() == []
+
+
+def test_a_request_of_a_thread_is_accepted_if_it_is_never_resumed(client: Client) -> None:
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    handle = client.messages.enqueue(**BODY, thread=thread, on_interrupt="fail")
+    assert stored(client, handle.id)["thread"] == thread
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, float("nan"), httpx2.Timeout(5)], ids=repr)
+def test_a_timeout_of_a_stream_is_a_number_of_seconds(client: Client, timeout: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.messages.stream(**BODY, timeout=timeout)
+    assert caught.value.field == "timeout"
+    assert redis_of(client).keys() == []
+
+
+def test_who_cancels_is_text_that_can_be_stored(client: Client) -> None:
+    handle = client.messages.enqueue(**BODY)
+    for who in ("half \ud83d", 5):
+        with pytest.raises(InvalidRequest) as caught:
+            handle.cancel(who)  # type: ignore[arg-type]
+        assert caught.value.field == "who"
+    assert handle.state is State.QUEUED

@@ -11,6 +11,8 @@ from kombu.exceptions import OperationalError
 
 from config.settings import WorkerSettings
 from penstock.batches.shard import Shard
+from penstock.client import Client
+from penstock.errors import RequestFailed
 from penstock.ids import new_id
 from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -43,10 +45,13 @@ class Setup:
     def send_shard(self, job: str, shard: int, model: str, step: str) -> None:
         self.sent_shards.append((job, shard, model, step))
 
-    def submit(self, *, priority: int = 3, due: bool = True) -> str:
+    def submit(
+        self, *, priority: int = 3, due: bool = True, deadline_s: float | None = None
+    ) -> str:
         id = new_id()
         records = RequestRecords(self.connection, self.settings)
-        records.submit(id, "m", b"{}", RequestOptions(priority=priority))
+        options = RequestOptions(priority=priority, deadline_s=deadline_s)
+        records.submit(id, "m", b"{}", options)
         if due:
             self.make_due(id)
         return id
@@ -104,6 +109,27 @@ def test_a_request_without_a_message_is_woken_with_its_model_and_priority(setup:
     id = setup.submit(priority=6)
     setup.reap(lambda: setup.sent)
     assert setup.sent == [(id, "m", 6)]
+
+
+def test_a_request_in_the_queue_fails_once_its_deadline_has_passed(setup: Setup) -> None:
+    id = setup.submit(deadline_s=0.001, due=False)
+    setup.queue(id)
+    records = RequestRecords(setup.connection, setup.settings)
+    setup.reap(lambda: records.read(id).state.ended)
+    assert records.read(id).state == "failed"
+    assert records.read(id).json("error")["type"] == "deadline_exceeded"
+    assert not setup.sent
+    settings = setup.settings
+    client = Client(settings.redis_url.get_secret_value(), key_prefix=settings.key_prefix)
+    with client, pytest.raises(RequestFailed, match="deadline passed"):
+        client.messages.attach(id, timeout=10).until_done()
+
+
+def test_a_record_lives_until_its_deadline(setup: Setup) -> None:
+    day_s = 86_400
+    id = setup.submit(deadline_s=30 * day_s, due=False)
+    keys = setup.keys.request(id)
+    assert all(setup.connection.ttl(key) > 30 * day_s for key in (keys.meta, keys.request))
 
 
 def test_a_request_whose_worker_died_is_woken(setup: Setup) -> None:
@@ -216,6 +242,29 @@ def test_a_malformed_message_does_not_stop_the_reaper(setup: Setup) -> None:
     id = setup.submit()
     setup.reap(lambda: setup.sent)
     assert setup.sent == [(id, "m", 3)]
+
+
+def test_an_odd_record_delays_no_other_and_is_checked_again_later(setup: Setup) -> None:
+    odd = setup.submit()
+    key = setup.keys.request(odd).meta
+    setup.connection.set(key, "not a hash", ex=60)
+    setup.connection.zadd(setup.keys.live_shards, {"no-shard": 0})
+    good, job = setup.submit(), shard_of(setup)
+    setup.reap(lambda: setup.sent and setup.sent_shards)
+    assert setup.sent == [(good, "m", 3)]
+    assert setup.sent_shards == [(job, 0, "m", names.BATCH_CREATE)]
+    assert setup.checked(odd)
+    assert setup.connection.zscore(setup.keys.live_shards, "no-shard") > 0
+
+
+@pytest.mark.parametrize("stored", ["abc", "-1", "99", "", "\u00b2"])
+def test_a_request_with_an_odd_priority_is_woken_with_the_default(
+    setup: Setup, stored: str
+) -> None:
+    id = setup.submit()
+    setup.connection.hset(setup.keys.request(id).meta, "priority", stored)
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3 if stored else 0)]
 
 
 def test_a_reaper_survives_a_restart_of_redis() -> None:

@@ -1,10 +1,13 @@
 """The validation of one line of a job: its custom_id, its params, and no other field."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from anthropic import NOT_GIVEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from penstock.errors import InvalidRequest
 from penstock.validation import check_custom_id, check_line
@@ -122,3 +125,45 @@ def test_a_very_long_custom_id_is_cut_in_the_error() -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_custom_id("x" * 100_000)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("bad", "field", "words"),
+    [
+        (params(thread={"type": "create"}), "params.thread", "cannot be part of a thread"),
+        (params(max_tokens=0), "params.max_tokens", "at least 1 in a batch"),
+        (params(betas=["a-1"]), "params.betas", "put betas beside params"),
+        (params(timeout=5), "params.timeout", "not a field of the Messages API"),
+        (params(priority=1), "params.priority", "not a field of the Messages API"),
+        (
+            {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": PARAMS},
+            "body",
+            "OpenAI's batch format: replace method, url and body with params",
+        ),
+        (PARAMS, None, 'write {"custom_id": "a-unique-name", "params": BODY}'),
+    ],
+)
+def test_a_mistake_is_refused_with_advice(bad: Any, field: str | None, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_line(bad)
+    assert caught.value.field == field
+    assert words in caught.value.problem
+
+
+def test_params_that_are_not_given_are_left_out() -> None:
+    assert check_line(params(system=NOT_GIVEN))[1] == PARAMS
+
+
+def test_a_request_may_be_a_mapping_or_an_object_of_a_program() -> None:
+    class Params(BaseModel):
+        model: str = "claude-haiku-4-5"
+        max_tokens: int
+        messages: list[dict[str, str]]
+
+    typed = Params.model_validate(PARAMS)
+    assert check_line(MappingProxyType(line(params=typed)))[1] == PARAMS
+
+
+def test_a_new_field_of_the_api_passes_in_a_batch() -> None:
+    new = params(brand_new={"a": 1})
+    assert check_line(new)[1] is new["params"]

@@ -43,7 +43,6 @@ def refusal(value: Any) -> InvalidRequest:
         (body(model=b"claude"), "model"),
         (body(model="m" * 257), "model"),
         (without("max_tokens"), "max_tokens"),
-        (body(max_tokens=0), "max_tokens"),
         (body(max_tokens=-1), "max_tokens"),
         (body(max_tokens=True), "max_tokens"),
         (body(max_tokens="100"), "max_tokens"),
@@ -85,9 +84,35 @@ def test_an_invalid_value_is_refused_with_the_name_of_its_field(bad: Body, field
     assert str(error).startswith(f"{field}: ")
 
 
-@pytest.mark.parametrize("value", [None, [], "text", 5, [("model", "x")], b"{}"])
-def test_a_body_that_is_not_an_object_is_refused(value: Any) -> None:
-    assert str(refusal(value)) == f"must be an object, not {type(value).__name__}"
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (None, "null"),
+        ([], "a list"),
+        ("text", "text"),
+        (5, "a number"),
+        (False, "false"),
+        ([("model", "x")], "a list"),
+        (b"{}", "bytes"),
+    ],
+)
+def test_a_body_that_is_not_an_object_is_refused(value: Any, kind: str) -> None:
+    assert str(refusal(value)) == f"must be an object, not {kind}"
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (body(messages=None), "must be a list, not null"),
+        (body(model=5), "must be text, not a number"),
+        (body(max_tokens="100"), "must be a whole number, not text"),
+        (body(messages=["x"]), "must be an object, not text"),
+        (body(system={"type": "text"}), "must be text or a list of content blocks"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_type_is_named_in_the_words_of_json(bad: Body, problem: str) -> None:
+    assert refusal(bad).problem == problem
 
 
 @pytest.mark.parametrize("field", ["model", "max_tokens", "messages"])
@@ -129,6 +154,7 @@ def test_a_secret_value_is_not_repeated_in_the_error() -> None:
         body(),
         body(max_tokens=64_000),
         body(max_tokens=1),
+        body(max_tokens=0),  # fills the prompt cache and generates nothing
         body(model="claude-from-the-future", max_tokens=128_000),
         body(system="be brief"),
         body(system=[{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]),
@@ -166,21 +192,6 @@ def test_internal_fields_of_the_sdk_are_not_sent() -> None:
 def test_objects_of_the_sdk_are_encoded_without_unset_fields() -> None:
     block = TextBlock(type="text", text="ü")
     assert orjson.loads(encode_body({"x": [block]})) == {"x": [{"type": "text", "text": "ü"}]}
-
-
-@pytest.mark.parametrize(
-    "value",
-    [object(), {1, 2}, b"bytes", 1j, lambda: None, 2**70, "\ud800", {1: "x"}, {("a",): 1}],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_value_that_json_cannot_express_is_refused(value: Any) -> None:
-    assert "cannot be written as JSON" in str(refusal(body(metadata={"x": value})))
-
-
-def test_a_body_that_contains_itself_is_refused() -> None:
-    loop: list[Any] = []
-    loop.append(loop)
-    assert "cannot be written as JSON" in str(refusal(body(metadata=loop)))
 
 
 def test_an_iterator_of_messages_is_refused_and_not_consumed() -> None:

@@ -87,6 +87,8 @@ def release(
     *,
     due_ms: int = 0,
     check_after_ms: int = 10_000,
+    waits_for: str = "",
+    ttl: int = 100,
 ) -> Any:
     return reply(
         connection,
@@ -97,6 +99,8 @@ def release(
             epoch=epoch,
             due_in_ms=due_ms,
             check_after_ms=check_after_ms,
+            waits_for=waits_for,
+            ttl_s=ttl,
         ),
     )
 

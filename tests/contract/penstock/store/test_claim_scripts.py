@@ -278,9 +278,9 @@ def test_a_released_request_has_its_due_time_until_it_is_claimed(
     before = clock(connection)
     release(connection, keys, due_ms=30_000)
     after = clock(connection)
-    assert before + 30_000 <= int(connection.hget(keys.meta, "due_ms")) <= after + 30_000
+    assert before + 30_000 <= int(connection.hget(keys.meta, "wait_until_ms")) <= after + 30_000
     claim(connection, keys)
-    assert not connection.hexists(keys.meta, "due_ms")
+    assert not connection.hexists(keys.meta, "wait_until_ms")
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
@@ -291,7 +291,7 @@ def test_a_release_does_not_change_a_final_state(
     connection.hset(keys.meta, "state", state)
     connection.zrem(live(keys), keys.id)
     assert release(connection, keys, due_ms=30_000) == 1
-    assert connection.hmget(keys.meta, "state", "due_ms") == [state.encode(), None]
+    assert connection.hmget(keys.meta, "state", "wait_until_ms") == [state.encode(), None]
     assert connection.zscore(live(keys), keys.id) is None
 
 

@@ -73,7 +73,7 @@ def test_a_released_request_is_checked_some_time_after_it_is_due(
         connection, keys, lambda: release(connection, keys, due_ms=3_000, check_after_ms=5_000)
     )
     assert framed(8_000)
-    assert score(connection, keys) == int(connection.hget(keys.meta, "due_ms")) + 5_000
+    assert score(connection, keys) == int(connection.hget(keys.meta, "wait_until_ms")) + 5_000
 
 
 @pytest.mark.parametrize("final", ["done", "failed", "canceled"])

@@ -18,6 +18,7 @@ from penstock.store import limit_scripts
 from penstock.store.connection import connect_async
 from penstock.store.limit_scripts import RequestLimit
 from penstock.testing import wait_until
+from tasks.api.rate_limits import Lane
 from tasks.streams.rate_limiter import FIRST_CALLS, RateLimiter
 from tests.contract.penstock.store.calls import clock
 from tests.contract.tasks.streams.test_rate_limiter import Limiter, ids
@@ -144,7 +145,7 @@ def test_a_request_that_asks_before_its_turn_waits_for_the_rest_and_changes_noth
     bucket: Bucket, known: bool
 ) -> None:
     if known:
-        bucket.fill(tokens=50, interval_us=HOUR_US)
+        bucket.fill(tokens=-2, interval_us=HOUR_US)
     turn_ms = bucket.give_turn("r", 10_000)
     before = bucket.connection.hgetall(bucket.limit)
     earliest = clock(bucket.connection)
@@ -152,6 +153,56 @@ def test_a_request_that_asks_before_its_turn_waits_for_the_rest_and_changes_noth
     assert turn_ms - clock(bucket.connection) <= wait_ms <= turn_ms - earliest
     assert bucket.connection.hgetall(bucket.limit) == before
     assert (bucket.turn_of("r"), bucket.is_outstanding("r")) == (turn_ms, False)
+
+
+@pytest.mark.parametrize(("tokens", "sent"), [(0.1, True), (0, True), (-0.1, False)])
+def test_a_request_is_sent_before_its_turn_if_the_tokens_of_all_turns_are_there(
+    bucket: Bucket, tokens: float, sent: bool
+) -> None:
+    """The limit may have grown since the turn was given: no request waits for an old limit."""
+    bucket.fill(tokens=tokens, interval_us=HOUR_US)
+    bucket.give_turn("r", LONG_MS)
+    assert (bucket.acquire("r") == 0) is sent
+    assert (bucket.turn_of("r") is None, bucket.is_outstanding("r")) == (sent, sent)
+    assert bucket.number("tokens") == tokens
+
+
+def test_a_closed_limit_sends_no_request_before_its_turn(bucket: Bucket) -> None:
+    bucket.fill(tokens=9, interval_us=HOUR_US)
+    bucket.close(in_ms=1_000)
+    turn_ms = bucket.give_turn("r", LONG_MS)
+    assert bucket.acquire("r") > 0
+    assert bucket.turn_of("r") == turn_ms
+
+
+@pytest.mark.parametrize("tokens", [-3, -1_000, -1e12])
+def test_a_request_whose_turn_is_far_ahead_asks_again_after_the_maximum_wait(
+    bucket: Bucket, tokens: float
+) -> None:
+    bucket.fill(tokens=tokens, interval_us=60_000_000)
+    assert bucket.acquire("r", max_wait_ms=90_000) == 90_000
+    turn_ms = bucket.turn_of("r")
+    assert turn_ms is not None
+    assert turn_ms > clock(bucket.connection) + 90_000
+    assert bucket.acquire("r", max_wait_ms=90_000) == 90_000
+    assert bucket.turn_of("r") == turn_ms
+
+
+def test_a_limit_that_is_closed_for_too_long_opens_after_the_maximum_wait(bucket: Bucket) -> None:
+    """An earlier version stored any retry-after, however long."""
+    bucket.close(in_ms=10**12)
+    latest = [clock(bucket.connection) + 60_000 + n * 50 for n in range(3)]
+    assert all(bucket.acquire(id, max_wait_ms=60_000) == 60_000 for id in ids(3))
+    assert bucket.number("closed_ms") <= clock(bucket.connection) + 60_000
+    turns = [bucket.turn_of(id) or 0 for id in ids(3)]
+    assert all(0 <= turn - least < 5_000 for turn, least in zip(turns, latest, strict=True))
+
+
+def test_a_limit_that_is_slower_than_the_maximum_wait_fills_once_in_that_time(
+    bucket: Bucket,
+) -> None:
+    bucket.fill(tokens=0, interval_us=24 * HOUR_US, age_ms=61_000)
+    assert bucket.acquire("r", max_wait_ms=60_000) == 0
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -289,24 +340,24 @@ def test_a_response_without_a_limit_does_not_hide_a_limit_that_is_known(bucket: 
     assert (bucket.known(), bucket.number("tokens")) == (b"yes", 50)
 
 
-def test_a_refusal_closes_the_limit_for_its_retry_after(bucket: Bucket) -> None:
+def test_the_limit_is_closed_for_as_long_as_a_report_says(bucket: Bucket) -> None:
     earliest = clock(bucket.connection)
-    bucket.report("r", RequestLimit(60, 0, 0), refused=True, retry_after_ms=30_000)
+    bucket.report("r", RequestLimit(60, 0, 0), refused=True, closed_for_ms=30_000)
     assert earliest + 30_000 <= bucket.number("closed_ms") <= clock(bucket.connection) + 30_000
     assert (bucket.known(), bucket.number("limit")) == (b"yes", 60)
     closed_ms = bucket.number("closed_ms")
-    bucket.report("r", refused=True, retry_after_ms=1)
+    bucket.report("r", refused=True, closed_for_ms=1)
     assert bucket.number("closed_ms") == closed_ms
-    bucket.report("r", refused=True, retry_after_ms=LONG_MS)
+    bucket.report("r", refused=True, closed_for_ms=LONG_MS)
     assert bucket.number("closed_ms") > closed_ms
 
 
-@pytest.mark.parametrize(("refused", "retry_after_ms"), [(True, None), (False, 30_000)])
-def test_only_a_refusal_with_a_retry_after_closes_the_limit(
-    bucket: Bucket, refused: bool, retry_after_ms: int | None
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_report_that_names_no_time_does_not_close_the_limit(
+    bucket: Bucket, refused: bool
 ) -> None:
     bucket.acquire("r")
-    bucket.report("r", refused=refused, retry_after_ms=retry_after_ms)
+    bucket.report("r", refused=refused)
     assert not bucket.connection.hexists(bucket.limit, "closed_ms")
     assert bucket.known() == (None if refused else b"none")
     assert not bucket.is_outstanding("r")
@@ -332,21 +383,40 @@ def test_a_worker_acquires_in_seconds_reports_a_refusal_and_releases_a_place(
 ) -> None:
     settings = ClientSettings.load(redis_url=penstock_redis.url, key_prefix="rate-limit")
     assert limit_scripts.acquire_rate_limit(
-        settings.keys, bucket.model, id="", first_calls=0, lost_after_ms=0
+        settings.keys, bucket.model, id="", first_calls=0, lost_after_ms=0, max_wait_ms=0
     ).keys == list(bucket.names)
 
     async def use() -> float:
         connection = connect_async(settings)
-        limiter = RateLimiter(connection, settings.keys)
-        assert await limiter.acquire(bucket.model, "given-up") == 0
+        limiter, lane = RateLimiter(connection, settings.keys), Lane(bucket.model)
+        assert await limiter.acquire(lane, "given-up") == 0
         assert bucket.is_outstanding("given-up")
-        limiter.release(bucket.model, "given-up")
+        limiter.release(lane, "given-up")
         await asyncio.to_thread(wait_until, lambda: not bucket.is_outstanding("given-up"))
-        assert await limiter.acquire(bucket.model, "r") == 0
-        await limiter.report(bucket.model, "r", {}, refused=True, retry_after_s=300.5)
+        assert await limiter.acquire(lane, "r") == 0
+        await limiter.report(lane, "r", {}, refused=True, retry_after_s=300.5)
         assert not bucket.is_outstanding("r")
-        waits = await limiter.acquire(bucket.model, "r")
+        waits = await limiter.acquire(lane, "r")
         await connection.aclose()
         return waits
 
     assert 200 < asyncio.run(use()) <= 300.5
+
+
+def test_a_rate_limiter_that_fails_holds_no_call_back(
+    penstock_redis: EmbeddedRedis, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ClientSettings.load(redis_url=penstock_redis.url, key_prefix="rate-limit")
+    bucket.connection.set(bucket.limit, "not a hash", ex=60)
+
+    async def use() -> float:
+        connection = connect_async(settings)
+        limiter, lane = RateLimiter(connection, settings.keys), Lane(bucket.model)
+        waits = await limiter.acquire(lane, "r")
+        await limiter.report(lane, "r", {}, refused=True, retry_after_s=30)
+        await connection.aclose()
+        return waits
+
+    assert asyncio.run(use()) == 0
+    assert "the rate limiter failed" in caplog.text
+    assert "could not record a response" in caplog.text

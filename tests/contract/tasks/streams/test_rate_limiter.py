@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.store import limit_scripts
 from penstock.store.limit_scripts import RequestLimit
 from penstock.testing import wait_until
-from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS, limit_of
+from tasks.api.rate_limits import Lane
+from tasks.streams.rate_limiter import FIRST_CALLS, LOST_AFTER_MS
 
 
 class Limiter:
@@ -25,14 +25,21 @@ class Limiter:
         model = f"claude-{new_id()}"
         self.model, self.keys = model, Keys("rate-limit")
         self.names = limit_scripts.acquire_rate_limit(
-            self.keys, model, id="", first_calls=0, lost_after_ms=0
+            self.keys, model, id="", first_calls=0, lost_after_ms=0, max_wait_ms=0
         ).keys
         self.connection = connection
 
-    def acquire(self, id: str, *, lost_after_ms: int = LOST_AFTER_MS) -> int:
+    def acquire(
+        self, id: str, *, lost_after_ms: int = LOST_AFTER_MS, max_wait_ms: int = 10**12
+    ) -> int:
         """Returns 0 if the call may be made, else the ms to wait."""
         return limit_scripts.acquire_rate_limit(
-            self.keys, self.model, id=id, first_calls=FIRST_CALLS, lost_after_ms=lost_after_ms
+            self.keys,
+            self.model,
+            id=id,
+            first_calls=FIRST_CALLS,
+            lost_after_ms=lost_after_ms,
+            max_wait_ms=max_wait_ms,
         ).run(self.connection)
 
     def report(
@@ -41,14 +48,14 @@ class Limiter:
         limit: RequestLimit | None = None,
         *,
         refused: bool = False,
-        retry_after_ms: int | None = None,
+        closed_for_ms: int | None = None,
     ) -> None:
         limit_scripts.report_rate_limit(
             self.keys,
             self.model,
             id=id,
             refused=refused,
-            retry_after_ms=retry_after_ms,
+            closed_for_ms=closed_for_ms,
             limit=limit,
         ).run(self.connection)
 
@@ -131,20 +138,20 @@ def test_a_turn_is_used_once(limiter: Limiter) -> None:
 
 def test_a_retry_after_holds_back_every_request(limiter: Limiter) -> None:
     limiter.unlimited()
-    limiter.report("r", refused=True, retry_after_ms=30_000)
+    limiter.report("r", refused=True, closed_for_ms=30_000)
     assert all(25_000 < limiter.acquire(id) <= 35_000 for id in ids(3))
 
 
 def test_a_shorter_retry_after_does_not_shorten_a_longer_one(limiter: Limiter) -> None:
     limiter.unlimited()
-    limiter.report("r", refused=True, retry_after_ms=30_000)
-    limiter.report("s", refused=True, retry_after_ms=1)
+    limiter.report("r", refused=True, closed_for_ms=30_000)
+    limiter.report("s", refused=True, closed_for_ms=1)
     assert limiter.acquire("one more") > 20_000
 
 
 def test_after_a_retry_after_requests_are_spread_out(limiter: Limiter) -> None:
     limiter.limited(60, 40)
-    limiter.report("r", refused=True, retry_after_ms=200)
+    limiter.report("r", refused=True, closed_for_ms=200)
     waits = [limiter.acquire(id) for id in ids(4)]
     assert all(later > earlier for earlier, later in pairwise(waits))
 
@@ -158,7 +165,7 @@ def test_the_place_of_a_call_whose_worker_died_expires(limiter: Limiter) -> None
 def test_every_key_of_the_rate_limiter_has_a_ttl(limiter: Limiter) -> None:
     limiter.limited(60, 0)
     limiter.acquire("waits")
-    limiter.report("r", refused=True, retry_after_ms=1000)
+    limiter.report("r", refused=True, closed_for_ms=1000)
     lives = [limiter.connection.ttl(name) for name in limiter.names]
     assert all(life == -2 or 0 < life <= 3600 for life in lives)
     assert lives[0] > 0
@@ -167,7 +174,7 @@ def test_every_key_of_the_rate_limiter_has_a_ttl(limiter: Limiter) -> None:
 
 def test_each_model_has_a_rate_limit_of_its_own(limiter: Limiter) -> None:
     limiter.unlimited()
-    limiter.report("r", refused=True, retry_after_ms=30_000)
+    limiter.report("r", refused=True, closed_for_ms=30_000)
     assert Limiter(limiter.connection).acquire("r") == 0
 
 
@@ -183,39 +190,11 @@ def test_the_rate_limiter_waits_while_redis_is_unavailable() -> None:
         async def ask() -> float:
             connection = connect_async(settings)
             limiter = RateLimiter(connection, settings.keys)
-            await limiter.report("m", "r", {})  # best effort: it does not wait
-            asked = asyncio.ensure_future(limiter.acquire("m", "r"))
+            await limiter.report(Lane("m"), "r", {})  # best effort: it does not wait
+            asked = asyncio.ensure_future(limiter.acquire(Lane("m"), "r"))
             with EmbeddedRedis(port=server.port):
                 waited = await asked
                 await connection.aclose()
             return waited
 
         assert asyncio.run(ask()) == 0
-
-
-def in_a_minute(seconds: float) -> str:
-    return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
-
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-
-
-@pytest.mark.parametrize(
-    ("limit", "remaining", "reset", "expected"),
-    [
-        ("60", "12", in_a_minute(48), RequestLimit(60, 12, 48_000)),
-        ("60", "60", in_a_minute(-5), RequestLimit(60, 60, 0)),
-        ("60", "12", "2026-01-01T00:00:48Z", RequestLimit(60, 12, 48_000)),
-        ("1", "0", in_a_minute(60), RequestLimit(1, 0, 60_000)),
-        ("0", "0", in_a_minute(1), None),
-        ("many", "12", in_a_minute(1), None),
-        ("60", "12", "soon", None),
-    ],
-)
-def test_limits_are_read_from_the_apis_headers(
-    limit: str, remaining: str, reset: str, expected: RequestLimit | None
-) -> None:
-    name = "anthropic-ratelimit-requests"
-    headers = {f"{name}-limit": limit, f"{name}-remaining": remaining, f"{name}-reset": reset}
-    assert limit_of(headers, NOW) == expected
-    assert limit_of({}, NOW) is None

@@ -109,7 +109,7 @@ def test_a_usage_error_is_one_line_with_exit_code_2(args: list[str], message: st
     ("args", "message"),
     [
         (["stream", "hi"], "cannot be reached"),
-        (["stream", "hi", "--max-tokens", "0"], "max_tokens: "),
+        (["stream", "hi", "--max-tokens", "-1"], "max_tokens: "),
         (["follow", "1; drop"], "'1; drop' is not a valid id"),
         (["cancel", "nonsense"], "'nonsense' is not a valid id"),
         (["batch", "status", "nonsense"], "'nonsense' is not a valid id"),

@@ -32,6 +32,7 @@ class World:
     unavailable: bool = False
     received: list[Received] = field(default_factory=list)
     happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
+    reads: int = 0  #: of the log
     waits: list[float] = field(default_factory=list)
 
     def write(self, kind: str = "x", epoch: int = 1) -> Event:
@@ -59,6 +60,7 @@ class World:
         if self.unavailable:
             return redis.ConnectionError("unavailable")
         if isinstance(effect, ReadLog):
+            self.reads += 1
             following = sorted(e for e in self.entries() if e[0] >= effect.start)
             return self.reading([event for _, event in following[:PAGE]])
         assert isinstance(effect, ReadSnapshot)

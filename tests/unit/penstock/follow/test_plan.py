@@ -39,6 +39,19 @@ def test_the_log_is_read_again_when_redis_acknowledges_the_subscription(world: W
     assert world.follow() == world.log
 
 
+def test_events_that_are_received_are_delivered_without_another_read_of_the_log(
+    world: World,
+) -> None:
+    log = [*world.log, *(world.write() for _ in range(5)), world.write(events.END)]
+    world.log, world.state = log[:2], State.RUNNING
+    world.received = [
+        Received([], missed=True),  # Redis has acknowledged the subscription
+        *(Received([event], missed=False) for event in log[2:]),
+    ]
+    assert world.follow() == log
+    assert world.reads == 2
+
+
 def test_a_lost_last_message_costs_no_more_than_the_silence_interval(world: World) -> None:
     def end_unpublished() -> None:
         world.write(events.END)

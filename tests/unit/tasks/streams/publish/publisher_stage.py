@@ -30,8 +30,12 @@ class Stage:
     def __init__(self, streams: int) -> None:
         self.redis = ScriptedRedis()
         connection: Any = self.redis
+        self.deaths: list[str] = []  #: why the process would have ended
         self.publisher = Publisher(
-            ScriptPipeline(connection, timeout_s=TIMEOUT_S), DEPLOYMENT, lease_ms=LEASE_MS
+            ScriptPipeline(connection, timeout_s=TIMEOUT_S),
+            DEPLOYMENT,
+            lease_ms=LEASE_MS,
+            on_dead=self.deaths.append,
         )
         self.interrupted: list[str] = []  #: the id of a stream, for each interrupt
         self.boxes = [self.add_stream() for _ in range(streams)]

@@ -112,6 +112,15 @@ def test_an_idle_publisher_makes_no_calls_for_writes(perform: Perform) -> None:
     perform(test)
 
 
+def test_drain_also_writes_what_no_notification_has_announced(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.box.end({"state": "done"})
+        await stage.publisher.drain(stage.box)
+        assert (stage.box.n, stage.box.lost) == (11, "")
+
+    perform(test)
+
+
 def test_drain_waits_for_everything_that_was_added(perform: Perform) -> None:
     async def test(stage: Stage) -> None:
         stage.redis.latency_s = 1.0
@@ -184,7 +193,7 @@ def test_events_that_redis_has_lost_are_written_again(perform: Perform) -> None:
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("lost"), ConnectionResetError("lost")])
 def test_a_lost_connection_repeats_the_same_calls_until_redis_answers(
-    perform: Perform, error: Exception
+    perform: Perform, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     async def test(stage: Stage) -> None:
         for box in stage.boxes:
@@ -201,6 +210,7 @@ def test_a_lost_connection_repeats_the_same_calls_until_redis_answers(
         assert stage.redis.is_idle
 
     perform(test, streams=2)
+    assert caplog.messages == 2 * ["Redis is unavailable, retrying: lost"]
 
 
 def test_a_reply_that_never_comes_is_waited_for_only_until_the_timeout(perform: Perform) -> None:
@@ -295,14 +305,13 @@ def test_the_refusals_of_an_earlier_run_do_not_count_for_the_next(perform: Perfo
     perform(test)
 
 
-@pytest.mark.parametrize("odd", [RuntimeError("odd"), [], [b"ok", 11, None]])
-def test_one_unexpected_failure_of_a_flush_does_not_end_the_writes_of_the_process(
-    perform: Perform, caplog: pytest.LogCaptureFixture, odd: Any
+def test_an_odd_error_of_a_round_trip_does_not_end_the_writes_of_the_process(
+    perform: Perform, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test(stage: Stage) -> None:
-        stage.redis.will_answer("write", stage.box.id, odd)
-        stage.write("a")
-        stage.write("b", box=stage.boxes[1])
+        stage.redis.will_answer("write", stage.box.id, RuntimeError("odd"))
+        for box in stage.boxes:
+            stage.write("a", box=box)
         for box in stage.boxes:
             await stage.publisher.drain(box)
             assert (box.n, box.lost) == (11, "")
@@ -310,7 +319,85 @@ def test_one_unexpected_failure_of_a_flush_does_not_end_the_writes_of_the_proces
         assert second.at - first.at >= RETRY_S
 
     perform(test, streams=2)
-    assert "a flush failed" in caplog.messages
+    assert caplog.messages == ["writing events failed and is restarted"]
+
+
+def test_a_process_that_can_never_write_ends_so_that_others_take_its_streams_over(
+    perform: Perform,
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, *1_000 * [RuntimeError("odd")])
+        stage.write("a")
+        await stage.seconds(600)
+        assert stage.deaths == ["writing events failed 10 times in a row"]
+
+    perform(test)
+
+
+def unwritable(box: Outbox) -> None:
+    """Add an event whose call cannot be packed."""
+    box.note(odd=object())
+
+
+def unrenderable(box: Outbox) -> None:
+    """Add deltas that cannot be merged into one event."""
+    for value in ("a", 5):
+        data = {"type": "text_delta", "text": value}
+        box.add(b"{}", {"type": "content_block_delta", "index": 0, "delta": data})
+
+
+@pytest.mark.parametrize("reply", [[], [b"ok", 11, None], 7, None])
+def test_a_reply_that_cannot_be_parsed_ends_its_own_stream_alone(
+    perform: Perform, caplog: pytest.LogCaptureFixture, reply: Any
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.will_answer("write", stage.box.id, reply)
+        await check_that_only_the_first_ends(stage)
+
+    perform(test, streams=3)
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("spoil", [unwritable, unrenderable])
+def test_a_call_that_cannot_be_made_ends_its_own_stream_alone(
+    perform: Perform, caplog: pytest.LogCaptureFixture, spoil: Callable[[Outbox], None]
+) -> None:
+    async def test(stage: Stage) -> None:
+        spoil(stage.box)
+        await check_that_only_the_first_ends(stage)
+
+    perform(test, streams=3)
+    (record,) = caplog.records
+    assert record.message == f"the events of request {record.args[0]} cannot be written"  # type: ignore[index]
+    assert record.exc_info
+
+
+async def check_that_only_the_first_ends(stage: Stage) -> None:
+    """Write to all streams twice, of which the first cannot be written."""
+    bad, *others = stage.boxes
+    for _ in range(2):
+        for box in stage.boxes:
+            stage.write("a", box=box)
+        for box in stage.boxes:
+            await stage.publisher.drain(box)
+    assert bad.fault
+    assert bad.lost == "its events cannot be written because of a bug in penstock"
+    assert set(stage.interrupted) == {bad.id}
+    assert [(box.n, box.lost, box.fault) for box in others] == 2 * [(12, "", "")]
+
+
+def test_a_call_that_is_refused_after_its_run_ended_is_forgotten(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.latency_s = 1.0
+        stage.redis.will_answer("write", stage.box.id, *5 * [FULL])
+        stage.write("a")
+        await stage.seconds(0.5)  # the call is outstanding
+        stage.publisher.unwatch(stage.box)
+        await stage.seconds(60)
+        assert len(stage.redis.calls("write", stage.box.id)) == 1
+        assert not stage.publisher._refused_since
+
+    perform(test)
 
 
 def test_an_unwatched_stream_is_neither_written_nor_interrupted(perform: Perform) -> None:
@@ -324,6 +411,23 @@ def test_an_unwatched_stream_is_neither_written_nor_interrupted(perform: Perform
         await stage.seconds(60)
         assert stage.box.lost
         assert stage.interrupted == []
+
+    perform(test)
+
+
+def test_an_unwatched_stream_is_not_kept_in_memory(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        gone = weakref.ref(box := stage.add_stream())
+        stage.redis.will_answer("write", box.id, FULL)
+        stage.write("a", box=box)
+        await stage.publisher.drain(box)
+        stage.publisher.unwatch(box)
+        del box
+        stage.write("b")
+        await stage.publisher.drain(stage.box)  # until then the last flush has it
+        await stage.seconds(60)
+        gc.collect()
+        assert gone() is None
 
     perform(test)
 

@@ -254,7 +254,20 @@ def test_one_unexpected_failure_of_a_renewal_does_not_end_the_renewals_of_the_pr
 
     with caplog.at_level(logging.ERROR):
         perform(test, streams=2)
-    assert caplog.messages == ["a renewal failed"]
+    (message,) = caplog.messages
+    assert message.startswith("a renewal")
+
+
+def test_a_process_that_can_renew_no_lease_ends_so_that_others_take_its_streams_over(
+    perform: Perform,
+) -> None:
+    async def test(stage: Stage) -> None:
+        for box in stage.boxes:
+            stage.redis.will_answer("renew", box.id, *1_000 * [RuntimeError("odd")])
+        await stage.seconds(100 * LEASE_S)
+        assert stage.deaths == ["renewing leases failed 10 times in a row"]
+
+    perform(test, streams=2)
 
 
 def test_a_stream_is_written_while_a_renewal_has_no_answer(perform: Perform) -> None:

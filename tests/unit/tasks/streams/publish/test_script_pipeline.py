@@ -57,6 +57,21 @@ def test_the_reply_to_a_refused_call_is_its_error(error: ResponseError) -> None:
     assert scripted.connections[0].is_connected
 
 
+def test_a_call_that_cannot_be_packed_is_not_made_and_harms_no_other() -> None:
+    scripted = ScriptedRedis()
+    bad = calls()
+    bad[1].args.append(object())
+    connection: Any = scripted
+    pipeline = ScriptPipeline(connection, timeout_s=5.0)
+    first, second, third = run_in_virtual_time(lambda: pipeline.run(bad))
+    assert (first, third) == (ok(11), ok(11))
+    assert isinstance(second, TypeError)
+    assert [call.id for call in scripted.round_trips[0]] == ["a", "c"]
+    (reply,) = run_in_virtual_time(lambda: pipeline.run(bad[1:2]))
+    assert isinstance(reply, TypeError)
+    assert len(scripted.round_trips) == 1
+
+
 def test_a_script_that_redis_does_not_have_is_loaded_and_the_calls_are_repeated() -> None:
     scripted = ScriptedRedis()
     for id in IDS:
