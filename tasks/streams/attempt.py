@@ -61,7 +61,7 @@ class Attempt:
             if self._shift:
                 data["index"] += self._shift
                 raw = orjson.dumps(data)
-            self._message.apply(data)
+            self._message.add_delta(data["index"], data["delta"])
             return [(raw, data)]
         fitted = self._feed_other(raw, data)
         self._set_straight()
