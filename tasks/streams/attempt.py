@@ -119,6 +119,8 @@ class Attempt:
         elif kind == "message_delta":
             self._usage.add(data.get("usage"))
             self.usage_changed = True
+        elif kind == "message_stop" and self._message.stop_reason is None:
+            invalid("message_stop is before any stop_reason")
         return True
 
     def _takes_message(self, data: Event) -> bool:
