@@ -56,6 +56,8 @@ class RecordKeys:
         ``typed``, ``headers`` and ``base`` (number of the first event that the log still has, if
         not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not collected),
         ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        ``too_large`` (bytes of the smallest body that was rejected as too large), ``splits``
+        (number of shards that were added by splitting others),
         ``waiting_for_canary`` (no other shard is sent before the canary has its results),
         ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). Written by the producer
         before it sends the wake-up, then by the worker that holds the lease; ``cancel`` by any

@@ -67,8 +67,11 @@ class PauseReason(_Notice):
     )
     REQUEST_TOO_LARGE = (
         "request_too_large",
-        "the API rejected a batch as too large",
-        "cancel the job and submit it again with smaller batches (PENSTOCK_SHARD_BYTES)",
+        "the API, or a gateway in front of it, rejected a batch as too large",
+        (
+            "raise the gateway's limit, or lower PENSTOCK_SHARD_BYTES on the workers; if the job "
+            "is resumed, its open batches are split"
+        ),
     )
     SAME_ERROR = (
         "same_error",
