@@ -174,6 +174,11 @@ class Alert(_Notice):
         "the dedicated workspace has a batch that no job of this deployment created",
         "find out which program created it, or unset PENSTOCK_DEDICATED_WORKSPACE",
     )
+    API_UNREACHABLE = (
+        "api_unreachable",
+        "calls of the API have not reached it for minutes; they are repeated",
+        "read the message; check the network, the proxy and ANTHROPIC_BASE_URL of the workers",
+    )
     SPOOL_UNAVAILABLE = (
         "spool_unavailable",
         "a worker cannot use the spool; it tries again every minute",
