@@ -99,6 +99,7 @@ class ClaimedShard:
         left: int = 0,
         spent: int | Literal["all"] | None = None,
         durable: bool = False,
+        claimed: Sequence["ClaimedShard"] = (),
         **meta: Any,
     ) -> None:
         """Write the record, new shards (``also``), an event and fields of the job, all or nothing.
@@ -106,11 +107,13 @@ class ClaimedShard:
         ``left`` is added to the number of shards that are not collected. ``spent`` replaces the
         shard's reservation by its actual cost, in millionths of a dollar (``all``: by what was
         reserved). ``durable``: return once the write is on Redis's disk, where Redis has one.
+        ``claimed``: other shards whose records are in ``also``; their claims are checked as well.
 
         The claim is kept. Raises `Fenced`, and `redis.TimeoutError` if the disk takes too long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
-        call = self._call("hold", event=event, left=left, spent=spent, records=records, meta=meta)
+        options: dict[str, Any] = {"event": event, "left": left, "spent": spent, "meta": meta}
+        call = self._call("hold", claimed, records=records, **options)
         self._accept(self._write_durably(call) if durable else self._write(call))
         self.shard = changed or self.shard
 
@@ -189,6 +192,7 @@ class ClaimedShard:
     def _call(
         self,
         becomes: Becomes,
+        claimed: Sequence["ClaimedShard"] = (),
         *,
         event: dict[str, Any] | None = None,
         final: str = "",
@@ -214,6 +218,7 @@ class ClaimedShard:
             left=left,
             spent=spent,
             saw_cancel=self._saw_cancel,
+            claimed=[(other.shard.number, other.lease.epoch) for other in claimed],
             records=[(shard.number, shard.encode()) for shard in records],
             fields=meta,
         )

@@ -119,14 +119,16 @@ class BatchSteps:
 
         What the step has stored before is as it was. Raises `Fenced`, `redis.RedisError`.
         """
-        shard, reason = work.shard, f"{name} failed: {type(error).__name__}"
+        shard, kind = work.shard, type(error).__name__
+        reason = f"{name} failed: {kind}"
         logger.exception("job %s shard %s: %s failed", work.job.id, shard.number, name)
         count = shard.step_errors + 1
         if count < MAX_STEP_ERRORS:
             work.write(shard.evolve(step_errors=count))
             wait = wait_s(count, None, self._settings.api_retry_max_wait_s, jitter())
             return RetryIn(wait, reason)
-        message = f"shard {shard.number}: {reason} {count} times in a row: {error}"[:_MAX_TEXT]
+        message = f"{name} of shard {shard.number} failed {count} times in a row: {kind}: {error}"
+        message = message[:_MAX_TEXT]
         if not work.cancel:
             work.write(shard.evolve(step_errors=0))
             why = {"type": PauseReason.STEP_FAILED, "message": f"{message}; {_kept(shard)}"}
