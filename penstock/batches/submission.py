@@ -203,6 +203,8 @@ class Submission:
             "spool": self._settings.spool_url,
             "headers": orjson.dumps(self._options.other_headers),
         }
+        if self._options.retry_of:
+            meta["retry_of"] = self._options.retry_of
         if self._options.canary:
             meta["waiting_for_canary"] = "canary"
         return job_scripts.submit(

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from penstock.simulator.errors import ApiError
+from penstock.simulator.mark import HEADER
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -38,9 +39,11 @@ class Exchange:
         self.disconnected = False
         self.status = 0
         #: Headers of every response to this request.
-        self.response_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
-            self.headers
-        )
+        self.response_headers: dict[str, str] = {
+            "request-id": request_id,
+            HEADER: "1",
+            **_workspace_headers(self.headers),
+        }
         self.on_start: Callable[[int], None] = lambda status: None
         self._receive = receive
         self._send = send

@@ -89,6 +89,7 @@ def _commit(state: BatchState, new: NewBatch) -> Batch:
         version=new.version,
         betas=new.betas,
         answer_bytes=options.batch_answer_bytes,
+        mark=bool(options.mark),
     )
     state.batches.add(batch)
     state.stats.batches_created += 1

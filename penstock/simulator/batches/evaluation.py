@@ -54,4 +54,5 @@ def _render(batch: Batch, index: int, line: RequestLine, outcome: Outcome) -> by
         outcome,
         message_id=f"msg_{batch.id[9:]}{index:06d}",
         answer_bytes=batch.answer_bytes,
+        mark=batch.mark,
     )

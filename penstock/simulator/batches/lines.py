@@ -56,14 +56,19 @@ def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
 
 
 def render_result(
-    line: RequestLine, outcome: Outcome, *, message_id: str, answer_bytes: int = 0
+    line: RequestLine,
+    outcome: Outcome,
+    *,
+    message_id: str,
+    answer_bytes: int = 0,
+    mark: bool = False,
 ) -> bytes:
-    """A line of the results. With ``answer_bytes`` its text has that size."""
+    """A line of the results. With ``answer_bytes`` its text has that size and no mark."""
     result: dict[str, Any] = {"type": outcome.name.lower()}
     if outcome is Outcome.SUCCEEDED:
         if answer_bytes and line.shape is _PLAIN:
             return _render_sized(line, message_id, answer_bytes)
-        answer = compose(line.params, line.shape)
+        answer = compose(line.params, line.shape, mark=mark)
         result["message"] = sse.message(answer, message_id, tier="batch")
     elif outcome is Outcome.ERRORED and line.error is not None:
         # An error envelope inside the result: its type is at result.error.error.type.

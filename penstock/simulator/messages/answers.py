@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from penstock.simulator.faults.directives import Shape, strip
+from penstock.simulator.mark import TEXT
 from penstock.simulator.messages import conversation
 from penstock.simulator.messages.conversation import Body
 from penstock.simulator.messages.prose import cut, piece_sizes, prose, seeded, split_randomly
@@ -51,15 +52,20 @@ class Answer:
     thinking_tokens: int = 0
 
 
-def compose(body: Body, shape: Shape, *, deltas: int = 0) -> Answer:
-    """Answer a valid request; ``deltas``: text deltas unless a directive says so."""
+def compose(body: Body, shape: Shape, *, deltas: int = 0, mark: bool = False) -> Answer:
+    """Answer a valid request.
+
+    ``deltas``: text deltas unless a directive says so. ``mark``: begin the text with a mark.
+    """
     model = str(body.get("model"))
     prompt = strip(conversation.first_user_text(body))
     shape = replace(shape, deltas=shape.deltas or deltas)
     tool = _chosen_tool(body, shape)
+    whole = _text_pieces(prompt, model, shape, tool)
+    if mark and not shape.stamp:
+        whole = [TEXT, *whole]
     pieces, stop_sequence = _cut_at_stop_sequence(
-        _remaining(_text_pieces(prompt, model, shape, tool), body, shape),
-        body.get("stop_sequences"),
+        _remaining(whole, body, shape), body.get("stop_sequences")
     )
     blocks = list(_thinking(body, shape, prompt, model))
     if pieces:

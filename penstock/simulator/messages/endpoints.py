@@ -39,7 +39,9 @@ async def create(exchange: Exchange, state: State) -> None:
     state.count_fault(fault)
     raise_status(fault)
     validation.check_message(body, version)
-    answer = compose(body, directives.shape, deltas=state.options.deltas)
+    answer = compose(
+        body, directives.shape, deltas=state.options.deltas, mark=bool(state.options.mark)
+    )
     work = _send_stream if body.get("stream") else _send_message
     if not await exchange.run_while_connected(
         work(exchange, state, answer, directives.shape, fault)
@@ -97,6 +99,8 @@ async def _send_stream(
         else:
             # Counted first: a client that has seen the end may read the counters immediately.
             state.stats.messages_finished += script.complete
+            if script.complete:
+                _count_payment(exchange, state)
             await exchange.end()
     finally:
         state.stats.stream_closed()
@@ -127,11 +131,18 @@ async def _send_body(exchange: Exchange, state: State, data: bytes, *, chunk: in
     await exchange.start(200, _json_headers(data))
     # Counted first: a client that has seen the end may read the counters immediately.
     state.stats.messages_answered += 1
-    state.live_paid[params_hash(orjson.loads(exchange.body))] += 1
+    _count_payment(exchange, state)
     for start in range(0, len(data) if chunk else 0, chunk or 1):
         await exchange.write(data[start : start + chunk])
         await asyncio.sleep(0)
     await exchange.end(b"" if chunk else data)
+
+
+def _count_payment(exchange: Exchange, state: State) -> None:
+    # A request is the same whether it is streamed, whole, or in a batch.
+    params = orjson.loads(exchange.body)
+    params.pop("stream", None)
+    state.live_paid[params_hash(params)] += 1
 
 
 def _json_headers(data: bytes) -> dict[str, str]:
