@@ -117,9 +117,14 @@ class ClaimedShard:
         self._accept(self._write_durably(call) if durable else self._write(call))
         self.shard = changed or self.shard
 
-    def advance(self, step: str, changed: Shard, **options: Any) -> None:
-        """Write the record and publish the progress. Raises `Fenced`."""
-        event = {
+    def advance(
+        self, step: str, changed: Shard, *, new_shards: Sequence[int] = (), **options: Any
+    ) -> None:
+        """Write the record and publish the progress. Raises `Fenced`.
+
+        ``new_shards``: numbers of shards that this one was split into besides itself.
+        """
+        event: dict[str, Any] = {
             "type": events.PROGRESS,
             "step": step,
             "shard": changed.number,
@@ -128,6 +133,8 @@ class ClaimedShard:
             "requests": changed.requests,
             "counts": orjson.loads(orjson.dumps(changed.counts)),
         }
+        if new_shards:
+            event["new_shards"] = list(new_shards)
         self.write(changed, event=event, **options)
 
     def release(

@@ -57,6 +57,9 @@ _MAX_SETTINGS_FAULTS: Final = 5
 
 _NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
+#: Calls in a row that do not reach the API, over some minutes, before they raise an alert.
+_UNREACHABLE: Final = 10
+
 
 class BatchSteps:
     """The steps, with the API they call."""
@@ -141,6 +144,8 @@ class BatchSteps:
         self._warn(work)
         if not problem.retryable and not work.cancel:  # a canceled job cannot be resumed
             return Parked(str(problem), pause=problem.as_error())
+        if not problem.sent and shard.failures >= _UNREACHABLE:
+            work.alert(Alert.API_UNREACHABLE, problem.message)
         wait = wait_s(
             shard.failures,
             problem.retry_after,
