@@ -43,7 +43,7 @@ class InvalidRequest(PenstockError):
 
     ``problem`` says what is wrong. ``field`` names the field, as a path into the request such as
     ``messages.0.role``; None if the whole request is meant. ``line`` is the number of the request
-    in a batch, counted from 1; None outside batches.
+    in a batch, or of its line in a file, counted from 1; None outside batches.
     """
 
     def __init__(self, problem: str, *, field: str | None = None, line: int | None = None) -> None:
@@ -74,6 +74,10 @@ class SpoolUnavailable(PenstockError):
 
 class NotFound(PenstockError):
     """There is no record with this id: it never existed, or it has expired."""
+
+
+class RecordUnreadable(PenstockError):
+    """A record in Redis is not one that this version can read."""
 
 
 class NotEnded(PenstockError):

@@ -5,12 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
+from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -81,9 +80,9 @@ class JobRecords:
         return Job(record, tuple(parsed), _amounts(money))
 
     def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
-        """Yield those of the jobs that still have a record."""
+        """Yield those of the jobs that have a record that can be read."""
         for id in ids:
-            with suppress(NotFound):
+            with suppress(NotFound, RecordUnreadable):
                 yield self.read(id)
 
     def record(self, id: str) -> Record:
@@ -100,10 +99,10 @@ class JobRecords:
     def updated(self, job: Job, event: Event) -> Job:
         """Return the job as it is after one more of its events. Raises `NotFound`.
 
-        An event changes its own shard, or adds that shard's retry shard, so only these two are
-        read: a job may have ten thousand shards. The record is the current one and may be ahead of
-        the event. If it says that the job has ended, all shards are read, since the caller will
-        wait for no further event.
+        An event changes its own shard, or adds that shard's retry shard or the shards that it was
+        split into, so only these are read: a job may have ten thousand shards. The record is the
+        current one and may be ahead of the event. If it says that the job has ended, all shards are
+        read, since the caller will wait for no further event.
         """
         number = event.data.get("shard")
         if event.type in _FULL_READ or not isinstance(number, int | None):
@@ -114,7 +113,7 @@ class JobRecords:
             pipe.hgetall(keys.money)
             if number is not None:
                 following = number + int(job.record.fields.get("shards", 0))
-                pipe.hmget(keys.shards, number, following)
+                pipe.hmget(keys.shards, number, following, *_new_shards(event))
             raw, money, *found = pipe.execute()
         record = Record.parse(job.id, raw)
         if record.state.ended:
@@ -127,10 +126,14 @@ class JobRecords:
         """Return the result lines of a job."""
         return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
 
+    def failed_requests(self, job: Job) -> FailedRequests:
+        """Return the requests of an ended job that did not succeed."""
+        return FailedRequests(self.results(job.record), job.shards)
+
     def history(self) -> list[dict[str, Any]]:
         """Return how long the last batches took: ``model``, ``requests`` and ``ms`` of each."""
         found = self._redis.lrange(self._settings.keys.history, 0, -1)
-        return [orjson.loads(each) for each in found]
+        return [json_text.loads(each) for each in found]
 
     def ids(self) -> list[str]:
         """Return the ids of the jobs that still have a record, newest first."""
@@ -196,9 +199,14 @@ class JobRecords:
             shared,
             action=what,
             who=who,
-            event=orjson.dumps(event) if event else b"",
+            event=json_text.dumps(event) if event else b"",
         )
         return state_found(id, wake.run(self._redis))
+
+
+def _new_shards(event: Event) -> list[int]:
+    added = event.data.get("new_shards")
+    return [each for each in added if isinstance(each, int)] if isinstance(added, list) else []
 
 
 def _amounts(raw: dict[bytes, bytes]) -> dict[str, int]:

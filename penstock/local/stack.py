@@ -20,10 +20,13 @@ from penstock.local.flower_access import (
     new_password,
 )
 from penstock.local.processes import LocalProcess, free_port
+from penstock.queue.consumers import SIMULATED
 from penstock.queue.names import QUEUES
 
 #: The simulator accepts any key; this one is recognizable.
 SIMULATOR_KEY = "simulated-key"
+#: Celery prefers these variables to its configuration.
+BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 # Bypasses any proxy: a proxy could not reach our loopback addresses.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -51,14 +54,23 @@ class SimulatorProcess(LocalProcess):
 
 
 class WorkerProcess(LocalProcess):
-    """A Celery worker for one queue, started by ``celery -A workers.app worker``."""
+    """A Celery worker for one queue, started by ``celery -A workers.app worker``.
+
+    ``simulated``: its node name says that it uses the simulator.
+    """
 
     def __init__(
-        self, queue: str, *options: str, env: Mapping[str, str], name: str | None = None
+        self,
+        queue: str,
+        *options: str,
+        env: Mapping[str, str],
+        name: str | None = None,
+        simulated: bool = False,
     ) -> None:
         self.queue = queue
         name = name or queue
-        command = worker_command(queue, "--hostname", f"{name}@%h", *options)
+        node = f"{SIMULATED}{name}" if simulated else name
+        command = worker_command(queue, "--hostname", f"{node}@%h", *options)
         super().__init__(name, command, env={**env, **python_path()})
 
     def start(self) -> "WorkerProcess":

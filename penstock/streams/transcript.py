@@ -44,9 +44,10 @@ class Transcript:
 
     def apply(self, event: Event) -> None:
         """Apply an event."""
-        if event.type == events.SNAPSHOT:
+        kind = event.data.get("type")
+        if kind == events.SNAPSHOT:
             self.coverage = Coverage.TEXT
-        elif event.type == events.REWIND and event.n == 0:
+        elif kind == events.REWIND and event.n == 0:
             self.coverage = Coverage.FULL  # all events follow again from the first
         self.cursor = event.cursor
         self.builder.apply(event.data)
@@ -73,10 +74,11 @@ class Transcript:
     def read(self, event: Event, flow: "TextFlow") -> str:
         """Apply an event; returns the visible text that it adds."""
         self.apply(event)
-        if event.type in (events.REWIND, events.SNAPSHOT):
+        data = event.data
+        if data.get("type") in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
-        text = text_in(event.data)
-        return flow.add(text) if text and self.builder.shows(event.data) else ""
+        text = text_in(data)
+        return flow.add(text) if text and self.builder.shows(data.get("index")) else ""
 
     def stop(self, why: str) -> None:
         """Record why no more events will be read, for `check_open`."""

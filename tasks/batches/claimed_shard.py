@@ -9,10 +9,11 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
-from penstock import events
+from penstock import events, json_text
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
+from penstock.errors import RecordUnreadable
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
@@ -42,7 +43,8 @@ class ClaimedShard:
         self.redis = job.redis
         self.settings = job.settings
         #: why the job is paused, as of the last reply of Redis; None: it is not
-        self.paused: dict[str, Any] | None = orjson.loads(paused) if paused else None
+        self.paused = _notice(paused)
+        self.unreadable = ""  #: why the record cannot be read; empty: it can
         self._saw_cancel = bool(lease.cancel)
 
     @classmethod
@@ -62,7 +64,11 @@ class ClaimedShard:
         """
         reader = JobReader(connection, settings, job)
         lease, found = Lease.acquire(reader, shard, worker=worker)
-        work = cls(reader, lease, Shard.parse(found.record), found.paused)
+        try:
+            work = cls(reader, lease, Shard.parse(found.record), found.paused)
+        except RecordUnreadable as error:
+            work = cls(reader, lease, Shard(number=shard), found.paused)
+            work.unreadable = str(error)
         lease.start_renewing()
         try:
             yield work
@@ -93,6 +99,7 @@ class ClaimedShard:
         left: int = 0,
         spent: int | Literal["all"] | None = None,
         durable: bool = False,
+        claimed: Sequence["ClaimedShard"] = (),
         **meta: Any,
     ) -> None:
         """Write the record, new shards (``also``), an event and fields of the job, all or nothing.
@@ -100,17 +107,24 @@ class ClaimedShard:
         ``left`` is added to the number of shards that are not collected. ``spent`` replaces the
         shard's reservation by its actual cost, in millionths of a dollar (``all``: by what was
         reserved). ``durable``: return once the write is on Redis's disk, where Redis has one.
+        ``claimed``: other shards whose records are in ``also``; their claims are checked as well.
 
         The claim is kept. Raises `Fenced`, and `redis.TimeoutError` if the disk takes too long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
-        call = self._call("hold", event=event, left=left, spent=spent, records=records, meta=meta)
+        options: dict[str, Any] = {"event": event, "left": left, "spent": spent, "meta": meta}
+        call = self._call("hold", claimed, records=records, **options)
         self._accept(self._write_durably(call) if durable else self._write(call))
         self.shard = changed or self.shard
 
-    def advance(self, step: str, changed: Shard, **options: Any) -> None:
-        """Write the record and publish the progress. Raises `Fenced`."""
-        event = {
+    def advance(
+        self, step: str, changed: Shard, *, new_shards: Sequence[int] = (), **options: Any
+    ) -> None:
+        """Write the record and publish the progress. Raises `Fenced`.
+
+        ``new_shards``: numbers of shards that this one was split into besides itself.
+        """
+        event: dict[str, Any] = {
             "type": events.PROGRESS,
             "step": step,
             "shard": changed.number,
@@ -119,6 +133,8 @@ class ClaimedShard:
             "requests": changed.requests,
             "counts": orjson.loads(orjson.dumps(changed.counts)),
         }
+        if new_shards:
+            event["new_shards"] = list(new_shards)
         self.write(changed, event=event, **options)
 
     def release(
@@ -155,12 +171,12 @@ class ClaimedShard:
     def alert(self, kind: Alert, message: str) -> None:
         """Raise an alert, unless the last one was of the same kind. Raises `Fenced`."""
         [before] = self.job.fields("alert")
-        if before and orjson.loads(before)["type"] == kind:
+        if (_notice(before.encode()) or {}).get("type") == kind:
             return
         alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job.id, self.shard.number, kind, message)
         event = {"type": events.ALERT, "alert": alert}
-        self.write(event=event, alert=orjson.dumps(alert))
+        self.write(event=event, alert=json_text.dumps(alert))
 
     def _release(self, becomes: Becomes, pause: dict[str, Any] | None) -> int:
         event = None
@@ -176,6 +192,7 @@ class ClaimedShard:
     def _call(
         self,
         becomes: Becomes,
+        claimed: Sequence["ClaimedShard"] = (),
         *,
         event: dict[str, Any] | None = None,
         final: str = "",
@@ -195,12 +212,13 @@ class ClaimedShard:
             ttl_s=settings.batch_retention_s if final else settings.batch_ttl_s,
             check_after_ms=int(settings.wakeup_retry_s * 1000),
             becomes=becomes,
-            event=orjson.dumps(event) if event else b"",
+            event=json_text.dumps(event) if event else b"",
             final_state=final,
-            pause=orjson.dumps(pause) if pause else b"",
+            pause=json_text.dumps(pause) if pause else b"",
             left=left,
             spent=spent,
             saw_cancel=self._saw_cancel,
+            claimed=[(other.shard.number, other.lease.epoch) for other in claimed],
             records=[(shard.number, shard.encode()) for shard in records],
             fields=meta,
         )
@@ -228,5 +246,16 @@ class ClaimedShard:
 
     def _accept(self, reply: _Reply) -> ShardWritten:
         written = self.lease.check(reply)
-        self.paused = orjson.loads(written.paused) if written.paused else None
+        self.paused = _notice(written.paused)
         return written
+
+
+def _notice(raw: bytes) -> dict[str, Any] | None:
+    """Parse why a job is paused, or its alert; None if there is nothing."""
+    if not raw:
+        return None
+    try:
+        notice = json_text.loads(raw)
+    except ValueError:
+        notice = None
+    return notice if isinstance(notice, dict) else {"type": "", "message": "unreadable"}

@@ -39,8 +39,8 @@ from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 
-#: Seconds until a step that failed with an unexpected error is retried.
-_UNEXPECTED_RETRY_S: Final = 60.0
+#: Seconds until a step is retried that could not use Redis or the spool.
+_UNAVAILABLE_RETRY_S: Final = 60.0
 
 
 class JobFailed(Exception):
@@ -127,10 +127,10 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     except Fenced:
         raise
     except Exception as error:
-        # Nothing is lost: the record is as before, and the step runs again.
+        # Redis or the spool is unavailable. The record is as before, and the step runs again.
         logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
-        return RetryIn(_UNEXPECTED_RETRY_S, reason, failed=True)
+        return RetryIn(_UNAVAILABLE_RETRY_S, reason, failed=True)
 
 
 def _wake(job: str, shard: int) -> None:
@@ -139,7 +139,7 @@ def _wake(job: str, shard: int) -> None:
     _connection().hdel(keys.claims, f"{shard}:due")
     raw = _connection().hget(keys.shards, shard)
     if raw is not None:
-        found = Shard.parse(raw)
+        found = Shard.parse_or_placeholder(raw, shard)
         send_shard(app, job, shard, found.model, found.step)
 
 

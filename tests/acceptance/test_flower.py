@@ -54,7 +54,8 @@ def test_a_stream_task_shows_its_id_kind_model_and_result(
     assert task["uuid"] == request.id
     assert "'kind': 'stream'" in task["kwargs"]
     assert "'model': 'claude-haiku-4-5'" in task["kwargs"]
-    for field in ("'stop_reason': 'end_turn'", "'output_tokens': ", "'first_delta_ms': "):
+    fields = ("'stop_reason': 'end_turn'", "'output_tokens': ", "'first_delta_ms': ")
+    for field in (*fields, "'simulated': True"):
         assert field in task["result"]
     assert "secret" not in json.dumps(task)
 

@@ -80,14 +80,15 @@ def simulate(options: tuple[str, ...]) -> None:
     """Run the API simulator in the foreground.
 
     Prints its address, which the workers need as ANTHROPIC_BASE_URL. The simulator costs nothing
-    and accepts every API key except `invalid`. Options after -- are passed to the simulator.
+    and accepts every API key except `invalid`. Options after -- are passed to the simulator. Every
+    answer begins with "[simulated]"; --mark 0 leaves that out.
 
     \b
       penstock simulate -- --port 8099
       ANTHROPIC_BASE_URL=http://127.0.0.1:8099 ANTHROPIC_API_KEY=any penstock worker streams
     """
     require_module("uvicorn", "the simulator's web server (uvicorn)", "simulator")
-    replace_process([sys.executable, "-m", "penstock.simulator", *options])
+    replace_process([sys.executable, "-m", "penstock.simulator", "--mark", "1", *options])
 
 
 @click.command(short_help="List all settings with their values and defaults.")

@@ -21,6 +21,7 @@ from tasks.batches.create.batch_creator import (
     requests_missing,
 )
 from tasks.batches.create.canary import Canary
+from tasks.batches.create.gather import gather
 from tasks.batches.create.lost_call import LostCallResolver
 from tasks.batches.create.reconcile import without_call
 from tasks.batches.step_result import Parked, RetryIn, StepResult
@@ -36,7 +37,7 @@ class CreateStep:
         self._api = api
         self._creator = BatchCreator(settings)
         self._resolver = LostCallResolver(settings)
-        self._canary = Canary()
+        self._canary = Canary(settings)
 
     def run(self, work: ClaimedShard) -> StepResult:
         """Do what the shard's record calls for.
@@ -62,7 +63,8 @@ class CreateStep:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
-            release_reservations(work)
+            if not work.shard.live:  # a canary may have spent a part of what it has reserved
+                release_reservations(work)
             return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:
@@ -74,7 +76,11 @@ class CreateStep:
             return RetryIn(
                 _CANARY_WAIT_S, "waiting for the canary: the first requests as live calls"
             )
-        return self._creator.run(work, self._batches_api(work))
+        try:
+            waiting = gather(work)
+        except ChunkMissing as error:
+            return requests_missing(error)
+        return waiting or self._creator.run(work, self._batches_api(work))
 
     def _cancel(self, work: ClaimedShard) -> StepResult:
         """Collect a shard that was never sent: all its requests are canceled."""

@@ -36,6 +36,7 @@ kinds = st.sampled_from(
         "content_block_stop",
         "message_delta",
         "message_stop",
+        "penstock.rewind",
         "penstock.unreadable",
     ]
 )

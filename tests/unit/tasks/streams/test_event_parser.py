@@ -208,6 +208,27 @@ def test_what_is_not_strict_json_is_published_as_strict_json() -> None:
     assert parse(raw.replace(b"NaN", b"1").replace(b"-Infinity", b"2")) != []
 
 
+def test_an_event_of_several_lines_is_published_in_one() -> None:
+    for event in (delta(text="a\nb"), BLOCK):
+        raw = json.dumps(event, indent=1).encode()
+        [(line, data)] = parse(raw)
+        assert b"\n" not in line
+        assert json.loads(line) == data == event
+
+
+def test_a_whole_message_in_an_event_becomes_its_events() -> None:
+    message = {"type": "message", "content": [{"type": "text", "text": "All."}], "usage": {}}
+    found = parse({**message, "stop_reason": "end_turn"})
+    assert [data["type"] for _, data in found] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+
+
 def test_long_integers_alone_leave_the_bytes_unchanged() -> None:
     block = b'{"type":"x","n":18446744073709551616}'
     raw = b'{"type":"content_block_start","index":0,"content_block":' + block + b"}"
