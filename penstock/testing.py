@@ -22,7 +22,12 @@ import pytest
 
 from penstock.client import Client
 from penstock.local.embedded_redis import EmbeddedRedis
-from penstock.local.stack import SIMULATOR_KEY, SimulatorProcess, WorkerProcess
+from penstock.local.stack import (
+    BROKER_VARIABLES,
+    SIMULATOR_KEY,
+    SimulatorProcess,
+    WorkerProcess,
+)
 from penstock.simulator.control import Control
 
 #: Settings that make a worker poll and retry quickly, so that tests need not wait.
@@ -78,6 +83,8 @@ def penstock_environment(
         "ANTHROPIC_BASE_URL": penstock_simulator.url,
         "ANTHROPIC_API_KEY": SIMULATOR_KEY,
         **QUICK,
+        # Celery prefers these variables to its configuration, so a test could use a real queue.
+        **dict.fromkeys(BROKER_VARIABLES, ""),
         # Tests often run as root in containers; this silences the warning of Celery.
         "C_FORCE_ROOT": "1",
     }
@@ -100,7 +107,11 @@ def penstock_workers(penstock_environment: Mapping[str, str]) -> Iterator[list[W
 
 
 @pytest.fixture
-def penstock_client(penstock_redis: EmbeddedRedis) -> Iterator[Client]:
+def penstock_client(
+    penstock_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Client]:
     """A client connected to the private Redis."""
+    for name in BROKER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     with Client(penstock_redis.url) as client:
         yield client

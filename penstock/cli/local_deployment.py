@@ -13,8 +13,15 @@ from penstock.cli.command_error import CommandError
 from penstock.cli.commands.programs import require_module
 from penstock.errors import LocalProcessError
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.flower_access import FLOWER_USER
 from penstock.local.processes import LocalProcess
-from penstock.local.stack import SIMULATOR_KEY, FlowerProcess, SimulatorProcess, WorkerProcess
+from penstock.local.stack import (
+    BROKER_VARIABLES,
+    SIMULATOR_KEY,
+    FlowerProcess,
+    SimulatorProcess,
+    WorkerProcess,
+)
 from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 
 #: Seconds until a process is killed that has not exited after SIGTERM. A worker would hand its
@@ -22,6 +29,8 @@ from penstock.queue.names import BATCHES_QUEUE, STREAMS_QUEUE
 STOP_TIMEOUT_S = 3.0
 #: The signals that stop a deployment; Python turns the first into KeyboardInterrupt by itself.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Variables that would connect a process to another Redis.
+_OTHER_REDIS = ("PENSTOCK_REDIS_URL", *BROKER_VARIABLES)
 #: Seconds between two checks that all processes are alive.
 CHECK_INTERVAL_S = 0.3
 
@@ -32,6 +41,8 @@ class LocalDeployment:
     A context manager: leaving it stops every process and removes its files. ``announce`` receives
     one line per process, with its name, pid and address. Without ``redis_url`` a private Redis is
     started; without ``simulate`` the workers call the real API.
+
+    Removes the variables of `forget_other_redis` from the environment.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class LocalDeployment:
         env: Mapping[str, str] | None = None,
         flower_port: int | None = None,
     ) -> None:
+        forget_other_redis()
         self._announce = announce
         self._redis_port = redis_port
         self._simulate = simulate
@@ -113,15 +125,17 @@ class LocalDeployment:
         env = {**self._env, "PENSTOCK_REDIS_URL": self._start_redis()}
         if self._simulate:
             env |= self._start_simulator()
-        streams = WorkerProcess(STREAMS_QUEUE, env=env)
-        batches = WorkerProcess(BATCHES_QUEUE, env=env)
+        streams, batches = (
+            WorkerProcess(queue, env=env, simulated=self._simulate)
+            for queue in (STREAMS_QUEUE, BATCHES_QUEUE)
+        )
         self.flower = flower = FlowerProcess(env=env, port=self._flower_port)
         # Started in parallel: each of them imports Celery, which takes a second or two.
         processes: tuple[LocalProcess, ...] = (streams, batches, flower)
         starts = [self._submit_start(process) for process in processes]
         for process, start in zip(processes, starts, strict=True):
             start.result()
-            self._report(process, flower.url if process is flower else f"log {process.log}")
+            self._report(process, f"log {process.log}" if process is not flower else _login(flower))
 
     def _start_redis(self) -> str:
         if not self.redis_url:
@@ -134,7 +148,7 @@ class LocalDeployment:
         return self.redis_url
 
     def _start_simulator(self) -> dict[str, str]:
-        simulator = SimulatorProcess(*self._simulator_options)
+        simulator = SimulatorProcess("--mark", "1", *self._simulator_options)
         self._submit_start(simulator).result()
         self._report(simulator, f"{simulator.url} (simulates the API)")
         return {
@@ -152,6 +166,27 @@ class LocalDeployment:
 
     def _report(self, process: LocalProcess, address: str) -> None:
         self._announce(f"{process.name:<10} pid {process.pid:<8} {address}")
+
+
+def _login(flower: FlowerProcess) -> str:
+    if not flower.has_login:
+        return flower.url
+    return f"{flower.url} user {FLOWER_USER}, password {flower.password}"
+
+
+def forget_other_redis() -> None:
+    """Remove the variables that would connect this process or its children to another Redis."""
+    for name in _OTHER_REDIS:
+        for variable in variables(name):
+            del os.environ[variable]
+
+
+def variables(name: str) -> list[str]:
+    """Return the environment variables called ``name`` that have a value.
+
+    The case of a setting's name does not matter, so there can be several.
+    """
+    return [each for each, value in os.environ.items() if each.upper() == name and value]
 
 
 def _stop(process: LocalProcess) -> None:

@@ -4,6 +4,7 @@ They are the ones that run in production, except for the simulator: it replaces 
 workers reach it only through ``ANTHROPIC_BASE_URL``.
 """
 
+import base64
 import json
 import os
 import sys
@@ -12,11 +13,20 @@ import urllib.request
 from collections.abc import Mapping
 
 from penstock.local.approot import app_root, package_root
+from penstock.local.flower_access import (
+    FLOWER_USER,
+    flower_environment,
+    given_options,
+    new_password,
+)
 from penstock.local.processes import LocalProcess, free_port
+from penstock.queue.consumers import SIMULATED
 from penstock.queue.names import QUEUES
 
 #: The simulator accepts any key; this one is recognizable.
 SIMULATOR_KEY = "simulated-key"
+#: Celery prefers these variables to its configuration.
+BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 # Bypasses any proxy: a proxy could not reach our loopback addresses.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -44,14 +54,23 @@ class SimulatorProcess(LocalProcess):
 
 
 class WorkerProcess(LocalProcess):
-    """A Celery worker for one queue, started by ``celery -A workers.app worker``."""
+    """A Celery worker for one queue, started by ``celery -A workers.app worker``.
+
+    ``simulated``: its node name says that it uses the simulator.
+    """
 
     def __init__(
-        self, queue: str, *options: str, env: Mapping[str, str], name: str | None = None
+        self,
+        queue: str,
+        *options: str,
+        env: Mapping[str, str],
+        name: str | None = None,
+        simulated: bool = False,
     ) -> None:
         self.queue = queue
         name = name or queue
-        command = worker_command(queue, "--hostname", f"{name}@%h", *options)
+        node = f"{SIMULATED}{name}" if simulated else name
+        command = worker_command(queue, "--hostname", f"{node}@%h", *options)
         super().__init__(name, command, env={**env, **python_path()})
 
     def start(self) -> "WorkerProcess":
@@ -71,12 +90,20 @@ class WorkerProcess(LocalProcess):
 
 
 class FlowerProcess(LocalProcess):
-    """Flower on a loopback port; it shows the tasks that have run since it started."""
+    """Flower on a loopback port; it shows the tasks that have run since it started.
+
+    The user is `FLOWER_USER` with a generated password, unless ``options`` or the environment
+    decide who may use it.
+    """
 
     def __init__(self, *options: str, env: Mapping[str, str], port: int | None = None) -> None:
         self.port = port or free_port()
+        self.password = new_password()
         command = flower_command("--address=127.0.0.1", f"--port={self.port}", *options)
-        super().__init__("flower", command, env={**env, **python_path()})
+        added = flower_environment(given_options(options, {**os.environ, **env}), self.password)
+        #: Whether the generated password is needed.
+        self.has_login = "FLOWER_BASIC_AUTH" in added
+        super().__init__("flower", command, env={**env, **added, **python_path()})
 
     @property
     def url(self) -> str:
@@ -94,7 +121,11 @@ class FlowerProcess(LocalProcess):
         return self.wait_until(lambda: self._workers() >= count)
 
     def _workers(self) -> int:
-        with _direct.open(f"{self.url}/workers?json=1", timeout=5) as response:
+        request = urllib.request.Request(f"{self.url}/workers?json=1")  # noqa: S310
+        if self.has_login:
+            login = base64.b64encode(f"{FLOWER_USER}:{self.password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {login}")
+        with _direct.open(request, timeout=5) as response:
             return len(json.load(response)["data"])
 
 

@@ -4,14 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import NoReturn
 
 from penstock.errors import install_command
 from penstock.simulator.options import Options
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports an error in one line, without the usage of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"penstock simulator: {message} (see: {self.prog} --help)\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a simulator until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m penstock.simulator",
         description="Run a local stand-in for the Anthropic API, for ANTHROPIC_BASE_URL.",
         epilog="Directives in prompts, faults and control endpoints: docs/simulator.md.",

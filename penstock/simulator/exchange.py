@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError
+from penstock.simulator.mark import HEADER
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -38,9 +38,11 @@ class Exchange:
         self.disconnected = False
         self.status = 0
         #: Headers of every response to this request.
-        self.response_headers: dict[str, str] = {"request-id": request_id} | _workspace_headers(
-            self.headers
-        )
+        self.response_headers: dict[str, str] = {
+            "request-id": request_id,
+            HEADER: "1",
+            **_workspace_headers(self.headers),
+        }
         self.on_start: Callable[[int], None] = lambda status: None
         self._receive = receive
         self._send = send
@@ -92,8 +94,13 @@ class Exchange:
     async def reply(
         self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a complete JSON response."""
-        data = orjson.dumps(value)
+        """Send a value as a complete JSON response."""
+        await self.reply_json(request_json.dumps(value), status=status, headers=headers)
+
+    async def reply_json(
+        self, data: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a complete response whose body is written already."""
         shape = {"content-type": "application/json", "content-length": str(len(data))}
         await self.start(status, {**shape, **(headers or {})})
         await self.end(data)
@@ -119,6 +126,12 @@ class Exchange:
         # The server responds with a 500 when an application returns without a response,
         # so it must have noticed the end of the connection before.
         await self.wait_for_disconnect()
+
+    async def drop_headers(self, where: str) -> None:
+        """Cut the connection before the headers, or inside them."""
+        if where == "inside":
+            self._extensions[DISCONNECT_EXTENSION]["write"](b"HTTP/1.1 200 OK\r\ncontent-ty")
+        await self.disconnect()
 
     async def run_while_connected(self, work: Awaitable[None]) -> bool:
         """Run ``work`` while the client is connected; False if the client left early."""

@@ -26,6 +26,7 @@ class Options:
     quick_create: int = _option(0, "1: find a batch's requests without parsing the JSON.")
     requests_per_minute: int = _option(0, "Maximum POST /v1/messages in a minute; 0: no limit.")
     minute_seconds: float = _option(60.0, "Seconds in that minute; tests shorten it.")
+    mark: int = _option(0, "1: begin every answer's text with [simulated].")
     log_size: int = _option(1000, "Maximum requests kept for GET /_sim/requests.")
 
     def __post_init__(self) -> None:

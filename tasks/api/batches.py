@@ -17,8 +17,11 @@ import httpx2
 import orjson
 from anthropic.types.messages import MessageBatch
 
+from penstock import json_text
+from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
+from tasks.api.live_message import read_message
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
@@ -30,6 +33,10 @@ _NEWEST: Final = 20
 _TRIES: Final = 3
 
 
+class _PageGone(Exception):
+    """The batch that a page of the list begins after is not there any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListedBatch:
     """A batch as the API's list shows it."""
@@ -38,6 +45,7 @@ class ListedBatch:
     created_ms: int
     requests: int
     status: str = "in_progress"
+    simulated: bool = False  #: the simulator has created it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +69,19 @@ class BatchesApi:
     ) -> None:
         self._api = api
         self._headers = merged(headers, betas)
+        self.simulated = False  #: the simulator has answered a live call
 
     def newest(self) -> Listing:
         """List the newest few batches."""
         response = self._get({"limit": _NEWEST})
-        return Listing(self._workspace(response), tuple(_listed(each) for each in _data(response)))
+        return Listing(self._workspace(response), tuple(_all_listed(response)))
 
     def since(self, time_ms: int) -> Listing:
         """List all batches created since ``time_ms``, and possibly some older ones."""
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
-            except anthropic.NotFoundError:
+            except _PageGone:
                 continue  # the last batch of a page was deleted before the next page was read
         raise UnexpectedResponse("the list of batches changes too fast to be read")
 
@@ -85,7 +94,7 @@ class BatchesApi:
             content=body,
             options={"headers": self._headers | headers, "max_retries": 0},
         )
-        return _listed(_json(response))
+        return _listed(_json(response), response.headers)
 
     def retrieve(self, id: str, *, timeout: httpx2.Timeout) -> MessageBatch:
         """Read the status of a batch."""
@@ -127,26 +136,42 @@ class BatchesApi:
             encoded = response.headers.get("content-encoding", "identity") != "identity"
             yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
 
-    def message(self, params: bytes) -> bytes:
-        """Make one live call; returns the message as the API sent it, on one line."""
-        headers = {"content-type": "application/json"}
-        response = self._api.post(
-            MESSAGES,
-            cast_to=httpx2.Response,
-            content=params,
-            options={"headers": self._headers | headers, "max_retries": 0},
+    def message(self, params: bytes, *, timeout: httpx2.Timeout) -> bytes:
+        """Make one live call, as a stream; returns the complete message as JSON on one line.
+
+        Also raises `httpx2.HTTPError` if the connection breaks during the answer.
+        """
+        response = cast(
+            httpx2.Response,
+            self._api.post(
+                MESSAGES,
+                cast_to=httpx2.Response,
+                content=b'{"stream":true,' + params.lstrip()[1:],
+                stream=True,
+                stream_cls=anthropic.Stream[Any],
+                options={
+                    "headers": self._headers
+                    | {"content-type": "application/json", "accept-encoding": "identity"},
+                    "max_retries": 0,
+                    "timeout": timeout,
+                },
+            ),
         )
-        message = _json(response)
-        if message.get("type") != "message":
-            raise UnexpectedResponse("the response to a live call is not a message")
-        return response.content if b"\n" not in response.content else orjson.dumps(message)
+        self.simulated = self.simulated or is_simulated(response.headers)
+        with contextlib.closing(response):
+            return json_text.dumps(read_message(response.iter_bytes()))
 
     def _since(self, time_ms: int) -> Listing:
         params: dict[str, Any] = {"limit": _PAGE}
         found: list[ListedBatch] = []
         while True:
-            response = self._get(params)
-            page = [_listed(each) for each in _data(response)]
+            try:
+                response = self._get(params)
+            except anthropic.NotFoundError as error:
+                if "after_id" in params:
+                    raise _PageGone from error
+                raise
+            page = list(_all_listed(response))
             found += page
             more = _json(response).get("has_more")
             if not more or not page or page[-1].created_ms < time_ms:
@@ -213,13 +238,18 @@ def _batch(call: Callable[[], Any]) -> MessageBatch:
     return response
 
 
-def _listed(batch: Any) -> ListedBatch:
+def _all_listed(response: httpx2.Response) -> Iterator[ListedBatch]:
+    return (_listed(each, response.headers) for each in _data(response))
+
+
+def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
     try:
         return ListedBatch(
             id=str(batch["id"]),
             created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
             requests=sum(int(count) for count in batch["request_counts"].values()),
             status=str(batch["processing_status"]),
+            simulated=is_simulated(headers),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedResponse("the response is not a batch") from error

@@ -61,6 +61,7 @@ class Attempt:
             if self._shift:
                 data["index"] += self._shift
                 raw = orjson.dumps(data)
+            self._usage.receive(data["delta"])
             self._message.add_delta(data["index"], data["delta"])
             return [(raw, data)]
         fitted = self._feed_other(raw, data)
@@ -88,6 +89,8 @@ class Attempt:
             kind = data["type"]
             if not self._takes(kind, data):
                 continue
+            if kind == "content_block_delta":
+                self._usage.receive(data["delta"])
             if self._exact:
                 fitted.append((line, data))
                 self._message.apply(data)

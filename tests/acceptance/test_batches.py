@@ -43,6 +43,9 @@ def test_a_batch_runs_from_its_requests_to_its_results(
     assert results.keys() == {f"line-{i}" for i in range(50)}
     assert all(result.message.content[0].text for result in results.values())
     assert penstock_control.stats()["batches_created"] == 1
+    # The workers of the tests use the simulator.
+    assert events[-1].data["simulated"] is True
+    assert done.simulated
 
 
 def test_every_way_a_line_can_end_is_counted(penstock_client: Client, body: Body) -> None:
@@ -144,8 +147,10 @@ def test_the_cost_is_half_of_the_live_price(penstock_client: Client, body: Body)
     # claude-haiku-4-5: 1 and 5 dollars for a million tokens in and out
     tokens = done.usage
     live = (tokens["input_tokens"] * 1 + tokens["output_tokens"] * 5) / 1_000_000
-    costs = {"batch": live / 2, "live": live, "saved": live / 2}
-    assert done.cost == {"currency": "USD"} | {k: pytest.approx(v) for k, v in costs.items()}
+    costs = {"batch": live / 2, "live": live, "saved": live / 2, "estimated": 0.0}
+    assert done.cost == {"currency": "USD", "excludes": []} | {
+        name: pytest.approx(amount) for name, amount in costs.items()
+    }
     assert done.cost == end["cost"]
 
 

@@ -1,19 +1,34 @@
 """The commands that run in the foreground: worker, flower, simulate, settings, up."""
 
+import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock import Client
+from penstock.cli.command_error import CommandError
+from penstock.cli.commands.up import check_other_workers
+from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
+
+BODY: dict[str, Any] = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "Hello"}],
+}
 
 
 def penstock(*args: str) -> list[str]:
@@ -94,6 +109,47 @@ def test_options_after_the_dashes_are_passed_to_the_program(args: list[str], tex
     assert text in output(*args)
 
 
+def test_flower_prints_a_password_without_which_its_buttons_do_nothing(
+    penstock_environment: Mapping[str, str],
+) -> None:
+    port = free_port()
+    revoke = f"http://127.0.0.1:{port}/api/task/revoke/018bcfe5-6880-7000-8000-000000000000"
+    with running("flower", "--", f"--port={port}", env=penstock_environment) as flower:
+        line = read_until(flower, "password")
+        [(user, password)] = re.findall(r"Flower: user (\w+), password (\w+)", line)
+        read_until(flower, "Visit me at")
+        assert status_of(revoke) == 401
+        assert status_of(revoke, f"{user}:{password}") == 200
+
+
+def test_flower_on_a_port_that_is_in_use_prints_one_line(
+    penstock_environment: Mapping[str, str],
+) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with running("flower", "--", f"--port={port}", env=penstock_environment) as flower:
+            said, _ = flower.communicate(timeout=60)
+    assert flower.returncode == 1
+    [line] = said.splitlines()
+    assert f"127.0.0.1:{port} is in use" in line
+    assert "penstock flower -- --port=" in line
+
+
+def status_of(url: str, login: str = "") -> int:
+    """Return the status of a POST."""
+    request = urllib.request.Request(url, method="POST", data=b"")  # noqa: S310 - loopback
+    if login:
+        encoded = base64.b64encode(login.encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_the_simulator_accepts_requests_once_it_has_printed_its_address() -> None:
     with running("simulate", env={}) as simulator:
         url = read_until(simulator, "http://").splitlines()[-1]
@@ -115,7 +171,9 @@ def test_up_runs_a_complete_deployment_until_it_is_interrupted(tmp_path: Path) -
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
         assert len(pids) == 5
         url = seen.rpartition("export PENSTOCK_REDIS_URL=")[2].strip()
-        assert output("stream", '[[sim text="Up."]]', env={"PENSTOCK_REDIS_URL": url}) == "Up.\n"
+        environment = {"PENSTOCK_REDIS_URL": url}
+        assert output("stream", '[[sim text="Up."]]', env=environment) == "[simulated] Up.\n"
+        assert "simulated-streams@" in output("doctor", env=environment)
         up.send_signal(signal.SIGINT)
         rest, _ = up.communicate(timeout=30)
     assert rest == "penstock: interrupted\n"
@@ -140,10 +198,7 @@ def test_up_reports_a_process_that_has_died_and_stops_the_others(tmp_path: Path)
 def test_up_uses_the_redis_in_the_environment(
     tmp_path: Path, penstock_environment: Mapping[str, str], penstock_client: Client
 ) -> None:
-    url = penstock_environment["PENSTOCK_REDIS_URL"]
-    with running(
-        "up", "--simulate", env={"TMPDIR": str(tmp_path), "PENSTOCK_REDIS_URL": url}
-    ) as up:
+    with running("up", env={**penstock_environment, "TMPDIR": str(tmp_path)}) as up:
         seen = read_until(up, "Ready.")
         up.send_signal(signal.SIGTERM)
         up.communicate(timeout=30)
@@ -152,8 +207,56 @@ def test_up_uses_the_redis_in_the_environment(
     assert penstock_client.messages.batches.list() is not None
 
 
+@pytest.mark.parametrize("variable", ["PENSTOCK_REDIS_URL", "penstock_redis_url"])
+def test_up_does_not_simulate_on_a_redis_that_the_command_line_does_not_name(
+    variable: str,
+) -> None:
+    with running("up", "--simulate", env={variable: "redis://:secret@127.0.0.1:1/0"}) as up:
+        message, _ = up.communicate(timeout=30)
+    assert message.startswith("penstock: PENSTOCK_REDIS_URL is set (redis://127.0.0.1:1/0)")
+    assert "--redis-url URL" in message
+    assert "secret" not in message
+    assert message.count("\n") == 1
+    assert up.returncode == 1
+
+
+def test_up_simulates_on_a_redis_that_the_command_line_names() -> None:
+    other = {"PENSTOCK_REDIS_URL": "redis://127.0.0.1:1/0", "CELERY_BROKER_URL": "redis://x:1/0"}
+    with (
+        EmbeddedRedis() as server,
+        Client(server.url) as client,
+        running("up", "--simulate", "--redis-url", server.url, env=other) as up,
+    ):
+        assert "redis " not in read_until(up, "Ready.")
+        request = client.messages.enqueue(**BODY)
+        stream = request.stream(timeout=60)
+        assert stream.get_final_text().startswith("[simulated] ")
+        assert stream.end is not None
+        assert stream.end.simulated is True
+        up.send_signal(signal.SIGTERM)
+        up.communicate(timeout=30)
+
+
+@pytest.mark.usefixtures("penstock_workers")
+def test_up_does_not_simulate_where_other_workers_answer(penstock_redis: EmbeddedRedis) -> None:
+    with running("up", "--simulate", "--redis-url", penstock_redis.url, env={}) as up:
+        message, _ = up.communicate(timeout=60)
+    assert message.startswith("penstock: workers on this Redis already answer with the API (batch")
+    assert "streams@" in message
+    assert up.returncode == 1
+
+
+def test_real_and_simulated_workers_do_not_share_a_queue() -> None:
+    check_other_workers([], simulate=True)
+    check_other_workers(["streams@a", "streams@b"], simulate=False)
+    check_other_workers(["simulated-streams@a"], simulate=True)
+    with pytest.raises(CommandError, match=r"invented text \(simulated-streams@a\), and these"):
+        check_other_workers(["simulated-streams@a", "streams@b"], simulate=False)
+
+
 def test_up_with_an_unreachable_redis_fails_in_one_line() -> None:
-    with running("up", "--simulate", env={"PENSTOCK_REDIS_URL": "redis://127.0.0.1:1/0"}) as up:
+    args = ("up", "--simulate", "--redis-url", "redis://127.0.0.1:1/0")
+    with running(*args, env={}) as up:
         message, _ = up.communicate(timeout=30)
     assert message.startswith("penstock: Redis at redis://127.0.0.1:1/0 cannot be reached")
     assert message.count("\n") == 1

@@ -73,7 +73,7 @@ def test_the_demo_shows_a_stream_a_tool_call_a_batch_and_flower(tmp_path: Path) 
     assert parts["flower"].startswith("http://127.0.0.1:")
 
     _, stream, tools, batch, flower = re.split(r"^\d\. ", shown, flags=re.M)
-    assert ANSWER in stream
+    assert f"[simulated] {ANSWER}" in stream
     assert re.search(r"^id \S+ · \d+ tokens in, \d+ out · first delta .+ · total .+$", stream, re.M)
     assert re.search(r"^content_block_start +tool_use get_weather$", tools, re.M)
     assert len(re.findall(r"^input_json_delta +(.+)$", tools, re.M)) > 2
@@ -104,7 +104,7 @@ def test_the_commands_printed_by_keep_work(tmp_path: Path) -> None:
     with demo(tmp_path, "--keep") as process:
         shown = read_until(process, "In a browser: ")
         run = partial(command, tmp_path / "work", shown)
-        assert "1 worker: streams@" in run("doctor")
+        assert "1 worker: simulated-streams@" in run("doctor")
         assert "claude-haiku-4-5" in run("batch list")
         assert run("stream").strip()
         process.send_signal(signal.SIGINT)
@@ -189,7 +189,7 @@ def test_the_live_demo_uses_the_api_in_the_environment(
     assert errors == ""
     assert process.returncode == 0
     assert shown.startswith("This uses the real API and costs less than one US cent.")
-    assert "simulator" not in shown
+    assert "\nsimulator " not in shown  # it was not started
     assert "3 succeeded, 0 errored, 0 canceled, 0 expired in " in shown
     assert "not-a-real-key" not in shown
     assert_everything_is_removed(tmp_path, shown)

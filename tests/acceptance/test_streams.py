@@ -66,6 +66,9 @@ def test_the_last_event_has_state_usage_timing_and_hash(
     assert end.first_delta_ms <= end.total_ms
     record = stream.request.record()
     assert record.state is State.DONE
+    # The workers of the tests use the simulator.
+    assert end.simulated is True
+    assert record.fields["simulated"] == "1"
     assert stream.request.text() == text
 
 

@@ -1,24 +1,29 @@
 """``penstock doctor``: checks a deployment and suggests fixes."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import click
 
 from penstock.cli.text.output import print_line, quantity, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
+from penstock.queue.consumers import find_consumers
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
 from penstock.store.server_version import REQUIRED, version_running
 
-#: Seconds to wait for the replies of workers.
-INSPECT_TIMEOUT_S: Final = 2.0
 #: Share of ``maxmemory`` above which the memory finding is a warning.
 MEMORY_WARNING_RATIO: Final = 0.8
+
+#: What the SDK adds to the base URL itself, or a part of it.
+_API_PATH: Final = re.compile(r"/v1(/messages(/batches)?)?$")
+_START_LOCAL: Final = "to start a local one: penstock up --simulate, without PENSTOCK_REDIS_URL"
 
 Level = Literal["ok", "warn", "error"]
 _COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "error": "red"}
@@ -63,13 +68,13 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
                 for queue in names.QUEUES
             }
     except RedisUnavailable as error:
-        yield Finding("error", "redis", str(error), "to start a local one: penstock up --simulate")
+        yield Finding("error", "redis", str(error), _START_LOCAL)
         yield from credentials(os.environ, workers=False)
         return
     finally:
         connection.close()
     yield from redis_health(info, redis_address(settings))
-    workers = _workers(settings)
+    workers = find_consumers(settings)
     yield from credentials(os.environ, workers=any(workers.values()))
     for queue in names.QUEUES:
         yield queue_health(queue, workers[queue], lengths[queue])
@@ -133,7 +138,22 @@ def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
             "" if workers else "set ANTHROPIC_API_KEY in the environment of the workers",
         )
     if url := env.get("ANTHROPIC_BASE_URL"):
-        yield Finding("ok", "api", f"{url} (ANTHROPIC_BASE_URL)")
+        yield base_url(url)
+
+
+def base_url(url: str) -> Finding:
+    """Check ANTHROPIC_BASE_URL, to which the SDK adds ``/v1/messages``."""
+    parts = urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    detail = f"{shown} (ANTHROPIC_BASE_URL)"
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        problem, fix = "it is not an address", "set it to https:// or http:// with a host"
+    elif end := _API_PATH.search(shown.rstrip("/")):
+        problem = f"calls go to {shown.rstrip('/')}/v1/messages"
+        fix = f"set ANTHROPIC_BASE_URL={shown[: end.start()]}"
+    else:
+        return Finding("ok", "api", detail)
+    return Finding("error", "api", f"{detail}: {problem}", fix)
 
 
 def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
@@ -148,23 +168,3 @@ def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
 
 def _queue_length(connection: Connection, queue: str, key_prefix: str) -> int:
     return sum(int(connection.llen(name)) for name in names.queue_keys(queue, key_prefix))
-
-
-def _workers(settings: ClientSettings) -> dict[str, list[str]]:
-    """Ask the workers; returns queue → names of the workers that consume it."""
-    from celery import Celery
-
-    from penstock.queue.wakeups import transport_options
-
-    found: dict[str, list[str]] = {queue: [] for queue in names.QUEUES}
-    with Celery("penstock-doctor", set_as_current=False) as app:
-        app.conf.update(
-            broker_url=settings.redis_url.get_secret_value(),
-            broker_transport_options=transport_options(settings),
-        )
-        answers = app.control.inspect(timeout=INSPECT_TIMEOUT_S).active_queues() or {}
-    for worker, queues in answers.items():
-        for queue in queues:
-            if queue["name"] in found:
-                found[queue["name"]].append(worker)
-    return found

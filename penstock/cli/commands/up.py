@@ -2,15 +2,22 @@
 
 import os
 import socket
+from collections.abc import Sequence
 
 import click
 
 from penstock.cli.command_error import CommandError
 from penstock.cli.commands.programs import require_module
-from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.local_deployment import (
+    LocalDeployment,
+    exit_on_signals,
+    forget_other_redis,
+    variables,
+)
 from penstock.cli.text.output import print_line, print_status
+from penstock.queue.consumers import SIMULATED, find_consumers
 from penstock.settings import ClientSettings
-from penstock.store.connection import connect, redis_errors_translated
+from penstock.store.connection import connect, redis_address, redis_errors_translated
 
 #: The default ports of Redis and Flower, used if they are free.
 REDIS_PORT, FLOWER_PORT = 6379, 5555
@@ -18,11 +25,18 @@ REDIS_PORT, FLOWER_PORT = 6379, 5555
 
 @click.command(short_help="Run Redis, workers and Flower on this machine until Ctrl-C.")
 @click.option("--simulate", is_flag=True, help="Use the API simulator: no API key, no cost.")
-def up(simulate: bool) -> None:
+@click.option(
+    "--redis-url", metavar="URL", help="Use this Redis, instead of PENSTOCK_REDIS_URL or a private."
+)
+def up(simulate: bool, redis_url: str | None) -> None:
     """Run Redis, both workers and Flower on this machine until Ctrl-C.
 
     Uses the Redis in PENSTOCK_REDIS_URL, if that is set. Otherwise starts a private Redis, whose
     data is deleted on exit. The workers need ANTHROPIC_API_KEY, unless --simulate is given.
+
+    With --simulate, every answer is invented and marked as simulated. So that it never answers the
+    requests of a real deployment by mistake, --simulate uses another Redis than a private one only
+    if --redis-url names it.
 
     \b
       penstock up --simulate
@@ -30,7 +44,7 @@ def up(simulate: bool) -> None:
     """
     if not simulate:
         require_key("penstock up --simulate")
-    redis_url = _redis_from_environment()
+    redis_url = _existing_redis(redis_url, simulate=simulate)
     with (
         exit_on_signals(),
         LocalDeployment(
@@ -66,16 +80,44 @@ def require_key(alternative: str) -> None:
         raise CommandError(f"ANTHROPIC_API_KEY is not set; to run without a key: {alternative}")
 
 
-def _redis_from_environment() -> str | None:
-    """Return PENSTOCK_REDIS_URL, after a PING to that server, or None if it is unset."""
-    if not os.environ.get("PENSTOCK_REDIS_URL"):
+def _existing_redis(named: str | None, *, simulate: bool) -> str | None:
+    """Return the URL of the Redis to use, after a PING; None for a private one.
+
+    Raises `CommandError` if it is not certain that the user wants these workers there.
+    """
+    if named is None and not variables("PENSTOCK_REDIS_URL"):
         return None
-    settings = ClientSettings.load()
+    settings = ClientSettings.load(**({} if named is None else {"redis_url": named}))
+    if simulate and named is None:
+        raise CommandError(
+            f"PENSTOCK_REDIS_URL is set ({redis_address(settings)}), and --simulate would answer "
+            "the requests in its queues with invented text. Unset it to use a private Redis, or "
+            "name the server: penstock up --simulate --redis-url URL"
+        )
     connection = connect(settings)
     with redis_errors_translated(settings):
         connection.ping()
     connection.close()
+    forget_other_redis()
+    found = find_consumers(settings)
+    check_other_workers(sorted(set().union(*found.values())), simulate=simulate)
     return settings.redis_url.get_secret_value()
+
+
+def check_other_workers(others: Sequence[str], *, simulate: bool) -> None:
+    """Raise `CommandError` if real and simulated workers would share a queue.
+
+    ``others``: node names of the workers that consume the queues already.
+    """
+    mixed = [name for name in others if name.startswith(SIMULATED) != simulate]
+    if not mixed:
+        return
+    kinds = ("with the API", "with invented text")
+    theirs, ours = kinds if simulate else kinds[::-1]
+    raise CommandError(
+        f"workers on this Redis already answer {theirs} ({', '.join(mixed)}), and these would "
+        f"answer {ours}: stop the others, or use another Redis"
+    )
 
 
 def _port_if_free(port: int) -> int | None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.batches.store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
 from penstock.simulator.messages import conversation, sse, validation
-from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.answers import Answer, compose
+from penstock.simulator.messages.block import Block
 from penstock.simulator.messages.params_hash import hex_digest, params_hash
 
 _PLAIN = Shape()
@@ -41,7 +43,7 @@ class RequestLine:
 
 def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
     """Parse a request of a batch from its JSON."""
-    request = orjson.loads(raw)
+    request = request_json.loads(raw)
     params = request["params"]
     line = RequestLine(request["custom_id"], params, len(raw), params_hash(params))
     try:
@@ -56,14 +58,19 @@ def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
 
 
 def render_result(
-    line: RequestLine, outcome: Outcome, *, message_id: str, answer_bytes: int = 0
+    line: RequestLine,
+    outcome: Outcome,
+    *,
+    message_id: str,
+    answer_bytes: int = 0,
+    mark: bool = False,
 ) -> bytes:
-    """A line of the results. With ``answer_bytes`` its text has that size."""
+    """A line of the results. With ``answer_bytes`` its text has that size and no mark."""
     result: dict[str, Any] = {"type": outcome.name.lower()}
     if outcome is Outcome.SUCCEEDED:
         if answer_bytes and line.shape is _PLAIN:
             return _render_sized(line, message_id, answer_bytes)
-        answer = compose(line.params, line.shape)
+        answer = compose(line.params, line.shape, mark=mark)
         result["message"] = sse.message(answer, message_id, tier="batch")
     elif outcome is Outcome.ERRORED and line.error is not None:
         # An error envelope inside the result: its type is at result.error.error.type.

@@ -81,6 +81,7 @@ class Batch:
     betas: str = ""
     ends_at: datetime
     answer_bytes: int = 0  #: size of an answer's text; 0: the prompt decides
+    mark: bool = False  #: every answer's text begins with a mark
     held: bool = False  #: stays in progress until released, whatever the time
     cancel_initiated_at: datetime | None = None
     ended_at: datetime | None = None

@@ -203,6 +203,7 @@ def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
         confirmed=confirmed,
         missed_ms=0,
         failures=0,
+        simulated=batch.simulated,
     )
 
 
@@ -235,5 +236,6 @@ def without_batch(shard: Shard) -> Shard:
         created_ms=0,
         ended_ms=0,
         missed_ms=0,
+        not_found_ms=0,
         refetches=0,
     )

@@ -12,6 +12,7 @@ import pytest
 from anthropic.types import Message
 
 from penstock.simulator.control import Control
+from penstock.simulator.process import simulator
 
 MODEL = "claude-haiku-4-5"
 HELLO = {"role": "user", "content": "hello"}
@@ -68,6 +69,19 @@ def test_a_streamed_message_equals_the_whole_message(
     assert whole.usage.output_tokens == streamed.usage.output_tokens > 1
     assert whole.usage.input_tokens == streamed.usage.input_tokens
     assert (whole.stop_reason, whole.id != streamed.id) == ("end_turn", True)
+
+
+def test_every_response_names_the_simulator_and_a_marked_answer_its_text() -> None:
+    """So that neither a record nor a reader can take it for the API's."""
+    with simulator(mark=1, rate=0) as control:
+        sdk = anthropic.Anthropic(base_url=control.base_url, api_key="any", max_retries=0)
+        response = sdk.messages.with_raw_response.create(**body())
+        assert response.headers["penstock-simulator"] == "1"
+        assert text_of(response.parse()).startswith("[simulated] ")
+        assert text_of(stream(sdk)) == text_of(response.parse())
+        with pytest.raises(anthropic.BadRequestError) as refused:
+            create(sdk, max_tokens=-1)
+        assert refused.value.response.headers["penstock-simulator"] == "1"
 
 
 def test_a_response_has_a_request_id(sdk: anthropic.Anthropic) -> None:

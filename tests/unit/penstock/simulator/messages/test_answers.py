@@ -16,7 +16,7 @@ no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 MODEL = "claude-haiku-4-5"
 
 
-def answer(*messages: Any, **fields: Any) -> Answer:
+def answer(*messages: Any, mark: bool = False, **fields: Any) -> Answer:
     """The answer to a conversation; a plain string is a user message."""
     body: dict[str, Any] = {
         "model": MODEL,
@@ -24,7 +24,7 @@ def answer(*messages: Any, **fields: Any) -> Answer:
         "messages": [{"role": "user", "content": m} if isinstance(m, str) else m for m in messages],
         **fields,
     }
-    return compose(body, parse(conversation.user_texts(body)).shape)
+    return compose(body, parse(conversation.user_texts(body)).shape, mark=mark)
 
 
 def text(found: Answer) -> str:
@@ -47,6 +47,21 @@ def test_the_same_conversation_always_has_the_same_answer() -> None:
 def test_an_answer_does_not_depend_on_its_directives() -> None:
     """So a test can compare a faulty stream with the undisturbed one."""
     assert text(answer("hello [[sim disconnect_after=3 rate=9]]")) == text(answer("hello"))
+
+
+@pytest.mark.parametrize("prompt", ["hello", 'hello [[sim text="Given."]]', "hello [[sim tool]]"])
+def test_a_mark_begins_the_text_and_changes_nothing_else(prompt: str) -> None:
+    """Whatever decides the rest of the text."""
+    assert text(answer(prompt, mark=True)) == "[simulated] " + text(answer(prompt))
+
+
+@no_deadline
+@given(st.data())
+def test_a_marked_answer_is_continued_after_any_cut(data: st.DataObject) -> None:
+    """By a prefill, or by the beginning quoted in a further user message."""
+    whole = text(answer("hello", mark=True))
+    begun = whole[: data.draw(st.integers(1, len(whole)))].rstrip()
+    assert begun + text(answer("hello", said(begun), mark=True)) == whole
 
 
 def test_answers_contain_multi_byte_characters() -> None:

@@ -1,0 +1,33 @@
+"""The workers that consume the queues now, as they report themselves."""
+
+from typing import Final
+
+from penstock.queue import names
+from penstock.queue.wakeups import transport_options
+from penstock.settings import ClientSettings
+
+#: Seconds to wait for the replies of workers.
+REPLY_TIMEOUT_S: Final = 2.0
+#: The node names of workers that use the simulator begin with this, if `penstock up` started them.
+SIMULATED: Final = "simulated-"
+
+
+def find_consumers(settings: ClientSettings) -> dict[str, list[str]]:
+    """Ask all workers; returns queue → node names of the workers that consume it.
+
+    Takes `REPLY_TIMEOUT_S`. A worker that does not reply in this time is missing.
+    """
+    from celery import Celery  # slow to import
+
+    found: dict[str, list[str]] = {queue: [] for queue in names.QUEUES}
+    with Celery("penstock-inspect", set_as_current=False) as app:
+        app.conf.update(
+            broker_url=settings.redis_url.get_secret_value(),
+            broker_transport_options=transport_options(settings),
+        )
+        answers = app.control.inspect(timeout=REPLY_TIMEOUT_S).active_queues() or {}
+    for worker, queues in answers.items():
+        for queue in queues:
+            if queue["name"] in found:
+                found[queue["name"]].append(worker)
+    return {queue: sorted(workers) for queue, workers in found.items()}
