@@ -76,7 +76,10 @@ def _ready(sender: Any, **_: Any) -> None:
 
 
 @task_revoked.connect
-def _revoked(request: Any, **_: Any) -> None:
-    """Cancel a request that was revoked in the queue; Celery only drops the message."""
+def _revoked(request: Any, terminated: bool = False, **_: Any) -> None:
+    """Cancel a request that was revoked in the queue; Celery only drops the message.
+
+    Celery also calls this after it has terminated a running task.
+    """
     if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
-        runtime.cancel(request.id, "revoke")
+        runtime.cancel(request.id, "terminate" if terminated else "revoke")
