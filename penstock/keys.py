@@ -54,10 +54,11 @@ class RecordKeys:
         errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper),
         ``waits_for`` (why a queued request is not sent to the API yet, such as a rate limit) and
         ``wait_until_ms`` (when it is tried again), ``on_interrupt``, ``priority``,
-        ``deadline_ms``, ``typed``, ``headers`` and ``base`` (number of the first event that the log
-        still has, if not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not
-        collected), ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
-        ``waiting_for_canary`` (no other shard is sent before the canary has its results),
+        ``deadline_ms``, ``typed``, ``headers``, ``text_final`` (a `TextFinal`: when the text is
+        final) and ``base`` (number of the first event that the log still has, if not 1). Jobs also
+        have ``shards`` (of the first round), ``left`` (shards not collected), ``requests``,
+        ``spool`` (address of the chunks; empty: Redis), ``headers``, ``waiting_for_canary`` (no
+        other shard is sent before the canary has its results),
         ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
         API simulator has answered; a job gets it at its end. Written by the producer before it
         sends the wake-up, then by the worker that holds the lease; ``cancel`` by any client. Read
