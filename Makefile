@@ -43,6 +43,7 @@ docs: setup      ## build the documentation into site/ (ARGS=serve: preview on 1
 
 chaos: setup     ## run streams and jobs under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
+	@$(BIN)/python -m tests.chaos.malformed_run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
 

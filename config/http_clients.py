@@ -56,6 +56,8 @@ def async_http_client(
     """
     import anthropic
 
+    from config.aiohttp_client import StreamHttpClient
+
     proxy = _proxy_of(settings)
     if proxy and proxy.is_socks:
         transport = httpx2.AsyncHTTPTransport(
@@ -65,7 +67,7 @@ def async_http_client(
             socket_options=_socket_options(),
         )
         return anthropic.DefaultAsyncHttpxClient(timeout=timeout, transport=transport)
-    return anthropic.DefaultAioHttpClient(
+    return StreamHttpClient(
         timeout=timeout,
         limits=limits,
         verify=tls_context(),

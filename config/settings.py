@@ -42,8 +42,8 @@ class WorkerSettings(ClientSettings):
     )
     stream_idle_timeout_s: Duration = Field(
         default=120.0,
-        description="Seconds of silence until a stream counts as interrupted. The API sends pings, "
-        "so a healthy stream is never silent for long.",
+        description="Seconds of silence until a stream counts as interrupted, before its first "
+        "byte too. The API sends pings, so a healthy stream is never silent for long.",
     )
     log_limit: Annotated[int, Field(ge=100)] = Field(
         default=20_000,
@@ -52,8 +52,9 @@ class WorkerSettings(ClientSettings):
     )
     max_attempts: Count = Field(
         default=6,
-        description="Maximum calls to the API for one stream that is interrupted; after the last "
-        "one it fails and keeps what was received.",
+        description="Maximum calls to the API in a row that do not advance an interrupted stream, "
+        "answered or not; after the last one it fails and keeps what was received. Its calls also "
+        "never cost more than this number of complete answers.",
     )
     stream_total_timeout_s: Duration = Field(
         default=3_600.0,

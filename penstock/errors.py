@@ -76,6 +76,10 @@ class NotFound(PenstockError):
     """There is no record with this id: it never existed, or it has expired."""
 
 
+class RecordUnreadable(PenstockError):
+    """A record in Redis is not one that this version can read."""
+
+
 class NotEnded(PenstockError):
     """The request or the job is still running, so it has no result yet."""
 

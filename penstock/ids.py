@@ -18,6 +18,11 @@ def new_id() -> str:
     return str(UUID(int=value))
 
 
+def created_ms(id: str) -> int:
+    """Return when an id was created, in ms since 1970."""
+    return UUID(id).int >> 80
+
+
 def is_id(text: str) -> bool:
     """Whether ``text`` has the form of an id. Nothing else becomes part of a key."""
     return _UUID.fullmatch(text) is not None

@@ -50,19 +50,22 @@ class RecordKeys:
 
         All records have ``state``, ``epoch``, ``n`` (number of the last event), ``cancel`` (who
         asked), ``model``, ``worker``, times in ms since 1970, ``usage`` and ``error``. Requests
-        also have ``attempts``, ``spent`` (usage of earlier attempts), ``api_retries`` (retryable
-        errors of the API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper),
-        ``waits_for`` (why a queued request is not sent to the API yet, such as a rate limit) and
-        ``wait_until_ms`` (when it is tried again), ``on_interrupt``, ``priority``,
-        ``deadline_ms``, ``typed``, ``headers``, ``text_final`` (a `TextFinal`: when the text is
-        final) and ``base`` (number of the first event that the log still has, if not 1). Jobs also
-        have ``shards`` (of the first round), ``left`` (shards not collected), ``requests``,
-        ``spool`` (address of the chunks; empty: Redis), ``headers``, ``waiting_for_canary`` (no
-        other shard is sent before the canary has its results),
-        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
-        API simulator has answered; a job gets it at its end. Written by the producer before it
-        sends the wake-up, then by the worker that holds the lease; ``cancel`` by any client. Read
-        by any client."""
+        also have ``attempts``, ``spent`` (usage of all attempts so far), ``open_output`` (output
+        tokens in it that the attempt in progress has reported; empty: none is in progress),
+        ``usage_estimated``, ``retry_budget`` (JSON: ``stalled``, attempts since the answer last
+        advanced, and ``kept``, characters it had then), ``api_retries`` (retryable errors of the
+        API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``waits_for`` (why a
+        queued request is not sent to the API yet, such as a rate limit) and ``wait_until_ms``
+        (when it is tried again), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
+        ``headers``, ``text_final`` (a `TextFinal`: when the text is final) and ``base`` (number of
+        the first event that the log still has, if not 1). Jobs also have ``shards`` (of the first
+        round), ``left`` (shards not collected), ``requests``, ``spool`` (address of the chunks;
+        empty: Redis), ``headers``, ``retry_of`` and ``retried_by`` (the jobs before and after a
+        retry of failed requests), ``waiting_for_canary`` (no other shard is sent before the canary
+        has its results), ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``).
+        ``simulated`` is 1 if the API simulator has answered; a job gets it at its end. Written by
+        the producer before it sends the wake-up, then by the worker that holds the lease;
+        ``cancel`` by any client. Read by any client."""
         return self._key("meta")
 
     @property
@@ -142,14 +145,15 @@ class JobKeys(RecordKeys):
 
     def chunks(self, name: str) -> str:
         """List, EX 1 h, sliding, while the producer writes, then EX ``PENSTOCK_BATCH_TTL_S``; EX
-        ``PENSTOCK_BATCH_RETENTION_S`` for the results of a job that has ended. Chunks of lines,
-        compressed with Zstandard, if the spool is Redis.
+        ``PENSTOCK_BATCH_RETENTION_S`` for the results and the failed requests of a job that has
+        ended. Chunks of lines, compressed with Zstandard, if the spool is Redis.
 
         ``requests-…`` (params of the requests, JSON) and ``ids-…`` (their position and custom_id)
         are written by the producer, or by the collect step for retries, and read by the create and
-        collect steps and by clients. ``results-…`` (JSONL as the API returned it) is written by the
-        collect step, one list for each claim so that two collectors never mix, and read by
-        clients."""
+        collect steps and by clients. ``failed-…`` (index in the shard and params of the requests
+        that did not succeed) is written by the collect step, and read by clients that retry them.
+        ``results-…`` (JSONL as the API returned it) is written by the collect step. Both have one
+        list for each claim, so that two collectors never mix. Clients read the results."""
         return self._key(f"chunks:{name}")
 
 

@@ -223,7 +223,9 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         return request["custom_id"], request["params"], ()
     request = _as_dict(request)
     check_format(request)
-    custom_id = check_custom_id(request.get("custom_id"))
+    if "custom_id" not in request:
+        raise InvalidRequest("is required", field="custom_id")
+    custom_id = check_custom_id(request["custom_id"])
     if not request.keys() <= _LINE_FIELDS:
         unknown = min(map(str, request.keys() - _LINE_FIELDS))
         raise InvalidRequest("is not a field of a batch request", field=unknown)

@@ -19,13 +19,13 @@ class ControlSignal(Exception):
 class Deferred(ControlSignal):
     """The task has to wait. Flower shows the reason and the countdown.
 
-    ``countdown_s``: seconds until Celery runs the task again.
+    ``countdown_s``: seconds until Celery runs the task again, at most `MAX_WAIT_S`.
     """
 
     def __init__(self, reason: str, countdown_s: float) -> None:
         super().__init__(reason, countdown_s)
         self.reason = reason
-        self.countdown_s = countdown_s
+        self.countdown_s = round(min(countdown_s, MAX_WAIT_S), 3)
         self.at_s = time.time() + countdown_s
 
     def __str__(self) -> str:
@@ -40,20 +40,33 @@ class Deferred(ControlSignal):
 
 
 def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
-    """Send the task back to the queue; the caller raises the returned exception.
+    """Send the task back to the queue as a retry; the caller raises the returned exception.
 
     ``countdown_s``: seconds until it runs again, at most `MAX_WAIT_S`. The task keeps its id and
     its place in a chain::
 
-        raise retry_later(task, reason="the batch is in progress", countdown_s=15)
+        raise retry_later(task, reason="rate_limit_error (HTTP 429)", countdown_s=15)
     """
-    countdown_s = round(min(countdown_s, MAX_WAIT_S), 3)
+    deferred = Deferred(reason, countdown_s)
     return task.retry(
-        throw=False,
-        exc=Deferred(reason, countdown_s),
-        countdown=countdown_s,
-        # Celery would derive both from the arguments again and lose the kind and the model.
-        argsrepr=task.request.get("argsrepr"),  # type: ignore[call-arg]
-        kwargsrepr=task.request.get("kwargsrepr"),
-        priority=(task.request.delivery_info or {}).get("priority") or 0,
+        throw=False, exc=deferred, countdown=deferred.countdown_s, **_kept_options(task)
     )
+
+
+def repeat(task: "Task[Any, Any]", countdown_s: float) -> None:
+    """Send the task to the queue once more, with its id, its chain and its number of retries.
+
+    Raises what the broker raises.
+    """
+    task.signature_from_request(
+        task.request, countdown=countdown_s, retries=task.request.retries, **_kept_options(task)
+    ).apply_async()
+
+
+def _kept_options(task: "Task[Any, Any]") -> dict[str, Any]:
+    return {
+        # Celery would derive both from the arguments again and lose the kind and the model.
+        "argsrepr": task.request.get("argsrepr"),
+        "kwargsrepr": task.request.get("kwargsrepr"),
+        "priority": (task.request.delivery_info or {}).get("priority") or 0,
+    }

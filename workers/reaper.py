@@ -158,7 +158,7 @@ class Reaper:
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
         ).run_async(self._redis)
         if reaped.action is ReaperAction.WAKE:
-            found = Shard.parse(reaped.record)
+            found = Shard.parse_or_placeholder(reaped.record, shard)
             logger.info("job %s shard %s: sending a wake-up for %s", job, shard, found.step)
             await asyncio.to_thread(self._send_shard, job, shard, found.model, found.step)
 

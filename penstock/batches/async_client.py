@@ -18,8 +18,6 @@ from contextlib import aclosing
 from itertools import islice
 from typing import Any
 
-import orjson
-
 from penstock import events
 from penstock.batches.async_pages import AsyncBatchList
 from penstock.batches.async_source import create_in_thread
@@ -27,6 +25,7 @@ from penstock.batches.client import Batches
 from penstock.batches.estimates import Estimate
 from penstock.batches.pages import BatchPage
 from penstock.batches.results import CollectionOrder, LineOffset, checked_order
+from penstock.batches.unreadable import parse_line
 from penstock.batches.view import Batch
 from penstock.events import Cursor, Event
 from penstock.follow.async_reader import AsyncReader
@@ -99,6 +98,10 @@ class AsyncBatches:
         """Resume a paused job: `penstock.batches.client.Batches.resume`."""
         return await asyncio.to_thread(self._sync.resume, id, who=who, max_cost_usd=max_cost_usd)
 
+    async def retry_failed(self, id: str, *, max_cost_usd: float | None = None) -> Batch:
+        """Send failed requests again: `penstock.batches.client.Batches.retry_failed`."""
+        return await asyncio.to_thread(self._sync.retry_failed, id, max_cost_usd=max_cost_usd)
+
     async def delete(self, id: str) -> None:
         """Delete an ended job with its results: `penstock.batches.client.Batches.delete`."""
         await asyncio.to_thread(self._sync.delete, id)
@@ -157,7 +160,7 @@ class AsyncBatches:
         lines = self.result_lines(id, order=order, after=after, wait=wait, timeout=timeout)
         async with aclosing(lines) as found:
             async for line in found:
-                yield View(orjson.loads(line))
+                yield View(parse_line(line))
 
     async def result_lines(
         self,

@@ -3,17 +3,21 @@
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-import orjson
+import redis
 
 from penstock import events
 from penstock.batches.estimates import BatchDuration, Estimate, estimate_remaining
+from penstock.batches.failed_requests import release_retry, reserve_retry
 from penstock.batches.jobs import JobRecords
 from penstock.batches.options import SubmissionOptions
 from penstock.batches.pages import BatchPage, PageRange, check_page
 from penstock.batches.results import CollectionOrder, LineOffset, checked_order
 from penstock.batches.submission import Submission
+from penstock.batches.unreadable import parse_line
 from penstock.batches.view import Batch
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
@@ -95,7 +99,9 @@ class Batches:
             canary=canary,
             shard_requests=shard_requests,
         )
-        id = new_id()
+        return self._submit(new_id(), requests, options)
+
+    def _submit(self, id: str, requests: Iterable[Any], options: SubmissionOptions) -> Batch:
         with redis_errors_translated(self._settings):
             submission = Submission(id, self._redis, self._settings, options)
             submission.spool(requests)
@@ -175,6 +181,38 @@ class Batches:
         with redis_errors_translated(self._settings):
             self._records.resume(id, who, cap)
             return self.retrieve(id)
+
+    def retry_failed(self, id: str, *, max_cost_usd: float | None = None) -> Batch:
+        """Send the requests of an ended job that did not succeed again, as a new job; returns it.
+
+            job = client.messages.batches.wait(job.id)
+            if job.unsuccessful:
+                job = client.messages.batches.retry_failed(job.id)
+
+        The new job has the errored, expired and canceled requests, under the same custom_ids, and
+        is paid for like any other; its ``retry_of`` is ``id``. The results of the first job stay
+        as they are. ``max_cost_usd``: the cost cap of the new job.
+
+        Raises `NotEnded`, or `InvalidRequest` if no failed request is stored, or if they were sent
+        again before: the new job's own failures can be retried in the same way.
+        """
+        options = SubmissionOptions(max_cost_usd=max_cost_usd, retry_of=id)
+        retry, keys = new_id(), self._settings.keys
+        with redis_errors_translated(self._settings):
+            job = self._records.read(id)
+            if not job.state.ended:
+                raise NotEnded(f"{id} has not ended")
+            requests = self._records.failed_requests(job)
+            if not requests:
+                raise InvalidRequest(f"no failed request of {id} is stored")
+            options = replace(options, headers=job.record.json("headers") or {})
+            reserve_retry(self._redis, keys, id, retry)
+            try:
+                return self._submit(retry, requests, options)
+            except BaseException:
+                with suppress(redis.RedisError):  # it is given up after an hour
+                    release_retry(self._redis, keys, id, retry)
+                raise
 
     def delete(self, id: str) -> None:
         """Delete an ended job with its results. Its batches at the API are not deleted.
@@ -271,7 +309,7 @@ class Batches:
         """
         lines = self.result_lines(id, order=order, after=after, wait=wait, timeout=timeout)
         for line in lines:
-            yield View(orjson.loads(line))
+            yield View(parse_line(line))
 
     def result_lines(
         self,

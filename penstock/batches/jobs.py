@@ -5,12 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
+from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -81,9 +80,9 @@ class JobRecords:
         return Job(record, tuple(parsed), _amounts(money))
 
     def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
-        """Yield those of the jobs that still have a record."""
+        """Yield those of the jobs that have a record that can be read."""
         for id in ids:
-            with suppress(NotFound):
+            with suppress(NotFound, RecordUnreadable):
                 yield self.read(id)
 
     def record(self, id: str) -> Record:
@@ -127,10 +126,14 @@ class JobRecords:
         """Return the result lines of a job."""
         return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
 
+    def failed_requests(self, job: Job) -> FailedRequests:
+        """Return the requests of an ended job that did not succeed."""
+        return FailedRequests(self.results(job.record), job.shards)
+
     def history(self) -> list[dict[str, Any]]:
         """Return how long the last batches took: ``model``, ``requests`` and ``ms`` of each."""
         found = self._redis.lrange(self._settings.keys.history, 0, -1)
-        return [orjson.loads(each) for each in found]
+        return [json_text.loads(each) for each in found]
 
     def ids(self) -> list[str]:
         """Return the ids of the jobs that still have a record, newest first."""
@@ -196,7 +199,7 @@ class JobRecords:
             shared,
             action=what,
             who=who,
-            event=orjson.dumps(event) if event else b"",
+            event=json_text.dumps(event) if event else b"",
         )
         return state_found(id, wake.run(self._redis))
 

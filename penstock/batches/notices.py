@@ -80,6 +80,11 @@ class PauseReason(_Notice):
         "the API rejected a request of the canary",
         "read the error; a resumed job is not paused for its canary a second time",
     )
+    CANARY_UNANSWERED = (
+        "canary_unanswered",
+        "calls of the canary got no usable answer",
+        "read the fault; a resumed job makes at most two more calls for each open request",
+    )
     COST_LIMIT = (
         "cost_limit",
         "the next batch could cost more than the job's cap leaves",
@@ -118,6 +123,16 @@ class PauseReason(_Notice):
         "the workers' proxy, certificates or API address do not work",
         "correct the setting that the message names, and restart the workers",
     )
+    STEP_FAILED = (
+        "step_failed",
+        "a step of a batch failed several times in a row with an error that is not foreseen",
+        "read the message and the workers' log; report the error, or fix what causes it",
+    )
+    RECORD_UNREADABLE = (
+        "record_unreadable",
+        "the record of a shard in Redis cannot be read, so its step cannot run",
+        "read the message; restore the record, or update the workers if a newer one wrote it",
+    )
     REQUESTS_MISSING = (
         "requests_missing",
         "stored requests have expired or were removed, or the workers cannot read the spool",
@@ -143,8 +158,19 @@ class Alert(_Notice):
     )
     RESULTS_INCOMPLETE = (
         "results_incomplete",
-        "results of a canceled job do not match its requests, even after repeated downloads",
-        "check whether the API has an incident; the results are downloaded again",
+        (
+            "the results of a batch have no line of some requests, even after repeated downloads; "
+            "these end with the error result_missing"
+        ),
+        "look the batch up in the Console; to send these requests again, see retry-failed",
+    )
+    RESULTS_UNREADABLE = (
+        "results_unreadable",
+        (
+            "result lines of a batch cannot be read; their requests end with the error "
+            "unreadable_result, which keeps the line"
+        ),
+        "read the line with: penstock batch results ID --only errored; see also retry-failed",
     )
     RESULTS_SUPERFLUOUS = (
         "results_superfluous",
@@ -170,6 +196,14 @@ class Alert(_Notice):
         "spool_unavailable",
         "a worker cannot use the spool; it tries again every minute",
         "read the message; check PENSTOCK_SPOOL_URL and its credentials on the workers",
+    )
+    STEP_FAILED = (
+        "step_failed",
+        (
+            "a step of a canceled job failed several times in a row with an error that is not "
+            "foreseen; the requests of its batch end with the error step_failed"
+        ),
+        "read the message and the workers' log; report the error",
     )
     REQUESTS_MISSING = (
         "requests_missing",

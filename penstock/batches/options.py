@@ -23,6 +23,7 @@ class SubmissionOptions:
     )  #: ``anthropic-*`` headers of every call
     max_cost_usd: float | None = None  #: the job is paused before it can cost more
     canary: int = 0  #: number of requests that are sent as live calls before all others
+    retry_of: str = ""  #: the job whose failed requests this one sends again
     shard_requests: int | None = None  #: maximum requests of a batch, in place of the setting
 
     def __post_init__(self) -> None:

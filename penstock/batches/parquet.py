@@ -4,12 +4,13 @@ Needs the extra ``penstock-celery[parquet]``. Rows are written in groups, so tha
 for a file of any size.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, Final
 
-import orjson
-
+from penstock import json_text
+from penstock.batches.unreadable import is_unreadable, parse_line
 from penstock.batches.wire import LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import MissingDependency
 
@@ -35,6 +36,9 @@ _LONG: Final = ("text", "error_message", "result")
 #: Maximum rows of a group, and bytes of lines at which it is full.
 _ROWS: Final = 10_000
 _BYTES: Final = 2_000_000
+
+#: The escape of a half of a surrogate pair, which strict parsers reject unless it has the other.
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _TOKENS: Final = (
     "input_tokens",
@@ -73,37 +77,62 @@ def write_parquet(lines: Iterable[bytes], path: str | PathLike[str]) -> int:
 
 
 def row_of(line: bytes) -> tuple[Any, ...]:
-    """Return the values of a result line in the order of `COLUMNS`; None if there is none."""
-    fields = orjson.loads(line)
+    """Return the values of a result line in the order of `COLUMNS`; None if there is none.
+
+    A value of a type that its column does not have is given as JSON in a column of text, and left
+    out of a column of numbers: ``result`` has it in any case.
+    """
+    fields = parse_line(line)
     result = fields["result"]
-    message: dict[str, Any] = result.get("message") or {}
-    error: dict[str, Any] = (result.get("error") or {}).get("error") or {}
-    usage: dict[str, Any] = message.get("usage") or {}
+    message, error = _object(result.get("message")), _object(result.get("error"))
+    error, usage = _object(error.get("error")), _object(message.get("usage"))
     return (
-        fields["custom_id"],
-        result["type"],
-        _text(message) if message else None,
-        message.get("stop_reason"),
-        message.get("model"),
-        *(usage.get(name) for name in _TOKENS),
-        error.get("type"),
-        error.get("message"),
+        _text(fields["custom_id"]),
+        _text(result.get("type")),
+        _answer(message) if message else None,
+        _text(message.get("stop_reason")),
+        _text(message.get("model")),
+        *(_number(usage.get(name)) for name in _TOKENS),
+        _text(error.get("type")),
+        _text(error.get("message")),
         _raw(line, fields),
     )
 
 
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json_text.dumps(value).decode()
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
 def _raw(line: bytes, fields: dict[str, Any]) -> bytes:
-    """Return the bytes of the result object in the line."""
-    before = LINE_HEAD + fields["custom_id"].encode() + RESULT
-    return (
-        line[len(before) : -len(LINE_TAIL)]
-        if line.startswith(before)
-        else orjson.dumps(fields["result"])
-    )
+    """Return the result object of the line, as received unless that is not valid Unicode."""
+    result = fields["result"]
+    before = LINE_HEAD + _bytes(fields["custom_id"]) + RESULT
+    if line.startswith(before) and not is_unreadable(result) and not _HALF.search(line):
+        raw = line[len(before) : -len(LINE_TAIL)]
+        if raw.isascii() or raw.decode(errors="replace").encode() == raw:
+            return raw
+    return json_text.dumps(result)
 
 
-def _text(message: dict[str, Any]) -> str:
-    return "".join(block.get("text") or "" for block in message.get("content") or ())
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else b""
+
+
+def _answer(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else []
+    texts = [_object(block).get("text") for block in blocks]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _groups(lines: Iterable[bytes]) -> Iterator[dict[str, list[Any]]]:

@@ -14,9 +14,7 @@ from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
-import orjson
-
-from penstock import events
+from penstock import events, json_text
 from penstock.batches.shard import Shard, ShardState
 from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import InvalidRequest, NotFound
@@ -57,6 +55,15 @@ class Results:
             else self._stored_lines(shard)
         )
         return islice(lines, after, None)
+
+    def chunk_lines(self, name: str, count: int) -> Iterator[bytes]:
+        """Yield the lines of chunks as they are stored. Raises `NotFound` if they have expired."""
+        for chunk in self._chunks(name, count):
+            yield from lines_of(chunk)
+
+    def custom_ids(self, shard: Shard) -> list[str]:
+        """Return the custom_ids of a shard's requests. Raises `NotFound` if they have expired."""
+        return [head.removeprefix(LINE_HEAD).decode() for head in self._ids(shard).heads]
 
     def submitted(self, shards: Iterable[Shard], *, after: int = 0) -> Iterator[bytes]:
         """Yield the lines of all collected shards as submitted, without the first ``after``.
@@ -232,4 +239,4 @@ def checked_order(order: str, *, wait: bool) -> str:
 
 def _tail(shard: Shard) -> bytes:
     """Return what follows the custom_id in every line of a shard with a uniform result."""
-    return RESULT + orjson.dumps(shard.uniform_result) + LINE_TAIL
+    return RESULT + json_text.dumps(shard.uniform_result) + LINE_TAIL

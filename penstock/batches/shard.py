@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
-import orjson
-
+from penstock import json_text
+from penstock.errors import RecordUnreadable
 from penstock.queue import names
 
 
@@ -70,9 +70,15 @@ class Shard:
     results: str = ""  #: name of its result chunks once they are complete; empty: there are none
     result_chunks: int = 0
     live_results: str = ""  #: name of the result chunks of live calls until all are answered
+    #: index of a canary's request → live calls that were made for it and have no answer
+    live_calls: dict[str, int] = field(default_factory=dict)
+    live_calls_cost: int = 0  #: the most that those calls can have cost, in millionths of a dollar
     result_lines: int = 0  #: lines in its result chunks; fewer than requests if some are retried
     #: the result of every request, if the shard has no result chunks
     uniform_result: dict[str, Any] | None = None
+
+    failed_requests: str = ""  #: name of the chunks with the requests that failed; empty: none are
+    failed_chunks: int = 0
 
     batch_id: str = ""  #: the API's id of its batch, once known
     confirmed: bool = False  #: the API returned this id; if not, the batch was found in the list
@@ -82,7 +88,9 @@ class Shard:
     collected_ms: int = 0  #: when its results were complete
     polls: int = 0  #: how often its status was read
     failures: int = 0  #: calls that the API refused, in a row
+    step_errors: int = 0  #: how often its step failed with an error not foreseen, in a row
     not_found_count: int = 0  #: how often the API did not know its batch, in a row
+    not_found_ms: int = 0  #: when the API first did not know its batch or the list, in a row
     refetches: int = 0  #: downloads of results that did not match the requests
     counts: Counts = field(default_factory=Counts)  #: of the requests that are not retried
     retried: int = 0  #: requests that were moved to the retry shard
@@ -104,17 +112,41 @@ class Shard:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read the JSON of a record."""
+        """Read the JSON of a record. Raises `RecordUnreadable`, which names the field."""
+        try:
+            found = json_text.loads(raw)
+        except ValueError as error:
+            raise RecordUnreadable(f"the record of a shard is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise RecordUnreadable("the record of a shard is not an object")
         # Fields that a newer version has added are ignored.
-        known = _known(cls, orjson.loads(raw))
-        known["counts"] = Counts(**_known(Counts, known.get("counts", {})))
+        known = _known(cls, found)
+        counts = known.get("counts", {})
+        _check(isinstance(counts, dict), "counts")
+        _check(all(isinstance(count, int) for count in counts.values()), "counts")
+        known["counts"] = Counts(**_known(Counts, counts))
         for name in ("betas", "rejected", "abandoned_nonces"):
+            _check(isinstance(known.get(name, []), list), name)
             known[name] = tuple(known.get(name, ()))
+        _check("number" in known, "number")
+        for name, value in known.items():
+            _check(isinstance(value, _TYPES[name]), name)
         return cls(**known)
+
+    @classmethod
+    def parse_or_placeholder(cls, raw: bytes, number: int) -> Self:
+        """Read the JSON of a record; of an unreadable one, only the number is known.
+
+        For wake-ups alone: the worker that claims the shard reports what is wrong.
+        """
+        try:
+            return cls.parse(raw)
+        except RecordUnreadable:
+            return cls(number=number)
 
     def encode(self) -> bytes:
         """Return the JSON of the record."""
-        return orjson.dumps(asdict(self))
+        return json_text.dumps(asdict(self))
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
@@ -134,12 +166,24 @@ class Shard:
     def chunk_names(self) -> tuple[str, ...]:
         """The names of all its chunks."""
         names = (self.request_chunk_name, self.id_chunk_name, self.results, self.live_results)
-        return tuple(name for name in names if name)
+        return tuple(name for name in (*names, self.failed_requests) if name)
+
+    @property
+    def keeps_all_requests(self) -> bool:
+        """Whether all its requests are kept after its job has ended, since they have no success
+        of their own: for `retry_failed`."""
+        failed = self.counts.succeeded < self.requests
+        return self.uniform_result is not None or (self.live and failed)
 
     @property
     def step(self) -> str:
-        """The name of the task that the shard needs next."""
-        return _STEPS[self.state]
+        """The name of the task that the shard needs next; the first, if its state is unknown."""
+        return _STEPS.get(self.state, names.BATCH_CREATE)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows its state: a newer worker may have written another one."""
+        return self.state in _STEPS
 
 
 def usage_by_model(shards: Iterable[Shard]) -> dict[str, Counter[str]]:
@@ -163,3 +207,15 @@ _STEPS: Final[dict[str, str]] = {
 def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
     ours = {each.name for each in fields(kind)}
     return {name: value for name, value in values.items() if name in ours}
+
+
+def _check(valid: bool, name: str) -> None:
+    if not valid:
+        raise RecordUnreadable(f"the record of a shard has another type in its field {name!r}")
+
+
+#: Field of a record → what its value may be. The defaults have the types of the fields.
+_TYPES: Final[dict[str, Any]] = {
+    each.name: str if each.name == "state" else type(getattr(Shard(number=0), each.name))
+    for each in fields(Shard)
+} | {"uniform_result": (dict, type(None))}

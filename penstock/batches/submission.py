@@ -15,6 +15,7 @@ import redis
 
 from penstock import events
 from penstock.batches.custom_ids import CustomIds
+from penstock.batches.numbered import NumberedRequests
 from penstock.batches.options import SubmissionOptions
 from penstock.batches.planner import Betas, PlannedShard, Planner
 from penstock.batches.shard import Counts, Shard
@@ -104,20 +105,21 @@ class Submission:
 
     def _store_all(self, writer: BackgroundWriter, requests: Iterable[Any]) -> None:
         count = 0
+        numbered = requests if isinstance(requests, NumberedRequests) else None
         for request in requests:
             count += 1
-            self._add(writer, count, request)
+            self._add(writer, count, numbered.line if numbered else count, request)
         self._check_count(count)
         for number in list(self._open):
             self._close(writer, number)
 
-    def _add(self, writer: BackgroundWriter, line: int, request: Any) -> None:
+    def _add(self, writer: BackgroundWriter, count: int, line: int, request: Any) -> None:
         try:
             custom_id, params, betas = check_line(request)
             if before := self._custom_ids.add(custom_id, line):
                 raise _duplicate_id(before, custom_id)
-            if betas or line <= self._options.canary:
-                betas = self._all_betas(line, betas)
+            if betas or count <= self._options.canary:
+                betas = self._all_betas(count, betas)
             else:
                 betas = self._betas
             encoded = _encoded(params)
@@ -128,21 +130,21 @@ class Submission:
             self._close(writer, closed.number)
         shard = self._open.get(planned.number)
         if shard is None:
-            shard = self._open[planned.number] = _OpenShard(planned, line - 1, params["model"])
-        self._open_bytes += shard.add(line - 1, custom_id, params, encoded)
+            shard = self._open[planned.number] = _OpenShard(planned, count - 1, params["model"])
+        self._open_bytes += shard.add(count - 1, custom_id, params, encoded)
         if len(shard.requests) >= CHUNK_BYTES:
             self._store(writer, shard)
         elif self._open_bytes > _MAX_OPEN_BYTES:
             self._store(writer, max(self._open.values(), key=lambda each: len(each.requests)))
 
-    def _all_betas(self, line: int, betas: Betas) -> Betas:
+    def _all_betas(self, count: int, betas: Betas) -> Betas:
         """Return the betas of a request and of the job. Raises `InvalidRequest` in a canary."""
         betas = tuple(sorted({*self._betas, *betas})) if betas else self._betas
-        if line <= self._options.canary:
-            if line == 1:
+        if count <= self._options.canary:
+            if count == 1:
                 self._canary_betas = betas
             elif betas != self._canary_betas:
-                problem = "must be those of line 1: the requests of a canary share one set"
+                problem = "must be those of the first request: those of a canary share one set"
                 raise InvalidRequest(problem, field="betas")
         return betas
 
@@ -201,6 +203,8 @@ class Submission:
             "spool": self._settings.spool_url,
             "headers": orjson.dumps(self._options.other_headers),
         }
+        if self._options.retry_of:
+            meta["retry_of"] = self._options.retry_of
         if self._options.canary:
             meta["waiting_for_canary"] = "canary"
         return job_scripts.submit(

@@ -1,7 +1,7 @@
 """A batch job as its producer sees it, in the shape of the SDK's ``MessageBatch``; pure."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -104,15 +104,21 @@ class Batch:
     model: str  #: the model of the first request
     progress: Progress
     shards: tuple[Shard, ...]
-    usage: dict[str, int]  #: tokens of the collected requests, by the API's names
+    #: error type → number of collected requests that ended in it, those of retried ones left out
+    errors: dict[str, int] = field(default_factory=dict)
+    #: tokens and uses of server tools of the collected requests, by the API's names
+    usage: dict[str, int]
     usage_by_model: dict[str, dict[str, int]]  #: the same for each model
     #: ``currency``, ``batch``, ``live`` and ``saved``: what the ended job cost, and would have cost
-    #: as live calls; None before, or if the price of a model is unknown
+    #: as live calls; ``estimated``: the part for calls without an answer; ``excludes``: what is
+    #: billed and not included. None before, or if the price of a model is unknown
     cost: dict[str, Any] | None
     budget: Budget | None  #: the cost cap; None for a job without one
     error: (
         dict[str, Any] | None
     )  #: ``type`` and ``message``: why the job failed; None if it did not
+    retry_of: str | None = None  #: the job whose failed requests this one has sent again
+    retried_by: str | None = None  #: the job that has sent the failed requests of this one again
     simulated: bool = (
         False  #: whether the simulator has answered requests: their results are invented
     )
@@ -138,13 +144,30 @@ class Batch:
             model=record.fields.get("model", ""),
             progress=Progress.of(job.shards),
             shards=job.shards,
+            errors=_errors(job.shards),
             usage=dict(sum(by_model.values(), Counter())),
             usage_by_model={model: dict(tokens) for model, tokens in by_model.items()},
             cost=record.json("cost"),
             budget=Budget.of(job.money),
             error=record.json("error"),
+            retry_of=record.fields.get("retry_of") or None,
+            retried_by=record.fields.get("retried_by") or None,
             simulated=any(shard.simulated for shard in job.shards),
         )
+
+    @property
+    def unsuccessful(self) -> int:
+        """The number of requests that have ended without a message."""
+        counts = self.request_counts
+        return counts.errored + counts.canceled + counts.expired
+
+
+def _errors(shards: tuple[Shard, ...]) -> dict[str, int]:
+    """Add up the errors of shards, the most frequent type first."""
+    errors: Counter[str] = Counter()
+    for shard in shards:
+        errors.update(shard.errors)
+    return dict(errors.most_common())
 
 
 def _known(milliseconds: str | None) -> datetime | None:

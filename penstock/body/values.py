@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, time
 from decimal import Decimal
@@ -53,6 +54,19 @@ _ADVICE: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 _Path = tuple[str, ...]
 
 
+class _ListsAround(threading.local):
+    """Lists around a body. Each thread makes them once: that takes longer than to encode a body."""
+
+    def __init__(self) -> None:
+        self.innermost: list[Any] = [None]
+        self.outermost = self.innermost
+        for _ in range(_LISTS_AROUND - 1):
+            self.outermost = [self.outermost]
+
+
+_around = _ListsAround()
+
+
 def encode_values(body: Mapping[str, Any]) -> bytes:
     """Encode a body as JSON. Raises `InvalidRequest` naming a field that cannot be sent as it is.
 
@@ -62,15 +76,17 @@ def encode_values(body: Mapping[str, Any]) -> bytes:
         >>> encode_values({"seed": 18446744073709551616})
         b'{"seed":18446744073709551616}'
     """
+    _around.innermost[0] = body
     try:
-        encoded = orjson.dumps(body, default=_model_as_object, option=_OPTIONS)
-        if encoded.count(b"[") + encoded.count(b"{") > MAX_NESTING:
-            _check_depth_of_all(body)
+        encoded = orjson.dumps(_around.outermost, default=_model_as_object, option=_OPTIONS)
     except TypeError:
         return _encode_copy(body)
-    if b"null" in encoded and _NULL.search(encoded):
+    finally:
+        _around.innermost[0] = None
+    # rfind takes half the time of `in`, which is a third of the whole for a body of 2 kB.
+    if encoded.rfind(b"null") >= 0 and _NULL.search(encoded):
         return _encode_copy(body)
-    return encoded
+    return encoded[_LISTS_AROUND:-_LISTS_AROUND]
 
 
 def is_omitted(value: object) -> bool:
@@ -107,13 +123,6 @@ def kind_of(value: object) -> str:
         if isinstance(value, kind):
             return words
     return type(value).__name__
-
-
-def _check_depth_of_all(body: Any) -> None:
-    """Raise `TypeError` for a body that is nested too deeply, without a look at each value."""
-    for _ in range(_LISTS_AROUND):
-        body = [body]
-    orjson.dumps(body, default=_model_as_object, option=_OPTIONS)
 
 
 def _encode_copy(body: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,8 @@ import click
 
 from penstock.errors import PenstockError
 
+#: Exit code of a job that is done although some of its requests did not succeed.
+UNSUCCESSFUL = 3
 #: Exit codes that shells use for a process ended by a signal.
 INTERRUPTED = 130  # SIGINT (Ctrl-C)
 BROKEN_PIPE = 141  # SIGPIPE: the reader of our stdout has exited

@@ -13,6 +13,7 @@ from penstock.cli.command_error import CommandError
 from penstock.cli.commands.programs import require_module
 from penstock.errors import LocalProcessError
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.flower_access import FLOWER_USER
 from penstock.local.processes import LocalProcess
 from penstock.local.stack import (
     BROKER_VARIABLES,
@@ -134,7 +135,7 @@ class LocalDeployment:
         starts = [self._submit_start(process) for process in processes]
         for process, start in zip(processes, starts, strict=True):
             start.result()
-            self._report(process, flower.url if process is flower else f"log {process.log}")
+            self._report(process, f"log {process.log}" if process is not flower else _login(flower))
 
     def _start_redis(self) -> str:
         if not self.redis_url:
@@ -165,6 +166,12 @@ class LocalDeployment:
 
     def _report(self, process: LocalProcess, address: str) -> None:
         self._announce(f"{process.name:<10} pid {process.pid:<8} {address}")
+
+
+def _login(flower: FlowerProcess) -> str:
+    if not flower.has_login:
+        return flower.url
+    return f"{flower.url} user {FLOWER_USER}, password {flower.password}"
 
 
 def forget_other_redis() -> None:

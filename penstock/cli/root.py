@@ -1,6 +1,7 @@
 """The root command group: imports commands on demand, reports errors."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,12 +59,20 @@ class RootGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Parse ``args``, run the command and exit with its exit code."""
         extra["standalone_mode"] = False
+        _print_every_character()
         try:
             code = super().main(args, **extra)
             sys.stdout.flush()
         except Exception as error:
             code = _report(error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_every_character() -> None:
+    """Escape characters that the terminal's encoding lacks, as Python does on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _report(error: Exception) -> int:

@@ -1,14 +1,20 @@
-"""Follow records on an event loop: one Redis client and one multiplexer for all its readers."""
+"""Follow records on event loops: for each, one Redis client and one multiplexer for all readers.
 
+A connection belongs to the loop on which it was opened. A program may use a client on several: one
+after the other, with ``asyncio.run`` for each call, or at the same time, in threads.
+"""
+
+import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import AsyncMultiplexer
+from penstock.follow.multiplexer import AsyncMultiplexer, ClientClosed
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.settings import ClientSettings
-from penstock.store.connection import AsyncConnection, connect_async, redis_errors_translated
+from penstock.store.connection import connect_async, redis_errors_translated
 
 
 class AsyncReader:
@@ -16,8 +22,9 @@ class AsyncReader:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._redis: AsyncConnection = connect_async(settings)
-        self._multiplexer = AsyncMultiplexer(settings)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
 
     async def follow(
         self,
@@ -29,10 +36,12 @@ class AsyncReader:
         text_first: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Like `penstock.follow.reader.follow_async`; connection errors are `RedisUnavailable`."""
+        connections = self._of_this_loop()
+        await connections.open()
         with redis_errors_translated(self._settings):
             source = follow_async(
-                self._redis,
-                self._multiplexer,
+                connections.redis,
+                connections.multiplexer,
                 keys,
                 after=after,
                 timeout=timeout,
@@ -44,6 +53,54 @@ class AsyncReader:
                     yield event
 
     async def close(self) -> None:
-        """Close all connections. Readers raise `ClientClosed`."""
-        await self._multiplexer.close()
-        await self._redis.aclose()
+        """Close all connections, on every loop. Readers raise `ClientClosed`."""
+        with self._lock:
+            self._closed = True
+            everywhere = list(self._connections.items())
+        for loop, connections in everywhere:
+            if loop is asyncio.get_running_loop():
+                await connections.close()
+            elif loop.is_running():  # in another thread
+                closing = asyncio.run_coroutine_threadsafe(connections.close(), loop)
+                await asyncio.wrap_future(closing)
+
+    def _of_this_loop(self) -> "_Connections":
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if (found := self._connections.get(loop)) is None:
+                if self._closed:
+                    raise ClientClosed
+                for ended in [each for each in self._connections if each.is_closed()]:
+                    del self._connections[ended]
+                found = self._connections[loop] = _Connections(self._settings)
+        return found
+
+
+class _Connections:
+    """The connections of one event loop."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.redis = connect_async(settings)
+        self.multiplexer = AsyncMultiplexer(settings)
+        self._until_loop_ends: AsyncGenerator[None, None] | None = None
+
+    async def open(self) -> None:
+        """Close the connections when the loop ends, for a program that closes no client.
+
+        ``asyncio.run`` closes the generators that are left on its loop; no other code of ours runs
+        at that moment.
+        """
+        if self._until_loop_ends is None:
+            self._until_loop_ends = self._close_at_the_end()
+            await anext(self._until_loop_ends)
+
+    async def close(self) -> None:
+        """Close all of them; readers raise `ClientClosed`."""
+        await self.multiplexer.close()
+        await self.redis.aclose()
+
+    async def _close_at_the_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.close()

@@ -4,6 +4,7 @@ They are the ones that run in production, except for the simulator: it replaces 
 workers reach it only through ``ANTHROPIC_BASE_URL``.
 """
 
+import base64
 import json
 import os
 import sys
@@ -12,6 +13,12 @@ import urllib.request
 from collections.abc import Mapping
 
 from penstock.local.approot import app_root, package_root
+from penstock.local.flower_access import (
+    FLOWER_USER,
+    flower_environment,
+    given_options,
+    new_password,
+)
 from penstock.local.processes import LocalProcess, free_port
 from penstock.queue.consumers import SIMULATED
 from penstock.queue.names import QUEUES
@@ -83,12 +90,20 @@ class WorkerProcess(LocalProcess):
 
 
 class FlowerProcess(LocalProcess):
-    """Flower on a loopback port; it shows the tasks that have run since it started."""
+    """Flower on a loopback port; it shows the tasks that have run since it started.
+
+    The user is `FLOWER_USER` with a generated password, unless ``options`` or the environment
+    decide who may use it.
+    """
 
     def __init__(self, *options: str, env: Mapping[str, str], port: int | None = None) -> None:
         self.port = port or free_port()
+        self.password = new_password()
         command = flower_command("--address=127.0.0.1", f"--port={self.port}", *options)
-        super().__init__("flower", command, env={**env, **python_path()})
+        added = flower_environment(given_options(options, {**os.environ, **env}), self.password)
+        #: Whether the generated password is needed.
+        self.has_login = "FLOWER_BASIC_AUTH" in added
+        super().__init__("flower", command, env={**env, **added, **python_path()})
 
     @property
     def url(self) -> str:
@@ -106,7 +121,11 @@ class FlowerProcess(LocalProcess):
         return self.wait_until(lambda: self._workers() >= count)
 
     def _workers(self) -> int:
-        with _direct.open(f"{self.url}/workers?json=1", timeout=5) as response:
+        request = urllib.request.Request(f"{self.url}/workers?json=1")  # noqa: S310
+        if self.has_login:
+            login = base64.b64encode(f"{FLOWER_USER}:{self.password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {login}")
+        with _direct.open(request, timeout=5) as response:
             return len(json.load(response)["data"])
 
 

@@ -7,8 +7,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError
 from penstock.simulator.mark import HEADER
 
@@ -95,8 +94,13 @@ class Exchange:
     async def reply(
         self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a complete JSON response."""
-        data = orjson.dumps(value)
+        """Send a value as a complete JSON response."""
+        await self.reply_json(request_json.dumps(value), status=status, headers=headers)
+
+    async def reply_json(
+        self, data: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a complete response whose body is written already."""
         shape = {"content-type": "application/json", "content-length": str(len(data))}
         await self.start(status, {**shape, **(headers or {})})
         await self.end(data)
@@ -122,6 +126,12 @@ class Exchange:
         # The server responds with a 500 when an application returns without a response,
         # so it must have noticed the end of the connection before.
         await self.wait_for_disconnect()
+
+    async def drop_headers(self, where: str) -> None:
+        """Cut the connection before the headers, or inside them."""
+        if where == "inside":
+            self._extensions[DISCONNECT_EXTENSION]["write"](b"HTTP/1.1 200 OK\r\ncontent-ty")
+        await self.disconnect()
 
     async def run_while_connected(self, work: Awaitable[None]) -> bool:
         """Run ``work`` while the client is connected; False if the client left early."""

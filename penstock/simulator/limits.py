@@ -47,6 +47,18 @@ class TokenBucket:
         }
 
 
+def lane_headers(*, fast: bool, tier: str, wall: datetime | None = None) -> dict[str, str]:
+    """The headers of fast mode and of the priority tier, whose limits are their own."""
+    reset = (wall or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    lanes = ["anthropic-fast"] * fast + ["anthropic-priority"] * (tier == "priority")
+    return {
+        f"{lane}-{direction}-tokens-{name}": value
+        for lane in lanes
+        for direction, limit in (("input", "1000000"), ("output", "200000"))
+        for name, value in (("limit", limit), ("remaining", limit), ("reset", reset))
+    }
+
+
 def check_batch_limits(
     options: Options, *, active: int, queued: int, new: int, wait_s: int
 ) -> None:

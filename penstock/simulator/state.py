@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
 from penstock.simulator.faults.registry import ActiveFaults
 from penstock.simulator.limits import TokenBucket
+from penstock.simulator.messages.threads import Threads
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
 
@@ -35,8 +35,8 @@ class LoggedRequest:
     def as_dict(self) -> dict[str, Any]:
         """The request with its parsed body; None for one that is not JSON or too large."""
         try:
-            body = orjson.loads(self.raw) if self.raw else None
-        except orjson.JSONDecodeError:
+            body = request_json.loads(self.raw) if self.raw else None
+        except ValueError:
             body = None
         return {
             "method": self.method,
@@ -57,6 +57,7 @@ class State:
     faults: ActiveFaults = field(default_factory=ActiveFaults)
     #: messages answered in full, by the hash of their body
     live_paid: Counter[int] = field(default_factory=Counter)
+    threads: Threads = field(default_factory=Threads)
     log: deque[LoggedRequest] = field(init=False)
     bucket: TokenBucket = field(init=False)
 
@@ -78,6 +79,7 @@ class State:
         self.stats.reset()
         self.faults.clear()
         self.live_paid.clear()
+        self.threads.clear()
         self._apply_options()
         self.log.clear()
 

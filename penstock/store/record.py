@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from penstock import json_text
 from penstock.errors import NotFound
 from penstock.ids import is_id
 from penstock.states import State
@@ -50,7 +49,7 @@ class Record:
     def json(self, field: str) -> Any:
         """The value of a field that contains JSON; None if it is empty or missing."""
         text = self.fields.get(field)
-        return orjson.loads(text) if text else None
+        return json_text.loads(text) if text else None
 
 
 def checked_id(id: str) -> str:

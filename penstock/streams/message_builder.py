@@ -53,9 +53,8 @@ class MessageBuilder:
         """All visible text so far."""
         return self._blocks.text
 
-    def shows(self, data: dict[str, Any]) -> bool:
-        """Whether the text of this event, which was applied, is part of the visible text."""
-        index = data.get("index")
+    def shows(self, index: Any) -> bool:
+        """Whether the text of this block is part of the visible text."""
         block = self._blocks.get(index) if type(index) is int else None
         return block is not None and block.kind == "text"
 
@@ -83,7 +82,7 @@ class MessageBuilder:
             self._start(index, data.get("content_block"))
         elif kind == "content_block_stop":
             self._stop(index)
-        elif kind == events.REWIND:
+        elif kind == events.REWIND and type(data.get("offset")) is int:
             self._blocks.rewind(index, data["offset"])
 
     def _start_message(self, message: Any) -> None:

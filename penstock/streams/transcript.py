@@ -52,9 +52,10 @@ class Transcript:
 
     def apply(self, event: Event) -> None:
         """Apply an event."""
-        if event.type == events.SNAPSHOT:
+        kind = event.data.get("type")
+        if kind == events.SNAPSHOT:
             self.coverage = Coverage.TEXT
-        elif event.type == events.REWIND and event.n == 0:
+        elif kind == events.REWIND and event.n == 0:
             self.coverage = Coverage.FULL  # all events follow again from the first
         self.cursor = event.cursor
         self.builder.apply(event.data)
@@ -63,7 +64,7 @@ class Transcript:
         """Continue with a builder that has all events up to the cursor."""
         self.builder, self.coverage = builder, Coverage.FULL
 
-    def flow(self, text_final: str | None) -> TextFlow:
+    def flow(self, text_final: str | None = TextFinal.AT_ONCE) -> TextFlow:
         """Return the flow of the visible text from here on; ``text_final``: of the record."""
         return TextFlow(self.builder.text, final=TextFinal.of(text_final))
 
@@ -88,14 +89,18 @@ class Transcript:
         return piece
 
     def _read(self, event: Event, flow: TextFlow) -> str:
-        if event.type in (events.REWIND, events.SNAPSHOT):
+        data = event.data
+        kind = data.get("type")
+        if kind in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
-        if event.type == events.END:
+        if kind == events.END:
             return flow.rest()
-        if event.type == "content_block_start":
+        if kind == "content_block_start":
             flow.begin_block()
-        text = text_in(event.data)
-        return flow.add(text) if text and self.builder.shows(event.data) else ""
+        text = text_in(data)
+        # After a cursor, the start of a block may be missing.
+        shown = self.coverage is Coverage.TAIL or self.builder.shows(data.get("index"))
+        return flow.add(text) if text and shown else ""
 
     def stop(self, why: str) -> None:
         """Record why no more events will be read, for `check_open`."""

@@ -17,9 +17,11 @@ import httpx2
 import orjson
 from anthropic.types.messages import MessageBatch
 
+from penstock import json_text
 from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
+from tasks.api.live_message import read_message
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
@@ -29,6 +31,10 @@ _PAGE: Final = 1000
 _NEWEST: Final = 20
 #: Maximum number of times the list is read from its start because a batch on it was deleted.
 _TRIES: Final = 3
+
+
+class _PageGone(Exception):
+    """The batch that a page of the list begins after is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class BatchesApi:
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
-            except anthropic.NotFoundError:
+            except _PageGone:
                 continue  # the last batch of a page was deleted before the next page was read
         raise UnexpectedResponse("the list of batches changes too fast to be read")
 
@@ -130,26 +136,41 @@ class BatchesApi:
             encoded = response.headers.get("content-encoding", "identity") != "identity"
             yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
 
-    def message(self, params: bytes) -> bytes:
-        """Make one live call; returns the message as the API sent it, on one line."""
-        headers = {"content-type": "application/json"}
-        response = self._api.post(
-            MESSAGES,
-            cast_to=httpx2.Response,
-            content=params,
-            options={"headers": self._headers | headers, "max_retries": 0},
+    def message(self, params: bytes, *, timeout: httpx2.Timeout) -> bytes:
+        """Make one live call, as a stream; returns the complete message as JSON on one line.
+
+        Also raises `httpx2.HTTPError` if the connection breaks during the answer.
+        """
+        response = cast(
+            httpx2.Response,
+            self._api.post(
+                MESSAGES,
+                cast_to=httpx2.Response,
+                content=b'{"stream":true,' + params.lstrip()[1:],
+                stream=True,
+                stream_cls=anthropic.Stream[Any],
+                options={
+                    "headers": self._headers
+                    | {"content-type": "application/json", "accept-encoding": "identity"},
+                    "max_retries": 0,
+                    "timeout": timeout,
+                },
+            ),
         )
         self.simulated = self.simulated or is_simulated(response.headers)
-        message = _json(response)
-        if message.get("type") != "message":
-            raise UnexpectedResponse("the response to a live call is not a message")
-        return response.content if b"\n" not in response.content else orjson.dumps(message)
+        with contextlib.closing(response):
+            return json_text.dumps(read_message(response.iter_bytes()))
 
     def _since(self, time_ms: int) -> Listing:
         params: dict[str, Any] = {"limit": _PAGE}
         found: list[ListedBatch] = []
         while True:
-            response = self._get(params)
+            try:
+                response = self._get(params)
+            except anthropic.NotFoundError as error:
+                if "after_id" in params:
+                    raise _PageGone from error
+                raise
             page = list(_all_listed(response))
             found += page
             more = _json(response).get("has_more")

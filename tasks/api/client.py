@@ -6,8 +6,10 @@ decisions are ours, so ``max_retries`` is 0 everywhere.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx2
 
@@ -31,6 +33,13 @@ class ApiProblem:
     retryable: bool = False  #: whether the same call may succeed later
     retry_after: float | None = None  #: seconds that the API asks to wait
     sent: bool = True  #: whether the API may have received the call
+    timed_out: bool = False  #: it was sent, and no response began in time
+    unreadable: bool = False  #: a response began, and its headers could not be read
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the API may have received and billed the call, but gave no response."""
+        return self.sent and not self.status and self.type == "connection_error"
 
     def as_error(self) -> dict[str, Any]:
         """Return the error object for the record and the last event."""
@@ -54,8 +63,7 @@ def problem_of(error: Exception) -> ApiProblem:
         headers = error.response.headers
         return ApiProblem(
             type=error.type or "api_error",
-            # Without a message, the response is not the API's own: then the address matters.
-            message=error.api_message or f"HTTP {error.status_code} from {_address(error)}",
+            message=_message(error),
             status=error.status_code,
             request_id=error.request_id or "",
             retryable=is_retryable(
@@ -65,14 +73,7 @@ def problem_of(error: Exception) -> ApiProblem:
         )
     if isinstance(error, anthropic.APIConnectionError):
         cause = error.__cause__ or error
-        unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-        return ApiProblem(
-            type="connection_error",
-            message=f"the API at {_address(error)} cannot be reached: "
-            f"{type(cause).__name__}: {cause}",
-            retryable=True,
-            sent=not isinstance(cause, unsent),
-        )
+        return _connection_problem(cause, _address(error))
     if isinstance(error, UnexpectedResponse):
         return ApiProblem(type="unexpected_response", message=str(error), retryable=True)
     if isinstance(
@@ -86,11 +87,52 @@ def problem_of(error: Exception) -> ApiProblem:
     )
 
 
+def _message(error: anthropic.APIStatusError) -> str:
+    """Return the API's message. It names the address where that may be the cause."""
+    address = f"{_address(error)}{error.request.url.path}"
+    if not error.api_message:  # the response is not the API's own
+        return f"HTTP {error.status_code} from {address}"
+    if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
+        return f"{error.api_message} (from {address})"
+    return error.api_message
+
+
 def _address(error: anthropic.APIError) -> str:
     """Return the address of the call that failed, without user and password."""
     url = error.request.url
     port = f":{url.port}" if url.port else ""
     return f"{url.scheme}://{url.host}{port}"
+
+
+def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
+    sent = _is_sent(cause)
+    outcome = "gave no response" if sent else "cannot be reached"
+    return ApiProblem(
+        type="connection_error",
+        message=f"the API at {address} {outcome}: {type(cause).__name__}: {cause}",
+        retryable=True,
+        sent=sent,
+        timed_out=sent and isinstance(cause, httpx2.ReadTimeout),
+        unreadable=isinstance(cause, aiohttp.ClientResponseError),
+    )
+
+
+def _is_sent(cause: BaseException) -> bool:
+    """Whether the API may have received a call that ended in this error of the transport."""
+    if isinstance(cause, httpx2.ConnectError) and isinstance(
+        cause.__cause__, aiohttp.ClientConnectionError
+    ):
+        # The SDK's aiohttp transport reports every lost connection as a failure to connect.
+        return not isinstance(cause.__cause__, aiohttp.ClientConnectorError)
+    unsent = (
+        httpx2.ConnectError,
+        httpx2.ConnectTimeout,
+        httpx2.PoolTimeout,
+        httpx2.ProxyError,
+        httpx2.UnsupportedProtocol,
+        httpx2.LocalProtocolError,
+    )
+    return not isinstance(cause, unsent)
 
 
 def lacks_credentials(api: anthropic.Anthropic) -> bool:

@@ -58,7 +58,7 @@ class OpenStream:
         """
         headers = self.headers
         # Nothing is encoded, so skip the decoding layers: they are a sixth of the cost of a chunk.
-        encoding = headers.get("content-encoding", "")
+        encoding = headers.get("content-encoding", "").strip().removeprefix("identity")
         body = ResponseBody(headers.get("content-type", ""), encoding)
         plain = self._response.http_response.aiter_raw
         try:

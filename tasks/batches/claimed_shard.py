@@ -9,10 +9,11 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
-from penstock import events
+from penstock import events, json_text
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
+from penstock.errors import RecordUnreadable
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
@@ -42,7 +43,8 @@ class ClaimedShard:
         self.redis = job.redis
         self.settings = job.settings
         #: why the job is paused, as of the last reply of Redis; None: it is not
-        self.paused: dict[str, Any] | None = orjson.loads(paused) if paused else None
+        self.paused = _notice(paused)
+        self.unreadable = ""  #: why the record cannot be read; empty: it can
         self._saw_cancel = bool(lease.cancel)
 
     @classmethod
@@ -62,7 +64,11 @@ class ClaimedShard:
         """
         reader = JobReader(connection, settings, job)
         lease, found = Lease.acquire(reader, shard, worker=worker)
-        work = cls(reader, lease, Shard.parse(found.record), found.paused)
+        try:
+            work = cls(reader, lease, Shard.parse(found.record), found.paused)
+        except RecordUnreadable as error:
+            work = cls(reader, lease, Shard(number=shard), found.paused)
+            work.unreadable = str(error)
         lease.start_renewing()
         try:
             yield work
@@ -155,12 +161,12 @@ class ClaimedShard:
     def alert(self, kind: Alert, message: str) -> None:
         """Raise an alert, unless the last one was of the same kind. Raises `Fenced`."""
         [before] = self.job.fields("alert")
-        if before and orjson.loads(before)["type"] == kind:
+        if (_notice(before.encode()) or {}).get("type") == kind:
             return
         alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job.id, self.shard.number, kind, message)
         event = {"type": events.ALERT, "alert": alert}
-        self.write(event=event, alert=orjson.dumps(alert))
+        self.write(event=event, alert=json_text.dumps(alert))
 
     def _release(self, becomes: Becomes, pause: dict[str, Any] | None) -> int:
         event = None
@@ -195,9 +201,9 @@ class ClaimedShard:
             ttl_s=settings.batch_retention_s if final else settings.batch_ttl_s,
             check_after_ms=int(settings.wakeup_retry_s * 1000),
             becomes=becomes,
-            event=orjson.dumps(event) if event else b"",
+            event=json_text.dumps(event) if event else b"",
             final_state=final,
-            pause=orjson.dumps(pause) if pause else b"",
+            pause=json_text.dumps(pause) if pause else b"",
             left=left,
             spent=spent,
             saw_cancel=self._saw_cancel,
@@ -228,5 +234,16 @@ class ClaimedShard:
 
     def _accept(self, reply: _Reply) -> ShardWritten:
         written = self.lease.check(reply)
-        self.paused = orjson.loads(written.paused) if written.paused else None
+        self.paused = _notice(written.paused)
         return written
+
+
+def _notice(raw: bytes) -> dict[str, Any] | None:
+    """Parse why a job is paused, or its alert; None if there is nothing."""
+    if not raw:
+        return None
+    try:
+        notice = json_text.loads(raw)
+    except ValueError:
+        notice = None
+    return notice if isinstance(notice, dict) else {"type": "", "message": "unreadable"}

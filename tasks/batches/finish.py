@@ -40,7 +40,10 @@ class FinishStep:
         counts = sum((shard.counts for shard in shards), Counts())
         models = usage_by_model(shards)
         usage = dict(sum(models.values(), Counter()))
-        cost = cost_of((shard.usage, shard.live) for shard in shards)
+        cost = cost_of(
+            ((shard.usage, shard.live) for shard in shards),
+            sum(shard.live_calls_cost for shard in shards) / 1_000_000,
+        )
         [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
         end: dict[str, Any] = {
@@ -63,15 +66,16 @@ class FinishStep:
         return JobEnded({**summary, "counts": end["counts"], "cost": cost})
 
     def _retain(self, work: ClaimedShard, shards: list[Shard]) -> None:
-        """Set the retention of the results and remove the requests.
+        """Set the retention of the results and of failed requests, and remove all others.
 
         Called before the job ends: after that, no step would repeat it.
         """
         store = work.job.store()
         for some in _parts(shards, _SHARDS_PER_CALL):
-            store.remove([shard.request_chunk_name for shard in some])
-            kept = [name for shard in some for name in (shard.id_chunk_name, shard.results)]
-            store.refresh_ttl([name for name in kept if name], self._settings.batch_retention_s)
+            done = [each.request_chunk_name for each in some if not each.keeps_all_requests]
+            store.remove(done)
+            kept = {name for shard in some for name in shard.chunk_names} - set(done)
+            store.refresh_ttl(kept, self._settings.batch_retention_s)
 
 
 def _final(cancel: str, counts: Counts, error: str) -> State:

@@ -2,10 +2,10 @@
 
 from typing import cast
 
-import orjson
-
 from config.settings import WorkerSettings
+from penstock import json_text
 from penstock.batches.shard import Shard
+from penstock.errors import RecordUnreadable
 from penstock.keys import Keys
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_chunk_store
@@ -38,7 +38,7 @@ class JobReader:
     def headers(self) -> dict[str, str]:
         """The headers that the producer wants sent to the API with every call."""
         [headers] = self.fields("headers")
-        return cast(dict[str, str], orjson.loads(headers)) if headers else {}
+        return cast(dict[str, str], json_text.loads(headers)) if headers else {}
 
     def store(self) -> ChunkStore:
         """Where the job's chunks are stored."""
@@ -52,7 +52,13 @@ class JobReader:
 
 
 def find_shard(connection: Connection, keys: Keys, member: str) -> Shard | None:
-    """Read the shard of any job by its name ``<job>/<shard>``; None: it has expired."""
+    """Read the shard of any job by its name ``<job>/<shard>``.
+
+    None: it has expired, or cannot be read, which must not stop the shards of other jobs.
+    """
     job, _, number = member.partition("/")
     raw = connection.hget(keys.job(job).shards, number)
-    return None if raw is None else Shard.parse(raw)
+    try:
+        return None if raw is None else Shard.parse(raw)
+    except RecordUnreadable:
+        return None

@@ -22,6 +22,7 @@ from tasks.batches.create.lost_call import restart_search, wrong_workspace
 from tasks.batches.create.reconcile import without_batch
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
+from tasks.batches.transient_404 import noted_404
 from tasks.batches.unavailable import collect_without
 
 #: Polls, over some minutes, in which the API must not know a batch before its results are given up.
@@ -47,7 +48,9 @@ class PollStep:
             batch = self._poll(work)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
-        shard = work.shard.evolve(polls=work.shard.polls + 1, failures=0, not_found_count=0)
+        shard = work.shard.evolve(
+            polls=work.shard.polls + 1, failures=0, not_found_count=0, not_found_ms=0
+        )
         if batch.processing_status == "ended":
             # Before the record says so: a slot that is never released blocks others for a day.
             woken = active_batches.release_and_wake(work)
@@ -114,12 +117,17 @@ def not_found(
 ) -> StepResult:
     """Decide what to do about a batch that the API does not know, or no longer knows.
 
-    The job is paused. The results are given up only once the operator has resumed or canceled it.
+    The API is asked again for some minutes first, then the job is paused. The results are given up
+    only once the operator has resumed or canceled it.
     """
     settings, shard = work.settings, work.shard
     message = f"the API does not know {shard.batch_id}: {problem_of(error).message}"
     if now_ms() - shard.created_ms < settings.list_consistency_s * 1000:
         return _retry(work, shard)
+    if not shard.not_found_count and not work.paused:
+        noted = noted_404(shard, work.job.now_ms())
+        if noted is not None:
+            return _retry(work, noted)
     if not shard.confirmed:
         # Another program may have created and deleted it; then ours is still in the list.
         restart_search(work, without_batch(shard))
@@ -141,7 +149,7 @@ def not_found(
 
 def _retry(work: ClaimedShard, shard: Shard) -> RetryIn:
     work.write(shard.evolve(failures=shard.failures + 1))
-    wait = wait_s(max(shard.not_found_count, 1), None, work.settings.api_retry_max_wait_s, jitter())
+    wait = wait_s(shard.failures + 1, None, work.settings.api_retry_max_wait_s, jitter())
     return RetryIn(wait, f"the API does not know {shard.batch_id}")
 
 

@@ -19,6 +19,7 @@ class RetryIn:
 
     seconds: float
     reason: str  #: shown in Flower: which batch, how old, why; never the API's message
+    failed: bool = False  #: a call or the step itself failed; otherwise it only has to wait
 
 
 @dataclass(frozen=True, slots=True)

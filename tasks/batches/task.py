@@ -13,10 +13,13 @@ from celery.utils.log import get_task_logger
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
 from penstock.errors import ConfigurationError
+from penstock.ids import is_id
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
+from penstock.states import State
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
+from tasks.api.retry import MAX_WAIT_S
 from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import (
@@ -30,62 +33,87 @@ from tasks.batches.step_result import (
 )
 from tasks.batches.steps import BatchSteps
 from tasks.retry import retry_later
+from tasks.task_states import CANCELED, PAUSED, SKIPPED, end_as, shown, wait_later
 from workers.app import app, settings
 from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 
-#: Seconds until a step that failed with an unexpected error is retried.
-_UNEXPECTED_RETRY_S: Final = 60.0
+#: Seconds until a step is retried that could not use Redis or the spool.
+_UNAVAILABLE_RETRY_S: Final = 60.0
+
+
+class JobFailed(Exception):
+    """The job ended with an error; only its record holds the API's message."""
+
+
+class NotAJob(Exception):
+    """The message was not sent by Penstock's client, so there is no record of a job."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} takes the id of a recorded job and the number of a shard; to send a job: "
+            "penstock.Client().messages.batches.create(requests=[…])"
+        )
 
 
 def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
-    """Run the step that ``task`` is named after."""
+    """Run the step that ``task`` is named after. Returns a summary for Flower."""
+    if not isinstance(job, str) or not is_id(job) or not isinstance(shard, int):
+        raise NotAJob(task.name)
     try:
         with ClaimedShard.claim(
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
             return _execute(task, work, _step(task, work))
     except RestartGrace as error:
-        raise retry_later(task, reason=str(error), countdown_s=error.wait_s) from None
+        raise wait_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
-        return _end_chain(task, "skipped", str(error) or "claimed by another worker")
+        reason = str(error) or "claimed by another worker"
+        raise end_as(task, SKIPPED, {"state": SKIPPED, "reason": reason}) from None
 
 
 def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
-    """Release the claim as the result of the step says; returns what the task returns."""
+    """Release the claim as the result of the step says; returns what the task returns.
+
+    An exception stops the chain.
+    """
     match result:
         case Next(summary, wake, pause):
             work.release(pause=pause)
             for number in wake:
                 _wake(work.job.id, number)
-            return summary
-        case RetryIn(seconds, reason):
-            wait_s = work.release(countdown_s=seconds)
-            raise retry_later(task, reason=reason, countdown_s=wait_s)
+            return shown(summary)
+        case RetryIn(seconds, reason, failed):
+            wait_s = work.release(countdown_s=min(seconds, MAX_WAIT_S))
+            if failed:
+                raise retry_later(task, reason=reason, countdown_s=wait_s)
+            raise wait_later(task, reason=reason, countdown_s=wait_s)
         case Parked(reason, pause):
             due_in_s = work.park(pause=pause)
             if due_in_s is not None:  # the job was resumed or canceled while the step ran
-                raise retry_later(task, reason=reason, countdown_s=due_in_s)
-            return _end_chain(task, "paused", reason)
+                raise wait_later(task, reason=reason, countdown_s=due_in_s)
+            raise end_as(task, PAUSED, {"state": PAUSED, "reason": reason})
         case Redirect(reason):
             work.release()
             _wake(work.job.id, work.shard.number)
-            return _end_chain(task, "elsewhere", reason)
+            raise end_as(task, SKIPPED, {"state": "elsewhere", "reason": reason})
         case ShardDone(summary):
             work.release(done=True)
-            return summary
+            return shown(summary)
         case JobEnded(summary):
-            return summary
+            return _ended(task, summary)
         case _:
             assert_never(result)
 
 
-def _end_chain(task: "Task[Any, Any]", state: str, reason: str) -> dict[str, Any]:
-    """End the chain with this task; Flower shows the summary that is returned."""
-    task.request.chain = None
-    return {"kind": "batch", "state": state, "reason": reason}
+def _ended(task: "Task[Any, Any]", summary: dict[str, Any]) -> dict[str, Any]:
+    if summary["state"] == State.FAILED:
+        raise JobFailed("the job has failed; its record has the error")
+    if summary["state"] == State.CANCELED:
+        raise end_as(task, CANCELED, summary)
+    return shown(summary)
 
 
 def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
@@ -99,10 +127,10 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     except Fenced:
         raise
     except Exception as error:
-        # Nothing is lost: the record is as before, and the step runs again.
+        # Redis or the spool is unavailable. The record is as before, and the step runs again.
         logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
-        return RetryIn(_UNEXPECTED_RETRY_S, reason)
+        return RetryIn(_UNAVAILABLE_RETRY_S, reason, failed=True)
 
 
 def _wake(job: str, shard: int) -> None:
@@ -111,7 +139,7 @@ def _wake(job: str, shard: int) -> None:
     _connection().hdel(keys.claims, f"{shard}:due")
     raw = _connection().hget(keys.shards, shard)
     if raw is not None:
-        found = Shard.parse(raw)
+        found = Shard.parse_or_placeholder(raw, shard)
         send_shard(app, job, shard, found.model, found.step)
 
 
@@ -133,7 +161,7 @@ def collect(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     return _run(task, job, shard)
 
 
-@app.task(name=names.BATCH_FINISH, bind=True, max_retries=None)
+@app.task(name=names.BATCH_FINISH, bind=True, max_retries=None, throws=(JobFailed,))
 def finish(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     """End the job once its last shard is collected."""
     return _run(task, job, shard)

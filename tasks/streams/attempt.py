@@ -61,7 +61,8 @@ class Attempt:
             if self._shift:
                 data["index"] += self._shift
                 raw = orjson.dumps(data)
-            self._message.apply(data)
+            self._usage.receive(data["delta"])
+            self._message.add_delta(data["index"], data["delta"])
             return [(raw, data)]
         fitted = self._feed_other(raw, data)
         self._set_straight()
@@ -88,6 +89,8 @@ class Attempt:
             kind = data["type"]
             if not self._takes(kind, data):
                 continue
+            if kind == "content_block_delta":
+                self._usage.receive(data["delta"])
             if self._exact:
                 fitted.append((line, data))
                 self._message.apply(data)
@@ -119,6 +122,8 @@ class Attempt:
         elif kind == "message_delta":
             self._usage.add(data.get("usage"))
             self.usage_changed = True
+        elif kind == "message_stop" and self._message.stop_reason is None:
+            invalid("message_stop is before any stop_reason")
         return True
 
     def _takes_message(self, data: Event) -> bool:

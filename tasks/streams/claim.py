@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from config.settings import WorkerSettings
-from penstock import json_text
+from penstock import events
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
@@ -21,21 +19,9 @@ from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.partial_message import PartialMessage
 from tasks.streams.publish.outbox import Outbox
-from tasks.streams.usage import Usage
-
-_FIELDS = (
-    "model",
-    "typed",
-    "on_interrupt",
-    "deadline_ms",
-    "started_ms",
-    "attempts",
-    "spent",
-    "first_delta_ms",
-    "headers",
-    "base",
-    "simulated",
-)
+from tasks.streams.request_record import FIELDS, RecordFault, RequestRecord
+from tasks.streams.retry_budget import RetryBudget
+from tasks.streams.usage import Usage, piece_bytes
 
 
 class NotClaimable(ControlSignal):
@@ -49,13 +35,17 @@ class ClaimedRequest:
     id: str
     outbox: Outbox
     model: str
-    on_interrupt: OnInterrupt
-    deadline_ms: int | None  #: the first call is not made after this
-    started_ms: int  #: time of the first claim
     worker_losses: int  #: workers lost while they ran it
-    body: dict[str, Any] | None  #: None: the body has expired
+    stored: dict[str, str]  #: fields of the record, not parsed
+    stored_body: bytes | None  #: None: the body has expired
+    settings: WorkerSettings
+    on_interrupt: OnInterrupt = OnInterrupt.CONTINUE
+    deadline_ms: int | None = None  #: the first call is not made after this
+    started_ms: int = field(default_factory=now_ms)  #: time of the first claim
+    body: dict[str, Any] | None = None  #: None: the body has expired
     headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
     attempts: int = 0  #: calls of the API made so far, by all workers
+    budget: RetryBudget = field(default_factory=lambda: RetryBudget(1))
     message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
@@ -68,7 +58,7 @@ class ClaimedRequest:
     async def claim(
         cls, connection: AsyncConnection, settings: WorkerSettings, id: str, worker: str
     ) -> "ClaimedRequest":
-        """Claim a request and load its state. Raises `NotClaimable` or `Deferred`."""
+        """Claim a request; `load` reads its state. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
         claim = await request_scripts.claim(
             keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
@@ -79,45 +69,45 @@ class ClaimedRequest:
         if isinstance(claim, ClaimRefused):
             raise NotClaimable(_WHY_NOT[claim.reason])
         async with connection.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.meta, *_FIELDS)
+            pipe.hmget(keys.meta, *FIELDS)
             pipe.get(keys.request)
             values, body = await pipe.execute()
-        record = dict(
-            zip(_FIELDS, (value.decode() if value else "" for value in values), strict=True)
-        )
-        outbox = Outbox(
-            settings.keys,
-            id,
-            worker=worker,
-            epoch=claim.epoch,
-            n=claim.n,
-            ttl_s=settings.request_ttl_s,
-            retention_s=settings.retention_s,
-            log_limit=settings.log_limit,
-            typed=bool(record["typed"]),
-        )
+        stored = {
+            name: value.decode(errors="replace") if value else ""
+            for name, value in zip(FIELDS, values, strict=True)
+        }
+        outbox = _outbox(settings, id, worker, claim.epoch, claim.n, typed=bool(stored["typed"]))
         outbox.cancel = claim.cancel
-        request = cls(
+        return cls(
             id=id,
             outbox=outbox,
-            model=record["model"],
-            on_interrupt=OnInterrupt(record["on_interrupt"] or OnInterrupt.CONTINUE),
-            deadline_ms=int(record["deadline_ms"]) if record["deadline_ms"] else None,
-            started_ms=int(record["started_ms"]),
+            model=stored["model"],
             worker_losses=claim.worker_losses,
-            body=None if body is None else json_text.loads(body),
-            headers=orjson.loads(record["headers"] or "{}"),
-            attempts=int(record["attempts"] or 0),
-            usage=Usage(orjson.loads(record["spent"]) if record["spent"] else None),
-            first_delta_ms=int(record["first_delta_ms"]) if record["first_delta_ms"] else None,
-            simulated=bool(record["simulated"]),
+            stored=stored,
+            stored_body=body,
+            settings=settings,
         )
-        if request.attempts:
-            await request._replay(connection, trimmed=bool(record["base"]))
-        return request
 
-    async def _replay(self, connection: AsyncConnection, *, trimmed: bool) -> None:
-        """Rebuild the message from the log of earlier attempts.
+    async def load(self, connection: AsyncConnection) -> None:
+        """Parse the record, and rebuild the message from the log. Raises `RecordFault`."""
+        record = RequestRecord.parse(self.stored, self.stored_body)
+        self.stored_body = None
+        self.on_interrupt, self.deadline_ms = record.on_interrupt, record.deadline_ms
+        self.started_ms, self.first_delta_ms = record.started_ms, record.first_delta_ms
+        self.body, self.headers = record.body, record.headers
+        self.attempts, self.usage = record.attempts, record.usage
+        self.simulated = record.simulated
+        self.budget = record.budget(self.settings.max_attempts)
+        if not self.attempts:
+            return
+        published = await self._published(connection)
+        await self._replay(connection, published, trimmed=record.trimmed)
+        if record.open_output is not None and self.message.stop_reason is None:
+            self.usage.end_lost_attempt(record.open_output, _received(published))
+            self.outbox.note(**self.usage.fields())
+
+    async def _published(self, connection: AsyncConnection) -> list[dict[str, Any]]:
+        """Read the events of earlier attempts.
 
         The log no longer changes: this claim has fenced all earlier writers.
         """
@@ -127,21 +117,64 @@ class ClaimedRequest:
             page = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=1000)
             for place, fields in page:
                 event = decode_entry(place, fields)
+                if event.data["type"] == events.UNREADABLE:
+                    raise _unreadable(place)
                 published.append(event.data)
                 after = event.cursor
             if len(page) < 1000:
-                break
-        if trimmed:
-            text = await connection.get(self.outbox.keys.text)
-            self.message.restore((text or b"").decode(), published)
-        for data in published:
-            self.message.apply(data)
+                return published
+
+    async def _replay(
+        self, connection: AsyncConnection, published: list[dict[str, Any]], *, trimmed: bool
+    ) -> None:
+        """Rebuild the message from the events of earlier attempts."""
+        text = (await connection.get(self.outbox.keys.text)) or b"" if trimmed else b""
+        try:
+            if trimmed:
+                self.message.restore(text.decode(errors="replace"), published)
+            for data in published:
+                self.message.apply(data)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            problem = f"has an event of an unexpected form ({type(error).__name__}: {error})"
+            raise RecordFault("the request's log", problem) from error
 
     def start_attempt(self) -> None:
-        """Count an attempt, now that the API has accepted its call."""
+        """Count an attempt: the API has received its call."""
         self.attempts += 1
+        self.budget.start()
         self.usage.next_attempt()
-        self.outbox.note(attempts=self.attempts)
+        self._note_attempts()
+
+    def undo_attempt(self) -> None:
+        """Forget the attempt that was just started: the API refused it after all."""
+        self.attempts -= 1
+        self.budget.undo()
+        self.usage.end_attempt(complete=True)
+        self._note_attempts()
+
+    def end_attempt(self) -> None:
+        """Estimate the usage of an attempt of which nothing more will arrive, if there is one."""
+        self.usage.end_attempt(complete=self.message.stop_reason is not None)
+        if self.attempts or self.usage.estimated:
+            self._note_attempts()
+
+    def _note_attempts(self) -> None:
+        budget = b'{"stalled":%d,"kept":%d}' % (self.budget.stalled, self.budget.kept)
+        self.outbox.note(attempts=self.attempts, retry_budget=budget, **self.usage.fields())
+
+    async def renew_outbox(self, connection: AsyncConnection) -> None:
+        """Replace an outbox whose events cannot be written by an empty one, for the last event."""
+        failed = self.outbox
+        n = await connection.hget(failed.keys.meta, "n")
+        self.outbox = _outbox(
+            self.settings,
+            self.id,
+            failed.worker,
+            failed.epoch,
+            int(n or 0),
+            typed=bool(self.stored["typed"]),
+        )
+        self.outbox.cancel = failed.cancel
 
     def note_origin(self, headers: Mapping[str, str]) -> None:
         """Record it if a response with these headers comes from the simulator."""
@@ -167,6 +200,37 @@ class ClaimedRequest:
     def age_s(self) -> float:
         """Seconds since the first claim."""
         return (now_ms() - self.started_ms) / 1000
+
+
+def _outbox(
+    settings: WorkerSettings, id: str, worker: str, epoch: int, n: int, *, typed: bool
+) -> Outbox:
+    return Outbox(
+        settings.keys,
+        id,
+        worker=worker,
+        epoch=epoch,
+        n=n,
+        ttl_s=settings.request_ttl_s,
+        retention_s=settings.retention_s,
+        log_limit=settings.log_limit,
+        typed=typed,
+    )
+
+
+def _unreadable(entry: bytes) -> RecordFault:
+    return RecordFault(f"entry {entry.decode(errors='replace')} of the log", "is not an event")
+
+
+def _received(published: list[dict[str, Any]]) -> int:
+    """Return the bytes that the last attempt in the log has received."""
+    received = 0
+    for data in published:
+        if data.get("type") == events.ATTEMPT:
+            received = 0
+        elif data.get("type") == "content_block_delta" and isinstance(data.get("delta"), dict):
+            received += piece_bytes(data["delta"])
+    return received
 
 
 _WHY_NOT = {

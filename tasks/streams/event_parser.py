@@ -14,6 +14,7 @@ from penstock import json_text
 from penstock.streams.blocks import PIECE_FIELDS
 from tasks.api.excerpt import excerpt, excerpt_of_value
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted
+from tasks.api.whole_message import events_of
 from tasks.streams.surrogates import WaitingHalves
 
 #: An event for readers: its JSON, and the same parsed.
@@ -80,7 +81,8 @@ def plain_delta(raw: bytes) -> dict[str, Any] | None:
         data: dict[str, Any] = orjson.loads(raw)
         delta = data["delta"]
         plain = (
-            data["type"] == "content_block_delta"
+            b"\n" not in raw
+            and data["type"] == "content_block_delta"
             and type(delta[PIECE_FIELDS[delta["type"]]]) is str
             and type(data["index"]) is int
             and len(delta) == 2
@@ -128,6 +130,8 @@ class EventParser:
             return []
         if not isinstance(kind, str):
             invalid("it has no type", excerpt(raw))
+        if kind == "message":  # of a gateway that streams nothing but the whole message
+            return [each for event in events_of(data) for each in self.parse(event)]
         check(kind, data)
         if not _is_strict(raw):
             data = _finite(data)
@@ -224,7 +228,9 @@ def _reported(problem: Any) -> StreamInterrupted:
 
 
 def _is_strict(raw: bytes) -> bool:
-    """Whether every JSON parser reads it."""
+    """Whether every JSON parser reads it, and it is one line."""
+    if b"\n" in raw or b"\r" in raw:
+        return False
     try:
         orjson.loads(raw)
     except ValueError:

@@ -42,6 +42,12 @@ class PartialMessage:
             self.blocks.rewind(data["index"], data["offset"])
             self.stop_reason, self.stop_details, self.stopped = None, None, False
 
+    def add_delta(self, index: int, delta: dict[str, Any]) -> None:
+        """Apply a delta that was checked, of a block that has started."""
+        self.has_delta = True
+        if delta["type"] == "text_delta":
+            self.blocks[index].pieces.append(delta["text"])
+
     def _start(self, data: dict[str, Any]) -> None:
         index, block = data.get("index"), data.get("content_block")
         if type(index) is int and isinstance(block, dict):

@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.api.client import ApiProblem
+from tasks.retry import ControlSignal
 from tasks.streams.claim import ClaimedRequest
+
+
+class RequestFailed(ControlSignal):
+    """The request cannot be answered. ``error``: for its record and its last event."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["type"])
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,9 @@ def end_event(
     return {
         "state": state,
         "stop_reason": message.stop_reason,
+        "stop_details": message.stop_details,
         "usage": request.usage.total,
+        "usage_estimated": request.usage.estimated,
         "characters": len(message.text),
         "text_sha256": message.text_sha256,
         "first_delta_ms": request.first_delta_ms,
@@ -34,6 +45,22 @@ def end_event(
         "api_request_ids": [id for id in request.api_request_ids if id],
         **({"simulated": True} if request.simulated else {}),
         **more,
+    }
+
+
+def minimal_end_event(
+    request: ClaimedRequest, ended_ms: int, error: dict[str, Any]
+) -> dict[str, Any]:
+    """The data of the last event of a stream whose own events cannot be written."""
+    return {
+        "state": "failed",
+        "stop_reason": None,
+        "usage": {},
+        "usage_estimated": True,
+        "first_delta_ms": None,
+        "total_ms": ended_ms - request.started_ms,
+        "attempts": request.attempts,
+        "error": error,
     }
 
 
@@ -50,6 +77,8 @@ def ended(end: dict[str, Any]) -> RunResult:
         "total_ms": end["total_ms"],
         "attempts": end["attempts"],
     }
+    if end["usage_estimated"]:
+        summary["usage_estimated"] = True
     return RunResult(end["state"], summary, reason=_reason(end.get("error")))
 
 

@@ -6,10 +6,12 @@ from celery import Task
 from celery.signals import task_revoked, worker_ready
 from celery.utils.log import get_task_logger
 
+from penstock.ids import is_id
 from penstock.queue import names
 from tasks.retry import retry_later
 from tasks.streams.result import RunResult
 from tasks.streams.runtime import StreamRuntime
+from tasks.task_states import CANCELED, SKIPPED, end_as, shown
 from workers.app import app, settings
 from workers.loop import streams_loop
 from workers.pool import on_shutdown, on_terminate
@@ -21,12 +23,29 @@ class StreamFailed(Exception):
     """The stream ended with an error; only its record holds the API's message."""
 
 
+class NotARequest(Exception):
+    """The message was not sent by Penstock's client, so there is no record of a request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{names.STREAM} takes the id of a recorded request and nothing else; to send a "
+            "request: penstock.Client().messages.enqueue(model=…, max_tokens=…, messages=[…])"
+        )
+
+
 runtime = StreamRuntime(settings, streams_loop)
 
 
-@app.task(name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,))
-def stream(task: "Task[Any, Any]", id: str) -> dict[str, Any]:
-    """Run the request ``id``. Returns a summary that holds neither prompt nor answer."""
+@app.task(  # type: ignore[arg-type]  # the stub allows no **named
+    name=names.STREAM, bind=True, max_retries=None, throws=(StreamFailed,)
+)
+def stream(task: "Task[Any, Any]", id: object = None, *more: object, **named: object) -> Any:
+    """Run the request ``id``. Returns a summary that holds neither prompt nor answer.
+
+    Raises `NotARequest` for other arguments. They are not repeated: they may hold a prompt.
+    """
+    if not isinstance(id, str) or not is_id(id) or more or named:
+        raise NotARequest
     with on_terminate(lambda: runtime.cancel(id, "terminate")):
         result = runtime.run(id)
     return _report(task, id, result)
@@ -40,8 +59,12 @@ def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any
         raise StreamFailed(result.reason)
     if result.state == "skipped":
         logger.info("request %s skipped: %s", id, result.reason)
-        return {"kind": "stream", "state": "skipped", "reason": result.reason}
-    return result.summary
+        skipped = {"state": SKIPPED, "reason": result.reason}
+        raise end_as(task, SKIPPED, skipped)
+    if result.state == "canceled":
+        logger.info("request %s canceled", id)
+        raise end_as(task, CANCELED, result.summary, result.summary["total_ms"] / 1000)
+    return shown(result.summary)
 
 
 @worker_ready.connect
@@ -53,7 +76,10 @@ def _ready(sender: Any, **_: Any) -> None:
 
 
 @task_revoked.connect
-def _revoked(request: Any, **_: Any) -> None:
-    """Cancel a request that was revoked in the queue; Celery only drops the message."""
+def _revoked(request: Any, terminated: bool = False, **_: Any) -> None:
+    """Cancel a request that was revoked in the queue; Celery only drops the message.
+
+    Celery also calls this after it has terminated a running task.
+    """
     if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
-        runtime.cancel(request.id, "revoke")
+        runtime.cancel(request.id, "terminate" if terminated else "revoke")

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from penstock import Client, State
 from penstock.cli import cli
+from penstock.cli.command_error import UNSUCCESSFUL
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
 
@@ -47,7 +48,7 @@ def questions(tmp_path: Path, body: Body) -> Path:
 def ended(penstock: Penstock, questions: Path) -> str:
     """The id of a job that has ended."""
     id = penstock("submit", str(questions)).stdout.strip()
-    assert penstock("watch", id).exit_code == 0
+    assert penstock("wait", id).exit_code == UNSUCCESSFUL
     return id
 
 
@@ -63,9 +64,7 @@ def test_submit_prints_the_id_and_nothing_else(
     )
 
 
-def test_submit_reads_stdin_and_ignores_empty_lines_at_the_end(
-    penstock: Penstock, questions: Path
-) -> None:
+def test_submit_reads_stdin_and_ignores_empty_lines(penstock: Penstock, questions: Path) -> None:
     submitted = penstock("submit", "-", input=questions.read_text() + "\n\n")
     assert submitted.exit_code == 0
     assert submitted.stderr.startswith("submitted 5 requests;")
@@ -76,9 +75,9 @@ def test_submit_reads_stdin_and_ignores_empty_lines_at_the_end(
     [
         ('{"custom_id": "q-9", \n', "penstock: line 6: not valid JSON: incomplete; "),
         ("\xff\n", "penstock: line 6: not valid JSON: not UTF-8\n"),
-        ("{'a': 1}\n", "penstock: line 6: not valid JSON: unexpected character"),
-        ("[1]\n", "penstock: line 6: must be an object, not list\n"),
-        ('\n{"custom_id": "q-9"}\n', "penstock: line 6: the line is empty\n"),
+        ("{'a': 1}\n", "penstock: line 6: not valid JSON: expecting property name"),
+        ("[1]\n", "penstock: line 6: must be an object, not a list\n"),
+        ('\n{"custom_id": "q-9"}\n', "penstock: line 7: params: is required\n"),
         ('{"custom_id": "q 9"}\n', "penstock: line 6: custom_id: 'q 9' must be 1 to 64 "),
         ('{"custom_id": "q-9", "params": {}}\n', "penstock: line 6: params."),
     ],
@@ -108,7 +107,7 @@ def test_a_duplicate_custom_id_is_reported_with_both_lines(
 def test_an_empty_file_is_refused_in_one_line(penstock: Penstock) -> None:
     submitted = penstock("submit", "-", input="")
     assert submitted.exit_code == 1
-    assert submitted.stderr == "penstock: requests: at least one request is required\n"
+    assert submitted.stderr == "penstock: <stdin> is empty\n"
 
 
 def test_watch_prints_a_line_for_each_change_without_a_terminal(
@@ -116,14 +115,65 @@ def test_watch_prints_a_line_for_each_change_without_a_terminal(
 ) -> None:
     id = penstock("submit", str(questions)).stdout.strip()
     watched = penstock("watch", id)
-    assert watched.exit_code == 0
+    assert watched.exit_code == UNSUCCESSFUL
     lines = watched.stdout.splitlines()
     assert len(lines) == len(set(lines))
     assert lines[0] == "5 requests in 1 batch"
     assert any(line.startswith("shard 0  collected    msgbatch_") for line in lines)
+    assert "errors  1 overloaded_error" in lines
     assert lines[-1] == "done  3 succeeded, 1 errored, 0 canceled, 1 expired"
     assert watched.stderr.startswith("3 succeeded, 1 errored, 0 canceled, 1 expired; cost 0.0")
     assert " USD (50% less than 0." in watched.stderr
+    assert watched.stderr.endswith(
+        "penstock: 2 of 5 requests did not succeed (1 overloaded_error); "
+        f"to send them again: penstock batch retry-failed {id}\n"
+    )
+
+
+def test_wait_prints_only_how_the_job_ended(penstock: Penstock, body: Body) -> None:
+    line = json.dumps({"custom_id": "q", "params": body("a")})
+    id = penstock("submit", "-", input=line).stdout.strip()
+    waited = penstock("wait", id)
+    assert (waited.exit_code, waited.stdout) == (0, "")
+    assert waited.stderr.startswith("1 succeeded, 0 errored, 0 canceled, 0 expired; cost 0.0")
+
+
+def test_status_shows_the_errors_by_type(penstock: Penstock, ended: str) -> None:
+    assert "\nerrors     1 overloaded_error\n" in penstock("status", ended).stdout
+    assert json.loads(penstock("status", ended, "--json").stdout)["errors"] == {
+        "overloaded_error": 1
+    }
+
+
+def test_results_of_some_types_only(penstock: Penstock, ended: str, tmp_path: Path) -> None:
+    def ids(*args: str) -> list[str]:
+        lines = penstock("results", ended, "--order", "submitted", *args).stdout.splitlines()
+        return [json.loads(line)["custom_id"] for line in lines]
+
+    assert ids("--only", "errored") == ["q-1"]
+    assert ids("--only", "expired", "--only", "errored") == ["q-1", "q-2"]
+    assert ids("--only", "succeeded") == ["q-0", "q-3", "q-4"]
+    assert ids("--only", "canceled") == []
+    path = tmp_path / "errored.jsonl"
+    assert penstock("results", ended, "--only", "errored", "-o", str(path)).exit_code == 0
+    assert len(path.read_text().splitlines()) == 1
+    refused = penstock("results", ended, "--only", "errored", "-o", str(path), "--resume")
+    assert refused.exit_code == 2
+
+
+def test_retry_failed_prints_the_id_of_a_job_with_the_failed_requests(
+    penstock: Penstock, ended: str
+) -> None:
+    retried = penstock("retry-failed", ended)
+    assert retried.exit_code == 0
+    id = retried.stdout.strip()
+    assert retried.stderr.startswith("submitted 2 requests again; ")
+    assert penstock("wait", id).exit_code == UNSUCCESSFUL
+    results = penstock("results", id, "--order", "submitted").stdout.splitlines()
+    assert [json.loads(line)["custom_id"] for line in results] == ["q-1", "q-2"]
+    again = penstock("retry-failed", ended)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert f"were sent again as job {id}" in again.stderr
 
 
 def test_watching_a_canceled_job_exits_with_code_1(

@@ -1,10 +1,14 @@
 """The commands that run in the foreground: worker, flower, simulate, settings, up."""
 
+import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +20,7 @@ from penstock import Client
 from penstock.cli.command_error import CommandError
 from penstock.cli.commands.up import check_other_workers
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.processes import free_port
 from penstock.simulator.control import Control
 from penstock.testing import wait_until
 
@@ -102,6 +107,47 @@ def test_the_worker_command_becomes_celery_and_exits_as_celery_does(
 )
 def test_options_after_the_dashes_are_passed_to_the_program(args: list[str], text: str) -> None:
     assert text in output(*args)
+
+
+def test_flower_prints_a_password_without_which_its_buttons_do_nothing(
+    penstock_environment: Mapping[str, str],
+) -> None:
+    port = free_port()
+    revoke = f"http://127.0.0.1:{port}/api/task/revoke/018bcfe5-6880-7000-8000-000000000000"
+    with running("flower", "--", f"--port={port}", env=penstock_environment) as flower:
+        line = read_until(flower, "password")
+        [(user, password)] = re.findall(r"Flower: user (\w+), password (\w+)", line)
+        read_until(flower, "Visit me at")
+        assert status_of(revoke) == 401
+        assert status_of(revoke, f"{user}:{password}") == 200
+
+
+def test_flower_on_a_port_that_is_in_use_prints_one_line(
+    penstock_environment: Mapping[str, str],
+) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with running("flower", "--", f"--port={port}", env=penstock_environment) as flower:
+            said, _ = flower.communicate(timeout=60)
+    assert flower.returncode == 1
+    [line] = said.splitlines()
+    assert f"127.0.0.1:{port} is in use" in line
+    assert "penstock flower -- --port=" in line
+
+
+def status_of(url: str, login: str = "") -> int:
+    """Return the status of a POST."""
+    request = urllib.request.Request(url, method="POST", data=b"")  # noqa: S310 - loopback
+    if login:
+        encoded = base64.b64encode(login.encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_the_simulator_accepts_requests_once_it_has_printed_its_address() -> None:

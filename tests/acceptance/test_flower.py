@@ -60,19 +60,33 @@ def test_a_stream_task_shows_its_id_kind_model_and_result(
     assert "secret" not in json.dumps(task)
 
 
-def test_a_batch_job_shows_its_steps_and_why_it_polls_again(
-    flower: FlowerProcess, penstock_client: Client, body: Body
+def step_of(flower: FlowerProcess, job: str, name: str) -> dict[str, Any]:
+    """Return the task of a step of a job with one shard; empty if there is none yet."""
+    found = [task for task in tasks(flower, job) if task["name"] == f"penstock.batch.{name}"]
+    return found[0] if found else {}
+
+
+def test_a_batch_job_shows_its_steps_and_polling_is_waiting_and_not_a_retry(
+    flower: FlowerProcess, penstock_client: Client, penstock_control: Control, body: Body
 ) -> None:
     requests = [{"custom_id": "one", "params": body("a secret prompt")}]
-    job = penstock_client.messages.batches.create(requests=requests)
-    list(penstock_client.messages.batches.events(job.id, timeout=30))
+    batches = penstock_client.messages.batches
+    penstock_control.configure(batch_seconds=600)
+    job = batches.create(requests=requests)
+    wait_until(lambda: step_of(flower, job.id, "poll").get("state") == "WAITING")
+    waiting = step_of(flower, job.id, "poll")
+    assert "is in_progress" in waiting["result"]
+    assert "again in" in waiting["result"]
+    assert waiting["retries"] == 0
+    for batch in penstock_control.batches():
+        penstock_control.end_batch(batch["id"])
+    list(batches.events(job.id, timeout=30))
     wait_until(lambda: sum(t["state"] == "SUCCESS" for t in tasks(flower, job.id)) == 4)
     steps = {task["name"].rpartition(".")[2]: task for task in tasks(flower, job.id)}
     assert steps.keys() == {"create", "poll", "collect", "finish"}
     assert "'batch_id': 'msgbatch_" in steps["create"]["result"]
     assert "'succeeded': 1" in steps["collect"]["result"]
-    assert "is in_progress" in steps["poll"]["exception"]
-    assert "again in" in steps["poll"]["exception"]
+    assert {step["retries"] for step in steps.values()} == {0}
     assert all("'model': 'claude-haiku-4-5'" in step["kwargs"] for step in steps.values())
     assert "secret" not in json.dumps(steps)
 
@@ -96,6 +110,81 @@ def test_the_terminate_button_cancels_a_stream(
     with pytest.raises(RequestCanceled, match="terminate"):
         stream.until_done()
     wait_until(lambda: penstock_control.stats()["open_streams"] == 0)
+    wait_until(lambda: tasks(flower, stream.id)[0]["state"] == "CANCELED")
+    [task] = tasks(flower, stream.id)
+    assert "'state': 'canceled'" in task["result"]
+    assert task["runtime"] is not None
+
+
+def test_a_canceled_job_ends_in_a_canceled_task(
+    flower: FlowerProcess, penstock_client: Client, penstock_control: Control, body: Body
+) -> None:
+    batches = penstock_client.messages.batches
+    penstock_control.configure(batch_seconds=16)  # a canceled batch takes a quarter of that
+    job = batches.create(requests=[{"custom_id": "one", "params": body()}])
+    wait_until(lambda: step_of(flower, job.id, "poll").get("state") == "WAITING")
+    batches.cancel(job.id)
+    list(batches.events(job.id, timeout=30))
+    wait_until(lambda: step_of(flower, job.id, "finish").get("state") == "CANCELED")
+    assert "'canceled': 1" in step_of(flower, job.id, "finish")["result"]
+
+
+def test_a_duplicate_wake_up_is_skipped_and_changes_no_state(
+    flower: FlowerProcess, penstock_client: Client, body: Body
+) -> None:
+    request = penstock_client.messages.enqueue(**body("[[sim rate=0]]"))
+    request.stream(timeout=20).until_done()
+    wait_until(lambda: [t for t in tasks(flower, request.id) if t["state"] == "SUCCESS"])
+    app = penstock_client.wakeups._app
+    duplicate = app.send_task("penstock.stream", args=(request.id,), queue="streams").id
+    wait_until(lambda: {t["state"] for t in tasks(flower, request.id)} == {"SUCCESS", "SKIPPED"})
+    states = {task["uuid"]: task["state"] for task in tasks(flower, request.id)}
+    assert states == {request.id: "SUCCESS", duplicate: "SKIPPED"}
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ([{"model": "m", "messages": ["secret"]}], {}),
+        (["Why is the sky blue?"], {}),
+        ([], {"model": "m"}),
+        ([], {}),
+        ([None], {}),
+        (["018bcfe5-6880-7000-8000-000000000000", "more"], {}),
+    ],
+    ids=str,
+)
+def test_a_task_that_was_not_sent_by_the_client_fails_and_says_how_to_enqueue(
+    flower: FlowerProcess, penstock_client: Client, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    app = penstock_client.wakeups._app
+    id = app.send_task("penstock.stream", args=args, kwargs=kwargs, queue="streams").id
+    shown: dict[str, Any] = {}
+
+    def failed() -> bool:
+        shown.update(call_flower(flower, "/api/tasks").get(id) or {})
+        return shown.get("state") == "FAILURE"
+
+    wait_until(failed)
+    assert "messages.enqueue(" in shown["exception"]
+    assert "secret" not in shown["exception"] + shown["traceback"]
+
+
+@pytest.mark.parametrize("args", [[{"requests": ["secret"]}, 0], ["x", 0]], ids=str)
+def test_a_batch_task_that_was_not_sent_by_the_client_fails_and_says_how_to_send_a_job(
+    flower: FlowerProcess, penstock_client: Client, args: list[Any]
+) -> None:
+    app = penstock_client.wakeups._app
+    id = app.send_task("penstock.batch.create", args=args, queue="batches").id
+    shown: dict[str, Any] = {}
+
+    def failed() -> bool:
+        shown.update(call_flower(flower, "/api/tasks").get(id) or {})
+        return shown.get("state") == "FAILURE"
+
+    wait_until(failed)
+    assert "batches.create(" in shown["exception"]
+    assert "secret" not in shown["exception"] + shown["traceback"]
 
 
 def test_both_workers_and_both_queues_are_listed(flower: FlowerProcess) -> None:

@@ -98,6 +98,14 @@ MALFORMED: dict[str, tuple[Reply, str]] = {
         "No.",
     ),
     "nothing": (Reply(b""), "the response is empty"),
+    "an end without a stop reason": (
+        Reply(sse(START, block(), delta(text="a"), END[0], ending(delta={}), END[2])),
+        "message_stop is before any stop_reason",
+    ),
+    "gzip that is none": (
+        Reply(answer("Plain."), headers={"Content-Encoding": "gzip"}),
+        "content encoding gzip",
+    ),
     "brotli": (
         Reply(b"\x1b\x30\x00\xf8\x25\x00", headers={"Content-Encoding": "br"}),
         "content encoding br",
@@ -113,6 +121,11 @@ GOOD: dict[str, tuple[Reply, str]] = {
     ),
     "half a character": (Reply(answer("Water \ud83d", ".")), "Water \ufffd."),
     "a whole message": (Reply(json.dumps(WHOLE).encode(), "application/json"), "It was paid for."),
+    "a whole message as an event": (Reply(sse(WHOLE)), "It was paid for."),
+    "data in several lines": (
+        Reply(answer("One\nline.").replace(b', "delta": ', b',\ndata: "delta": ')),
+        "One\nline.",
+    ),
     "gzip without a label": (Reply(gzip.compress(answer("Packed."))), "Packed."),
     "gzip": (
         Reply(gzip.compress(answer("Packed.")), headers={"Content-Encoding": "gzip"}),
@@ -172,6 +185,7 @@ def test_a_good_stream_arrives_exactly_next_to_malformed_ones(
     assert "".join(requests[name].stream().text_stream) == text
     assert events[-1].data["characters"] == len(text)
     for _, fields in stage.connection.xrange(f"penstock:{{{requests[name].id}}}:log"):
+        assert "\n" not in fields["d"]
         strict(fields["d"])
 
 
@@ -184,9 +198,7 @@ def test_a_malformed_stream_fails_with_an_error_that_shows_what_arrived(
     assert MALFORMED[name][1] in failed.value.error["message"]
 
 
-def test_the_worker_still_ends_when_it_is_told_to(
-    requests: dict[str, StreamRequest], stage: Stage
-) -> None:
+def test_the_worker_still_ends_at_sigterm(requests: dict[str, StreamRequest], stage: Stage) -> None:
     for request in requests.values():
         list(request.events(timeout=60))
     [worker] = stage.alive()

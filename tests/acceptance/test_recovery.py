@@ -245,8 +245,9 @@ def test_on_interrupt_fail_ends_with_the_error_and_keeps_the_text(
 def test_attempts_are_bounded_and_the_last_event_describes_the_kept_text(
     client: Client, stage: Stage, control: Control
 ) -> None:
-    body = request_body("Never. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
-    request = client.messages.enqueue(**body)
+    faults = "[[sim disconnect_after=9]] [[sim disconnect_after=6]] [[sim disconnect_after=4]]"
+    body = request_body("Never. [[sim deltas=30 rate=0]]", faults)
+    request = client.messages.enqueue(on_interrupt="restart", **body)
     end = events_of(request)[-1].data
     kept = request.text()
     assert (end["state"], end["error"]["type"]) == ("failed", "connection_error")
@@ -256,6 +257,18 @@ def test_attempts_are_bounded_and_the_last_event_describes_the_kept_text(
         len(kept),
         sha256(kept.encode()).hexdigest(),
     )
+
+
+def test_an_answer_that_is_cut_again_and_again_but_advances_is_completed(
+    client: Client, stage: Stage, control: Control
+) -> None:
+    body = request_body("Always. [[sim deltas=30 rate=0]]", "[[sim disconnect_after=4 times=0]]")
+    request = client.messages.enqueue(**body)
+    events = events_of(request)
+    assert content(events) == stage.truth(body)
+    end = events[-1].data
+    assert end["attempts"] == control.stats()["messages_streamed"] > 3
+    assert end["usage_estimated"] is True
 
 
 @pytest.mark.parametrize("model", [PREFILL, USER_TURN])

@@ -88,11 +88,16 @@ def _check_content(
     if ended.text != text:
         found.faults.append(f"the text key differs: {difference(ended.text, text)}")
     canceled = state == "canceled" and plan.cancel_after_s is not None
-    if canceled or (state == "failed" and plan.on_interrupt == "fail"):
+    may_fail = plan.malformed or plan.on_interrupt == "fail"
+    if canceled or (state == "failed" and may_fail):
+        if not plan.exact:
+            return
         _check_prefix(text, whole, found)
     elif state != "done":
         found.faults.append(f"ended {state}: {end.get('error')}")
-    elif content != truth:
+    elif plan.cited and text == whole:
+        found.counts["cited answers"] += 1
+    elif content != truth and plan.exact:
         found.faults.append(f"content differs: {difference(content, truth)}")
 
 

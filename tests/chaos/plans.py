@@ -40,6 +40,10 @@ class StreamPlan:
     faults: tuple[str, ...]  #: kind and place, for the counts
     cancel_after_s: float | None
     doubled: bool  #: its wake-up is sent a second time
+    malformed: bool = False  #: it may fail
+    exact: bool = True  #: if it is done, its content is the undisturbed answer
+    cited: bool = False  #: an interruption may join two text blocks, so the text is compared
+    max_calls: int = 0  #: maximum calls of the API; 0: not checked
 
 
 def random_plan(rng: Random, number: int, *, stall_s: float = 30.0) -> StreamPlan:
@@ -68,6 +72,16 @@ def random_plan(rng: Random, number: int, *, stall_s: float = 30.0) -> StreamPla
 
 
 def _body(rng: Random, prompt: str, directives: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    body = body_of(rng.choice(MODELS), prompt, directives)
+    if "thinking" in kinds:
+        body["thinking"] = {"type": "enabled", "budget_tokens": 1024}
+    if "tool" in kinds:
+        body["tools"] = [TOOL]
+    return body
+
+
+def body_of(model: str, prompt: str, directives: str) -> dict[str, Any]:
+    """The body of a request; an answer depends on the prompt, its faults on the directives."""
     # The faults are in a message of their own: the answer depends on the first message alone.
     messages = [{"role": "user", "content": prompt}]
     if directives:
@@ -75,12 +89,7 @@ def _body(rng: Random, prompt: str, directives: str, kinds: tuple[str, ...]) -> 
             {"role": "assistant", "content": "Go on."},
             {"role": "user", "content": f"Please. {directives}"},
         ]
-    body: dict[str, Any] = {"model": rng.choice(MODELS), "max_tokens": 8192, "messages": messages}
-    if "thinking" in kinds:
-        body["thinking"] = {"type": "enabled", "budget_tokens": 1024}
-    if "tool" in kinds:
-        body["tools"] = [TOOL]
-    return body
+    return {"model": model, "max_tokens": 8192, "messages": messages}
 
 
 def without_faults(body: dict[str, Any]) -> dict[str, Any]:

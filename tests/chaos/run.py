@@ -105,14 +105,18 @@ class Run:
         await chaos
 
     async def _close(self, agent: Agent) -> None:
+        self.tally.done = agent.done
+        self.tally.faults += [f"in the agent: {line}" for line in agent.complaints]
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
         for listener in self._listeners:
             self.tally.counts["messages received"] += listener.messages
             self.tally.counts["subscriptions cut"] += listener.cuts
             await listener.close()
         await self._connection.aclose()
         self._client.close()
-        self.tally.done = agent.done
-        for line in Counter([*agent.complaints, *self._world.complaints()]):
+        for line in Counter(self._world.complaints()):
             self.tally.faults.append(f"in a worker's log: {line}")
 
     async def _one(self, plan: StreamPlan, slots: asyncio.Semaphore) -> None:
@@ -124,7 +128,8 @@ class Run:
             took = int((time.monotonic() - started) * 1000)
             self.tally.counts["slowest stream, ms"] = max(slowest, took)
             if problem:
-                text = f"stream {plan.number} {id} ({', '.join(plan.faults)}): {problem}"
+                prompt = plan.body["messages"][0]["content"]
+                text = f"stream {plan.number} {id} ({', '.join(plan.faults)}): {problem}; {prompt}"
                 self.tally.faults.append(text)
                 say(f"WRONG {text}")
         finally:
@@ -169,7 +174,11 @@ class Run:
             listener.close_channel(keys.events)
         errors = [repr(each) for each in results if isinstance(each, Exception)]
         truth = await asyncio.to_thread(self._truth, plan)
-        findings = check_stream(plan, truth, await self._ended(keys), readers)
+        ended = await self._ended(keys)
+        try:
+            findings = check_stream(plan, truth, ended, readers)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return f"a reader cannot build the message: {error!r}"
         self.tally.counts.update(findings.counts)
         return "; ".join([*errors, *findings.faults])
 

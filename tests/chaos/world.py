@@ -112,6 +112,32 @@ class World:
         return found
 
 
+class MalformedWorld(World):
+    """A world with production's limits for attempts and retries."""
+
+    # Every call is counted at the end.
+    simulator_options = ("--log-size", "100000")
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self._noted: list[str] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """More streams at once, and no setting that keeps a stream from failing."""
+        never_failing = ("MAX_ATTEMPTS", "MAX_API_RETRIES")
+        kept = {k: v for k, v in super().environment.items() if not k.endswith(never_failing)}
+        return {**kept, "PENSTOCK_STREAMS_CONCURRENCY": "40"}
+
+    def note(self, worker: WorkerProcess) -> None:
+        """Keep what a worker that is about to end has logged of bugs of ours."""
+        self._noted += complaints(worker.log.read_text(errors="replace"))
+
+    def complaints(self) -> list[str]:
+        """Lines of all workers' logs, ended ones included, that report a bug of ours."""
+        return [*self._noted, *super().complaints()]
+
+
 class BatchWorld(World):
     """A world of batch workers, which are killed where `tests.chaos.points` has a ticket."""
 

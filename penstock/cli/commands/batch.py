@@ -1,18 +1,18 @@
 """``penstock batch``: submit, watch and manage batch jobs."""
 
-from collections.abc import Iterator
 from typing import IO, Any
 
 import click
 import orjson
 
-from penstock.cli.command_error import INTERRUPTED, CommandError
+from penstock.cli.command_error import CommandError
 from penstock.cli.commands.results import results
+from penstock.cli.commands.retry_failed import retry_failed
+from penstock.cli.commands.watch import wait, watch, watch_to_end
 from penstock.cli.job_lookup import find_job
-from penstock.cli.text.job_fields import end_reason, job_fields, local_time
-from penstock.cli.text.job_progress import watch_job
+from penstock.cli.request_file import RequestFile
+from penstock.cli.text.job_fields import job_fields, local_time
 from penstock.cli.text.output import (
-    cost_summary,
     dollars,
     outcome_counts,
     print_status,
@@ -22,8 +22,6 @@ from penstock.cli.text.output import (
 from penstock.cli.text.progress_bars import requests_bar
 from penstock.cli.text.shard_table import MAX_ROWS, shard_table
 from penstock.client import Client
-from penstock.errors import InvalidRequest
-from penstock.states import State
 
 
 @click.group(short_help="Run batch jobs, at half the price of live calls.")
@@ -40,7 +38,10 @@ def batch() -> None:
     """
 
 
+batch.add_command(watch)
+batch.add_command(wait)
 batch.add_command(results)
+batch.add_command(retry_failed)
 
 
 @batch.command(short_help="Submit a file of requests and print the job's id.")
@@ -82,8 +83,8 @@ def submit(
     """Submit the requests in FILE, or in stdin if FILE is -, and print the job's id.
 
     Each line is one request in the format of the Message Batches API; there is no limit to their
-    number. All lines are validated before the job is enqueued. Once the id is printed, the job
-    runs without this command.
+    number. FILE may be compressed with gzip, or be a JSON array. All requests are validated before
+    the job is enqueued. Once the id is printed, the job runs without this command.
 
     \b
       {"custom_id": "q-1", "params": {"model": "claude-haiku-4-5", "max_tokens": 100,
@@ -95,15 +96,17 @@ def submit(
     if betas:
         options["betas"] = betas
     with Client() as client:
-        with requests_bar(file) as lines:
-            job = client.messages.batches.create(requests=_requests(lines), **options)
+        source = RequestFile(file)
+        with source.errors_explained(), requests_bar(source.bytes) as lines:
+            requests = source.requests(lines)
+            job = client.messages.batches.create(requests=requests, **options)
         click.echo(job.id)
         submitted = quantity(job.request_counts.total, "request")
         if len(job.shards) > 1:
             submitted += f" in {quantity(len(job.shards), 'batch', 'batches')}"
         print_status(f"submitted {submitted}; to watch the job: penstock batch watch {job.id}")
         if then_watch:
-            _watch(client, job.id)
+            watch_to_end(client, job.id)
 
 
 @batch.command(short_help="Show the state of a job.")
@@ -129,20 +132,6 @@ def status(id: str, as_json: bool, show_all: bool) -> None:
     click.echo()
     for line in shard_table(job, rows=None if show_all else MAX_ROWS):
         click.echo(line)
-
-
-@batch.command(short_help="Watch a job until it ends.")
-@click.argument("id")
-def watch(id: str) -> None:
-    """Watch job ID until it ends. The exit code is 1 if the job fails or is canceled.
-
-    A terminal shows a live table of the job's shards; otherwise each change is printed as a
-    line. If the job is paused, the output shows how to resume it. Ctrl-C stops watching, not the
-    job.
-    """
-    with Client() as client:
-        find_job(client, id)
-        _watch(client, id)
 
 
 @batch.command(short_help="Cancel a job, keeping the results so far.")
@@ -210,38 +199,3 @@ def list_jobs(limit: int) -> None:
         click.echo(f"{job.id}  {job.state:<8}  {created}  {job.model:<16}  {state}{counts}")
     if not jobs:
         print_status("no batch jobs; to submit one: penstock batch submit FILE.jsonl")
-
-
-def _watch(client: Client, id: str) -> None:
-    """Watch a job. Raises `CommandError` if it fails or is canceled."""
-    try:
-        job = watch_job(client.messages.batches, id)
-    except KeyboardInterrupt:
-        hint = f"interrupted; the job continues. To watch the job: penstock batch watch {id}"
-        raise CommandError(hint, INTERRUPTED) from None
-    print_status(f"{outcome_counts(job.request_counts)}; cost {cost_summary(job.cost)}")
-    if job.state is not State.DONE:
-        raise CommandError(end_reason(job))
-
-
-def _requests(lines: Iterator[bytes]) -> Iterator[object]:
-    """Parse JSONL. Empty lines are an error except at the end of the file."""
-    first_empty = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            first_empty = first_empty or number
-            continue
-        if first_empty:
-            raise InvalidRequest("the line is empty", line=first_empty)
-        try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"not valid JSON: {_problem(error)}", line=number) from None
-
-
-def _problem(error: orjson.JSONDecodeError) -> str:
-    if "UTF-8" in error.msg:
-        return "not UTF-8"
-    if error.msg == "unexpected end of data":
-        return "incomplete; each request must be on a single line"
-    return f"{error.msg} at column {error.colno}"

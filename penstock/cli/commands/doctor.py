@@ -1,10 +1,12 @@
 """``penstock doctor``: checks a deployment and suggests fixes."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import click
 
@@ -19,6 +21,8 @@ from penstock.store.server_version import REQUIRED, version_running
 #: Share of ``maxmemory`` above which the memory finding is a warning.
 MEMORY_WARNING_RATIO: Final = 0.8
 
+#: What the SDK adds to the base URL itself, or a part of it.
+_API_PATH: Final = re.compile(r"/v1(/messages(/batches)?)?$")
 _START_LOCAL: Final = "to start a local one: penstock up --simulate, without PENSTOCK_REDIS_URL"
 
 Level = Literal["ok", "warn", "error"]
@@ -134,7 +138,22 @@ def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
             "" if workers else "set ANTHROPIC_API_KEY in the environment of the workers",
         )
     if url := env.get("ANTHROPIC_BASE_URL"):
-        yield Finding("ok", "api", f"{url} (ANTHROPIC_BASE_URL)")
+        yield base_url(url)
+
+
+def base_url(url: str) -> Finding:
+    """Check ANTHROPIC_BASE_URL, to which the SDK adds ``/v1/messages``."""
+    parts = urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    detail = f"{shown} (ANTHROPIC_BASE_URL)"
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        problem, fix = "it is not an address", "set it to https:// or http:// with a host"
+    elif end := _API_PATH.search(shown.rstrip("/")):
+        problem = f"calls go to {shown.rstrip('/')}/v1/messages"
+        fix = f"set ANTHROPIC_BASE_URL={shown[: end.start()]}"
+    else:
+        return Finding("ok", "api", detail)
+    return Finding("error", "api", f"{detail}: {problem}", fix)
 
 
 def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:

@@ -7,11 +7,21 @@ if ``celery -A workers.app`` had been started directly.
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from typing import NoReturn
 
 import click
 
+from penstock.cli.command_error import CommandError
+from penstock.cli.text.output import print_status
 from penstock.errors import MissingDependency
+from penstock.local.flower_access import (
+    FLOWER_USER,
+    busy_address,
+    flower_environment,
+    given_options,
+    new_password,
+)
 from penstock.local.stack import flower_command, python_path, worker_command
 from penstock.queue.names import QUEUES
 
@@ -42,8 +52,9 @@ def worker(queue: str, options: tuple[str, ...]) -> None:
 def flower(options: tuple[str, ...]) -> None:
     """Run Flower in the foreground, by default on http://127.0.0.1:5555.
 
-    Options after -- are passed to Flower. Anyone who can reach Flower can terminate tasks: set a
-    password before it listens on other addresses.
+    Prints the user and a password, which is generated for each start; --basic-auth or
+    FLOWER_BASIC_AUTH sets another one. Anyone who has it can run and terminate tasks. Options after
+    -- are passed to Flower.
 
     \b
       penstock flower
@@ -51,7 +62,16 @@ def flower(options: tuple[str, ...]) -> None:
     """
     require_module("flower", "Flower", "worker")
     local = () if "FLOWER_ADDRESS" in os.environ else ("--address=127.0.0.1",)
-    replace_process(flower_command(*local, *options))
+    given = given_options([*local, *options], os.environ)
+    if busy := busy_address(given):
+        raise CommandError(
+            f"{busy} is in use, perhaps by another Flower; to use another port: "
+            "penstock flower -- --port=5556"
+        )
+    added = flower_environment(given, password := new_password())
+    if "FLOWER_BASIC_AUTH" in added:
+        print_status(f"Flower: user {FLOWER_USER}, password {password}")
+    replace_process(flower_command(*local, *options), added)
 
 
 @click.command(short_help="Run the API simulator.")
@@ -87,9 +107,12 @@ def require_module(module: str, description: str, extra: str) -> None:
         raise MissingDependency(description, extra)
 
 
-def replace_process(command: list[str]) -> NoReturn:
-    """Replace this process with ``command``, with the application on its PYTHONPATH."""
+def replace_process(command: list[str], env: Mapping[str, str] | None = None) -> NoReturn:
+    """Replace this process with ``command``, with the application on its PYTHONPATH.
+
+    ``env`` is added to the environment.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     # An absolute path to our own program; no shell is involved.
-    os.execve(command[0], command, {**os.environ, **python_path()})  # noqa: S606
+    os.execve(command[0], command, {**os.environ, **(env or {}), **python_path()})  # noqa: S606

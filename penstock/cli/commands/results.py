@@ -8,6 +8,7 @@ import click
 
 from penstock.batches.parquet import write_parquet
 from penstock.batches.results import ORDERS, checked_order
+from penstock.batches.unreadable import TYPES, lines_of_types
 from penstock.batches.view import Batch
 from penstock.cli.command_error import CommandError
 from penstock.cli.job_lookup import find_job
@@ -18,6 +19,9 @@ from penstock.cli.text.progress_bars import results_bar
 from penstock.client import Client
 from penstock.errors import NotEnded
 from penstock.states import State
+
+#: Names of files whose format is not ours, so that no program is given JSONL under such a name.
+_OTHER_FORMATS = {".csv", ".tsv", ".xls", ".xlsx", ".gz", ".bz2", ".xz", ".zst", ".zip"}
 
 #: Returns the result lines after a given number of them.
 LinesAfter = Callable[[int], Iterator[bytes]]
@@ -45,9 +49,22 @@ LinesAfter = Callable[[int], Iterator[bytes]]
     help="Wait for a running job; write each result as soon as it is available.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted download from FILE.part.")
+@click.option(
+    "--only",
+    "types",
+    type=click.Choice(TYPES),
+    multiple=True,
+    help="Write only results of this type; can be repeated.",
+)
 @click.option("--parquet", is_flag=True, help="Write Parquet even if FILE is not named *.parquet.")
 def results(
-    id: str, output: Path | None, order: str, wait: bool, resume: bool, parquet: bool
+    id: str,
+    output: Path | None,
+    order: str,
+    wait: bool,
+    resume: bool,
+    types: tuple[str, ...],
+    parquet: bool,
 ) -> None:
     """Write the results of job ID to stdout or to FILE, in the format of the API.
 
@@ -57,9 +74,10 @@ def results(
       penstock batch results ID | jq -r .result.message.content[0].text
       penstock batch results ID -o answers.jsonl --resume
       penstock batch results ID -o answers.parquet --order submitted
+      penstock batch results ID --only errored --only expired
     """
-    parquet = parquet or (output is not None and output.suffix == ".parquet")
-    _check_options(output, resume=resume, parquet=parquet)
+    parquet = parquet or (output is not None and output.suffix.lower() == ".parquet")
+    _check_options(output, resume=resume, parquet=parquet, types=types)
     checked_order(order, wait=wait)
     with Client() as client:
         job = find_job(client, id)
@@ -70,7 +88,8 @@ def results(
             )
 
         def lines(after: int) -> Iterator[bytes]:
-            return client.messages.batches.result_lines(id, order=order, after=after, wait=wait)
+            found = client.messages.batches.result_lines(id, order=order, after=after, wait=wait)
+            return lines_of_types(found, types) if types else found
 
         if output is None:
             for line in lines(0):
@@ -82,18 +101,28 @@ def results(
             if parquet:
                 written = _write_parquet(lines, output, job)
             else:
-                written = _write_lines(lines, output, job, order=order, resume=resume, live=wait)
+                resumable = _resume_command(id, output, order, live=wait) if not types else ""
+                written = _write_lines(lines, output, job, resumable, resume=resume, live=wait)
         except OSError as error:
             raise CommandError(f"{output}: {error.strerror}") from error
         print_status(f"wrote {quantity(written, 'result')} to {output}")
         _report_missing_results(client.messages.batches.retrieve(id))
 
 
-def _check_options(output: Path | None, *, resume: bool, parquet: bool) -> None:
+def _check_options(
+    output: Path | None, *, resume: bool, parquet: bool, types: tuple[str, ...]
+) -> None:
     if output is None and (resume or parquet):
         raise click.UsageError(f"--{'resume' if resume else 'parquet'} requires -o FILE")
+    if resume and types:
+        raise click.UsageError("--resume is not supported with --only")
     if resume and parquet:
         raise click.UsageError("--resume is not supported for Parquet output")
+    if output is not None and not parquet and output.suffix.lower() in _OTHER_FORMATS:
+        raise click.UsageError(
+            f"results are written as JSONL or Parquet, so FILE cannot be named *{output.suffix}; "
+            "to convert or compress them, omit -o and use a pipe"
+        )
 
 
 def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:
@@ -105,7 +134,7 @@ def _resume_command(id: str, path: Path, order: str, *, live: bool) -> str:
 
 
 def _write_lines(
-    lines: LinesAfter, path: Path, job: Batch, *, order: str, resume: bool, live: bool
+    lines: LinesAfter, path: Path, job: Batch, resumable: str, *, resume: bool, live: bool
 ) -> int:
     with open_partial(path, resume=resume) as file:
         source = _remaining_lines(lines, file, path)
@@ -119,8 +148,7 @@ def _write_lines(
         except BaseException:
             if file.lines:
                 kept = f"kept {quantity(file.lines, 'result')} in {file.path}"
-                command = _resume_command(job.id, path, order, live=live)
-                print_status(f"{kept}; to resume: {command}")
+                print_status(f"{kept}; to resume: {resumable}" if resumable else kept)
             raise
         return file.lines
 

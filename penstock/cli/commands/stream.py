@@ -94,7 +94,7 @@ def _read_stdin() -> str:
     if sys.stdin.isatty():
         print_status("Enter the prompt; press Ctrl-D on an empty line to send it.")
     try:
-        return sys.stdin.buffer.read().decode().strip()
+        return sys.stdin.buffer.read().decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise CommandError(
             f"the prompt on stdin is not valid UTF-8 (at byte {error.start})"

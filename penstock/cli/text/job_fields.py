@@ -9,6 +9,7 @@ from penstock.cli.text.output import (
     SIMULATED,
     cost_summary,
     dollars,
+    error_counts,
     outcome_counts,
     quantity,
     rough_duration,
@@ -35,15 +36,25 @@ def job_fields(job: Batch, estimate: Estimate | None) -> Iterator[tuple[str, str
     if job.ended_at is not None:
         yield "ended", local_time(job.ended_at)
     yield "requests", f"{job.request_counts.total:,}: {outcome_counts(job.request_counts)}"
+    if job.errors:
+        yield "errors", error_counts(job.errors)
     yield "batches", batch_progress(job)
     if estimate:
         yield "remaining", remaining_time(estimate)
     if job.usage:
         yield "tokens", ", ".join(f"{count:,} {name}" for name, count in job.usage.items())
+    yield from _money_and_retries(job)
+
+
+def _money_and_retries(job: Batch) -> Iterator[tuple[str, str]]:
     if job.state.ended:
         yield "cost", cost_summary(job.cost)
     if job.budget:
         yield "cost cap", budget_text(job)
+    if job.retry_of:
+        yield "retry of", job.retry_of
+    if job.retried_by:
+        yield "retried by", job.retried_by
 
 
 def state_text(job: Batch) -> str:

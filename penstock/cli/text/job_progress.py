@@ -13,7 +13,7 @@ from penstock.batches.estimates import Estimate
 from penstock.batches.shard import ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.job_fields import notice_text, remaining_time
-from penstock.cli.text.output import outcome_counts, quantity
+from penstock.cli.text.output import error_counts, outcome_counts, quantity
 from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.shard_table import shard_line
 
@@ -78,6 +78,8 @@ class LogDisplay:
         for shard in job.shards:
             if shard.state != ShardState.PLANNED:
                 self._print_change(str(shard.number), shard_line(shard))
+        if job.errors:
+            self._print_change("errors", f"errors  {error_counts(job.errors)}")
         if job.paused:
             paused = f"paused  {notice_text(job.paused)} ({pause_remedy(job)})"
             self._print_change("paused", paused)

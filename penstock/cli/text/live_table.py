@@ -15,12 +15,12 @@ from penstock.batches.estimates import Estimate
 from penstock.batches.shard import Shard, ShardState
 from penstock.batches.view import Batch
 from penstock.cli.text.job_fields import batch_progress, notice_text, state_text
-from penstock.cli.text.output import rough_duration
+from penstock.cli.text.output import error_counts, rough_duration
 from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.shard_table import most_relevant, shard_summary
 from penstock.clock import now_ms
 
-#: Maximum number of lines besides the shards.
+#: Maximum number of lines besides the shards and the errors.
 _OTHER_LINES = 9
 #: Minimum number of shards, for a terminal that is very small or does not report its height.
 _MIN_SHARDS = 3
@@ -64,11 +64,13 @@ class LiveTable:
     def _lines(self, job: Batch) -> Iterator[RenderableType]:
         yield _line(f"{job.id}  {job.model}  {state_text(job)}")
         yield self._totals(job)
-        rows = max(self._console.height - _OTHER_LINES, _MIN_SHARDS)
+        rows = max(self._console.height - _OTHER_LINES - bool(job.errors), _MIN_SHARDS)
         shown = most_relevant(job.shards, rows)
         yield _grid(shown, ended=job.state.ended)
         if len(shown) < len(job.shards):
             yield Text(f"… and {len(job.shards) - len(shown):,} more", style="dim")
+        if job.errors:
+            yield _line(f"errors  {error_counts(job.errors)}")
         if job.alert:
             yield _line(f"alert   {notice_text(job.alert)}", style="yellow")
             yield _line(f"check   {alert_remedy(job.alert)}")

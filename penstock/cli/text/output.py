@@ -12,6 +12,9 @@ from penstock.batches.shard import Counts
 #: The final states of a request, in the order in which they are printed.
 _FINAL_STATES = ("succeeded", "errored", "canceled", "expired")
 
+#: Maximum number of error types that are printed.
+_MAX_ERRORS = 5
+
 
 #: Shown with every answer and job that the simulator has answered.
 SIMULATED: Final = "simulated: invented by the API simulator"
@@ -69,7 +72,8 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
     parts = [f"id {id}"]
     if usage:
         tokens_in, tokens_out = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-        parts.append(f"{tokens_in} tokens in, {tokens_out} out")
+        about = " (estimated)" if end.get("usage_estimated") else ""
+        parts.append(f"{tokens_in} tokens in, {tokens_out} out{about}")
     if end.get("first_delta_ms") is not None:
         parts.append(f"first delta {duration(end['first_delta_ms'])}")
     if end.get("total_ms") is not None:
@@ -97,6 +101,13 @@ def nonzero_counts(counts: Counts) -> str:
     return ", ".join(f"{count:,} {name}" for count, name in named if count)
 
 
+def error_counts(errors: Mapping[str, int]) -> str:
+    """Format how many requests ended in each type of error; further types are added up."""
+    shown = [f"{count:,} {name}" for name, count in list(errors.items())[:_MAX_ERRORS]]
+    others = sum(list(errors.values())[_MAX_ERRORS:])
+    return ", ".join([*shown, f"{others:,} others"] if others else shown)
+
+
 def quantity(number: int, singular: str, plural: str = "") -> str:
     """Format a number with its noun: ``1 request``, ``1,000 requests``."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
@@ -107,10 +118,14 @@ def cost_summary(cost: Mapping[str, Any] | None) -> str:
     if not cost:
         return "unknown (no price is known for this model)"
     spent = f"{dollars(cost['batch'])} {cost['currency']}"
-    if not cost["live"]:
-        return spent
-    saved = 1 - cost["batch"] / cost["live"]
-    return f"{spent} ({saved:.0%} less than {dollars(cost['live'])} for live calls)"
+    if cost["batch"] < cost["live"]:
+        saved = 1 - cost["batch"] / cost["live"]
+        spent += f" ({saved:.0%} less than {dollars(cost['live'])} for live calls)"
+    if cost.get("estimated"):
+        spent += f", of which up to {dollars(cost['estimated'])} for calls without an answer"
+    if cost.get("excludes"):
+        spent += f", without {', '.join(cost['excludes'])}"
+    return spent
 
 
 def dollars(amount: float) -> str:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from gzip import GzipFile
 from typing import IO
 
 from rich.console import Console, RenderableType
@@ -81,6 +82,8 @@ def _counting_bytes(file: IO[bytes], bar: _Bar) -> Iterator[bytes]:
 
 
 def _size(file: IO[bytes]) -> int | None:
+    if isinstance(file, GzipFile):
+        return None  # the size of its content is not known
     try:
         return os.fstat(file.fileno()).st_size or None
     except OSError:

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
-
-from penstock.simulator import limits
+from penstock.simulator import limits, request_json
 from penstock.simulator.batches.evaluation import evaluate
 from penstock.simulator.batches.scan import scan
 from penstock.simulator.batches.state import BatchState
@@ -129,7 +127,7 @@ async def _parse(exchange: Exchange, *, quick: bool) -> NewBatch:
     custom_ids, lines = PackedLines(), PackedLines()
     for place, request in enumerate(requests):
         custom_ids.append(request["custom_id"].encode())
-        lines.append(orjson.dumps(request))
+        lines.append(request_json.dumps(request))
         requests[place] = None
         if place % _REQUESTS_PER_TURN == 0:
             await asyncio.sleep(0)

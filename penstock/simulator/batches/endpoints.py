@@ -1,6 +1,8 @@
 """The endpoints under /v1/messages/batches."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from penstock.simulator.batches import creation
 from penstock.simulator.batches.results import send_results
@@ -9,13 +11,18 @@ from penstock.simulator.batches.store import Batch, now_utc
 from penstock.simulator.errors import invalid, not_found
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.fault import Fault
+from penstock.simulator.faults.odd_batches import odd
 
 
 async def create(exchange: Exchange, state: BatchState, fault: Fault | None) -> None:
     """Create a batch and send it."""
     batch = await creation.create(exchange, state, fault)
-    if batch is not None:
-        await exchange.reply(batch.as_dict(_base_url(exchange)))
+    if batch is None:
+        return
+    if fault and fault.drop_headers:
+        await exchange.drop_headers(fault.drop_headers)
+        return
+    await _reply(exchange, batch.as_dict(_base_url(exchange)), fault)
 
 
 async def retrieve(
@@ -30,10 +37,10 @@ async def retrieve(
     shown = batch.as_dict(_base_url(exchange))
     if fault and fault.results_lag:
         shown["results_url"] = None
-    await exchange.reply(shown, headers=headers)
+    await _reply(exchange, shown, fault, headers)
 
 
-async def list_all(exchange: Exchange, state: BatchState) -> None:
+async def list_all(exchange: Exchange, state: BatchState, fault: Fault | None) -> None:
     """Send a page of batches, newest first."""
     after_id, before_id = exchange.query.get("after_id"), exchange.query.get("before_id")
     if after_id and before_id:
@@ -56,14 +63,13 @@ async def list_all(exchange: Exchange, state: BatchState) -> None:
     if page is None:
         raise not_found(f"Message Batch {after_id or before_id} not found.")
     data = [batch.as_dict(_base_url(exchange)) for batch in page[0]]
-    await exchange.reply(
-        {
-            "data": data,
-            "has_more": page[1],
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-        }
-    )
+    shown = {
+        "data": data,
+        "has_more": page[1],
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+    }
+    await _reply(exchange, shown, fault)
 
 
 async def cancel(exchange: Exchange, state: BatchState, batch_id: str) -> None:
@@ -90,6 +96,17 @@ async def results(
 ) -> None:
     """Send the results of a batch."""
     await send_results(exchange, state, _found(state, batch_id), fault)
+
+
+async def _reply(
+    exchange: Exchange,
+    shown: dict[str, Any],
+    fault: Fault | None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send a batch or a page of batches, made odd where a fault asks for it."""
+    name = fault.odd_batch if fault else None
+    await exchange.reply_json(odd(name, shown), headers=headers)
 
 
 def _found(state: BatchState, batch_id: str) -> Batch:

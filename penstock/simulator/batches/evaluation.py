@@ -7,6 +7,7 @@ import orjson
 from penstock.simulator.batches.lines import RequestLine, parse_line, render_result
 from penstock.simulator.batches.state import BatchState
 from penstock.simulator.batches.store import Batch, Outcome, PackedLines
+from penstock.simulator.faults.malformed_lines import malformed
 
 #: Lines evaluated before the event loop serves other connections. It serves one part of an
 #: incoming body at a time, so a larger number would slow down large creates.
@@ -49,10 +50,11 @@ def result_line(batch: Batch, index: int, outcome: Outcome) -> bytes:
 
 
 def _render(batch: Batch, index: int, line: RequestLine, outcome: Outcome) -> bytes:
-    return render_result(
+    rendered = render_result(
         line,
         outcome,
         message_id=f"msg_{batch.id[9:]}{index:06d}",
         answer_bytes=batch.answer_bytes,
         mark=batch.mark,
     )
+    return malformed(rendered, line.shape.line) if line.shape.line else rendered

@@ -6,11 +6,13 @@ from typing import Any
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.batches.store import Outcome
 from penstock.simulator.errors import NO_CREDIT, ApiError, invalid
 from penstock.simulator.faults.directives import Shape, parse
 from penstock.simulator.messages import conversation, sse, validation
-from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.answers import Answer, compose
+from penstock.simulator.messages.block import Block
 from penstock.simulator.messages.params_hash import hex_digest, params_hash
 
 _PLAIN = Shape()
@@ -41,7 +43,7 @@ class RequestLine:
 
 def parse_line(raw: bytes, version: str, betas: str) -> RequestLine:
     """Parse a request of a batch from its JSON."""
-    request = orjson.loads(raw)
+    request = request_json.loads(raw)
     params = request["params"]
     line = RequestLine(request["custom_id"], params, len(raw), params_hash(params))
     try:

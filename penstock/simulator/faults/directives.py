@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.simulator.faults.fault import DIRECTIVE_KEYS, Fault
+from penstock.simulator.faults.fault import DIRECTIVE_KEYS, Fault, one_of
+from penstock.simulator.faults.malformed_lines import MALFORMED_LINES
+
+SERVER_TOOLS = ("web_search", "web_fetch", "code_execution")
 
 _KEY_VALUE = r'[a-z0-9_]+(?:=(?:"(?:[^"\\]|\\.)*"|[^\s"\]]+))?'
 _DIRECTIVE = re.compile(rf"\[\[sim((?:\s+{_KEY_VALUE})*)\s*\]\]", re.DOTALL)
@@ -39,6 +42,12 @@ class Shape:
     no_credit: bool = False  #: the request of a batch fails for lack of credit
     first: int = 0  #: times the request of a batch ends so, before it succeeds
     odd: bool = False  #: the text ends in characters that some readers split at
+    citations: bool = False  #: a part of the text has citations
+    redacted_thinking: bool = False  #: a redacted thinking block comes before the text
+    compaction: bool = False  #: a compaction block comes first
+    server_tool: str = ""  #: this server tool is used first
+    tier: str = "standard"  #: the service tier that serves the request
+    line: str | None = None  #: the result line of the request of a batch is malformed in this way
 
 
 _SHAPE_PARSERS: dict[str, Callable[[str], Any]] = {
@@ -51,7 +60,11 @@ _SHAPE_PARSERS: dict[str, Callable[[str], Any]] = {
     "errored": str,
     "error_message": str,
     "first": int,
+    "tier": one_of(("standard", "priority")),
+    "line": one_of(MALFORMED_LINES),
+    "server_tool": one_of(SERVER_TOOLS),
     **dict.fromkeys(("stamp", "tool", "thinking", "u2028", "odd"), bool),
+    **dict.fromkeys(("citations", "redacted_thinking", "compaction"), bool),
     **dict.fromkeys(("expired", "canceled", "no_credit"), bool),
 }
 

@@ -1,22 +1,30 @@
 """One fault: what goes wrong, and which requests it affects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from penstock.simulator.errors import TYPE_OF_STATUS, ApiError
+from penstock.simulator.faults.malformed_events import MALFORMED_EVENTS
+from penstock.simulator.faults.malformed_headers import MALFORMED_HEADERS
+from penstock.simulator.faults.malformed_responses import (
+    FIXED_RESPONSES,
+    MALFORMED_RESPONSES,
+    FixedResponse,
+)
+from penstock.simulator.faults.odd_batches import ODD_BATCHES
 
 #: A point in a stream: after that many deltas, counted from the end when negative; ``last``: after
-#: the last delta; ``stop``: just before message_stop.
-Position = int | Literal["last", "stop"]
+#: the last delta; ``stop``: just before message_stop; ``start``: before the first event.
+Position = int | Literal["start", "last", "stop"]
 
 #: Seconds of a stall without ``stall``.
 DEFAULT_STALL_S = 3600.0
 
 
 def _position(value: Any) -> Position:
-    return value if value in ("last", "stop") else int(value)
+    return value if value in ("start", "last", "stop") else int(value)
 
 
 def _flag(value: Any) -> bool:
@@ -28,9 +36,25 @@ def _flag_or_position(value: Any) -> Position:
     return 0 if value in ("", True) else _position(value)
 
 
+def _header(value: Any) -> str:
+    # Text is sent as it is, such as a date or "inf".
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def one_of(names: Collection[str]) -> Callable[[Any], str]:
+    """A parser that accepts only these names."""
+
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(sorted(names))}")
+        return str(value)
+
+    return parse
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "status": int,
-    "retry_after": float,
+    "retry_after": _header,
     "error_code": str,
     "error_type": str,
     "message": str,
@@ -44,6 +68,12 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "crlf": _flag,
     "reset": _flag,
     "drop_mid_char": _flag_or_position,
+    "malformed": one_of(MALFORMED_EVENTS),
+    "at": _position,
+    "response": one_of(MALFORMED_RESPONSES),
+    "headers": one_of(MALFORMED_HEADERS),
+    "drop_headers": one_of(("before", "inside")),
+    "odd_batch": one_of(ODD_BATCHES),
     "commit_then_drop": _flag,
     "drop_before_commit": _flag,
     "commit_then_status": int,
@@ -63,15 +93,17 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
 }
 FILTERS = frozenset({"path", "method", "model"})
 FAULT_KEYS = frozenset(_PARSERS) - FILTERS
-_DETAILS = frozenset({"retry_after", "error_code", "error_type", "message", "stall", "reset"})
+_DETAILS = frozenset({"retry_after", "error_code", "error_type", "message", "stall", "reset", "at"})
 EFFECTS = FAULT_KEYS - _DETAILS - {"times", "after"}
 _CREATE_EFFECTS = frozenset(
     {"commit_then_drop", "drop_before_commit", "commit_then_status", "commit_after_s"}
 )
 _RESULTS_EFFECTS = frozenset(key for key in _PARSERS if key.startswith("results_"))
 _ANY_REQUEST = frozenset({"status", "slow_first"})
+#: They make sense for any request, but without a path they affect messages.
+_ANY_PATH = _ANY_REQUEST | {"response", "headers", "drop_headers"}
 #: The keys that make sense inside one message.
-DIRECTIVE_KEYS = FAULT_KEYS - _CREATE_EFFECTS - _RESULTS_EFFECTS
+DIRECTIVE_KEYS = FAULT_KEYS - _CREATE_EFFECTS - _RESULTS_EFFECTS - {"odd_batch"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +111,7 @@ class Fault:
     """One fault, with one or more effects."""
 
     status: int | None = None  #: the response is this error
-    retry_after: float | None = None  #: seconds in the error's retry-after header
+    retry_after: str | None = None  #: the error's retry-after header
     error_code: str | None = None  #: the error's details.error_code
     error_type: str | None = None  #: the error's type
     message: str | None = None  #: the error's message
@@ -93,6 +125,12 @@ class Fault:
     crlf: bool | None = None  #: end lines in CR LF
     reset: bool | None = None  #: cut the connection with a TCP reset
     drop_mid_char: Position | None = None  #: cut the connection inside a character from here on
+    malformed: str | None = None  #: malform an event of the stream in this way
+    at: Position | None = None  #: the delta that is malformed
+    response: str | None = None  #: send this instead of the API's response
+    headers: str | None = None  #: add these headers to the response
+    drop_headers: str | None = None  #: cut the connection before or inside the headers
+    odd_batch: str | None = None  #: show batches in this odd way
     commit_then_drop: bool | None = None  #: create the batch, then cut the connection
     drop_before_commit: bool | None = None  #: cut the connection without a batch
     commit_then_status: int | None = None  #: create the batch, then respond with this error
@@ -119,8 +157,9 @@ class Fault:
                 raise ValueError(f"fault: unknown key {key!r}")
             try:
                 parsed[key] = _PARSERS[key](value)
-            except (TypeError, ValueError):
-                raise ValueError(f"fault: invalid value {key}={value!r}") from None
+            except (TypeError, ValueError) as error:
+                words = f": {error}" if "must be" in str(error) else ""
+                raise ValueError(f"fault: invalid value {key}={value!r}{words}") from None
         fault = cls(**parsed)
         if not fault.effects:
             raise ValueError("fault: has no effect, such as status or disconnect_after")
@@ -136,9 +175,16 @@ class Fault:
         # Not `in (None, False)`: a position of 0 equals False.
         return value is not None and value is not False
 
+    @property
+    def commits(self) -> bool:
+        """Whether a batch is created before the response that it asks for."""
+        return self.commit_then_status is not None
+
     def matches(self, method: str, path: str, model: str | None, *, ended: bool = False) -> bool:
         """Whether the fault is meant for a request."""
         if not ended and _RESULTS_EFFECTS & set(self.effects):
+            return False
+        if self.odd_batch and path.endswith("/results"):
             return False
         wanted_method, wanted_path = self._default_target()
         return (
@@ -152,6 +198,10 @@ class Fault:
         effects = set(self.effects)
         if effects <= _ANY_REQUEST:
             return None, "/v1/*"
+        if self.path and effects <= _ANY_PATH:
+            return None, self.path
+        if "odd_batch" in effects:
+            return "GET", "/v1/messages/batches/*"
         if effects & _CREATE_EFFECTS:
             return "POST", "/v1/messages/batches"
         if "results_lag" in effects:
@@ -167,13 +217,17 @@ class Fault:
 
 
 def raise_status(fault: Fault | None) -> None:
-    """Raise the error of a fault that has a status."""
-    if fault is None or fault.status is None:
+    """Raise the error, or the fixed response, of a fault that has a status or one."""
+    if fault is None:
+        return
+    if fault.response in FIXED_RESPONSES and not (fault.commits and fault.status is None):
+        raise FixedResponse(fault.response, fault.status or 200)
+    if fault.status is None:
         return
     kind = fault.error_type or TYPE_OF_STATUS.get(fault.status)
     headers = {}
     if fault.retry_after is not None:
-        headers["retry-after"] = f"{fault.retry_after:g}"
+        headers["retry-after"] = fault.retry_after
     raise ApiError(
         kind or ("api_error" if fault.status >= 500 else "invalid_request_error"),
         fault.message or "",

@@ -1,15 +1,17 @@
 """The model's answer: a pure function of conversation, model and directives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import orjson
 
+from penstock.simulator import request_json
 from penstock.simulator.faults.directives import Shape, strip
 from penstock.simulator.mark import TEXT
-from penstock.simulator.messages import conversation
+from penstock.simulator.messages import conversation, server_tools
+from penstock.simulator.messages.block import Block
 from penstock.simulator.messages.conversation import Body
 from penstock.simulator.messages.prose import cut, piece_sizes, prose, seeded, split_randomly
 from penstock.simulator.messages.tool_inputs import tool_input
@@ -19,24 +21,6 @@ _ODD_TEXT = '\0\x0b\x0c\x1c\r \r\n\n\x85\u2028\u2029\ufeff"\\\x7f\ufffd{}'
 
 #: Maximum characters of one token. An ordinary delta is one token.
 _TOKEN_CHARS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One content block, as the pieces that its deltas carry."""
-
-    kind: str
-    pieces: tuple[str, ...] = ()
-    name: str = ""  #: the tool's name, in a tool_use block
-    id: str = ""  #: the call's id, in a tool_use block
-    signature: str = ""
-    stamped: bool = False  #: the text of each delta is the time at which it is written
-    complete: bool = True  #: False: max_tokens ended the answer inside this block
-
-    @property
-    def text(self) -> str:
-        """The pieces joined."""
-        return "".join(self.pieces)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +34,16 @@ class Answer:
     input_tokens: int
     output_tokens: int
     thinking_tokens: int = 0
+    tier: str = "standard"  #: the service tier that served it
+    speed: str | None = None  #: as requested
+    server_tool: str = ""  #: the server tool that was used
+    container: str = ""  #: id of the container that code was executed in
+    manages_context: bool = False  #: the request asked for context management
+
+    @property
+    def compacted(self) -> bool:
+        """Whether the conversation was compacted before it was answered."""
+        return any(block.kind == "compaction" for block in self.blocks)
 
 
 def compose(body: Body, shape: Shape, *, deltas: int = 0, mark: bool = False) -> Answer:
@@ -64,12 +58,22 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0, mark: bool = False) ->
     whole = _text_pieces(prompt, model, shape, tool)
     if mark and not shape.stamp:
         whole = [TEXT, *whole]
-    pieces, stop_sequence = _cut_at_stop_sequence(
-        _remaining(whole, body, shape), body.get("stop_sequences")
-    )
-    blocks = list(_thinking(body, shape, prompt, model))
-    if pieces:
-        blocks.append(Block(kind="text", pieces=tuple(pieces), stamped=shape.stamp))
+    rest = _remaining(whole, body, shape)
+    new = _remaining(whole, body, replace(shape, overlap=0)) if shape.overlap else rest
+    pieces, stop_sequence = _cut_at_stop_sequence(rest, body.get("stop_sequences"))
+    # An answer that is continued has already done what comes before its text, except for thinking.
+    begun = sum(map(len, new)) < sum(map(len, whole))
+    server_tool = "" if begun else server_tools.chosen(body, shape)
+    blocks: list[Block] = []
+    if not begun:
+        blocks += _compaction(body, shape, prompt, model)
+    blocks += _thinking(body, shape, prompt, model)
+    if shape.redacted_thinking and not begun:
+        blocks.append(_redacted_thinking(prompt, model))
+    if server_tool:
+        blocks += server_tools.blocks(server_tool, prompt, model)
+    thirds = _thirds(len(whole), rest=len(rest), new=len(new))
+    blocks += _text_blocks(pieces, thirds, body, shape)
     if tool and stop_sequence is None:
         blocks.append(_tool_use(tool, prompt, model))
     blocks, tokens, fits = _cut_at_max_tokens(blocks, int(body.get("max_tokens") or 0))
@@ -83,13 +87,18 @@ def compose(body: Body, shape: Shape, *, deltas: int = 0, mark: bool = False) ->
         input_tokens=count_input(body),
         output_tokens=tokens,
         thinking_tokens=sum(token_count(b.pieces) for b in blocks if b.kind == "thinking"),
+        tier=shape.tier,
+        speed=body.get("speed"),
+        server_tool=server_tool,
+        container=server_tools.container_id(server_tool, body, model),
+        manages_context="context_management" in body or shape.compaction,
     )
 
 
 def count_input(body: Body) -> int:
     """A cheap and stable number of input tokens."""
     counted = {key: body.get(key) for key in ("system", "messages", "tools")}
-    return len(orjson.dumps(counted)) // 4 + 1
+    return len(request_json.dumps(counted)) // 4 + 1
 
 
 def token_count(pieces: Iterable[str]) -> int:
@@ -199,6 +208,45 @@ def _cut_at_stop_sequence(
     return list(cut(text[:end], lengths)), sequence
 
 
+def _thirds(total: int, *, rest: int, new: int) -> list[int]:
+    """The third of the answer to which each of its last ``rest`` pieces belongs.
+
+    They are the same in a continuation, so that both calls together make the undisturbed answer.
+    Only the last ``new`` pieces are new; what is repeated is in the block that is continued.
+    """
+    continued = total - new
+    return [min(max(place, continued) * 3 // total, 2) for place in range(total - rest, total)]
+
+
+def _text_blocks(pieces: list[str], thirds: list[int], body: Body, shape: Shape) -> Iterator[Block]:
+    """The text as one block or, with citations, as three of which the second is cited.
+
+    ``thirds``: which of the three each piece belongs to.
+    """
+    citations = server_tools.citations(body, shape)
+    if not citations or shape.stamp:
+        if pieces:
+            yield Block(kind="text", pieces=tuple(pieces), stamped=shape.stamp)
+        return
+    for third in range(3):
+        found = tuple(piece for piece, of in zip(pieces, thirds, strict=False) if of == third)
+        if found:
+            cited = tuple(citations) if third == 1 else ()
+            yield Block(kind="text", pieces=found, citations=cited)
+
+
+def _compaction(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Block]:
+    if shape.compaction or conversation.asks_for_compaction(body):
+        rng = seeded("compaction", model, prompt)
+        opaque = f"{rng.getrandbits(256):064x}"
+        yield Block(kind="compaction", pieces=(prose(rng, 200),), signature=opaque)
+
+
+def _redacted_thinking(prompt: str, model: str) -> Block:
+    data = f"{seeded('redacted', model, prompt).getrandbits(512):0128x}"
+    return Block(kind="redacted_thinking", whole={"type": "redacted_thinking", "data": data})
+
+
 def _thinking(body: Body, shape: Shape, prompt: str, model: str) -> Iterable[Block]:
     asked = body.get("thinking")
     asked = asked if isinstance(asked, dict) else {}
@@ -238,6 +286,8 @@ def _tool_use(tool: dict[str, Any], prompt: str, model: str) -> Block:
 def _cut_at_max_tokens(blocks: list[Block], limit: int) -> tuple[list[Block], int, bool]:
     """Cut the blocks at ``limit`` tokens: blocks, tokens and whether all fitted."""
     used = 0
+    if not limit:  # a call that only fills the prompt cache
+        return [], 0, False
     for place, block in enumerate(blocks):
         for count, piece in enumerate(block.pieces):
             cost = _tokens(piece)

@@ -65,6 +65,20 @@ def prefill(body: Body) -> str | None:
     return "".join(texts(found[-1]))
 
 
+def documents(body: Body) -> Iterator[dict[str, Any]]:
+    """Yield every document of the user messages, in order."""
+    for message in messages(body):
+        if message.get("role") == "user":
+            yield from (each for each in blocks(message) if each.get("type") == "document")
+
+
+def asks_for_compaction(body: Body) -> bool:
+    """Whether the request's context management contains an edit that compacts."""
+    asked = body.get("context_management")
+    edits = asked.get("edits") if isinstance(asked, dict) else None
+    return any(str(edit.get("type", "")).startswith("compact_") for edit in edits or ())
+
+
 def brings_tool_result(body: Body) -> bool:
     """Whether the last message contains a tool's result."""
     found = messages(body)[-1:]

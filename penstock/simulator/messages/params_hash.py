@@ -7,12 +7,12 @@ It is shown as the first 16 hexadecimal digits of the SHA-256 of
 from hashlib import sha256
 from typing import Any
 
-import orjson
+from penstock.simulator import request_json
 
 
 def params_hash(params: Any) -> int:
     """The hash of a request's params, a number of 64 bits."""
-    data = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+    data = request_json.dumps(params, sort_keys=True)
     return int.from_bytes(sha256(data).digest()[:8], "big")
 
 

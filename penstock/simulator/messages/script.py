@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from penstock.simulator.errors import ApiError
 from penstock.simulator.faults.fault import DEFAULT_STALL_S, Fault, Position
+from penstock.simulator.faults.malformed_events import changes
 from penstock.simulator.messages import sse
 from penstock.simulator.messages.answers import Answer
 
@@ -50,11 +51,9 @@ def build_script(
     actions = list(_actions(answer, message_id, ping_every))
     if fault is None:
         return Script(tuple(actions))
-    delta_indices = [
-        i
-        for i, action in enumerate(actions)
-        if action.kind in (ActionKind.DELTA, ActionKind.STAMPED_DELTA)
-    ]
+    if fault.malformed:
+        actions = _malformed(fault.malformed, fault.at or 0, actions)
+    delta_indices = _deltas(actions)
     stop = len(actions) - 1
     end, ending, disconnects = _ending(fault, actions, delta_indices, request_id)
     actions[end:] = ending
@@ -83,6 +82,27 @@ def _actions(answer: Answer, message_id: str, ping_every: int) -> Iterator[Actio
         yield Action(ActionKind.IMMEDIATE, sse.block_stop(index))
     yield Action(ActionKind.IMMEDIATE, sse.message_delta(answer))
     yield Action(ActionKind.IMMEDIATE, sse.STOP)
+
+
+def _deltas(actions: list[Action]) -> list[int]:
+    kinds = (ActionKind.DELTA, ActionKind.STAMPED_DELTA)
+    return [i for i, action in enumerate(actions) if action.kind in kinds]
+
+
+def _malformed(name: str, at: Position, actions: list[Action]) -> list[Action]:
+    """The actions, with an event malformed."""
+    delta = _index(at, _deltas(actions), len(actions) - 1)
+    changed = {each.place: each.events for each in changes(name, [a.data for a in actions], delta)}
+    # A delta that is malformed is no template for the time of writing any more.
+    plain = {ActionKind.STAMPED_DELTA: ActionKind.DELTA}
+    found: list[Action] = []
+    for place, action in enumerate(actions):
+        if place in changed:
+            kind = plain.get(action.kind, action.kind)
+            found += [Action(kind, data) for data in changed[place]]
+        else:
+            found.append(action)
+    return found
 
 
 def _ending(
@@ -114,6 +134,8 @@ def _error(fault: Fault) -> ApiError:
 
 def _index(position: Position, delta_indices: list[int], stop: int) -> int:
     """The action before which ``position`` deltas are written; ``stop`` is message_stop's."""
+    if position == "start":
+        return 0
     if position == "stop":
         return stop
     count = len(delta_indices) if position == "last" else position

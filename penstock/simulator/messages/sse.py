@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 
-from penstock.simulator.messages.answers import Answer, Block
+from penstock.simulator.messages import server_tools
+from penstock.simulator.messages.answers import Answer
+from penstock.simulator.messages.block import Block
 
 # orjson writes UTF-8 without \u escapes, so that a stream can be cut inside a character.
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -16,6 +18,7 @@ _DELTA_OF_BLOCK = {
     "text": (b"text_delta", b"text"),
     "thinking": (b"thinking_delta", b"thinking"),
     "tool_use": (b"input_json_delta", b"partial_json"),
+    "server_tool_use": (b"input_json_delta", b"partial_json"),
 }
 
 
@@ -45,6 +48,12 @@ def block_stop(index: int) -> bytes:
 
 def deltas(index: int, block: Block) -> Iterator[bytes]:
     """Yield a block's deltas; a stamped one is a template for `stamp`."""
+    if block.whole is not None:
+        return
+    if block.kind == "compaction":
+        delta: dict[str, Any] = {"type": "compaction_delta", **_compaction(block)}
+        yield event({"type": "content_block_delta", "index": index, "delta": delta})
+        return
     kind, key = _DELTA_OF_BLOCK[block.kind]
     head = (
         b"event: content_block_delta\ndata: "
@@ -58,6 +67,9 @@ def deltas(index: int, block: Block) -> Iterator[bytes]:
         yield head + dumps(piece) + b"}}\n\n"
     if block.kind == "thinking" and block.complete:
         delta = {"type": "signature_delta", "signature": block.signature}
+        yield event({"type": "content_block_delta", "index": index, "delta": delta})
+    for citation in block.citations if block.complete else ():
+        delta = {"type": "citations_delta", "citation": citation}
         yield event({"type": "content_block_delta", "index": index, "delta": delta})
 
 
@@ -74,8 +86,13 @@ def message_delta(answer: Answer) -> bytes:
     }
     if answer.stop_reason == "refusal":
         delta["stop_details"] = _REFUSAL
+    if answer.container:
+        delta["container"] = server_tools.container(answer.container)
     counted = {k: v for k, v in usage(answer).items() if k in _DELTA_USAGE}
-    return event({"type": "message_delta", "delta": delta, "usage": counted})
+    last: dict[str, Any] = {"type": "message_delta", "delta": delta, "usage": counted}
+    if answer.manages_context:
+        last["context_management"] = _CONTEXT_MANAGEMENT
+    return event(last)
 
 
 def error_event(envelope: dict[str, Any]) -> bytes:
@@ -83,20 +100,24 @@ def error_event(envelope: dict[str, Any]) -> bytes:
     return event(envelope)
 
 
-def message(answer: Answer, message_id: str, *, tier: str = "standard") -> dict[str, Any]:
-    """The whole message."""
+def message(answer: Answer, message_id: str, *, tier: str = "") -> dict[str, Any]:
+    """The whole message; ``tier`` replaces the answer's service tier."""
     whole = _message(answer, message_id)
     if answer.stop_reason == "refusal":
         whole["stop_details"] = _REFUSAL
     whole["content"] = [
-        _content(block, _text(block), _arguments(block), signature=block.signature)
+        _content(block, _text(block), _arguments(block), signature=block.signature, whole=True)
         for block in answer.blocks
     ]
+    if answer.container:
+        whole["container"] = server_tools.container(answer.container)
+    if answer.manages_context:
+        whole["context_management"] = _CONTEXT_MANAGEMENT
     whole["usage"] = usage(answer, tier=tier)
     return whole
 
 
-def usage(answer: Answer, *, tier: str = "standard") -> dict[str, Any]:
+def usage(answer: Answer, *, tier: str = "") -> dict[str, Any]:
     """The usage of a whole answer."""
     counted: dict[str, Any] = {
         "input_tokens": answer.input_tokens,
@@ -104,11 +125,17 @@ def usage(answer: Answer, *, tier: str = "standard") -> dict[str, Any]:
         "cache_read_input_tokens": 0,
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
         "output_tokens": answer.output_tokens,
-        "service_tier": tier,
+        "service_tier": tier or answer.tier,
         "inference_geo": "not_available",
     }
     if answer.thinking_tokens:
         counted["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    if answer.server_tool:
+        counted["server_tool_use"] = server_tools.usage(answer.server_tool)
+    if answer.speed:
+        counted["speed"] = answer.speed
+    if answer.compacted:
+        counted["iterations"] = [_iteration(kind, answer) for kind in ("compaction", "message")]
     return counted
 
 
@@ -119,8 +146,11 @@ _DELTA_USAGE = frozenset(
         "cache_read_input_tokens",
         "output_tokens",
         "output_tokens_details",
+        "server_tool_use",
+        "iterations",
     }
 )
+_CONTEXT_MANAGEMENT: dict[str, Any] = {"applied_edits": []}
 _REFUSAL = {
     "type": "refusal",
     "category": None,
@@ -141,12 +171,40 @@ def _message(answer: Answer, message_id: str) -> dict[str, Any]:
     }
 
 
-def _content(block: Block, text: str, arguments: Any, *, signature: str = "") -> dict[str, Any]:
-    if block.kind == "tool_use":
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": arguments}
+def _content(
+    block: Block, text: str, arguments: Any, *, signature: str = "", whole: bool = False
+) -> dict[str, Any]:
+    if block.whole is not None:
+        return block.whole
+    if block.kind in ("tool_use", "server_tool_use"):
+        return {"type": block.kind, "id": block.id, "name": block.name, "input": arguments}
     if block.kind == "thinking":
         return {"type": "thinking", "thinking": text, "signature": signature}
+    if block.kind == "compaction":
+        nothing = {"content": None, "encrypted_content": None}
+        return {"type": "compaction", **(_compaction(block) if whole else nothing)}
+    if block.citations:
+        cited = list(block.citations) if whole and block.complete else []
+        return {"type": "text", "text": text, "citations": cited}
     return {"type": "text", "text": text}
+
+
+def _compaction(block: Block) -> dict[str, str]:
+    return {"content": block.text, "encrypted_content": block.signature}
+
+
+def _iteration(kind: str, answer: Answer) -> dict[str, Any]:
+    """The usage of one sampling iteration: that of the answer, or an estimate of its compaction."""
+    compaction = sum(len(b.text) for b in answer.blocks if b.kind == "compaction") // 4
+    output = compaction if kind == "compaction" else answer.output_tokens
+    return {
+        "type": kind,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": output,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "cache_creation": None,
+    }
 
 
 def _text(block: Block) -> str:
@@ -157,4 +215,5 @@ def _text(block: Block) -> str:
 
 def _arguments(block: Block) -> Any:
     # Cut by max_tokens, the text is not JSON any more; then the input is empty.
-    return orjson.loads(block.text) if block.kind == "tool_use" and block.complete else {}
+    takes_input = block.kind in ("tool_use", "server_tool_use") and block.complete
+    return orjson.loads(block.text) if takes_input else {}

@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
+from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError, invalid, not_found
 from penstock.simulator.messages import conversation
 from penstock.simulator.messages.conversation import Body
@@ -29,16 +28,17 @@ _FIELDS = frozenset(
         *("max_tokens", "messages", "model", "cache_control", "container", "diagnostics"),
         *("inference_geo", "metadata", "output_config", "service_tier", "speed"),
         *("stop_sequences", "stream", "system", "thinking", "tool_choice", "tools"),
-        *("betas", "context_management", "mcp_servers", "fallbacks"),
     }
 )
+#: Fields that the API knows only with a beta in the header anthropic-beta.
+_BETA_FIELDS = frozenset({"context_management", "mcp_servers", "fallbacks", "thread"})
 
 
 def parse_json(raw: bytes | bytearray) -> Body:
     """The parsed body of a request. Raises `ApiError` unless it is a JSON object."""
     try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        body = request_json.loads(raw)
+    except ValueError as error:
         raise invalid(f"The request body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
         raise invalid("Input should be a valid dictionary")
@@ -75,7 +75,7 @@ def check_message(
     if not counting:
         _max_tokens(body, model, batch=batch, betas=betas)
     _messages(body)
-    _other_fields(body, version)
+    _other_fields(body, version, betas)
     _tools(body.get("tools"))
     _by_version(body, version)
     _thinking(body)
@@ -164,10 +164,11 @@ def _blocks(content: list[Any], where: str) -> None:
             raise invalid("messages: text content blocks must be non-empty")
 
 
-def _other_fields(body: Body, version: str) -> None:
-    sampling = frozenset() if version == NEWEST_VERSION else frozenset(_SAMPLING)
+def _other_fields(body: Body, version: str, betas: str) -> None:
+    known = _FIELDS if version == NEWEST_VERSION else _FIELDS.union(_SAMPLING)
+    known = known | _BETA_FIELDS if betas else known
     for name in body:
-        if name not in _FIELDS and name not in sampling:
+        if name not in known:
             raise invalid(f"{name}: Extra inputs are not permitted")
     for name, kind, words in (
         ("stream", bool, "boolean"),

@@ -12,6 +12,8 @@ from penstock.simulator.batches.store import now_utc
 from penstock.simulator.errors import ApiError, not_found
 from penstock.simulator.exchange import ClientDisconnected, Exchange, Receive, Send
 from penstock.simulator.faults.fault import Fault, raise_status
+from penstock.simulator.faults.malformed_headers import headers
+from penstock.simulator.faults.malformed_responses import FixedResponse
 from penstock.simulator.messages import endpoints as messages
 from penstock.simulator.messages import validation
 from penstock.simulator.options import Options
@@ -51,6 +53,9 @@ def create_app(options: Options | None = None) -> ASGIApp:
             await _dispatch(exchange, state)
         except ApiError as error:
             await exchange.reply_error(error)
+        except FixedResponse as response:
+            await exchange.start(response.status, response.headers)
+            await exchange.end(response.body)
         except ClientDisconnected:
             pass
 
@@ -83,8 +88,13 @@ async def _dispatch_by_path(exchange: Exchange, state: BatchState, parts: dict[s
     state.count_fault(fault)
     if fault and fault.slow_first:
         await asyncio.sleep(fault.slow_first)
+    if fault and fault.headers:
+        exchange.response_headers |= headers(fault.headers)
     if "batches" in parts and exchange.method == "POST":
         await batches.create(exchange, state, fault)
+        return
+    if fault and fault.drop_headers:
+        await exchange.drop_headers(fault.drop_headers)
         return
     raise_status(fault)
     if parts.get("action") == "results" and exchange.method == "GET":
@@ -101,7 +111,7 @@ async def _call_endpoint(
         case "POST", "count_tokens":
             await messages.count_tokens(exchange, state)
         case "GET", "batches":
-            await batches.list_all(exchange, state)
+            await batches.list_all(exchange, state, fault)
         case "GET", "batch":
             await batches.retrieve(exchange, state, batch_id, fault)
         case "DELETE", "batch":

@@ -29,7 +29,9 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Offer the extension to every request."""
         super().on_message_begin()
-        self.scope["extensions"] = {DISCONNECT_EXTENSION: {"cut": self._drop}}
+        self.scope["extensions"] = {
+            DISCONNECT_EXTENSION: {"cut": self._drop, "write": self.transport.write}
+        }
 
     def _drop(self, reset: bool) -> None:
         if not reset:

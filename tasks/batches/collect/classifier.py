@@ -7,7 +7,8 @@ usages of a whole block at once. This is safe, since inside a JSON string a quot
 what the fast path searches for is never part of an answer's text.
 
 A line that differs from that form in a single byte, or whose usage does not parse, takes the slow
-path. Both decide alike.
+path. Both decide alike, except about what only a parser would find inside the answer: a line of
+that form is stored as it is, and `penstock.batches.unreadable` is what a reader makes of it.
 """
 
 import re
@@ -19,8 +20,8 @@ import orjson
 
 from penstock.batches.wire import LINE_HEAD, RESULT
 from tasks.batches.collect.retry_policy import RetryDecision
-from tasks.batches.collect.tally import FINAL, NO_LINE, ResultTally
-from tasks.batches.result_lines import Outcome, read_line, tokens_in
+from tasks.batches.collect.tally import NO_LINE, SUCCEEDED, ResultTally
+from tasks.batches.result_lines import Outcome, is_utf8, read_line, tokens_in
 
 #: The beginning of a succeeded line in the usual form, from the end of its nonce: index and model.
 _HEAD: Final = (
@@ -47,7 +48,8 @@ class ResultClassifier:
 
     def classify(self, block: bytes) -> bytes:
         """Count the lines of a block; returns those to store, each with its newline."""
-        kept, leftover = self._fast_path(block)
+        # Bytes that are not UTF-8 would make a whole file of results unreadable for most programs.
+        kept, leftover = self._fast_path(block) if is_utf8(block) else ([], block.split(b"\n"))
         for line in leftover:
             if line and not line.isspace():
                 stored = self._slow_path(line)
@@ -72,7 +74,7 @@ class ResultClassifier:
             if found and at >= 0 and block[end - 1] == _BRACKET:
                 index = int(found[1])
                 if index < len(seen) and not seen[index]:
-                    seen[index] = FINAL
+                    seen[index] = SUCCEEDED
                     entered.append(index)
                     tails[found[2]].append(block[at + len(_USAGE) - 1 : end])
                     start = end + 1

@@ -1,4 +1,8 @@
-"""Stores the requests of a shard that are retried as a shard of the next round."""
+"""Stores the requests of a shard that are sent again: as a shard of the next round, or for later.
+
+A request whose result is final and not a success is kept for `retry_failed`, as long as the results
+of its job.
+"""
 
 from collections.abc import Iterator
 
@@ -6,7 +10,7 @@ from penstock import json_text
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_of
-from tasks.batches.collect.tally import RETRIED
+from tasks.batches.collect.tally import FAILED, RETRIED
 
 
 def store_retry_shard(
@@ -54,6 +58,22 @@ def store_retry_shard(
         id_chunks=ids.chunks,
         counts=Counts(processing=count),
     )
+
+
+def store_failed_requests(
+    store: ChunkStore, parent: Shard, seen: bytes | bytearray, *, name: str
+) -> int:
+    """Copy the requests that are `FAILED` in ``seen``; returns the number of chunks.
+
+    A line is the index of a request in its shard, a space, and its params. Raises
+    `penstock.spool.chunks.ChunkMissing` if the requests are not in the spool.
+    """
+    failed = ChunkWriter(store, name)
+    for index, (request, mark) in enumerate(zip(_requests(store, parent), seen, strict=True)):
+        if mark == FAILED:
+            failed.line(b"%d %s" % (index, request))
+    failed.close()
+    return failed.chunks
 
 
 def _requests(store: ChunkStore, shard: Shard) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from penstock.spool.chunks import ChunkMissing
 from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.collect.retry_shard import store_retry_shard
+from tasks.batches.collect.retry_shard import store_failed_requests, store_retry_shard
 
 #: Seconds until staged chunks expire, from the last one on. Without it, the chunks of a worker that
 #: was killed would fill Redis for as long as the job lives.
@@ -33,6 +33,8 @@ class Staging:
         self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the retry shard, if there is one
+        self.failed = f"failed-{work.shard.number}-{work.lease.epoch}"
+        self.failed_chunks = 0  #: of the requests that have failed
         self._number = work.shard.number + int(shards)
         self._spool = f"{self._number}-{work.lease.epoch}"
         self._ttl_s = work.settings.batch_ttl_s
@@ -55,7 +57,7 @@ class Staging:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return self.results, f"requests-{self._spool}", f"ids-{self._spool}"
+        return self.results, self.failed, f"requests-{self._spool}", f"ids-{self._spool}"
 
     def stage_retry_shard(self, parent: Shard, seen: bytes | bytearray) -> None:
         """Stage the requests that are retried. Raises `RequestsMissing`."""
@@ -67,6 +69,11 @@ class Staging:
             raise RequestsMissing(str(error)) from error
         self.children = (child,)
 
+    def stage_failed_requests(self, parent: Shard, seen: bytes | bytearray) -> None:
+        """Stage the requests that have failed, if they are still in the spool."""
+        with contextlib.suppress(ChunkMissing):  # their errors are results all the same
+            self.failed_chunks = store_failed_requests(self.store, parent, seen, name=self.failed)
+
     def commit(self) -> None:
         """Give the chunks the lifetime of the job, before the record names them.
 
@@ -74,6 +81,7 @@ class Staging:
         """
         names = [name for child in self.children for name in child.chunk_names]
         names += [self.results] if self.chunks else []
+        names += [self.failed] if self.failed_chunks else []
         if not self.store.refresh_ttl(names, self._ttl_s):
             raise ChunkMissing(f"{self.results}: expired before it was complete")
         self._committed = True

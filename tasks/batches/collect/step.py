@@ -7,9 +7,10 @@ shard of the next round, by the same write.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anthropic
 import httpx2
@@ -33,7 +34,7 @@ from tasks.batches.collect.tally import ResultTally
 from tasks.batches.create import size_locks
 from tasks.batches.create.lost_call import restart_search
 from tasks.batches.create.reconcile import with_earlier_call, with_rejected_batch
-from tasks.batches.limits.prices import actual_cost
+from tasks.batches.limits.prices import Usage, actual_cost, bound_usd
 from tasks.batches.poll import not_found
 from tasks.batches.result_lines import Outcome, blocks
 from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
@@ -41,8 +42,12 @@ from tasks.batches.unavailable import collect_without
 
 #: Maximum downloads that do not match the requests. After one more, the job is paused.
 MAX_REFETCHES: Final = 20
-#: Downloads that have to show the same before it is believed that a batch has extra lines, or that
-#: all of its lines belong to another create call.
+#: Downloads, over some minutes, after which a request without a line in the results is errored: the
+#: other lines of the batch do not wait for it. If the job is canceled, also a download that is
+#: interrupted each time is taken as it is.
+MAX_INCOMPLETE: Final = 8
+#: Downloads that have to show the same before it is believed that a batch has extra or unreadable
+#: lines, or that all of its lines belong to another create call.
 REFETCHES_TO_CONFIRM: Final = 2
 
 #: Milliseconds from a batch's creation for which the API keeps its results: 29 days.
@@ -91,9 +96,10 @@ class CollectStep:
             with Staging(work) as staging:
                 tally = ResultTally(shard.nonce, shard.requests)
                 self._download(work, staging, tally, can_retry=can_retry)
-                _verify(tally, shard.refetches)
                 if tally.retried:
                     staging.stage_retry_shard(shard, tally.seen)
+                if tally.failed:
+                    staging.stage_failed_requests(shard, tally.seen)
                 return self._commit(work, staging, tally)
         except _ResultsMismatch as error:
             return self._refetch(work, str(error))
@@ -105,7 +111,7 @@ class CollectStep:
     def _download(
         self, work: ClaimedShard, staging: Staging, tally: ResultTally, *, can_retry: bool
     ) -> None:
-        """Stage the final results and count every line in the tally.
+        """Stage the final results, one for each request, and count them in the tally.
 
         Raises `_ResultsMismatch`, `_ResultsOfAnotherCall`, `Fenced`.
         """
@@ -120,13 +126,19 @@ class CollectStep:
             self._batches_api(work).results(shard.batch_id, timeout=self._timeout) as pieces,
             BackgroundWriter(staging.store) as writer,
         ):
-            for block in blocks(_downloaded(pieces)):
+            download = _Download(pieces)
+            for block in blocks(download):
                 writer.put(staging.results, classifier.classify(block))
                 if tally.of_another_call:
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.lease.renew()  # raises if another worker collects the shard now
                     checked = time.monotonic()
+            _verify(tally, download.problem, shard.refetches, canceled=bool(work.cancel))
+            if tally.missing:
+                work.alert(Alert.RESULTS_INCOMPLETE, f"{shard.batch_id}: {tally}")
+                for block in blocks(line + b"\n" for line in tally.missing_lines(shard.batch_id)):
+                    writer.put(staging.results, block)
         staging.chunks = writer.chunks[staging.results]
 
     def _commit(self, work: ClaimedShard, staging: Staging, tally: ResultTally) -> Next:
@@ -136,6 +148,8 @@ class CollectStep:
             work.alert(
                 Alert.RESULTS_SUPERFLUOUS, f"{shard.batch_id}: {tally}; extra lines are ignored"
             )
+        if tally.unreadable_lines:
+            work.alert(Alert.RESULTS_UNREADABLE, f"{shard.batch_id}: {tally}")
         changed = shard.evolve(
             state=ShardState.COLLECTED,
             confirmed=True,
@@ -143,6 +157,8 @@ class CollectStep:
             results=staging.results if staging.chunks else "",
             result_chunks=staging.chunks,
             result_lines=shard.requests - tally.retried,
+            failed_requests=staging.failed if staging.failed_chunks else "",
+            failed_chunks=staging.failed_chunks,
             collected_ms=now_ms(),
             counts=tally.counts(),
             retried=tally.retried,
@@ -157,7 +173,7 @@ class CollectStep:
             changed,
             also=staging.children,
             left=-1 + len(staging.children),
-            spent=actual_cost(usage, live=shard.live),
+            spent=_spent(shard, tally, usage),
             **meta,
         )
         staging.remove_requests(shard)
@@ -199,23 +215,17 @@ class CollectStep:
                 pipe.execute()
 
     def _refetch(self, work: ClaimedShard, what: str) -> RetryIn | Parked:
-        """Download again later. After `MAX_REFETCHES`, pause the job.
-
-        A canceled job cannot be paused: it raises an alert, and the downloads continue.
-        """
+        """Download again later. After `MAX_REFETCHES`, pause the job."""
         shard, settings = work.shard, self._settings
         count = shard.refetches + 1
         message = f"results of {shard.batch_id}: {what}"
-        if count > MAX_REFETCHES:
+        if count > MAX_REFETCHES and not work.cancel:  # a canceled job cannot be paused
             work.write(shard.evolve(refetches=0))
-            if not work.cancel:
-                pause = {"type": PauseReason.RESULTS_INCOMPLETE, "message": message}
-                return Parked(message, pause=pause)
-            work.alert(Alert.RESULTS_INCOMPLETE, message)
-        else:
-            work.write(shard.evolve(refetches=count))
-        wait = wait_s(count, None, settings.api_retry_max_wait_s, jitter())
-        return RetryIn(wait, message)
+            return Parked(
+                message, pause={"type": PauseReason.RESULTS_INCOMPLETE, "message": message}
+            )
+        work.write(shard.evolve(refetches=count))
+        return RetryIn(wait_s(count, None, settings.api_retry_max_wait_s, jitter()), message)
 
     def _reject(self, work: ClaimedShard) -> StepResult:
         """Search for the shard's batch again: this one belongs to another create call.
@@ -235,12 +245,16 @@ class CollectStep:
             batch = self._batches_api(work).retrieve(shard.batch_id, timeout=self._timeout)
         except anthropic.NotFoundError as error:
             return not_found(work, self._api, error)
+        shard = shard.evolve(not_found_count=0, not_found_ms=0)
         if batch.processing_status != "ended":
             work.write(shard.evolve(state=ShardState.IN_PROGRESS))
             return Redirect(f"{shard.batch_id} is {batch.processing_status}")
         if batch.archived_at or now_ms() - shard.created_ms > RESULTS_LIVE_MS:
             message = f"the API has removed the results of {shard.batch_id}"
             return collect_without(work, Alert.RESULTS_EXPIRED, message, fatal=True)
+        if work.cancel and shard.refetches >= MAX_INCOMPLETE:
+            message = f"the API does not return the results of {shard.batch_id}"
+            return collect_without(work, Alert.RESULTS_INCOMPLETE, message, fatal=False)
         return self._refetch(work, "not available yet")
 
     def _batches_api(self, work: ClaimedShard) -> BatchesApi:
@@ -258,21 +272,46 @@ def _switch_to_earlier_call(work: ClaimedShard, nonce: str) -> Redirect:
     return Redirect(f"{work.shard.batch_id} is from an earlier create call of this shard")
 
 
-def _verify(tally: ResultTally, refetches: int) -> None:
-    """Check a whole download. Raises `_ResultsMismatch` if another one may be better.
+def _verify(tally: ResultTally, problem: str, refetches: int, *, canceled: bool) -> None:
+    """Check a download. Raises `_ResultsMismatch` if another one may be better.
 
-    Extra lines are accepted once `REFETCHES_TO_CONFIRM` downloads had some.
+    ``problem``: why the download was interrupted; empty: it is whole. Extra and unreadable lines
+    are accepted once `REFETCHES_TO_CONFIRM` downloads had some, and missing ones once
+    `MAX_INCOMPLETE` downloads were incomplete. A download without a single result is not one of
+    results: it is accepted only for a canceled job.
     """
-    if tally.missing or (tally.extra_lines and refetches < REFETCHES_TO_CONFIRM):
+    accepted = refetches >= MAX_INCOMPLETE and (canceled or (tally.lines and not problem))
+    if problem and not accepted:
+        raise _ResultsMismatch(problem)
+    odd = tally.extra_lines or tally.unreadable_lines
+    if (tally.missing and not accepted) or (odd and refetches < REFETCHES_TO_CONFIRM):
         raise _ResultsMismatch(str(tally))
 
 
-def _downloaded(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the pieces of a download. Raises `_ResultsMismatch` if it is interrupted."""
-    try:
-        yield from pieces
-    except httpx2.HTTPError as error:
-        raise _ResultsMismatch(f"the download was interrupted: {type(error).__name__}") from error
+def _spent(shard: Shard, tally: ResultTally, usage: Usage) -> int | Literal["all"]:
+    """Return what the shard has cost, in millionths of a dollar.
+
+    A request whose result is missing or unreadable counts with the most that it can have cost.
+    """
+    spent, unknown = actual_cost(usage, live=shard.live), tally.unknown_costs
+    most = bound_usd(shard.size_by_model, live=shard.live)
+    if spent == "all" or not unknown or most is None:
+        return spent if not unknown else "all"
+    return spent + math.ceil(most * 1_000_000 * unknown / shard.requests)
+
+
+class _Download:
+    """The pieces of a download, up to its end or to where it is interrupted."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self.problem = ""  #: why it was interrupted; empty: it was not
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._pieces
+        except httpx2.HTTPError as error:
+            self.problem = f"the download was interrupted: {type(error).__name__}"
 
 
 def _collected(shard: Shard) -> Next:

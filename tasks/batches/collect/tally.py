@@ -6,21 +6,27 @@ further lines of a request that has one, are counted and left out.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from penstock.batches.shard import Counts
-from penstock.batches.wire import NONCE_CHARS, WIRE_ID
+from penstock.batches.unreadable import MISSING, UNREADABLE, errored, result_line
+from penstock.batches.wire import LINE_HEAD, NONCE_CHARS, WIRE_ID, wire_id
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.result_lines import Outcome
 
-#: What a byte of `ResultTally.seen` says about a request: it has no line yet, its result is final,
-#: or it is retried.
+#: What a byte of `ResultTally.seen` says about a request: it has no line yet, it succeeded, it is
+#: retried, or it has failed for good.
 NO_LINE: Final = 0
-FINAL: Final = 1
+SUCCEEDED: Final = 1
 RETRIED: Final = 2
+FAILED: Final = 3
 
 _KINDS = ("succeeded", "errored", "canceled", "expired")
+
+#: Maximum number of error types that are counted apart, so that the record of a shard stays small.
+_MAX_ERROR_TYPES: Final = 50
+_OTHER_ERRORS: Final = "other_errors"
 
 
 class ResultTally:
@@ -29,8 +35,10 @@ class ResultTally:
     def __init__(self, nonce: str, requests: int) -> None:
         self.nonce = nonce
         self.requests = requests
-        self.seen = bytearray(requests)  #: by index: `NO_LINE`, `FINAL` or `RETRIED`
-        self.invalid_lines = 0  #: lines that are not results
+        #: by index: `NO_LINE`, `SUCCEEDED`, `RETRIED` or `FAILED`
+        self.seen = bytearray(requests)
+        self.invalid_lines = 0  #: lines that do not name a request
+        self.unreadable_lines = 0  #: lines that name a request and are not its result
         self.unknown_lines = 0  #: results whose wire id is not of this create call
         self.first_unknown_id = ""  #: the wire id of the first of them
         self.repeated_lines = 0  #: further lines of a request that has one
@@ -72,7 +80,9 @@ class ResultTally:
         tokens: Mapping[str, int],
     ) -> None:
         """Count the line of request ``index``, which has none yet."""
-        self.seen[index] = RETRIED if decision.retry else FINAL
+        succeeded = outcome.kind == "succeeded"
+        self.seen[index] = RETRIED if decision.retry else SUCCEEDED if succeeded else FAILED
+        self.unreadable_lines += outcome.error_type == UNREADABLE
         if outcome.error_type:
             self.samples.setdefault(outcome.error_type, outcome.message)
         if decision.retry:
@@ -81,14 +91,26 @@ class ResultTally:
                 self.pause = (decision.pause, outcome.message)
             return
         self.kinds[outcome.kind] += 1
-        if outcome.kind == "succeeded":
+        if succeeded:
             self.add_tokens(model, tokens)
         elif outcome.kind == "errored":
-            self.errors[outcome.error_type or "unknown_error"] += 1
+            self._add_error(outcome.error_type or "unknown_error")
+        elif outcome.kind not in _KINDS:
+            self._add_error(outcome.kind)
 
     def add_tokens(self, model: str, tokens: Mapping[str, int]) -> None:
         """Add the tokens of one or more succeeded requests."""
         self.usage.setdefault(model, Counter()).update(tokens)
+
+    def missing_lines(self, batch_id: str) -> Iterator[bytes]:
+        """Count every request without a line as errored, and yield a line for each."""
+        result = errored(MISSING, f"the results of {batch_id} have no line of this request")
+        index = -1
+        while (index := self.seen.find(NO_LINE, index + 1)) >= 0:
+            self.seen[index] = FAILED
+            self.kinds["errored"] += 1
+            self._add_error(MISSING)
+            yield result_line(LINE_HEAD + wire_id(self.nonce, index).encode(), result)
 
     @property
     def of_another_call(self) -> bool:
@@ -99,6 +121,16 @@ class ResultTally:
     def missing(self) -> int:
         """The number of requests without a line."""
         return self.seen.count(NO_LINE)
+
+    @property
+    def failed(self) -> int:
+        """The number of requests that have failed for good."""
+        return self.seen.count(FAILED)
+
+    @property
+    def unknown_costs(self) -> int:
+        """The number of requests whose result does not show what they cost."""
+        return self.errors[MISSING] + self.errors[UNREADABLE]
 
     @property
     def extra_lines(self) -> int:
@@ -118,9 +150,19 @@ class ResultTally:
         """Return the tokens of the succeeded requests, by model."""
         return {model: dict(tokens) for model, tokens in self.usage.items()}
 
+    @property
+    def lines(self) -> int:
+        """The number of requests that have a line."""
+        return self.requests - self.missing
+
     def __str__(self) -> str:
         unmatched = self.unknown_lines + self.invalid_lines
         return (
             f"{self.missing} of {self.requests} requests have no result, "
-            f"{unmatched} lines belong to no request, {self.repeated_lines} lines are repeated"
+            f"{unmatched} lines belong to no request, {self.repeated_lines} lines are repeated, "
+            f"{self.unreadable_lines} lines cannot be read"
         )
+
+    def _add_error(self, type: str) -> None:
+        known = type in self.errors or len(self.errors) < _MAX_ERROR_TYPES
+        self.errors[type if known else _OTHER_ERRORS] += 1

@@ -236,5 +236,6 @@ def without_batch(shard: Shard) -> Shard:
         created_ms=0,
         ended_ms=0,
         missed_ms=0,
+        not_found_ms=0,
         refetches=0,
     )

@@ -36,7 +36,7 @@ class CreateStep:
         self._api = api
         self._creator = BatchCreator(settings)
         self._resolver = LostCallResolver(settings)
-        self._canary = Canary()
+        self._canary = Canary(settings)
 
     def run(self, work: ClaimedShard) -> StepResult:
         """Do what the shard's record calls for.
@@ -62,7 +62,8 @@ class CreateStep:
         if work.cancel:
             return self._cancel(work)
         if work.paused:
-            release_reservations(work)
+            if not work.shard.live:  # a canary may have spent a part of what it has reserved
+                release_reservations(work)
             return Parked(f"the job is paused: {work.paused.get('type')}")
         if work.shard.live:
             try:

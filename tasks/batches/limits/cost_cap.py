@@ -28,7 +28,7 @@ def reserve(work: ClaimedShard) -> Literal["ok", "wait"] | dict[str, Any]:
     reply = reserve_cost(
         work.job.keys,
         shard=work.shard.number,
-        amount=math.ceil(price * 1_000_000),
+        amount=math.ceil(price * 1_000_000) + work.shard.live_calls_cost,
         ttl_s=work.settings.batch_ttl_s,
     ).run(work.redis)
     if reply != "over":

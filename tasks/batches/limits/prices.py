@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from tasks.batches.billed_extras import FAST, REQUESTS_WITH
+
 #: A batch costs half of what live calls cost (Anthropic, Message Batches, Pricing).
 BATCH_DISCOUNT: Final = 0.5
 
@@ -22,42 +24,78 @@ _BYTES_A_TOKEN: Final = 2
 #: Tokens of the sample request: few enough for the lowest price of every model.
 _SAMPLE: Final = 1_000
 
+#: Uses of server tools that cost nothing beside their tokens (Anthropic, Web fetch tool, Pricing).
+_FREE_TOOLS: Final = frozenset({"web_fetch_requests"})
+WEB_SEARCHES: Final = "web_search_requests"
+
 Usage = Mapping[str, Mapping[str, int]]  #: model → tokens, by the API's names
 
 
 def live_price_usd(model: str, tokens: Mapping[str, int]) -> float | None:
-    """Return the price of these tokens in live calls, in US dollars; None if it is unknown."""
-    units = _units(model)
+    """Return the price of these tokens in live calls, in US dollars; None if it is unknown.
+
+    Tokens of the fast mode are at its price where the library knows it.
+    """
+    units = _units(model, "")
     if units is None:
         return None
-    # Unless the API says otherwise, cached tokens are kept for five minutes.
-    hours = tokens.get("ephemeral_1h_input_tokens", 0)
-    minutes = tokens.get("cache_creation_input_tokens", 0) - hours
-    return (
-        tokens.get("input_tokens", 0) * units["input"]
-        + tokens.get("output_tokens", 0) * units["output"]
-        + tokens.get("cache_read_input_tokens", 0) * units["read"]
-        + max(minutes, 0) * units["write"]
-        + hours * units["input"] * ONE_HOUR
-    )
+    price = _price(tokens, units)
+    fast = {name.removeprefix(FAST): n for name, n in tokens.items() if name.startswith(FAST)}
+    faster = _units(model, "fast") if fast else None
+    if faster is None:
+        return price
+    return price + _price(fast, faster) - _price(fast, units)
 
 
-def cost_of(parts: Iterable[tuple[Usage, bool]]) -> dict[str, Any] | None:
+def tools_usd(model: str, tokens: Mapping[str, int]) -> float:
+    """Return the price of web searches. Batches have no discount on them."""
+    return tokens.get(WEB_SEARCHES, 0) * ((_units(model, "") or {}).get("search") or 0.0)
+
+
+def excluded(model: str, tokens: Mapping[str, int]) -> set[str]:
+    """Return what these requests may be billed for beside what the price includes.
+
+    ``web_search_requests`` and other uses of server tools that the library has no price for;
+    ``inference_geo``, ``service_tier``, ``speed`` or ``iterations`` if the usage of a request has
+    a value that changes the price.
+    """
+    found = {name.removeprefix(REQUESTS_WITH) for name in tokens if name.startswith(REQUESTS_WITH)}
+    tools = {name for name in tokens if name.endswith("_requests")} - _FREE_TOOLS
+    if (_units(model, "") or {}).get("search"):
+        tools.discard(WEB_SEARCHES)
+    if any(name.startswith(FAST) for name in tokens) and _units(model, "fast") is None:
+        found.add("speed")
+    return found | tools
+
+
+def cost_of(parts: Iterable[tuple[Usage, bool]], estimated: float = 0.0) -> dict[str, Any] | None:
     """Return what usage cost, what live calls would have cost, and the difference.
 
-    Each part comes with whether it was used by live calls. None: the price of a model is unknown.
+    Each part comes with whether it was used by live calls. ``estimated``: dollars for calls without
+    an answer, which are included. ``excludes`` names what is not. None: the price of a model is
+    unknown.
     """
-    paid = whole = 0.0
+    paid = whole = estimated
+    excludes: set[str] = set()
     for usage, live in parts:
         for model, tokens in usage.items():
             price = live_price_usd(model, tokens)
             if price is None:
                 return None
-            whole += price
-            paid += price * _share(live)
+            tools = tools_usd(model, tokens)
+            whole += price + tools
+            paid += price * _share(live) + tools
+            excludes |= excluded(model, tokens)
     # No token costs less than this: further digits are rounding errors.
     paid, whole = round(paid, 10), round(whole, 10)
-    return {"currency": "USD", "batch": paid, "live": whole, "saved": round(whole - paid, 10)}
+    return {
+        "currency": "USD",
+        "batch": paid,
+        "live": whole,
+        "saved": round(whole - paid, 10),
+        "estimated": round(estimated, 10),
+        "excludes": sorted(excludes),
+    }
 
 
 def actual_cost(usage: Usage, *, live: bool) -> int | Literal["all"]:
@@ -92,9 +130,25 @@ def _share(live: bool) -> float:
     return 1.0 if live else BATCH_DISCOUNT
 
 
+def _price(tokens: Mapping[str, int], units: Mapping[str, float]) -> float:
+    # Unless the API says otherwise, cached tokens are kept for five minutes.
+    hours = tokens.get("ephemeral_1h_input_tokens", 0)
+    minutes = tokens.get("cache_creation_input_tokens", 0) - hours
+    return (
+        tokens.get("input_tokens", 0) * units["input"]
+        + tokens.get("output_tokens", 0) * units["output"]
+        + tokens.get("cache_read_input_tokens", 0) * units["read"]
+        + max(minutes, 0) * units["write"]
+        + hours * units["input"] * ONE_HOUR
+    )
+
+
 @lru_cache(maxsize=256)
-def _units(model: str) -> dict[str, float] | None:
-    """Return the price of one token of each kind; None if the model is unknown."""
+def _units(model: str, speed: str) -> dict[str, float] | None:
+    """Return the price of one token of each kind, and of a web search.
+
+    None: the model is unknown, or has no price for this speed.
+    """
     from genai_prices import Usage, calc_price
 
     samples = {
@@ -103,11 +157,20 @@ def _units(model: str) -> dict[str, float] | None:
         # The library includes cached tokens in input_tokens, the API does not.
         "write": Usage(input_tokens=_SAMPLE, cache_write_tokens=_SAMPLE),
         "read": Usage(input_tokens=_SAMPLE, cache_read_tokens=_SAMPLE),
+        "search": Usage(input_tokens=0, web_searches=_SAMPLE),
     }
+    context = {"speed": speed} if speed else None
     try:
-        return {
-            kind: float(calc_price(sample, model, provider_id="anthropic").total_price) / _SAMPLE
+        units = {
+            kind: float(
+                calc_price(
+                    sample, model, provider_id="anthropic", price_context=context
+                ).total_price
+            )
+            / _SAMPLE
             for kind, sample in samples.items()
         }
     except LookupError:
         return None
+    # For a speed that it does not know, the library returns the standard price.
+    return None if speed and units["output"] == (_units(model, "") or units)["output"] else units

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.json_text import dumps, loads, loads_unrepaired, whole_characters
+from penstock.json_text import dumps, loads, loads_cut, loads_unrepaired, whole_characters
 
 HALVES = st.characters(categories=["Cs"])
 TEXTS = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), HALVES), max_size=12)
@@ -89,3 +89,34 @@ def test_halves_of_one_surrogate_pair_are_joined() -> None:
     assert whole_characters("\ud83d" + "\ude00") == "\N{GRINNING FACE}"
     assert whole_characters("a\ud83db\ude00") == "a\ufffdb\ufffd"
     assert whole_characters("é") == "é"
+
+
+@given(st.dictionaries(st.text(max_size=3), st.text() | st.lists(st.integers())), st.data())
+def test_json_whose_end_is_missing_is_parsed_as_far_as_it_is_valid(
+    value: dict[str, Any], data: st.DataObject
+) -> None:
+    for written in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        cut = data.draw(st.integers(1, len(written)))
+        found = loads_cut(written[:cut])
+        assert loads_cut(written) == value
+        assert all(value[name] == found[name] for name in list(found)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('["\\ud83d", "b', ["\ufffd"]),
+        ('["\\uDE00x\\ud83d\\ude00", "b', ["\ufffdx\N{GRINNING FACE}"]),
+        ('["\\\\ud83d", "b', ["\\ud83d"]),
+        ('["\\n\\ud83dx", 1, ', ["\n\ufffdx", 1]),
+    ],
+)
+def test_halves_of_surrogate_pairs_do_not_hide_json_whose_end_is_missing(
+    written: str, value: list[Any]
+) -> None:
+    assert loads_cut(written) == value
+
+
+def test_a_text_whose_beginning_is_not_json_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="expected"):
+        loads_cut("nonsense")

@@ -12,6 +12,11 @@ import pytest
 from penstock.simulator.control import Control
 from penstock.simulator.faults.directives import Shape
 from penstock.simulator.faults.fault import Fault
+from penstock.simulator.faults.malformed_events import MALFORMED_EVENTS
+from penstock.simulator.faults.malformed_headers import MALFORMED_HEADERS
+from penstock.simulator.faults.malformed_lines import MALFORMED_LINES
+from penstock.simulator.faults.malformed_responses import MALFORMED_RESPONSES
+from penstock.simulator.faults.odd_batches import ODD_BATCHES
 from penstock.simulator.options import Options
 from penstock.simulator.stats import Stats
 
@@ -40,6 +45,14 @@ def test_every_option_is_in_the_documentation() -> None:
     """With the name of its flag."""
     options = {f"--{each.name.replace('_', '-')}" for each in fields(Options)}
     assert options - NAMES == set()
+
+
+def test_every_malformed_response_is_in_the_documentation() -> None:
+    """By the name that a fault or a directive gives it."""
+    tables = (MALFORMED_EVENTS, MALFORMED_RESPONSES, MALFORMED_HEADERS, MALFORMED_LINES)
+    section = TEXT.partition("\n## Malformed responses")[2].partition("\n## ")[0]
+    shown = set(re.findall(r"`(\w+)`", section))
+    assert {*ODD_BATCHES}.union(*tables) - shown == set()
 
 
 @pytest.mark.parametrize("kind", [Shape, Fault, Stats])

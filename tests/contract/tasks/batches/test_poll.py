@@ -16,6 +16,7 @@ from penstock.simulator.control import Control
 from tasks.api.batches import BatchesApi
 from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn
 from tasks.batches.steps import BatchSteps
+from tasks.batches.transient_404 import TRANSIENT_MS
 from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import BatchStage
 
@@ -27,6 +28,42 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     yield stage
     stage.redis.flushdb()
     stage.close()
+
+
+def for_minutes() -> dict[str, int]:
+    """The fields of a shard whose batch the API has not known for some minutes."""
+    return {"created_ms": now_ms() - 3_600_000, "not_found_ms": now_ms() - TRANSIENT_MS}
+
+
+def test_a_batch_that_the_api_knows_again_is_polled_as_before(stage: BatchStage) -> None:
+    job = stage.sent("a", ended=False)
+    job.put(job.shard().evolve(created_ms=now_ms() - 124_000))
+    stage.control.fault(status=404, times=3, path="/v1/messages/batches/*")
+    waits = [expect(RetryIn, job.poll()).seconds for _ in range(3)]
+    assert waits == sorted(waits), "the interval grows"
+    assert job.shard().not_found_ms > 0
+    assert "in_progress" in expect(RetryIn, job.poll()).reason
+    assert (job.shard().not_found_ms, job.shard().failures) == (0, 0)
+    assert job.meta("paused") == ""
+
+
+def test_a_404_for_the_list_is_retried_for_some_minutes(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    stage.control.fault(status=404, times=0, method="GET", path="/v1/messages/batches")
+    for _ in range(3):
+        assert isinstance(job.step(names.BATCH_CREATE), RetryIn)
+    job.put(job.shard().evolve(not_found_ms=now_ms() - TRANSIENT_MS))
+    assert isinstance(job.step(names.BATCH_CREATE), Parked)
+    assert orjson.loads(job.meta("paused"))["type"] == "not_found_error"
+    stage.control.clear_faults()
+    JobRecords(stage.redis, stage.settings).resume(job.id, "me")
+    assert isinstance(job.step(names.BATCH_CREATE), Next)
+
+
+def test_a_404_for_a_create_call_pauses_the_job_at_once(stage: BatchStage) -> None:
+    job = stage.submit("a")
+    stage.control.fault(status=404, method="POST", path="/v1/messages/batches")
+    assert isinstance(job.step(names.BATCH_CREATE), Parked)
 
 
 def test_a_batch_in_progress_is_polled_again(stage: BatchStage) -> None:
@@ -92,6 +129,12 @@ def test_a_batch_that_the_api_does_not_know_pauses_the_job(stage: BatchStage) ->
     job = stage.submit("a")
     job.bind(0, "msgbatch_gone")
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
+    assert isinstance(job.poll(), RetryIn), "it may know the batch in a moment"
+    first_ms = job.shard().not_found_ms
+    assert isinstance(job.poll(), RetryIn)
+    assert job.shard().not_found_ms == first_ms
+    assert job.meta("paused") == ""
+    job.put(job.shard().evolve(not_found_ms=first_ms - TRANSIENT_MS))
     step = job.poll()
     assert isinstance(step, Parked)
     assert orjson.loads(job.meta("paused"))["type"] == "batch_not_found"
@@ -133,7 +176,7 @@ def test_a_resumed_job_continues_without_a_batch_that_the_api_does_not_know(
 ) -> None:
     job = stage.submit("a", "b", shard_requests=1)
     job.bind(0, "msgbatch_gone")
-    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace="of/another"))
+    job.put(job.shard().evolve(**for_minutes(), workspace="of/another"))
     assert isinstance(job.poll(), Parked)
     assert isinstance(job.poll(), Parked), "a parked shard is polled once a day"
     assert job.shard().not_found_count == 1
@@ -163,7 +206,7 @@ def test_an_unconfirmed_batch_that_does_not_exist_is_searched_for_again(stage: B
     ours = job.shard().batch_id
     job.bind(0, "msgbatch_deleted", confirmed=False)
     workspace = BatchesApi(stage.api, {}).newest().workspace
-    job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000, workspace=workspace))
+    job.put(job.shard().evolve(**for_minutes(), workspace=workspace))
     step = job.poll()
     assert expect(RetryIn, step).seconds == stage.settings.list_consistency_s
     shard = job.shard()

@@ -200,3 +200,16 @@ def test_a_closed_stdout_prints_no_error() -> None:
     os.close(writer)
     assert ran.stderr == b""
     assert ran.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "arrow"), [("utf-8", "→"), ("latin-1", "\\u2192"), ("iso8859-15", "\\u2192")]
+)
+def test_a_character_that_the_terminal_lacks_is_escaped(encoding: str, arrow: str) -> None:
+    """The findings of doctor contain an arrow, on stdout."""
+    environment = {**os.environ, **NO_REDIS, "PYTHONIOENCODING": encoding, "LC_ALL": "C"}
+    command = [sys.executable, "-m", "penstock.cli", "doctor"]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert ran.returncode == 1
+    assert f"{arrow} to start a local one" in ran.stdout.decode(encoding)
+    assert b"Traceback" not in ran.stderr

@@ -73,6 +73,13 @@ def test_a_refusal_by_a_gateway_becomes_an_api_problem(content: bytes) -> None:
     assert problem.message
 
 
+def test_a_404_names_the_address_that_was_called() -> None:
+    problem = refused(404, type="not_found_error", message="Not Found")
+    assert problem.message == "Not Found (from https://api.anthropic.com/v1/messages)"
+    page = problem_of(error_of(lambda _: httpx2.Response(404, content=b"<html>")))
+    assert page.message == "HTTP 404 from https://api.anthropic.com/v1/messages"
+
+
 def test_the_logged_form_of_a_problem_does_not_quote_the_api() -> None:
     """The API's message may quote the request."""
     problem = refused(400, {"request-id": "req_9"}, type="invalid_request_error", message=SECRET)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.api.sse import SSEDecoder
+from tasks.api import sse
+from tasks.api.sse import InvalidResponse, SSEDecoder
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -119,6 +120,27 @@ def test_the_examples_of_the_sse_standard_are_decoded(stream: str, events: list[
 
 def test_a_carriage_return_between_two_chunks_is_one_line_end_with_its_line_feed() -> None:
     assert decoded([b"data: 1\r", b"\ndata: 2\r\n\r", b"\n"]) == [b"1\n2"]
+
+
+def test_a_ping_is_recognized_by_its_name_whatever_its_data_is() -> None:
+    stream = b"event: ping\ndata: {\n\nid: 1\nevent: ping\ndata:\n\nevent: pings\ndata: 1\n\n"
+    assert decoded([stream]) == [b"1"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r", "\r\n", "\nid: 1"])
+def test_an_event_without_a_blank_line_is_available_at_the_end(end: str) -> None:
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: 1\n\ndata: 2" + end.encode()) == [b"1"]
+    assert decoder.unfinished() == b"2"
+    assert decoder.unfinished() is None
+
+
+def test_an_event_larger_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data: " + b"x" * 90) == []
+    with pytest.raises(InvalidResponse, match="an event has more than"):
+        decoder.feed(b"x" * 10)
 
 
 def test_many_events_in_one_chunk_are_returned_in_order() -> None:

@@ -1,5 +1,6 @@
 """Result lines: split from a download that is cut anywhere, and parsed in any form."""
 
+import base64
 import itertools
 import json
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from penstock.batches.parquet import row_of
+from penstock.batches.shard import Shard
+from penstock.batches.unreadable import parse_line
 from penstock.batches.wire import wire_id
 from tasks.batches.collect.classifier import ResultClassifier
 from tasks.batches.collect.retry_policy import RetryDecision, decide
@@ -154,7 +158,9 @@ def test_the_fast_path_decides_like_the_slow_path(
     lines.insert(len(lines) // 2, noise)
     stored, tally = sorted_by(ResultClassifier, lines, size)
     expected, slow = sorted_by(SlowPathOnly, lines, size)
-    for name in ("unknown_lines", "repeated_lines", "invalid_lines", "missing"):
+    for name in (
+        *("unknown_lines", "repeated_lines", "invalid_lines", "unreadable_lines", "missing"),
+    ):
         assert getattr(tally, name) == getattr(slow, name)
     if tally.repeated_lines:
         return  # either line of a request may have been kept
@@ -186,9 +192,10 @@ def test_every_stored_line_begins_with_its_wire_id_and_keeps_its_content(
 def test_a_truncated_line_is_never_accepted(line: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(1, len(line.rstrip()) - 1))
     stored, tally = sorted_by(ResultClassifier, [line[:length]])
-    assert stored == []
-    assert tally.invalid_lines == 1
-    assert tally.missing == 8
+    assert tally.invalid_lines + tally.unreadable_lines + tally.unknown_lines == 1
+    assert tally.missing == 8 - tally.unreadable_lines
+    for each in stored:  # it names its request
+        assert kind_and_raw(each) == ("unreadable_result", line[:length].strip())
 
 
 @quick
@@ -241,18 +248,103 @@ def test_large_numbers_and_lone_surrogates_survive_a_rewrite() -> None:
         b"[]",
         b"{}",
         b"\xff",
-        b'{"custom_id":"a"}',
-        b'{"custom_id":"a","result":null}',
-        b'{"custom_id":"a","result":{}}',
         b'{"custom_id":7,"result":{"type":"expired"}}',
-        b'{"custom_id":"a","result":{"type":"succeeded"}}',
-        b'{"custom_id":"a","result":{"type":"succeeded","message":null}}',
-        b'{"custom_id":"a","result":{"type":"errored"}}',
+        b'{"custom_id":["a"],"result":{"type":"expired"}}',
+        b'{"result":{"type":"expired"}}',
         b"[" * 100_000,
     ],
 )
-def test_a_line_that_is_not_a_result_is_rejected(line: bytes) -> None:
+def test_a_line_that_names_no_request_is_rejected(line: bytes) -> None:
     assert read_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "field"),
+    [
+        (b"", "result is not an object"),
+        (b',"result":null', "result is not an object"),
+        (b',"result":[1]', "result is not an object"),
+        (b',"result":{}', "result.type"),
+        (b',"result":{"type":["succeeded"]}', "result.type"),
+        (b',"result":{"type":"succeeded"}', "result.message"),
+        (b',"result":{"type":"succeeded","message":null}', "result.message"),
+        (b',"result":{"type":"succeeded","message":[{}]}', "result.message"),
+        (b',"result":{"type":"errored"}', "result.error.error"),
+        (b',"result":{"type":"errored","error":null}', "result.error.error"),
+        (b',"result":{"type":"errored","error":{"error":[]}}', "result.error.error"),
+        (b',"result":{"type":"errored","error":{"error":{"type":[]}}}', "result.error.error.type"),
+        (b',"result":{"type":"succeeded","message":%s}' % (b"[" * 2000 + b"]" * 2000), "deep"),
+        (b',"result":{"type":"succeeded","message":{"content":[\xff', "line 1"),
+    ],
+)
+def test_a_line_that_names_its_request_and_is_no_result_is_errored(rest: bytes, field: str) -> None:
+    custom_id = wire_id(NONCE, 3)
+    line = b'{"custom_id":"%s"%s}' % (custom_id.encode(), rest)
+    found = read_line(line)
+    assert found is not None
+    assert (found.custom_id, found.outcome.kind) == (custom_id, "errored")
+    assert field in found.outcome.message
+    assert kind_and_raw(found.stored) == ("unreadable_result", line)
+    assert found.stored.startswith(b'{"custom_id":"%s","result":' % custom_id.encode())
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers(-(2**70), 2**70)
+    | st.text(max_size=4)
+    | st.sampled_from(["\ud83d", "succeeded", "errored", "error", "overloaded_error"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "message", "error", "usage", "model", "content", "details", "text"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@quick
+@given(anything, anything, st.sampled_from(["succeeded", "errored", "expired"]), anything)
+def test_a_result_of_any_types_is_one_stored_line_that_every_reader_parses(
+    result: Any, message: Any, kind: str, usage: Any
+) -> None:
+    """One line of a shard; the other one is always stored."""
+    results = [result, {"type": kind, "message": message, "error": message}]
+    if isinstance(message, dict):
+        results.append({"type": kind, "message": {**message, "usage": usage}})
+    for each in results:
+        line = json.dumps({"custom_id": wire_id(NONCE, 1), "result": each}).encode()
+        stored, tally = sorted_by(ResultClassifier, [usual_line(0), line])
+        assert (tally.missing, tally.extra_lines) == (6, 0)
+        assert len(stored) == 2 - tally.retried
+        shard = Shard(
+            number=0, counts=tally.counts(), usage=tally.tokens(), errors=dict(tally.errors)
+        )
+        assert Shard.parse(shard.encode()).counts == tally.counts()
+        for one in stored:
+            fields = parse_line(one)
+            assert fields["custom_id"] in (wire_id(NONCE, 0), wire_id(NONCE, 1))
+            row_of(one)
+
+
+def kind_and_raw(stored: bytes) -> tuple[str, bytes]:
+    """The error type of an errored line, and the line that it was made of."""
+    result = orjson.loads(stored)["result"]
+    raw = result["raw"].encode() if "raw" in result else base64.b64decode(result["raw_base64"])
+    return result["error"]["error"]["type"], raw
+
+
+@pytest.mark.parametrize("count", [-1, 10**9 + 1, 2**64, 10**30, "7", 1.5, True, None, [3]])
+def test_a_count_of_tokens_that_cannot_be_one_is_ignored(count: Any) -> None:
+    usual = {"input_tokens": 2, "output_tokens": 10**9}
+    assert tokens_in([usual, {"input_tokens": count}])["input_tokens"] == 2
+    assert tokens_in([usual])["output_tokens"] == 10**9
 
 
 def test_the_error_is_read_from_inside_its_envelope() -> None:

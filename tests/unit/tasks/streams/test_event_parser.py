@@ -45,7 +45,7 @@ def at(path: str, value: Any, data: Data) -> Data:
 
 odd = st.sampled_from([True, 1.5, [], ["x"], -1, 10**30])
 not_text = odd | st.just({})
-not_index: st.SearchStrategy[object] = st.sampled_from([True, 1.5, [], {}, -1, "0", None])
+not_index: st.SearchStrategy[Any] = st.sampled_from([True, 1.5, [], {}, -1, "0", None])
 not_object = odd | st.sampled_from(["x", ""])
 END: Data = {"type": "message_delta", "delta": {}, "usage": {}}
 CHECKED = [
@@ -206,6 +206,27 @@ def test_what_is_not_strict_json_is_published_as_strict_json() -> None:
     assert data["content_block"]["input"] == tool_input
     assert json.loads(line, parse_constant=pytest.fail) == data
     assert parse(raw.replace(b"NaN", b"1").replace(b"-Infinity", b"2")) != []
+
+
+def test_an_event_of_several_lines_is_published_in_one() -> None:
+    for event in (delta(text="a\nb"), BLOCK):
+        raw = json.dumps(event, indent=1).encode()
+        [(line, data)] = parse(raw)
+        assert b"\n" not in line
+        assert json.loads(line) == data == event
+
+
+def test_a_whole_message_in_an_event_becomes_its_events() -> None:
+    message = {"type": "message", "content": [{"type": "text", "text": "All."}], "usage": {}}
+    found = parse({**message, "stop_reason": "end_turn"})
+    assert [data["type"] for _, data in found] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
 
 
 def test_long_integers_alone_leave_the_bytes_unchanged() -> None:

@@ -145,3 +145,19 @@ def test_long_texts_are_joined_at_once() -> None:
     assert text_filter.feed(before[:-20]) == ""
     assert text_filter.feed("something else") == before[:-20] + "something else"
     assert not is_distinctive("-" * 500_000)
+
+
+def test_a_filter_is_decided_once_it_holds_nothing_back() -> None:
+    assert PassThrough().decided
+    white = WhitespaceFilter(" \n")
+    assert not white.decided
+    white.feed(" ")
+    assert not white.decided
+    white.feed("\n")
+    assert white.decided
+    overlap = OverlapFilter("The gate of the dam is open.")
+    assert not overlap.decided
+    assert overlap.feed("The gate") == ""
+    assert not overlap.decided
+    overlap.flush()
+    assert overlap.decided

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.streams.usage import Usage
+from tasks.streams.usage import BYTES_PER_TOKEN, Usage, piece_bytes
 
 NAMES = ("input_tokens", "output_tokens", "cache_read_input_tokens")
 numbers = st.one_of(st.none(), st.integers(0, 10**6))
@@ -71,3 +72,68 @@ def test_an_event_without_usage_changes_nothing(nothing: dict[str, Any] | None) 
     usage = Usage({"input_tokens": 3})
     usage.add(nothing)
     assert usage.total == {"input_tokens": 3}
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text_delta", "text": value}
+
+
+@given(st.lists(st.text(max_size=20)), st.integers(0, 50))
+def test_the_output_of_an_incomplete_attempt_is_estimated_from_its_bytes(
+    pieces: list[str], reported: int
+) -> None:
+    usage = Usage({"output_tokens": 1000})
+    usage.next_attempt()
+    usage.add({"output_tokens": reported})
+    for piece in pieces:
+        usage.receive(text(piece))
+    usage.end_attempt(complete=False)
+    usage.end_attempt(complete=False)
+    estimate = len("".join(pieces).encode()) // BYTES_PER_TOKEN
+    assert usage.total["output_tokens"] == 1000 + max(reported, estimate)
+    assert usage.estimated
+
+
+def test_a_complete_attempt_is_not_estimated() -> None:
+    usage = Usage()
+    usage.next_attempt()
+    usage.receive(text(400 * "a"))
+    usage.add({"output_tokens": 3})
+    usage.end_attempt(complete=True)
+    assert (usage.total, usage.estimated) == ({"output_tokens": 3}, False)
+
+
+@given(st.integers(0, 200), st.integers(0, 1000))
+def test_the_attempt_of_a_lost_worker_is_counted_once(reported: int, received: int) -> None:
+    lost = Usage({"output_tokens": 50})
+    lost.next_attempt()
+    lost.add({"output_tokens": reported})
+    fields = lost.fields()
+    assert fields["open_output"] == reported
+    usage = Usage(orjson.loads(fields["spent"]))
+    usage.end_lost_attempt(reported, received)
+    expected = 50 + max(reported, received // BYTES_PER_TOKEN)
+    assert usage.total["output_tokens"] == expected
+    usage.next_attempt()
+    usage.end_attempt(complete=True)
+    assert usage.total["output_tokens"] == expected
+    assert usage.fields()["usage_estimated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("delta", "size"),
+    [
+        (text("abc"), 3),
+        (text("\u20ac"), 3),
+        (text("\ud83d"), 1),
+        ({"type": "thinking_delta", "thinking": "abcd"}, 4),
+        ({"type": "input_json_delta", "partial_json": '{"a"'}, 4),
+        ({"type": "signature_delta", "signature": "abcd"}, 0),
+        ({"type": "text_delta", "text": None}, 0),
+        ({"type": "text_delta"}, 0),
+        ({"type": []}, 0),
+        ({}, 0),
+    ],
+)
+def test_only_generated_pieces_count_as_received(delta: dict[str, Any], size: int) -> None:
+    assert piece_bytes(delta) == size

@@ -274,6 +274,9 @@ def test_results_of_a_running_job_are_refused_with_the_command_that_waits(
         (["--resume"], "--resume requires -o FILE"),
         (["--parquet"], "--parquet requires -o FILE"),
         (["--resume", "-o", "x.parquet"], "--resume is not supported for Parquet output"),
+        (["-o", "x.csv"], "so FILE cannot be named *.csv"),
+        (["-o", "answers.JSONL.GZ"], "so FILE cannot be named *.GZ"),
+        (["-o", "x.xlsx", "--resume"], "so FILE cannot be named *.xlsx"),
     ],
 )
 def test_options_that_exclude_each_other_are_a_usage_error(
@@ -348,7 +351,7 @@ def test_expired_results_are_reported_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("args", [("x.parquet",), ("x.pq", "--parquet")])
+@pytest.mark.parametrize("args", [("x.parquet",), ("X.PARQUET",), ("x.pq", "--parquet")])
 def test_results_are_written_as_parquet(
     penstock: Penstock, ended: HandMadeJob, tmp_path: Path, args: tuple[str, ...]
 ) -> None:

@@ -9,6 +9,7 @@ from penstock.batches.shard import Counts
 from penstock.clock import now_ms
 from tasks.batches.create.size_locks import locks_of
 from tasks.batches.step_result import JobEnded, Next, Parked, Redirect, RetryIn
+from tasks.batches.transient_404 import TRANSIENT_MS
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 
 
@@ -72,9 +73,10 @@ def test_line_ends_blank_lines_and_chunk_sizes_do_not_matter(
     assert job.shard().refetches == 0
 
 
-def test_results_that_stay_incomplete_pause_the_job(stage: BatchStage) -> None:
+def test_results_that_stay_empty_pause_the_job(stage: BatchStage) -> None:
+    """An error page in place of the results shows nothing of any request."""
     job = stage.sent("a", "b")
-    stage.control.fault(results_skip=0, times=0)
+    stage.control.fault(results_end=0, times=0)
     job.poll()
     job.put(job.shard().evolve(refetches=20))
     step = job.collect()
@@ -84,6 +86,52 @@ def test_results_that_stay_incomplete_pause_the_job(stage: BatchStage) -> None:
     assert orjson.loads(job.meta("paused"))["type"] == "results_incomplete"
     assert job.shard().refetches == 0
     assert not_collected(job)
+
+
+def test_results_that_are_interrupted_each_time_pause_the_job(stage: BatchStage) -> None:
+    job = stage.sent("a", "b", "c")
+    stage.control.fault(results_cut=700, times=0)
+    job.poll()
+    job.put(job.shard().evolve(refetches=20))
+    assert isinstance(job.collect(), Parked)
+    job.cancel()
+    job.put(job.shard().evolve(refetches=8))
+    assert isinstance(job.collect(), Next), "a canceled job takes what it can get"
+    assert job.shard().counts.total == 3
+    assert job.shard().errors["result_missing"] >= 1
+    assert isinstance(job.finish(), JobEnded)
+
+
+def test_results_of_a_canceled_job_that_never_become_available_are_given_up(
+    stage: BatchStage,
+) -> None:
+    job = stage.sent("a")
+    job.poll()
+    job.cancel()
+    stage.control.fault(results_lag=True, times=0)
+    job.put(job.shard().evolve(refetches=8))
+    assert isinstance(job.collect(), Next)
+    assert job.shard().errors == {"results_incomplete": 1}
+    assert isinstance(job.finish(), JobEnded)
+
+
+def test_lines_that_stay_missing_are_errored_and_the_others_are_results(stage: BatchStage) -> None:
+    job = stage.sent("a", "b", "c")
+    stage.redis.hset(job.keys.money, mapping={"cap": 10**9, "reserved:0": 300_000})
+    stage.control.fault(results_skip=0, times=0)
+    for _ in range(8):
+        assert isinstance(job.collect(), RetryIn)
+        assert not_collected(job)
+    assert isinstance(job.collect(), Next)
+    types = [result["type"] for result in job.results().values()]
+    assert sorted(types) == ["errored", "succeeded", "succeeded"]
+    assert job.shard().counts == Counts(succeeded=2, errored=1)
+    assert job.shard().errors == {"result_missing": 1}
+    assert orjson.loads(job.meta("alert"))["type"] == "results_incomplete"
+    # What the missing one has cost is not known: at most its output of 20,000 tokens.
+    assert int(stage.redis.hget(job.keys.money, "spent")) > 20_000 * 2.5
+    assert isinstance(job.finish(), JobEnded)
+    assert job.meta("state") == "done"
 
 
 def test_a_batch_of_another_create_call_is_rejected(stage: BatchStage) -> None:
@@ -166,6 +214,8 @@ def test_a_batch_that_was_deleted_pauses_the_job(stage: BatchStage) -> None:
     job.poll()
     stage.api.messages.batches.delete(job.shard().batch_id)
     job.put(job.shard().evolve(created_ms=now_ms() - 3_600_000))
+    assert isinstance(job.collect(), RetryIn), "it may know the batch in a moment"
+    job.put(job.shard().evolve(not_found_ms=now_ms() - TRANSIENT_MS))
     step = job.collect()
     assert isinstance(step, Parked)
     assert step.pause is not None

@@ -46,8 +46,11 @@ def test_a_collected_shard_ends_its_job(stage: BatchStage) -> None:
     assert end["usage"]["output_tokens"] == spent["output_tokens"]
     assert end["cost"]["batch"] == pytest.approx(end["cost"]["live"] / 2)
     assert end["cost"]["saved"] > 0
-    assert job.chunks() == {"ids-0", shard.results}
-    assert 0 < stage.redis.ttl(job.keys.chunks(shard.results)) <= 50
+    assert job.chunks() == {"ids-0", shard.results, shard.failed_requests}
+    for name in (shard.results, shard.failed_requests):
+        assert 0 < stage.redis.ttl(job.keys.chunks(name)) <= 50
+    [failed] = job.lines(shard.failed_requests, shard.failed_chunks)
+    assert failed.startswith(b'1 {"model":')
 
 
 def test_each_step_can_run_twice(stage: BatchStage) -> None:

@@ -1,7 +1,7 @@
 """The canary on a real Redis and the simulator: live calls first, then the other shards."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
@@ -15,7 +15,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
 from tasks.batches.claim import Fenced
-from tasks.batches.step_result import Next, Parked, RetryIn
+from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
 from tests.contract.jobs import expect, params
 from tests.contract.tasks.batches.creating import Creating, Killed
 
@@ -108,7 +108,14 @@ def test_a_rejected_request_pauses_the_job_once_and_is_a_result(creating: Creati
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(401, ""), (403, ""), (400, "Your credit balance is too low.")]
+    ("status", "message"),
+    [
+        (401, ""),
+        (403, ""),
+        (400, "Your credit balance is too low."),
+        (400, "Credit balance too low."),
+        (422, "The Usage Limit of this workspace is reached."),
+    ],
 )
 def test_a_call_that_the_account_cannot_make_is_made_again_after_the_job_is_resumed(
     creating: Creating, status: int, message: str
@@ -154,6 +161,131 @@ def test_an_html_page_in_place_of_an_answer_does_not_lose_other_answers(creating
         step = creating.dispatch(id, api=api)
     assert "unexpected_response" in expect(RetryIn, step).reason
     assert creating.shard(id).counts.succeeded == 3
+
+
+class OddApi:
+    """An API whose live calls are answered by a test."""
+
+    def __init__(self, answer: Callable[[], httpx2.Response]) -> None:
+        self.calls = 0
+        self._answer = answer
+
+    def run(self, creating: Creating, id: str) -> StepResult:
+        def answer(request: httpx2.Request) -> httpx2.Response:
+            assert orjson.loads(request.read())["stream"] is True
+            self.calls += 1
+            return self._answer()
+
+        client = httpx2.Client(transport=httpx2.MockTransport(answer))
+        with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+            return creating.dispatch(id, api=api)
+
+
+def timed_out() -> httpx2.Response:
+    raise httpx2.ReadTimeout("silence")
+
+
+def broken() -> Iterator[bytes]:
+    yield b'data: {"type":"message_start","message":{"type":"message","content":[]}}\n\n'
+    raise httpx2.RemoteProtocolError("closed")
+
+
+UNANSWERED: list[tuple[Callable[[], httpx2.Response], str]] = [
+    (timed_out, "silence"),
+    (lambda: httpx2.Response(200, html="<html>Log in</html>"), "<html>Log in"),
+    (lambda: httpx2.Response(200, json={"error": {"message": "odd", "code": 1}}), "odd"),
+    (lambda: httpx2.Response(200, json={"type": "message", "content": None}), "not a message"),
+    (lambda: httpx2.Response(200, content=b"null"), "null"),
+    (lambda: httpx2.Response(200, content=broken()), "closed"),
+    (lambda: httpx2.Response(200, content=b"data: [[[\n\n"), "[[["),
+    (lambda: httpx2.Response(502, html="<html>Bad gateway</html>"), "HTTP 502"),
+]
+
+
+@pytest.mark.parametrize(("answer", "fault"), UNANSWERED)
+def test_a_canary_pauses_the_job_after_two_calls_without_an_answer(
+    creating: Creating, answer: Callable[[], httpx2.Response], fault: str
+) -> None:
+    id = submit(creating, "a")
+    creating.cap(id, 10**6)
+    api = OddApi(answer)
+    assert expect(RetryIn, api.run(creating, id)).seconds
+    first = creating.shard(id).live_calls_cost
+    assert first > 0
+    assert isinstance(api.run(creating, id), Parked)
+    paused = orjson.loads(creating.meta(id, "paused"))
+    assert paused["type"] == "canary_unanswered"
+    assert fault in paused["message"]
+    assert api.calls == 2
+    [(_, last)] = creating.desk.connection.xrevrange(creating.desk.keys(id).log, count=1)
+    assert orjson.loads(last[b"d"])["data"]["type"] == "penstock.paused"
+
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    api.run(creating, id)
+    assert isinstance(api.run(creating, id), Parked)
+    assert api.calls == 4, "once it is resumed, two more calls are made"
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    assert isinstance(creating.dispatch(id), Next)
+    shard = creating.shard(id)
+    assert (shard.counts.succeeded, shard.live_calls_cost) == (1, 4 * first)
+    money = creating.desk.connection.hgetall(creating.desk.keys(id).money)
+    assert int(money[b"spent"]) > 4 * first
+    assert money.keys() == {b"cap", b"spent"}
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_a_call_that_the_api_refuses_is_not_counted(creating: Creating, status: int) -> None:
+    id = submit(creating, "a")
+    api = OddApi(lambda: httpx2.Response(status, json={}))
+    for _ in range(5):
+        assert isinstance(api.run(creating, id), RetryIn)
+    assert (creating.shard(id).live_calls, creating.shard(id).live_calls_cost) == ({}, 0)
+
+
+def test_an_overloaded_error_before_the_answer_is_a_refusal(creating: Creating) -> None:
+    id = submit(creating, "a")
+    event = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'
+    api = OddApi(lambda: httpx2.Response(200, content=event))
+    for _ in range(5):
+        assert isinstance(api.run(creating, id), RetryIn)
+    assert creating.shard(id).live_calls == {}
+
+
+def test_calls_without_an_answer_count_for_the_cost_cap_of_the_next_call(
+    creating: Creating,
+) -> None:
+    id = submit(creating, "a")
+    creating.cap(id, 150)  # enough for one call of 20 tokens at most, and not for two
+    api = OddApi(timed_out)
+    assert isinstance(api.run(creating, id), RetryIn)
+    creating.cap(id, creating.shard(id).live_calls_cost + 1)
+    assert isinstance(api.run(creating, id), Parked)
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "cost_limit"
+    assert api.calls == 1
+
+
+def test_workers_that_die_during_the_calls_pause_the_job(creating: Creating) -> None:
+    id = submit(creating, "a")
+
+    def die() -> None:
+        raise Killed
+
+    for _ in range(2):
+        with creating.hooked("response", die) as api, pytest.raises(Killed):
+            creating.step(id, api=api)
+        creating.desk.connection.delete(creating.desk.keys(id).shard_lease(0))
+    assert isinstance(creating.dispatch(id), Parked)
+    assert orjson.loads(creating.meta(id, "paused"))["type"] == "canary_unanswered"
+    assert calls(creating) == 2
+
+
+def test_a_complete_message_in_place_of_a_stream_is_the_answer(creating: Creating) -> None:
+    id = submit(creating, "a")
+    message = {"type": "message", "role": "assistant", "model": "m", "content": [], "usage": []}
+    api = OddApi(lambda: httpx2.Response(200, json=message))
+    assert isinstance(api.run(creating, id), Next)
+    assert results(creating, id)[0] == {"type": "succeeded", "message": message}
+    assert creating.shard(id).live_calls == {}
 
 
 def test_missing_requests_pause_the_job(creating: Creating) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.commands.doctor import Finding, credentials, queue_health, redis_health
+from penstock.cli.commands.doctor import Finding, base_url, credentials, queue_health, redis_health
 
 HEALTHY: dict[str, Any] = {
     "redis_version": "7.4.1",
@@ -71,6 +71,31 @@ def test_a_missing_api_key_is_an_error_only_if_no_worker_runs() -> None:
     assert "ANTHROPIC_API_KEY" in alone.remedy
     (elsewhere,) = credentials({}, workers=True)
     assert elsewhere.level == "warn"
+
+
+@pytest.mark.parametrize("host", ["https://gateway.example", "http://127.0.0.1:8099/anthropic"])
+@pytest.mark.parametrize("end", ["/v1", "/v1/", "/v1/messages", "/v1/messages/batches/"])
+def test_a_base_url_with_the_path_that_the_sdk_adds_is_an_error(host: str, end: str) -> None:
+    finding = base_url(f"{host}{end}")
+    assert finding.level == "error"
+    assert f"calls go to {host}{end.rstrip('/')}/v1/messages" in finding.detail
+    assert finding.remedy == f"set ANTHROPIC_BASE_URL={host}"
+
+
+@pytest.mark.parametrize("url", ["localhost:8099", "//gateway", "gateway.example", "https://"])
+def test_a_base_url_that_is_no_address_is_an_error(url: str) -> None:
+    assert base_url(url).level == "error"
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1beta", "/v10", "/v1/projects/x"])
+def test_any_other_base_url_is_ok(end: str) -> None:
+    assert base_url(f"https://gateway.example{end}").level == "ok"
+
+
+def test_a_password_in_the_base_url_is_not_printed() -> None:
+    for url in ("https://me:secret@gateway/v1", "https://me:secret@gateway"):
+        finding = base_url(url)
+        assert "secret" not in finding.detail + finding.remedy
 
 
 def test_a_custom_base_url_is_reported() -> None:

@@ -40,6 +40,11 @@ def test_a_summary_has_tokens_and_timings() -> None:
     assert summary("R", end) == "id R · 25 tokens in, 48 out · first delta 38 ms · total 1.24 s"
 
 
+def test_a_summary_marks_estimated_tokens() -> None:
+    end = {"usage": {"input_tokens": 25, "output_tokens": 48}, "usage_estimated": True}
+    assert summary("R", end) == "id R · 25 tokens in, 48 out (estimated)"
+
+
 def test_a_summary_names_the_stop_reason_of_a_truncated_answer() -> None:
     assert summary("R", {"stop_reason": "max_tokens"}) == "id R · stop reason max_tokens"
 
@@ -65,6 +70,19 @@ def test_the_outcome_counts_begin_with_requests_in_progress() -> None:
 def test_the_cost_is_compared_with_live_calls() -> None:
     cost = {"currency": "USD", "batch": 0.25, "live": 0.5}
     assert cost_summary(cost) == "0.2500 USD (50% less than 0.5000 for live calls)"
+
+
+def test_the_cost_of_live_calls_alone_is_not_compared() -> None:
+    cost = {"currency": "USD", "batch": 0.5, "live": 0.5, "estimated": 0.0, "excludes": []}
+    assert cost_summary(cost) == "0.5000 USD"
+
+
+def test_what_a_cost_estimates_and_excludes_is_shown() -> None:
+    cost = {"currency": "USD", "batch": 0.5, "live": 0.5, "estimated": 0.1}
+    assert cost_summary({**cost, "excludes": ["inference_geo", "speed"]}) == (
+        "0.5000 USD, of which up to 0.1000 for calls without an answer, "
+        "without inference_geo, speed"
+    )
 
 
 def test_a_cost_of_zero_and_an_unknown_cost_have_texts() -> None:

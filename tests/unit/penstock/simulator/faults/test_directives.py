@@ -29,7 +29,7 @@ def test_a_fault_keeps_the_text_of_its_directive() -> None:
         "[[sim status=529 retry_after=3]]",
         "[[sim eof_after=last deltas=4]]",
     ]
-    assert found.faults[0][1].retry_after == 3
+    assert found.faults[0][1].retry_after == "3"
     assert found.faults[1][1].eof_after == "last"
 
 

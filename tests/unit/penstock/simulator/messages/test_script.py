@@ -7,7 +7,8 @@ import pytest
 
 from penstock.simulator.faults.directives import Shape
 from penstock.simulator.faults.fault import Fault
-from penstock.simulator.messages.answers import Answer, Block, compose
+from penstock.simulator.messages.answers import Answer, compose
+from penstock.simulator.messages.block import Block
 from penstock.simulator.messages.script import ActionKind, Script, build_script
 
 ANSWER = Answer(

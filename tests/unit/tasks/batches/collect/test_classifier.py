@@ -11,7 +11,7 @@ import pytest
 from penstock.batches.wire import wire_id
 from tasks.batches.collect.classifier import ResultClassifier
 from tasks.batches.collect.retry_policy import decide
-from tasks.batches.collect.tally import ResultTally
+from tasks.batches.collect.tally import FAILED, ResultTally
 from tests.unit.tasks.batches.test_result_lines import NONCE, usual_line
 
 
@@ -64,12 +64,13 @@ def test_a_block_that_takes_the_slow_path_after_all_counts_nothing_twice(bad: in
     lines = [with_model(index, model) for index, model in enumerate("abc")]
     lines[bad] = lines[bad].replace(b'"input_tokens":3', b'"input_tokens":x')
     sorting = classifier(3)
-    stored = sorting.classify(b"\n".join([*lines, b""]))
+    stored = sorting.classify(b"\n".join([*lines, b""])).splitlines()
     kept = [each for index, each in enumerate(lines) if index != bad]
-    assert stored == b"\n".join([*kept, b""])
+    assert [each for index, each in enumerate(stored) if index != bad] == kept
+    assert b"unreadable_result" in stored[bad]
     tally = sorting.tally
-    assert (tally.counts().succeeded, tally.invalid_lines, tally.missing) == (2, 1, 1)
-    assert (tally.repeated_lines, tally.seen[bad]) == (0, 0)
+    assert (tally.counts().succeeded, tally.unreadable_lines, tally.missing) == (2, 1, 0)
+    assert (tally.repeated_lines, tally.seen[bad]) == (0, FAILED)
     counted = {model: tokens["input_tokens"] for model, tokens in tally.tokens().items()}
     assert counted == {model: 3 for index, model in enumerate("abc") if index != bad}
 
@@ -97,7 +98,7 @@ def test_retried_lines_are_left_out_between_stored_ones() -> None:
     stored = sorting.classify(b"\n".join([*lines, b""]))
     assert sorted(stored.split(b"\n")) == sorted([b"", lines[0], lines[2], lines[3]])
     tally = sorting.tally
-    assert (tally.retried, bytes(tally.seen)) == (2, bytes([1, 2, 1, 1, 2]))
+    assert (tally.retried, bytes(tally.seen)) == (2, bytes([1, 2, 1, 3, 2]))
     assert (tally.counts().succeeded, tally.counts().errored) == (2, 1)
 
 

@@ -1,5 +1,6 @@
 """The tally of a shard's results, which is complete when every request has a line."""
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -121,9 +122,30 @@ def test_lines_that_are_left_out_are_described_by_their_kind() -> None:
         assert tally.index_of(foreign) is None
     tally.invalid_lines += 1
     assert (tally.extra_lines, tally.first_unknown_id) == (4, "foreign")
+    tally.enter(1, Outcome("errored", "unreadable_result"), FINAL, "", {})
     assert str(tally) == (
-        "2 of 3 requests have no result, 3 lines belong to no request, 1 lines are repeated"
+        "1 of 3 requests have no result, 3 lines belong to no request, 1 lines are repeated, "
+        "1 lines cannot be read"
     )
+
+
+def test_a_request_without_a_line_is_errored_once_its_line_is_given_up() -> None:
+    tally = ResultTally(NONCE, 4)
+    enter_line(tally, 1)
+    lines = [orjson.loads(line) for line in tally.missing_lines("msgbatch_1")]
+    assert [line["custom_id"] for line in lines] == [wire_id(NONCE, i) for i in (0, 2, 3)]
+    assert {line["result"]["error"]["error"]["type"] for line in lines} == {"result_missing"}
+    assert (tally.missing, tally.failed, tally.unknown_costs) == (0, 3, 3)
+    assert (tally.counts(), tally.errors) == (Counts(succeeded=1, errored=3), {"result_missing": 3})
+    assert list(tally.missing_lines("msgbatch_1")) == []
+
+
+def test_the_number_of_error_types_in_a_record_is_bounded() -> None:
+    tally = ResultTally(NONCE, 1_000)
+    for index in range(1_000):
+        tally.enter(index, Outcome("errored", f"type-{index}"), FINAL, "", {})
+    assert len(tally.errors) == 51
+    assert tally.errors["other_errors"] == 950
 
 
 @pytest.mark.parametrize(("unknown", "ours", "expected"), [(0, 0, 0), (2, 0, 1), (2, 1, 0)])

@@ -13,6 +13,7 @@ from tasks.batches.limits.prices import (
     most_usd,
 )
 
+OPUS = "claude-opus-5-5"
 MILLION = 1_000_000
 HAIKU, SONNET = "claude-haiku-4-5", "claude-sonnet-4-5"
 
@@ -112,7 +113,54 @@ def test_a_sum_with_an_unknown_price_is_unknown() -> None:
 
 
 def test_a_batch_without_any_tokens_costs_nothing() -> None:
-    assert cost_of([]) == {"currency": "USD", "batch": 0.0, "live": 0.0, "saved": 0.0}
+    assert cost_of([]) == {
+        "currency": "USD",
+        "batch": 0.0,
+        "live": 0.0,
+        "saved": 0.0,
+        "estimated": 0.0,
+        "excludes": [],
+    }
+
+
+def test_web_searches_cost_the_same_in_batches() -> None:
+    usage = {HAIKU: {"input_tokens": 1_000, "web_search_requests": 3, "web_fetch_requests": 9}}
+    cost = cost_of([(usage, False)])
+    assert cost is not None
+    assert cost["live"] == pytest.approx(0.001 + 0.03)
+    assert cost["batch"] == pytest.approx(0.0005 + 0.03)
+    assert cost["excludes"] == []
+
+
+def test_a_search_is_excluded_if_the_library_has_no_price_for_it() -> None:
+    cost = cost_of([({"claude-3-haiku-20240307": {"web_search_requests": 3}}, False)])
+    assert cost is not None
+    assert (cost["batch"], cost["excludes"]) == (0.0, ["web_search_requests"])
+
+
+def test_tokens_of_the_fast_mode_are_at_its_price() -> None:
+    tokens = {"input_tokens": 3_000, "output_tokens": 50, "fast_input_tokens": 1_000}
+    slow = {"input_tokens": 3_000, "output_tokens": 50}
+    fast, standard = live_price_usd(OPUS, tokens), live_price_usd(OPUS, slow)
+    assert fast is not None
+    assert standard is not None
+    assert fast == pytest.approx(standard + 1_000 * (8 - 4) / MILLION)
+    unknown = cost_of([({HAIKU: {"fast_input_tokens": 1, "input_tokens": 1}}, True)])
+    assert unknown is not None
+    assert unknown["excludes"] == ["speed"]
+
+
+def test_what_the_price_does_not_include_is_named() -> None:
+    usage = {
+        HAIKU: {"input_tokens": 1, "requests_with_inference_geo": 4, "tool_search_requests": 1},
+        OPUS: {"requests_with_iterations": 1},
+    }
+    cost = cost_of([(usage, False)], 0.25)
+    assert cost is not None
+    assert cost["excludes"] == ["inference_geo", "iterations", "tool_search_requests"]
+    assert cost["estimated"] == 0.25
+    assert cost["saved"] == pytest.approx(cost["live"] - cost["batch"])
+    assert cost["batch"] > 0.25
 
 
 def test_the_actual_cost_of_a_shard_is_in_millionths_of_a_dollar_rounded_up() -> None:

@@ -314,3 +314,29 @@ def test_a_rewind_of_other_blocks_leaves_the_text_unchanged() -> None:
     call = next_write(box)
     assert (call.fresh, call.text) == (False, "Hello!")
     assert [line["type"] for line in call.data][2:] == [events.REWIND, "content_block_delta"]
+
+
+def block_start(index: int, **block: Any) -> bytes:
+    return orjson.dumps({"type": "content_block_start", "index": index, "content_block": block})
+
+
+def test_text_in_the_start_of_a_text_block_is_visible_text() -> None:
+    box = outbox()
+    add(box, block_start(0, type="text", text="In "), text("flow."))
+    add(box, block_start(1, type="tool_use", text="no"), block_start(2, type="text", text=None))
+    assert next_write(box).text == "In flow."
+
+
+def test_text_deltas_of_a_block_that_is_not_text_are_not_visible_text() -> None:
+    box = outbox()
+    add(box, block_start(0, type="tool_use"), text("hidden"))
+    assert next_write(box).text == ""
+    box = outbox()
+    add(box, block_start(0, type="tool_use"), block_start(0, type="text", text=""), text("shown"))
+    assert next_write(box).text == "shown"
+
+
+def test_an_own_event_may_hold_a_long_integer() -> None:
+    box = outbox()
+    box.add_own({"type": "x", "n": 2**70})
+    assert next_write(box).lines == [b'{"e":3,"n":11,"data":{"type":"x","n":%d}}' % 2**70]

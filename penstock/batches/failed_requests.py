@@ -1,0 +1,88 @@
+"""The requests of an ended job that did not succeed: read, and reserved for one retry.
+
+The collect step keeps them in chunks of their own. Of a shard without results of its own, and of a
+canary, all requests are kept.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from penstock import json_text
+from penstock.batches.results import Results
+from penstock.batches.shard import Shard, ShardState
+from penstock.batches.unreadable import parse_line
+from penstock.clock import now_ms
+from penstock.errors import InvalidRequest, NotFound
+from penstock.ids import created_ms
+from penstock.keys import Keys
+from penstock.store.connection import Connection
+
+#: Milliseconds after which a retry that was reserved and has no record was given up by its program.
+_GIVEN_UP_MS: Final = 3_600_000
+
+
+class FailedRequests:
+    """The requests of a job's shards that did not succeed, as `create` takes them."""
+
+    def __init__(self, results: Results, shards: Iterable[Shard]) -> None:
+        self._results = results
+        self._shards = [shard for shard in shards if shard.state == ShardState.COLLECTED]
+
+    def __bool__(self) -> bool:
+        return any(shard.failed_requests or shard.keeps_all_requests for shard in self._shards)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the requests. Raises `NotFound` if they have expired."""
+        for shard in self._shards:
+            if not (shard.failed_requests or shard.keeps_all_requests):
+                continue
+            ids = self._results.custom_ids(shard)
+            for index, params in self._indexed(shard):
+                request = {"custom_id": ids[index], "params": json_text.loads_unrepaired(params)}
+                yield request | ({"betas": list(shard.betas)} if shard.betas else {})
+
+    def _indexed(self, shard: Shard) -> Iterator[tuple[int, bytes]]:
+        """Yield the index in its shard and the params of each request."""
+        if shard.keeps_all_requests:
+            succeeded = self._succeeded(shard) if shard.uniform_result is None else set()
+            lines = self._results.chunk_lines(shard.request_chunk_name, shard.request_chunks)
+            yield from ((index, line) for index, line in enumerate(lines) if index not in succeeded)
+        else:
+            for line in self._results.chunk_lines(shard.failed_requests, shard.failed_chunks):
+                index, _, params = line.partition(b" ")
+                yield int(index), params
+
+    def _succeeded(self, shard: Shard) -> set[int]:
+        ids = {custom_id: index for index, custom_id in enumerate(self._results.custom_ids(shard))}
+        lines = (parse_line(line) for line in self._results.lines(shard))
+        return {ids[line["custom_id"]] for line in lines if line["result"]["type"] == "succeeded"}
+
+
+def reserve_retry(connection: Connection, shared: Keys, id: str, retry: str) -> None:
+    """Note in an ended job's record that job ``retry`` sends its failed requests again.
+
+    Raises `InvalidRequest` if another job does: a second retry would pay for them a second time.
+    """
+    meta = shared.job(id).meta
+    if not connection.hsetnx(meta, "retried_by", retry):
+        other = (connection.hget(meta, "retried_by") or b"").decode()
+        if connection.exists(shared.job(other).meta):
+            raise InvalidRequest(
+                f"the failed requests of {id} were sent again as job {other}; to send those that "
+                f"failed again there: penstock batch retry-failed {other}"
+            )
+        if now_ms() - created_ms(other) < _GIVEN_UP_MS:
+            raise InvalidRequest(
+                f"another program is sending the failed requests of {id} again, or has failed to; "
+                "if no job appears, try again in an hour"
+            )
+        connection.hset(meta, "retried_by", retry)
+    if not connection.hexists(meta, "state"):  # the record has just expired
+        connection.delete(meta)
+        raise NotFound(f"no record of {id}: it has expired")
+
+
+def release_retry(connection: Connection, shared: Keys, id: str, retry: str) -> None:
+    """Undo `reserve_retry` for a job that was not recorded."""
+    if not connection.exists(shared.job(retry).meta):
+        connection.hdel(shared.job(id).meta, "retried_by")

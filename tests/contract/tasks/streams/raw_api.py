@@ -1,0 +1,121 @@
+"""An API that answers calls with bytes as a test has scripted them, whatever HTTP says."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
+ENDED = "end_turn"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API sends to one call, and whether it then falls silent or closes the connection."""
+
+    data: bytes = b""
+    is_silent: bool = False
+
+
+class RawApi:
+    """The API; the last answer is repeated."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = answers
+        self.bodies: list[dict[str, Any]] = []  #: of the calls so far
+        self.url = ""
+        self.sent = asyncio.Event()  #: an answer that ends in silence was sent
+
+    @property
+    def calls(self) -> int:
+        return len(self.bodies)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(head.split("content-length:")[1].split("\r\n")[0])
+            self.bodies.append(json.loads(await reader.readexactly(length)))
+            answer = self._answers[min(self.calls, len(self._answers)) - 1]
+            writer.write(answer.data)
+            await writer.drain()
+            if answer.is_silent:
+                self.sent.set()
+                await reader.read()  # until the caller closes the connection
+        writer.close()
+
+
+@asynccontextmanager
+async def raw_api(*answers: Answer) -> AsyncIterator[RawApi]:
+    """Start the API on a free port."""
+    api = RawApi(*answers)
+    server = await asyncio.start_server(api.serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    api.url = f"http://{host}:{port}"
+    try:
+        yield api
+    finally:
+        server.close()
+
+
+def sse(*events: dict[str, Any]) -> bytes:
+    """Events as the API writes them."""
+    return b"".join(
+        f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in events
+    )
+
+
+def start(**usage: int) -> list[dict[str, Any]]:
+    """The first events of an answer with one text block."""
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 20, "output_tokens": 1, **usage},
+    }
+    block = {"type": "text", "text": ""}
+    return [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+    ]
+
+
+def text(*pieces: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": piece},
+        }
+        for piece in pieces
+    ]
+
+
+def stop(output_tokens: int, reason: str = ENDED, **delta: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": None, **delta},
+            "usage": {"output_tokens": output_tokens},
+        },
+        {"type": "message_stop"},
+    ]
+
+
+def answer(*events: dict[str, Any], is_silent: bool = False, headers: bytes = b"") -> Answer:
+    """Status 200 and these events."""
+    return Answer(OK + headers + b"\r\n" + sse(*events), is_silent)
+
+
+def whole(*pieces: str, tokens: int = 10, headers: bytes = b"") -> Answer:
+    """A complete answer."""
+    return answer(*start(), *text(*pieces), *stop(tokens), headers=headers)
+
+
+def error_event(kind: str, message: str = "Overloaded") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}

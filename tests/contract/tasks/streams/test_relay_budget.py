@@ -1,0 +1,212 @@
+"""Relay: how often a call is repeated, and what counts as an attempt."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.contract.tasks.streams.raw_api import (
+    OK,
+    Answer,
+    answer,
+    error_event,
+    start,
+    text,
+    whole,
+)
+from tests.contract.tasks.streams.relay_stage import PREFILL, USER_TURN, RelayStage
+
+Perform = Callable[..., Any]
+
+SILENT = Answer(is_silent=True)
+CLOSED = Answer()
+CLOSED_IN_HEADERS = Answer(OK)
+HUGE_HEADER = b"x-gateway: " + 60_000 * b"a" + b"\r\n"
+MANY_HEADERS = b"".join(b"x-gateway-%d: a\r\n" % i for i in range(300))
+
+
+@pytest.mark.parametrize("unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS])
+def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: Answer) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["error"]["type"]) == ("failed", "connection_error")
+        assert stage.api.calls == end["attempts"] == 3
+        assert "api_retries" not in stage.record(id)
+        assert end["usage_estimated"]
+        assert "3 calls without progress (PENSTOCK_MAX_ATTEMPTS)" in end["error"]["message"]
+        if unanswered is SILENT:
+            words = "no response for 0.3 s (PENSTOCK_STREAM_IDLE_TIMEOUT_S)"
+            assert words in end["error"]["message"]
+
+    perform(test, unanswered, max_attempts=3)
+
+
+@pytest.mark.parametrize("unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS])
+def test_an_answer_after_calls_without_one_is_complete(
+    perform: Perform, unanswered: Answer
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["attempts"], end["usage_estimated"]) == ("done", 3, True)
+        assert stage.text(id) == "Hello you"
+
+    perform(test, unanswered, unanswered, whole("Hello", " you"))
+
+
+def test_a_call_without_an_answer_is_not_repeated_if_the_producer_wants_no_resumption(
+    perform: Perform,
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(on_interrupt="fail"))
+        assert (end["state"], end["attempts"], stage.api.calls) == ("failed", 1, 1)
+
+    perform(test, CLOSED)
+
+
+def test_an_api_that_cannot_be_reached_costs_no_attempt(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert end["error"]["type"] == "connection_error"
+        assert "cannot be reached" in end["error"]["message"]
+        assert (end["attempts"], stage.record(id)["api_retries"]) == (0, "4")
+        assert not end["usage_estimated"]
+
+    perform(test, CLOSED, ANTHROPIC_BASE_URL="http://127.0.0.1:1", max_api_retries=4)
+
+
+@pytest.mark.parametrize("headers", [HUGE_HEADER, MANY_HEADERS])
+def test_large_and_many_headers_are_read(perform: Perform, headers: bytes) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], stage.api.calls) == ("done", 1)
+
+    perform(test, whole("Hello", headers=headers))
+
+
+@pytest.mark.parametrize("headers", [b"x-gateway: " + 120_000 * b"a" + b"\r\n", b"no colon\r\n"])
+def test_headers_that_cannot_be_read_end_a_request_after_two_calls(
+    perform: Perform, headers: bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["attempts"], stage.api.calls) == ("failed", 2, 2)
+        assert "the same fault occurred at the same place" in end["error"]["message"]
+
+    perform(test, whole("Hello", headers=headers))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"data: {not JSON}\n\n",
+        b'data: {"type":"error","error":{"type":"api_error","message":"Internal"}}\n\n',
+        b"",
+        b"event: ping\ndata: {}\n\n",
+    ],
+)
+@pytest.mark.parametrize("before", [[], start(), [*start(), *text("some ", "words")]])
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_a_deterministic_fault_is_billed_twice_at_most(
+    perform: Perform, body: bytes, before: list[dict[str, Any]], model: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(model, output_config={"format": {"type": "x"}}))
+        assert end["state"] == "failed"
+        assert stage.api.calls == end["attempts"] <= 2
+
+    perform(test, Answer(answer(*before).data + body))
+
+
+def test_a_fault_at_another_place_is_retried(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(USER_TURN))
+        assert (end["state"], end["attempts"]) == ("failed", 4)
+
+    faults = [answer(*start(), *text(*count * ["a"])) for count in (1, 2, 1, 2)]
+    perform(test, *faults, max_attempts=4)
+
+
+PIECES = [f"piece {i:03} of it, " for i in range(40)]
+
+
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_an_answer_that_advances_with_each_call_is_completed(perform: Perform, model: str) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(model)
+        end = await stage.end(id)
+        assert (end["state"], end["attempts"]) == ("done", 20)
+        assert stage.text(id) == "".join(PIECES)
+        assert end["usage"]["input_tokens"] == 20 * 20
+
+    cut = [answer(*start(), *text(*PIECES[i : i + 2])) for i in range(0, 38, 2)]
+    perform(test, *cut, whole(*PIECES[38:]), max_attempts=3)
+
+
+def test_an_answer_that_starts_again_each_time_does_not_advance(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(on_interrupt="restart"))
+        assert (end["state"], end["attempts"], stage.api.calls) == ("failed", 3, 3)
+
+    cut = [answer(*start(), *text(*PIECES[: i + 1])) for i in range(10)]
+    perform(test, *cut, max_attempts=3)
+
+
+def test_resuming_is_bounded_by_what_complete_answers_would_have_cost(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(max_tokens=50))
+        assert (end["state"], end["error"]["type"]) == ("failed", "incomplete_stream")
+        assert "cost more than PENSTOCK_MAX_ATTEMPTS" in end["error"]["message"]
+        assert 3 <= end["attempts"] <= 6
+
+    cut = [answer(*start(input_tokens=10_000), *text(20 * each)) for each in PIECES]
+    perform(test, *cut, max_attempts=3)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer(error_event("overloaded_error")),
+        answer({"type": "ping"}, error_event("rate_limit_error"), is_silent=True),
+    ],
+)
+def test_a_refusal_in_the_stream_is_deferred_like_one_by_status(
+    perform: Perform, refusal: Answer
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        results = await stage.run(id)
+        assert [result.state for result in results] == [*9 * ["retry"], "done"]
+        assert "HTTP 529" in results[0].reason or "HTTP 429" in results[0].reason
+        end = stage.events(id)[-1].data
+        assert (end["attempts"], end["usage_estimated"]) == (1, False)
+        assert stage.record(id)["api_retries"] == "9"
+        limit = stage.connection.hgetall(stage.settings.keys.rate_limit(PREFILL))
+        assert limit
+        assert [event.type for event in stage.events(id)].count("penstock.attempt") == 0
+
+    perform(test, *9 * [refusal], whole("Hello"), max_attempts=2)
+
+
+def test_refusals_in_the_stream_are_bounded(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["error"]["type"]) == ("failed", "overloaded_error")
+        assert (end["attempts"], stage.api.calls) == (0, 4)
+
+    perform(test, answer(error_event("overloaded_error")), max_api_retries=4)
+
+
+def test_an_overload_in_the_middle_is_an_interruption_and_not_deterministic(
+    perform: Perform,
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["attempts"]) == ("failed", 4)
+        assert orjson.loads(stage.record(id)["error"])["type"] == "overloaded_error"
+
+    perform(test, answer(*start(), error_event("overloaded_error")), max_attempts=4)

@@ -1,0 +1,170 @@
+"""Relay: what one record, one event or one bug can do to its own request, and to no other."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock.store import request_scripts
+from tasks.streams import relay as relay_module
+from tests.contract.tasks.streams.raw_api import whole
+from tests.contract.tasks.streams.relay_stage import RelayStage
+
+Perform = Callable[..., Any]
+
+HELLO = whole("Hello")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("deadline_ms", "abc"),
+        ("deadline_ms", "-5"),
+        ("deadline_ms", "1e400"),
+        ("started_ms", "\u0663"),
+        ("attempts", "1.5"),
+        ("attempts", "9" * 30),
+        ("first_delta_ms", "soon"),
+        ("on_interrupt", "maybe"),
+        ("headers", "[]"),
+        ("headers", "{"),
+        ("headers", '{"a": 1}'),
+        ("headers", 3_000 * "["),
+        ("spent", "7"),
+        ("retry_budget", '{"stalled": "x"}'),
+        ("retry_budget", "[]"),
+        ("open_output", "x"),
+    ],
+)
+def test_a_field_of_the_record_that_cannot_be_parsed_fails_its_request_once(
+    perform: Perform, field: str, value: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        bad, good = stage.submit(), stage.submit()
+        stage.connection.hset(stage.settings.keys.request(bad).meta, field, value)
+        results, end = await asyncio.gather(stage.run(bad), stage.end(good))
+        assert (end["state"], stage.text(good)) == ("done", "Hello")
+        assert [result.state for result in results] == ["failed"]
+        error = stage.events(bad)[-1].data["error"]
+        assert error["type"] == "invalid_record"
+        assert f"the record's field '{field}'" in error["message"]
+        assert stage.api.calls == 1
+        assert (await stage.relay.run(bad)).reason == "it has already ended"
+
+    perform(test, HELLO)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (3_000 * b"[", "is not JSON"),
+        (b"[]", "is not a JSON object"),
+        (b"{}", "has no valid 'model'"),
+        (b'{"model":"m","max_tokens":"9","messages":[]}', "has no valid 'max_tokens'"),
+        (b'{"model":"m","max_tokens":9,"messages":{}}', "has no valid 'messages'"),
+    ],
+)
+def test_a_body_that_cannot_be_read_fails_its_request_once(
+    perform: Perform, body: bytes, words: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        stage.connection.set(stage.settings.keys.request(id).request, body, ex=60)
+        error = (await stage.end(id))["error"]
+        assert error["type"] == "invalid_record"
+        assert words in error["message"]
+        assert stage.api.calls == 0
+
+    perform(test, HELLO)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"d": "not JSON"},
+        {"d": "[]"},
+        {"x": "y"},
+        {"d": b'{"e":1,"n":2,"data":{"type":"penstock.rewind","index":"x"}}'},
+    ],
+)
+def test_a_log_that_cannot_be_read_fails_its_request_once(
+    perform: Perform, entry: dict[str, Any]
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        keys, shared = stage.settings.keys.request(id), stage.settings.keys
+        request_scripts.claim(keys, shared, worker="lost", lease_ms=1).run(stage.connection)
+        stage.connection.xadd(keys.log, entry, id="1-2")
+        stage.connection.hset(keys.meta, mapping={"attempts": 1, "n": 2})
+        stage.connection.delete(keys.lease)
+        (result,) = await stage.run(id)
+        assert result.state == "failed"
+        error = orjson.loads(stage.record(id)["error"])
+        assert error["type"] == "invalid_record"
+        assert "log" in error["message"]
+        assert stage.api.calls == 0
+
+    perform(test, HELLO)
+
+
+def test_an_outbox_that_cannot_be_written_ends_its_stream_alone(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        ids = [stage.submit() for _ in range(4)]
+        broken.append(ids[1])
+        ends = await asyncio.gather(*map(stage.end, ids))
+        assert [end["state"] for end in ends] == ["done", "failed", "done", "done"]
+        assert ends[1]["error"] == {
+            "type": "internal_error",
+            "message": "TypeError in the worker",
+        }
+        record = stage.record(ids[1])
+        assert record["state"] == "failed"
+        assert orjson.loads(record["error"]) == ends[1]["error"]
+        assert not stage.connection.exists(stage.settings.keys.request(ids[1]).lease)
+
+    broken: list[str] = []
+    spoil_notes(monkeypatch, broken)
+    perform(test, HELLO)
+    assert sum("cannot be written" in message for message in caplog.messages) == 1
+
+
+def spoil_notes(monkeypatch: pytest.MonkeyPatch, broken: list[str]) -> None:
+    """Plant a bug: the first notes of some requests hold what Redis cannot store."""
+    from tasks.streams.claim import ClaimedRequest
+
+    start_attempt = ClaimedRequest.start_attempt
+
+    def spoiled(request: ClaimedRequest) -> None:
+        start_attempt(request)
+        if request.id in broken:
+            request.outbox.note(odd=object())
+
+    monkeypatch.setattr(ClaimedRequest, "start_attempt", spoiled)
+
+
+def test_a_last_event_that_cannot_be_built_is_replaced_by_a_minimal_one(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object) -> dict[str, Any]:
+        raise UnicodeError("odd")
+
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        (result,) = await stage.run(id)
+        assert result.state == "failed"
+        end = stage.events(id)[-1].data
+        assert end["error"]["message"] == "UnicodeError in the worker"
+        assert stage.record(id)["state"] == "failed"
+        assert stage.text(id) == "Hello"
+
+    monkeypatch.setattr(relay_module, "end_event", failing)
+    with caplog.at_level(logging.ERROR):
+        perform(test, HELLO)
+    assert all(record.exc_info for record in caplog.records)

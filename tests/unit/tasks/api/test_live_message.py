@@ -1,0 +1,164 @@
+"""A live call's response becomes a message, or an error that quotes it."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.api.live_message import CallFailed, read_message
+
+START = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 3, "output_tokens": 1},
+    },
+}
+END = {
+    "type": "message_delta",
+    "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+    "usage": {"output_tokens": 9, "input_tokens": None},
+    "context_management": {"applied_edits": []},
+}
+STOP = {"type": "message_stop"}
+
+
+def block(index: int, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": fields}
+
+
+def delta(index: int, type: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": type, **fields}}
+
+
+def stream(*events: dict[str, Any]) -> bytes:
+    return b"".join(
+        f"event: {event.get('type')}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
+
+
+def test_a_streamed_message_has_what_a_message_in_one_piece_has() -> None:
+    message = read_message(
+        [
+            stream(
+                START,
+                {"type": "ping"},
+                block(0, type="thinking", thinking="", signature=""),
+                delta(0, "thinking_delta", thinking="so "),
+                delta(0, "thinking_delta", thinking="it is"),
+                delta(0, "signature_delta", signature="abc"),
+                {"type": "content_block_stop", "index": 0},
+                block(1, type="text", text="In"),
+                delta(1, "text_delta", text=" the"),
+                delta(1, "citations_delta", citation={"type": "char_location"}),
+                delta(1, "text_delta", text=" end"),
+                block(2, type="tool_use", id="t", name="n", input={}),
+                delta(2, "input_json_delta", partial_json='{"a": 18446744'),
+                delta(2, "input_json_delta", partial_json="073709551616}"),
+                block(3, type="tool_use", id="u", name="n", input={}),
+                delta(3, "input_json_delta", partial_json=""),
+                block(4, type="compaction", content=None),
+                delta(4, "compaction_delta", content="short", encrypted_content="e"),
+                {"type": "an event of next year"},
+                END,
+                STOP,
+            )
+        ]
+    )
+    assert message["content"] == [
+        {"type": "thinking", "thinking": "so it is", "signature": "abc"},
+        {"type": "text", "text": "In the end", "citations": [{"type": "char_location"}]},
+        {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 18446744073709551616}},
+        {"type": "tool_use", "id": "u", "name": "n", "input": {}},
+        {"type": "compaction", "content": "short", "encrypted_content": "e"},
+    ]
+    assert message["usage"] == {"input_tokens": 3, "output_tokens": 9}
+    assert (message["stop_reason"], message["id"]) == ("end_turn", "msg_1")
+    assert message["context_management"] == {"applied_edits": []}
+
+
+@given(st.text(), st.integers(1, 7), st.integers(1, 9))
+def test_a_text_is_the_same_however_it_is_cut(text: str, pieces: int, chunk: int) -> None:
+    units = [chr(unit) for unit in memoryview(text.encode("utf-16-le")).cast("H")]
+    size = max(1, len(units) // pieces)
+    deltas = [
+        delta(0, "text_delta", text="".join(units[at : at + size]))
+        for at in range(0, len(units), size)
+    ]
+    body = stream(START, block(0, type="text", text=""), *deltas, END, STOP)
+    message = read_message(body[at : at + chunk] for at in range(0, len(body), chunk))
+    got = message["content"][0]["text"]
+    assert got.encode("utf-16-le", "surrogatepass") == text.encode("utf-16-le")
+
+
+def test_a_stream_that_lacks_only_its_last_event_is_complete() -> None:
+    body = stream(START, block(0, type="text", text="all"), END)
+    assert read_message([body])["content"][0]["text"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("body", "type", "words"),
+    [
+        (b"", "unexpected_response", "empty"),
+        (b"  \n ", "unexpected_response", "empty"),
+        (b"<html>Log in</html>", "unexpected_response", "<html>Log in"),
+        (b"Bad Gateway", "unexpected_response", "Bad Gateway"),
+        (b"\x1f\x8b\x08gzip", "unexpected_response", "gzip"),
+        (b'{"half":', "unexpected_response", '{"half":'),
+        (b"[" * 100_000, "unexpected_response", "[[["),
+        (b'{"type":"message","content":"text"}', "unexpected_response", "content"),
+        (b'{"type":"message","content":[null]}', "unexpected_response", "content"),
+        (
+            b'{"error":{"type":"invalid_request_error","message":"no"}}',
+            "invalid_request_error",
+            "no",
+        ),
+        (b'{"error":{"message":["odd"]}}', "api_error", "odd"),
+        (stream({"type": "error", "error": {"type": "overloaded_error"}}), "overloaded_error", ""),
+        (stream({"type": "error", "error": None}), "api_error", ""),
+        (stream(START), "incomplete_stream", "ended"),
+        (stream({"type": "message_start", "message": None}), "malformed_event", "message_start"),
+        (stream({"type": "message_start"}), "malformed_event", "message_start"),
+        (stream(START, block(1, type="text")), "malformed_event", "the index is 1"),
+        (stream(START, delta(0, "text_delta", text="x")), "malformed_event", "delta"),
+        (
+            stream(
+                START, block(0, type="tool_use"), delta(0, "input_json_delta", partial_json=None)
+            ),
+            "malformed_event",
+            "partial_json",
+        ),
+        (stream(START, {"type": "message_delta", "delta": 1, "usage": {}}), "malformed_event", ""),
+        (stream(START) + b"data: {broken\n\n", "malformed_event", "{broken"),
+        (stream(START) + b"data: 7\n\n", "malformed_event", "7"),
+    ],
+)
+def test_what_is_not_a_message_is_quoted(body: bytes, type: str, words: str) -> None:
+    with pytest.raises(CallFailed) as raised:
+        read_message([body])
+    assert raised.value.type == type
+    assert words in str(raised.value)
+    assert len(str(raised.value)) < 700
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_no_value_in_an_event_raises_anything_else(odd: Any) -> None:
+    for events in (
+        [{"type": "message_start", "message": odd}],
+        [START, {"type": "content_block_start", "index": odd, "content_block": odd}],
+        [START, block(0, type=odd, text=odd), delta(0, "text_delta", text=odd), END, STOP],
+        [START, block(0, type="text", text=""), delta(0, "text_delta", text=odd), END, STOP],
+        [START, {"type": "content_block_delta", "index": 0, "delta": odd}],
+        [START, {**END, "usage": odd}, STOP],
+        [{"type": odd}],
+    ):
+        with contextlib.suppress(CallFailed):
+            assert read_message([stream(*events)])["type"] == "message"
