@@ -43,7 +43,7 @@ class InvalidRequest(PenstockError):
 
     ``problem`` says what is wrong. ``field`` names the field, as a path into the request such as
     ``messages.0.role``; None if the whole request is meant. ``line`` is the number of the request
-    in a batch, counted from 1; None outside batches.
+    in a batch, or of its line in a file, counted from 1; None outside batches.
     """
 
     def __init__(self, problem: str, *, field: str | None = None, line: int | None = None) -> None:

@@ -61,11 +61,13 @@ class RecordKeys:
         the first event that the log still has, if not 1). Jobs also have ``shards`` (of the first
         round), ``left`` (shards not collected), ``requests``, ``spool`` (address of the chunks;
         empty: Redis), ``headers``, ``retry_of`` and ``retried_by`` (the jobs before and after a
-        retry of failed requests), ``waiting_for_canary`` (no other shard is sent before the canary
-        has its results), ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``).
-        ``simulated`` is 1 if the API simulator has answered; a job gets it at its end. Written by
-        the producer before it sends the wake-up, then by the worker that holds the lease;
-        ``cancel`` by any client. Read by any client."""
+        retry of failed requests), ``too_large`` (bytes of the smallest body that was rejected as
+        too large), ``splits`` (number of shards that were added by splitting others),
+        ``waiting_for_canary`` (no other shard is sent before the canary has its results),
+        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
+        API simulator has answered; a job gets it at its end. Written by the producer before it
+        sends the wake-up, then by the worker that holds the lease; ``cancel`` by any client. Read
+        by any client."""
         return self._key("meta")
 
     @property

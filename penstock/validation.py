@@ -229,7 +229,8 @@ def check_line(request: Any) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     if not request.keys() <= _LINE_FIELDS:
         unknown = min(map(str, request.keys() - _LINE_FIELDS))
         raise InvalidRequest("is not a field of a batch request", field=unknown)
-    betas = check_betas(request["betas"]) if "betas" in request else ()
+    given = "betas" in request and not is_omitted(request["betas"])
+    betas = check_betas(request["betas"]) if given else ()
     if "params" not in request:
         raise InvalidRequest("is required", field="params")
     try:
@@ -242,7 +243,7 @@ def check_format(request: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` with advice for a request in another format than the API's."""
     if "params" in request:
         return
-    if request.keys() >= {"method", "url", "body"} or "body" in request:
+    if "body" in request:
         raise InvalidRequest(
             "is a field of OpenAI's batch format: replace method, url and body with params, "
             "the body of a Messages request",

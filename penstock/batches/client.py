@@ -19,6 +19,7 @@ from penstock.batches.results import CollectionOrder, LineOffset, checked_order
 from penstock.batches.submission import Submission
 from penstock.batches.unreadable import parse_line
 from penstock.batches.view import Batch
+from penstock.body.values import is_omitted
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.events import Cursor, Event
@@ -29,6 +30,7 @@ from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, redis_errors_translated
 from penstock.store.record import checked_id
+from penstock.validation import is_number, merged_headers
 from penstock.views import View
 
 
@@ -93,8 +95,8 @@ class Batches:
         then and nothing stays stored, unless the message says otherwise.
         """
         options = SubmissionOptions(
-            betas=betas,
-            headers=extra_headers or {},
+            betas=() if is_omitted(betas) else betas,
+            headers=merged_headers(extra_headers),
             max_cost_usd=max_cost_usd,
             canary=canary,
             shard_requests=shard_requests,
@@ -175,7 +177,7 @@ class Batches:
         """
         cap = None
         if max_cost_usd is not None:
-            if not 0 < max_cost_usd < math.inf:
+            if not (is_number(max_cost_usd) and 0 < max_cost_usd < math.inf):
                 raise InvalidRequest("must be a number of dollars above 0", field="max_cost_usd")
             cap = int(max_cost_usd * 1_000_000)
         with redis_errors_translated(self._settings):

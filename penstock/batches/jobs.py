@@ -101,10 +101,10 @@ class JobRecords:
     def updated(self, job: Job, event: Event) -> Job:
         """Return the job as it is after one more of its events. Raises `NotFound`.
 
-        An event changes its own shard, or adds that shard's retry shard, so only these two are
-        read: a job may have ten thousand shards. The record is the current one and may be ahead of
-        the event. If it says that the job has ended, all shards are read, since the caller will
-        wait for no further event.
+        An event changes its own shard, or adds that shard's retry shard or the shards that it was
+        split into, so only these are read: a job may have ten thousand shards. The record is the
+        current one and may be ahead of the event. If it says that the job has ended, all shards are
+        read, since the caller will wait for no further event.
         """
         number = event.data.get("shard")
         if event.type in _FULL_READ or not isinstance(number, int | None):
@@ -115,7 +115,7 @@ class JobRecords:
             pipe.hgetall(keys.money)
             if number is not None:
                 following = number + int(job.record.fields.get("shards", 0))
-                pipe.hmget(keys.shards, number, following)
+                pipe.hmget(keys.shards, number, following, *_new_shards(event))
             raw, money, *found = pipe.execute()
         record = Record.parse(job.id, raw)
         if record.state.ended:
@@ -205,6 +205,11 @@ class JobRecords:
             event=json_text.dumps(event) if event else b"",
         )
         return state_found(id, wake.run(self._redis))
+
+
+def _new_shards(event: Event) -> list[int]:
+    added = event.data.get("new_shards")
+    return [each for each in added if isinstance(each, int)] if isinstance(added, list) else []
 
 
 def _amounts(raw: dict[bytes, bytes]) -> dict[str, int]:

@@ -67,8 +67,11 @@ class PauseReason(_Notice):
     )
     REQUEST_TOO_LARGE = (
         "request_too_large",
-        "the API rejected a batch as too large",
-        "cancel the job and submit it again with smaller batches (PENSTOCK_SHARD_BYTES)",
+        "the API, or a gateway in front of it, rejected a batch as too large",
+        (
+            "raise the gateway's limit, or lower PENSTOCK_SHARD_BYTES on the workers; if the job "
+            "is resumed, its open batches are split"
+        ),
     )
     SAME_ERROR = (
         "same_error",
@@ -191,6 +194,11 @@ class Alert(_Notice):
         "unknown_batch",
         "the dedicated workspace has a batch that no job of this deployment created",
         "find out which program created it, or unset PENSTOCK_DEDICATED_WORKSPACE",
+    )
+    API_UNREACHABLE = (
+        "api_unreachable",
+        "calls of the API have not reached it for minutes; they are repeated",
+        "read the message; check the network, the proxy and ANTHROPIC_BASE_URL of the workers",
     )
     SPOOL_UNAVAILABLE = (
         "spool_unavailable",

@@ -85,6 +85,7 @@ def write(
     left: int = 0,
     spent: int | Literal["all"] | None = None,
     saw_cancel: bool = False,
+    claimed: Sequence[tuple[int, int]] = (),
     records: Sequence[tuple[int, bytes]] = (),
     fields: Mapping[str, Any] | None = None,
 ) -> ScriptCall[ShardWritten | Fenced]:
@@ -92,7 +93,8 @@ def write(
 
     ``left`` is added to the count of shards left. ``spent``, in millionths of a dollar, settles the
     shard's reservation (``all``: what was reserved; None: leave it). ``saw_cancel``: the step has
-    taken account of the job's being canceled.
+    taken account of the job's being canceled. ``claimed``: number and epoch of other shards that
+    this worker has claimed; nothing is written if one of these claims is lost.
     """
     names = [keys.meta, keys.shards, keys.log, keys.shard_lease(number), keys.events, keys.claims]
     names += [shared.live_shards, keys.money]
@@ -101,6 +103,7 @@ def write(
         *(event, final_state, pause, left),
         "" if spent is None else spent,
         1 if saw_cancel else "",
+        " ".join(f"{other} {its_epoch}" for other, its_epoch in claimed),
         len(records),
         *pairs(records),
         *pairs(fields or {}),

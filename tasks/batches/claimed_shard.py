@@ -99,6 +99,7 @@ class ClaimedShard:
         left: int = 0,
         spent: int | Literal["all"] | None = None,
         durable: bool = False,
+        claimed: Sequence["ClaimedShard"] = (),
         **meta: Any,
     ) -> None:
         """Write the record, new shards (``also``), an event and fields of the job, all or nothing.
@@ -106,17 +107,24 @@ class ClaimedShard:
         ``left`` is added to the number of shards that are not collected. ``spent`` replaces the
         shard's reservation by its actual cost, in millionths of a dollar (``all``: by what was
         reserved). ``durable``: return once the write is on Redis's disk, where Redis has one.
+        ``claimed``: other shards whose records are in ``also``; their claims are checked as well.
 
         The claim is kept. Raises `Fenced`, and `redis.TimeoutError` if the disk takes too long.
         """
         records = [shard for shard in (changed, *also) if shard is not None]
-        call = self._call("hold", event=event, left=left, spent=spent, records=records, meta=meta)
+        options: dict[str, Any] = {"event": event, "left": left, "spent": spent, "meta": meta}
+        call = self._call("hold", claimed, records=records, **options)
         self._accept(self._write_durably(call) if durable else self._write(call))
         self.shard = changed or self.shard
 
-    def advance(self, step: str, changed: Shard, **options: Any) -> None:
-        """Write the record and publish the progress. Raises `Fenced`."""
-        event = {
+    def advance(
+        self, step: str, changed: Shard, *, new_shards: Sequence[int] = (), **options: Any
+    ) -> None:
+        """Write the record and publish the progress. Raises `Fenced`.
+
+        ``new_shards``: numbers of shards that this one was split into besides itself.
+        """
+        event: dict[str, Any] = {
             "type": events.PROGRESS,
             "step": step,
             "shard": changed.number,
@@ -125,6 +133,8 @@ class ClaimedShard:
             "requests": changed.requests,
             "counts": orjson.loads(orjson.dumps(changed.counts)),
         }
+        if new_shards:
+            event["new_shards"] = list(new_shards)
         self.write(changed, event=event, **options)
 
     def release(
@@ -182,6 +192,7 @@ class ClaimedShard:
     def _call(
         self,
         becomes: Becomes,
+        claimed: Sequence["ClaimedShard"] = (),
         *,
         event: dict[str, Any] | None = None,
         final: str = "",
@@ -207,6 +218,7 @@ class ClaimedShard:
             left=left,
             spent=spent,
             saw_cancel=self._saw_cancel,
+            claimed=[(other.shard.number, other.lease.epoch) for other in claimed],
             records=[(shard.number, shard.encode()) for shard in records],
             fields=meta,
         )

@@ -57,6 +57,9 @@ _MAX_SETTINGS_FAULTS: Final = 5
 
 _NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
+#: Calls in a row that do not reach the API, over some minutes, before they raise an alert.
+_UNREACHABLE: Final = 10
+
 
 class BatchSteps:
     """The steps, with the API they call."""
@@ -116,14 +119,16 @@ class BatchSteps:
 
         What the step has stored before is as it was. Raises `Fenced`, `redis.RedisError`.
         """
-        shard, reason = work.shard, f"{name} failed: {type(error).__name__}"
+        shard, kind = work.shard, type(error).__name__
+        reason = f"{name} failed: {kind}"
         logger.exception("job %s shard %s: %s failed", work.job.id, shard.number, name)
         count = shard.step_errors + 1
         if count < MAX_STEP_ERRORS:
             work.write(shard.evolve(step_errors=count))
             wait = wait_s(count, None, self._settings.api_retry_max_wait_s, jitter())
             return RetryIn(wait, reason)
-        message = f"shard {shard.number}: {reason} {count} times in a row: {error}"[:_MAX_TEXT]
+        message = f"{name} of shard {shard.number} failed {count} times in a row: {kind}: {error}"
+        message = message[:_MAX_TEXT]
         if not work.cancel:
             work.write(shard.evolve(step_errors=0))
             why = {"type": PauseReason.STEP_FAILED, "message": f"{message}; {_kept(shard)}"}
@@ -139,6 +144,8 @@ class BatchSteps:
         self._warn(work)
         if not problem.retryable and not work.cancel:  # a canceled job cannot be resumed
             return Parked(str(problem), pause=problem.as_error())
+        if not problem.sent and shard.failures >= _UNREACHABLE:
+            work.alert(Alert.API_UNREACHABLE, problem.message)
         wait = wait_s(
             shard.failures,
             problem.retry_after,

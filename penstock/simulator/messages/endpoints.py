@@ -49,13 +49,13 @@ async def create(exchange: Exchange, state: State) -> None:
         body, directives.shape, deltas=state.options.deltas, mark=bool(state.options.mark)
     )
     state.threads.begin(body, time.monotonic())
-    sending = Sending(exchange, state, answer, directives.shape, fault or Fault())
+    sending = Sending(exchange, state, body, answer, directives.shape, fault or Fault())
     try:
         stream = body.get("stream")
         if not await exchange.run_while_connected(sending.stream() if stream else sending.whole()):
             state.stats.client_disconnects += 1
     finally:
-        state.threads.end(body, sending.finished_id, time.monotonic())
+        sending.end_thread(answered=False)
 
 
 async def count_tokens(exchange: Exchange, state: State) -> None:

@@ -1,11 +1,11 @@
 """Sends one answer, as a stream or as one JSON object, with a fault."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import orjson
 
-from penstock.simulator import request_json
 from penstock.simulator.errors import ApiError
 from penstock.simulator.exchange import Exchange
 from penstock.simulator.faults.directives import Shape
@@ -13,6 +13,7 @@ from penstock.simulator.faults.fault import DEFAULT_STALL_S, Fault
 from penstock.simulator.faults.malformed_responses import ENCODED_RESPONSES, MESSAGE_RESPONSES
 from penstock.simulator.messages import sse
 from penstock.simulator.messages.answers import Answer
+from penstock.simulator.messages.conversation import Body
 from penstock.simulator.messages.params_hash import params_hash
 from penstock.simulator.messages.player import Player
 from penstock.simulator.messages.script import Script, build_script
@@ -30,11 +31,12 @@ class Sending:
 
     exchange: Exchange
     state: State
+    body: Body
     answer: Answer
     shape: Shape
     fault: Fault
     message_id: str = field(init=False)
-    finished_id: str | None = None  #: the message's id, once it was sent in full
+    thread_ended: bool = False
 
     def __post_init__(self) -> None:
         self.message_id = self.state.new_id("msg")
@@ -67,10 +69,10 @@ class Sending:
                 crlf=bool(fault.crlf),
             )
             await player.play(script)
+            self._finish_stream(script)
             if script.disconnects:
                 await self.exchange.disconnect(reset=bool(fault.reset))
             else:
-                self._finish_stream(script)
                 await self.exchange.end()
         finally:
             self.state.stats.stream_closed()
@@ -89,11 +91,12 @@ class Sending:
         await self.exchange.start(200, headers)
         if {"disconnect_after", "eof_after", "drop_mid_char"} & set(fault.effects):
             # Without events there is only one place to cut: the middle of the body.
+            self.end_thread(answered=False)
             await self.exchange.write(data[: len(data) // 2])
             await self.exchange.disconnect(reset=bool(fault.reset))
             return
         # Counted first: a client that has seen the end may read the counters immediately.
-        self.finished_id = self.message_id
+        self.end_thread(answered=True)
         self.state.stats.messages_answered += 1
         self._count_payment()
         chunk = fault.chunk or 0
@@ -101,6 +104,16 @@ class Sending:
             await self.exchange.write(data[start : start + chunk])
             await asyncio.sleep(0)
         await self.exchange.end(b"" if chunk else data)
+
+    def end_thread(self, *, answered: bool) -> None:
+        """Let the thread of the request be continued. Only the first call has an effect.
+
+        It comes before the end of the body, so that the client can continue at once.
+        """
+        if not self.thread_ended:
+            self.thread_ended = True
+            id = self.message_id if answered else None
+            self.state.threads.end(self.body, id, time.monotonic())
 
     async def _send_encoded(self, script: Script, name: str) -> None:
         encoding = ENCODED_RESPONSES[name]
@@ -114,12 +127,11 @@ class Sending:
         self.state.stats.messages_finished += script.complete
         if script.complete:
             self._count_payment()
-        self.finished_id = self.message_id if script.complete else None
+        self.end_thread(answered=script.complete)
 
     def _count_payment(self) -> None:
         # A request is the same whether it is streamed, whole, or in a batch.
-        params = request_json.loads(self.exchange.body)
-        params.pop("stream", None)
+        params = {name: value for name, value in self.body.items() if name != "stream"}
         self.state.live_paid[params_hash(params)] += 1
 
     async def _delay_first_byte(self) -> None:

@@ -13,9 +13,11 @@
 --       10 added to the number of shards left  11 millionths of a dollar that the shard's
 --          reservation is settled at ('' = leave it, 'all' = what was reserved)
 --       12 '1' if the step knew that the job is to be canceled
---       13 count of shard records, then for each its number and JSON, then field, value of meta
+--       13 other shards that the worker has claimed and whose records are written as well: their
+--         numbers and epochs, separated by spaces
+--       14 count of shard records, then for each its number and JSON, then field, value of meta
 -- Returns {'ok', cancel, paused, ms until the shard is due (-1: parked)} or {'fenced'}: given up,
---         claimed by another worker, or the job has ended.
+--         claimed by another worker, or the job has ended; one of the other shards too.
 
 -- include now_ms.lua
 -- include record_id.lua
@@ -26,7 +28,7 @@ local meta_key, shards_key, log_key, lease_key = unpack(KEYS, 1, 4)
 local events_channel, claims_key, live_key, money_key = unpack(KEYS, 5, 8)
 local number, worker, epoch, ttl_s, becomes, wakeup_retry_ms = unpack(ARGV, 1, 6)
 local event, final_state, pause, left, spent, saw_cancel = unpack(ARGV, 7, 12)
-local records, first_record = tonumber(ARGV[13]), 14
+local others, records, first_record = ARGV[13], tonumber(ARGV[14]), 15
 
 local state, cancel, paused = unpack(redis.call('HMGET', meta_key, 'state', 'cancel', 'paused'))
 if state ~= 'queued' and state ~= 'running' then
@@ -44,6 +46,12 @@ if last_claim ~= mine then
   end
   -- Redis lost the claim in a restart, and no other worker has claimed the shard since.
   redis.call('HSET', claims_key, number, mine)
+end
+
+for other, other_epoch in string.gmatch(others, '(%d+) (%d+)') do
+  if redis.call('HGET', claims_key, other) ~= other_epoch .. ' ' .. worker then
+    return {'fenced'}
+  end
 end
 
 local id = record_id(meta_key)

@@ -20,7 +20,7 @@ from tasks.api.batches import BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
-from tasks.batches.create import batch_owners, duplicates, size_locks
+from tasks.batches.create import batch_owners, duplicates, size_locks, split
 from tasks.batches.create.body import BodyMismatch, Upload
 from tasks.batches.create.reconcile import (
     CLOCK_SKEW_MS,
@@ -41,6 +41,9 @@ _SLOT_WAIT_S: Final = 20.0
 COST_WAIT_S: Final = 30.0
 _SIZE_LOCK_WAIT_S: Final = 4.0
 
+#: The HTTP status of a body that the API, or a gateway in front of it, rejects as too large.
+_TOO_LARGE: Final = 413
+
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -52,6 +55,10 @@ class BatchCreator:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Create the shard's batch, or return what it has to wait for."""
+        try:
+            split.split_if_too_large(work)
+        except ChunkMissing as error:
+            return requests_missing(error)
         waiting = self._reserve(work)
         if waiting is not None:
             return waiting
@@ -127,6 +134,8 @@ class BatchCreator:
         release_reservations(work)
         if isinstance(upload.error, ChunkMissing | BodyMismatch):
             return requests_missing(upload.error)
+        if problem.status == _TOO_LARGE and not work.cancel:
+            return split.after_rejection(work, problem)
         raise upload.error or error
 
     def _lost(self, work: ClaimedShard, why: str) -> RetryIn:

@@ -21,6 +21,7 @@ from tasks.batches.create.batch_creator import (
     requests_missing,
 )
 from tasks.batches.create.canary import Canary
+from tasks.batches.create.gather import gather
 from tasks.batches.create.lost_call import LostCallResolver
 from tasks.batches.create.reconcile import without_call
 from tasks.batches.step_result import Parked, RetryIn, StepResult
@@ -75,7 +76,11 @@ class CreateStep:
             return RetryIn(
                 _CANARY_WAIT_S, "waiting for the canary: the first requests as live calls"
             )
-        return self._creator.run(work, self._batches_api(work))
+        try:
+            waiting = gather(work)
+        except ChunkMissing as error:
+            return requests_missing(error)
+        return waiting or self._creator.run(work, self._batches_api(work))
 
     def _cancel(self, work: ClaimedShard) -> StepResult:
         """Collect a shard that was never sent: all its requests are canceled."""

@@ -4,11 +4,14 @@ from typing import Any
 
 import orjson
 import pytest
+from anthropic import NOT_GIVEN
 
 from penstock.batches import submission
+from penstock.batches.numbered import NumberedRequests
 from penstock.batches.shard import Counts
 from penstock.batches.wire import BODY_HEAD, BODY_TAIL, LINE_HEAD, LINE_TAIL, PARAMS, wire_id
 from penstock.client import Client
+from penstock.errors import InvalidRequest
 from penstock.states import State
 from tests.contract.penstock.batches.submitting import (
     SETTINGS,
@@ -154,3 +157,43 @@ def test_requests_may_hold_objects_of_the_sdk(connection: Any, producer: Client)
     job = producer.messages.batches.create(requests=[asked])
     ((params,), _) = contents(connection, job.id, job.shards[0])
     assert params["messages"][1]["content"] == [{"type": "text", "text": "hi"}]
+
+
+def test_values_are_stored_as_they_were_given(connection: Any, producer: Client) -> None:
+    given = request("a", tools=[{"maximum": 2**64, "scale": 1.0, "min": None}], system=NOT_GIVEN)
+    job = producer.messages.batches.create(requests=[given], betas=NOT_GIVEN)  # type: ignore[arg-type]
+    (shard,) = read(connection, job.id).shards
+    (line,) = stored(connection, job.id, shard.request_chunk_name, shard.request_chunks)
+    assert b'"tools":[{"maximum":18446744073709551616,"scale":1.0,"min":null}]' in line
+    assert b"system" not in line
+    assert shard.betas == ()
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"metadata": {"score": float("nan")}}, "params.metadata.score"),
+        ({"tools": [{"name": "half \ud83d"}]}, "params.tools.0.name"),
+        ({"tools": [{"\ude00": 1}]}, "params.tools.0.\\ude00"),
+        ({"metadata": {1: "x"}}, "params.metadata.1"),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_rejected_by_line_and_field(
+    connection: Any, producer: Client, params: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        producer.messages.batches.create(requests=[request("a"), request("b", **params)])
+    assert (caught.value.line, caught.value.field) == (2, field)
+    assert keys_of(connection) == []
+
+
+def test_errors_name_the_line_of_numbered_requests(connection: Any, producer: Client) -> None:
+    for wrong, problem in ((5, "line 9: must be"), (request("a"), "already used in line 3")):
+        requests = NumberedRequests([(3, request("a")), (9, wrong)])
+        with pytest.raises(InvalidRequest, match=problem) as caught:
+            producer.messages.batches.create(requests=requests)
+        assert caught.value.line == 9
+    requests = NumberedRequests([(3, request("a")), (9, request("b"))])
+    job = producer.messages.batches.create(requests=requests)
+    (shard,) = read(connection, job.id).shards
+    assert contents(connection, job.id, shard)[1] == [(0, "a"), (1, "b")]

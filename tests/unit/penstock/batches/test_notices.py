@@ -19,7 +19,6 @@ OF_THE_API = {
     PauseReason.RATE_LIMIT_ERROR,
     PauseReason.INVALID_REQUEST_ERROR,
     PauseReason.NOT_FOUND_ERROR,
-    PauseReason.REQUEST_TOO_LARGE,
 }
 
 Kind = type[PauseReason] | type[Alert]

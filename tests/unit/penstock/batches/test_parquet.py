@@ -1,5 +1,7 @@
 """Result lines in a Parquet file."""
 
+import base64
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import orjson
 import pyarrow.parquet
 import pytest
 
+from penstock import json_text
 from penstock.batches import parquet
 from penstock.batches.parquet import COLUMNS, write_parquet
 from penstock.errors import MissingDependency
@@ -83,3 +86,48 @@ def test_without_pyarrow_the_error_names_the_extra(
     with pytest.raises(MissingDependency, match=r"pip install 'penstock-celery\[parquet\]'"):
         write_parquet(iter(()), tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "expected"),
+    [
+        ({"stop_reason": {"type": "x"}}, "stop_reason", '{"type":"x"}'),
+        ({"model": ["m"]}, "model", '["m"]'),
+        ({"content": None}, "text", ""),
+        ({"content": {"text": "a"}}, "text", ""),
+        ({"content": [None, {"text": None}, {"text": "a"}]}, "text", "a"),
+        ({"content": [{"text": "half \ud83d"}]}, "text", "half \ufffd"),
+        ({"usage": {"input_tokens": 2**64}}, "input_tokens", None),
+        ({"usage": {"input_tokens": "7"}}, "input_tokens", None),
+        ({"usage": {"input_tokens": float("nan")}}, "input_tokens", None),
+        ({"usage": []}, "input_tokens", None),
+    ],
+)
+def test_a_value_of_another_type_does_not_stop_a_parquet_file(
+    tmp_path: Path, change: dict[str, Any], column: str, expected: Any
+) -> None:
+    answer = succeeded("a")
+    answer["message"] |= change
+    odd = json.dumps({"custom_id": "a", "result": answer}).encode()
+    path = tmp_path / "x.parquet"
+    assert write_parquet([odd, line("b", succeeded("b"))], path) == 2
+    first, second = read(path)
+    assert (first["custom_id"], first[column], second["custom_id"]) == ("a", expected, "b")
+    assert json_text.loads(first["result"])["type"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b'{"type":"succeeded","message":{"content":[\xff', b"[" * 3_000, b"null}", b""],
+)
+def test_a_line_that_cannot_be_parsed_is_an_errored_row_with_the_line(
+    tmp_path: Path, rest: bytes
+) -> None:
+    path = tmp_path / "x.parquet"
+    odd = b'{"custom_id":"a","result":' + rest
+    assert write_parquet([odd, line("b", {"type": "expired"})], path) == 2
+    row = read(path)[0]
+    assert (row["custom_id"], row["error_type"]) == ("a", "unreadable_result")
+    result = orjson.loads(row["result"])
+    kept = result["raw"].encode() if "raw" in result else base64.b64decode(result["raw_base64"])
+    assert kept == odd

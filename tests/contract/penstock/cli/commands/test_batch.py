@@ -1,5 +1,6 @@
 """``penstock batch`` on a real Redis; the tests write what workers would write."""
 
+import gzip
 import json
 import os
 import signal
@@ -44,7 +45,7 @@ def penstock(environment: dict[str, str]) -> Penstock:
     """Runs ``penstock batch``; an unexpected exception fails the test."""
     runner = CliRunner(env=environment)
 
-    def run(*args: str, input: str | None = None) -> Result:
+    def run(*args: str, input: str | bytes | None = None) -> Result:
         return runner.invoke(cli, ["batch", *args], input=input, catch_exceptions=False)
 
     return run
@@ -85,6 +86,33 @@ def test_submit_prints_the_number_of_batches(penstock: Penstock, client: Client)
     shards = client.messages.batches.retrieve(id).shards
     note = f"submitted 10 requests in {len(shards)} batches; to watch the job: "
     assert submitted.stderr == f"{note}penstock batch watch {id}\n"
+
+
+def test_submit_reads_a_compressed_array(penstock: Penstock, client: Client) -> None:
+    compressed = gzip.compress(json.dumps(list(requests(10))).encode())
+    submitted = penstock("submit", "-", input=compressed)
+    assert submitted.exit_code == 0
+    job = client.messages.batches.retrieve(submitted.stdout.strip())
+    assert job.request_counts.total == 10
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ('{"score": NaN}', "line 4: params.metadata.score: nan is not a number in JSON"),
+        ('{"score": 1e999}', "line 4: params.metadata.score: inf is not a number in JSON"),
+        ('{"\\ud83d": 1}', "line 4: params.metadata.\\ud83d: has half a surrogate pair"),
+        ('{"a": "\\ude00"}', "line 4: params.metadata.a: has half a surrogate pair"),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_reported_with_line_and_field(
+    penstock: Penstock, params: str, message: str
+) -> None:
+    first, second = (json.dumps(each) for each in requests(2))
+    bad = second.replace('"params": {', f'"params": {{"metadata": {params}, ')
+    submitted = penstock("submit", "-", input=f"{first}\n\n\n{bad}\n")
+    assert submitted.exit_code == 1
+    assert submitted.stderr.startswith(f"penstock: {message}")
 
 
 def test_a_paused_job_shows_its_reason_and_remedy(

@@ -111,7 +111,7 @@ def test_a_rate_limited_create_call_is_retried_and_holds_no_slot(creating: Creat
     assert (creating.shard(id).batch_id, creating.shard(id).failures) == (batch["id"], 0)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 413])
+@pytest.mark.parametrize("status", [400, 401, 402, 403])
 def test_a_rejected_create_call_pauses_the_job_for_one_reason(
     creating: Creating, status: int
 ) -> None:
