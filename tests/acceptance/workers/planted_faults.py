@@ -15,14 +15,14 @@ FAULTS: Final = ("claude-haiku-4-5-exit", "claude-haiku-4-5-block", "claude-haik
 _relay = ApiCalls._relay
 
 
-async def _planted(self: ApiCalls, request: ClaimedRequest, call: Any, chunks: Any) -> None:
+async def _planted(self: ApiCalls, request: ClaimedRequest, call: Any, arriving: Any) -> None:
     if request.model.endswith("-exit"):
         raise SystemExit(7)
     if request.model.endswith("-block"):
         threading.Event().wait(3600)
     if request.model.endswith("-unwritable"):
         request.outbox.note(odd=object())
-    await _relay(self, request, call, chunks)
+    await _relay(self, request, call, arriving)
 
 
 ApiCalls._relay = _planted  # type: ignore[method-assign]
