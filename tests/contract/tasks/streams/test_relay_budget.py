@@ -24,6 +24,8 @@ Perform = Callable[..., Any]
 SILENT = Answer(is_silent=True)
 CLOSED = Answer()
 CLOSED_IN_HEADERS = Answer(OK)
+LOST_AFTER_HEADERS = Answer(OK + b"content-length: 999\r\n\r\n")
+SILENT_AFTER_HEADERS = Answer(OK + b"\r\n", is_silent=True)
 HUGE_HEADER = b"x-gateway: " + 60_000 * b"a" + b"\r\n"
 MANY_HEADERS = b"".join(b"x-gateway-%d: a\r\n" % i for i in range(300))
 
@@ -45,7 +47,9 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
     perform(test, unanswered, max_attempts=3)
 
 
-@pytest.mark.parametrize("unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS])
+@pytest.mark.parametrize(
+    "unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS, LOST_AFTER_HEADERS, SILENT_AFTER_HEADERS]
+)
 def test_an_answer_after_calls_without_one_is_complete(
     perform: Perform, unanswered: Answer
 ) -> None:
