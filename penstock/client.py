@@ -14,6 +14,7 @@ from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_errors_translated
 from penstock.store.record import DEFAULT_PRIORITY, checked_id
+from penstock.streams.final_text import text_final
 from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.streams.stream import MessageStream, StreamRequest
 from penstock.validation import check_body, check_thread, check_timeout, encode_body, merged_headers
@@ -163,7 +164,7 @@ class Messages:
         encoded = encode_body(fields)
         id, model = new_id(), str(fields["model"])
         with redis_errors_translated(self._client.settings):
-            self._records.submit(id, model, encoded, options)
+            self._records.submit(id, model, encoded, options, text_final(fields, on_interrupt))
             try:
                 self._client.wakeups.stream(id, model, priority)
             except BaseException:

@@ -57,12 +57,12 @@ class RecordKeys:
         API), ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``waits_for`` (why a
         queued request is not sent to the API yet, such as a rate limit) and ``wait_until_ms``
         (when it is tried again), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
-        ``headers`` and ``base`` (number of the first event that the log still has, if not 1). Jobs
-        also have ``shards`` (of the first round), ``left`` (shards not collected), ``requests``,
-        ``spool`` (address of the chunks; empty: Redis), ``headers``,
-        ``retry_of`` and ``retried_by`` (the jobs before and after a retry of failed requests),
-        ``too_large`` (bytes of the smallest body that was rejected as too large), ``splits``
-        (number of shards that were added by splitting others),
+        ``headers``, ``text_final`` (a `TextFinal`: when the text is final) and ``base`` (number of
+        the first event that the log still has, if not 1). Jobs also have ``shards`` (of the first
+        round), ``left`` (shards not collected), ``requests``, ``spool`` (address of the chunks;
+        empty: Redis), ``headers``, ``retry_of`` and ``retried_by`` (the jobs before and after a
+        retry of failed requests), ``too_large`` (bytes of the smallest body that was rejected as
+        too large), ``splits`` (number of shards that were added by splitting others),
         ``waiting_for_canary`` (no other shard is sent before the canary has its results),
         ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
         API simulator has answered; a job gets it at its end. Written by the producer before it

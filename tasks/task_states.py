@@ -32,7 +32,7 @@ def end_as(
 
     ``summary`` is what Flower shows as the result::
 
-        raise end_as(task, SKIPPED, {"state": "skipped", "reason": "a duplicate"})
+        raise end_as(task, SKIPPED, {"reason": "a duplicate"})
     """
     more: dict[str, Any] = {} if runtime_s is None else {"runtime": runtime_s}
     try:
@@ -45,9 +45,9 @@ def end_as(
 def shown(summary: dict[str, Any]) -> dict[str, Any]:
     """Return what Flower shows as the result of a task.
 
-    Its list shows the first characters only. The kind is among the arguments already.
+    Its list shows the first characters only, and the kind and the state in columns of their own.
     """
-    return {name: value for name, value in summary.items() if name != "kind"}
+    return {name: value for name, value in summary.items() if name not in ("kind", "state")}
 
 
 def wait_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Exception:
@@ -61,4 +61,4 @@ def wait_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Ex
         repeat(task, deferred.countdown_s)
     except Exception as error:
         raise Reject(error, requeue=False) from error  # as Celery's retry; the reaper wakes it
-    return end_as(task, WAITING, {"state": WAITING, "reason": str(deferred)})
+    return end_as(task, WAITING, {"reason": str(deferred)})

@@ -43,7 +43,15 @@ def rewind(index: int, offset: int) -> dict[str, Any]:
 class ScriptedWriter:
     """Writes one request as a worker does."""
 
-    def __init__(self, client: Client, *, id: str | None = None, submit: bool = True) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        id: str | None = None,
+        submit: bool = True,
+        text_final: str = "at_once",
+    ) -> None:
+        self._text_final = text_final
         self.id = id or new_id()
         self.keys = client.settings.keys.request(self.id)
         self.epoch = 0
@@ -55,8 +63,9 @@ class ScriptedWriter:
 
     def submit(self) -> None:
         """Write the record and its first event."""
-        self._redis.hset(self.keys.meta, mapping={"state": "queued", "epoch": 0, "n": 0})
-        self.write({"type": events.QUEUED})
+        when = {"text_final": self._text_final}
+        self._redis.hset(self.keys.meta, mapping={"state": "queued", "epoch": 0, "n": 0, **when})
+        self.write({"type": events.QUEUED, **when})
         self.epoch = 1
 
     def write(self, *data: dict[str, Any], publish: bool = True) -> None:

@@ -107,6 +107,16 @@ def test_a_producer_submits_a_job_and_a_reader_reads_the_results(
         pass
     (result,) = reader.messages.batches.results(job.id)
     assert result.custom_id == "one"
+    assert job.id in [each.id for each in reader.messages.batches.list()]
+
+
+def test_a_reader_lists_jobs_although_it_cannot_remove_expired_ones(
+    server: EmbeddedRedis, producer: Client, reader: Client
+) -> None:
+    """The list of ids contains jobs whose records have expired."""
+    with redis.Redis.from_url(server.url) as connection:
+        connection.zadd(reader.settings.keys.jobs, {"00000000-0000-7000-8000-000000000000": 1})
+    assert "00000000" not in repr([job.id for job in reader.messages.batches.list()])
 
 
 def test_a_reader_cannot_enqueue_cancel_or_read_requests(producer: Client, reader: Client) -> None:

@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from redis.exceptions import NoPermissionError
+
 from penstock import events, json_text
 from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
@@ -144,7 +146,8 @@ class JobRecords:
             alive = pipe.execute()
         gone = [id for id, exists in zip(known, alive, strict=True) if not exists]
         if gone:
-            self._redis.zrem(self._settings.keys.jobs, *gone)
+            with suppress(NoPermissionError):  # a user who only reads
+                self._redis.zrem(self._settings.keys.jobs, *gone)
         found = [id for id, exists in zip(known, alive, strict=True) if exists]
         # Scores are the times at which submissions were complete. Sorted by id, an id is a cursor.
         return sorted(found, reverse=True)

@@ -5,6 +5,7 @@ A body is ``BODY_HEAD``, its requests with a comma between them, ``BODY_TAIL``. 
 line is the same with ``RESULT`` and its result.
 """
 
+import re
 from typing import Final
 
 #: Characters of a nonce. It is new for every create call, so that a batch's results show which
@@ -14,6 +15,8 @@ _DIGITS: Final = 6
 
 #: Characters of a custom_id on the wire: the nonce, a hyphen, the request's index in its shard.
 WIRE_ID: Final = NONCE_CHARS + 1 + _DIGITS
+
+_FORM: Final = re.compile(rf"[a-z0-9]{{{NONCE_CHARS}}}-[0-9]{{{_DIGITS}}}")
 
 BODY_HEAD: Final = b'{"requests":['
 LINE_HEAD: Final = b'{"custom_id":"'
@@ -35,6 +38,11 @@ INDEX: Final = slice(ID_END - _DIGITS, ID_END)
 def wire_id(nonce: str, index: int) -> str:
     """The custom_id on the wire of a shard's request number ``index``, counted from 0."""
     return f"{nonce}-{index:06d}"
+
+
+def is_wire_id(custom_id: str) -> bool:
+    """Whether a custom_id has the form of those of a create call of Penstock."""
+    return _FORM.fullmatch(custom_id) is not None
 
 
 def request_head(nonce: str) -> bytes:

@@ -47,6 +47,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "penstock.cli.commands.programs",
             "List all settings with their values and defaults.",
         ),
+        "queues": (
+            "penstock.cli.commands.queues",
+            "Show the length of each queue and its workers.",
+        ),
         "doctor": (
             "penstock.cli.commands.doctor",
             "Check the deployment and suggest a fix for each problem.",

@@ -27,6 +27,10 @@ def queue_of(task: str) -> str:
     return STREAMS_QUEUE if task == STREAM else BATCHES_QUEUE
 
 
+#: Celery's priorities on Redis, from first to last.
+PRIORITIES: Final = (0, 3, 6, 9)
+
+
 def queue_keys(queue: str, key_prefix: str) -> list[str]:
     """The Redis lists of a queue, one for each priority, from first to last.
 
@@ -34,13 +38,13 @@ def queue_keys(queue: str, key_prefix: str) -> list[str]:
     ``global_keyprefix``).
     """
     name = celery_prefix(key_prefix) + queue
-    return [name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9))]
+    return [name, *(f"{name}\x06\x16{step}" for step in PRIORITIES[1:])]
 
 
 def celery_prefix(key_prefix: str) -> str:
     """The prefix of Celery's own keys; empty for the default key prefix.
 
-    So ``redis-cli LLEN streams`` works. Deployments that share a Redis need different prefixes:
+    So the names in ``redis-cli`` are short. Deployments that share a Redis need different prefixes:
     otherwise they would take each other's messages.
     """
     return "" if key_prefix == "penstock" else f"{key_prefix}:"

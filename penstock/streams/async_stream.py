@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from penstock import events
+from penstock.errors import NotFound
 from penstock.events import Cursor, Event
 from penstock.follow.async_reader import AsyncReader
 from penstock.settings import ClientSettings
@@ -111,7 +113,7 @@ class AsyncMessageStream:
     @property
     def cursor(self) -> Cursor:
         """The position after the last event taken; ``attach(id, after=…)`` resumes there."""
-        return self._transcript.cursor
+        return self._transcript.resume_cursor
 
     @property
     def end(self) -> View | None:
@@ -151,18 +153,20 @@ class AsyncMessageStream:
     @property
     async def text_stream(self) -> AsyncIterator[str]:
         """The visible text, piece by piece; as `MessageStream.text_stream`."""
-        transcript, flow = self._transcript, self._transcript.flow()
+        transcript, flow = self._transcript, None
         if self._text_source is not None and not self._transcript.cursor.n:
             self._source = self._text_source
         while (event := await self._next()) is not None:
+            flow = flow or transcript.flow(await self._text_final(event))
             if transcript.must_be_rebuilt_for(event):
                 transcript.replace(await self._rebuilt(before=event))
-                flow = transcript.flow()
+                flow = flow.rebuilt(transcript.builder.text)
             piece = transcript.read(event, flow)
             if piece:
                 yield piece
         await self._raise_unless_done()
-        flow.finish()
+        if flow is not None:
+            flow.finish()
 
     async def until_done(self) -> None:
         """Read every event to the end. Raises `RequestFailed` or `RequestCanceled`."""
@@ -193,6 +197,14 @@ class AsyncMessageStream:
             # A cancellation ends the source as well.
             self._transcript.stop(f"reading stopped ({type(error).__name__})")
             raise
+
+    async def _text_final(self, event: Event) -> str | None:
+        """When the text is final, by the first event or, for a late reader, by the record."""
+        if event.type == events.QUEUED:
+            return event.data.get("text_final")
+        with suppress(NotFound):  # it expired while its last events were read
+            return (await self.request.record()).fields.get("text_final")
+        return None
 
     async def _replace(self) -> None:
         self._transcript.replace(await self._rebuilt())

@@ -55,6 +55,8 @@ class MessageBuilder:
 
     def shows(self, index: Any) -> bool:
         """Whether the text of this block is part of the visible text."""
+        if self._message is None:  # it began before the cursor of this reader, as did the block
+            return True
         block = self._blocks.get(index) if type(index) is int else None
         return block is not None and block.kind == "text"
 

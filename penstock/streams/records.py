@@ -14,6 +14,7 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
+from penstock.streams.final_text import TextFinal
 from penstock.validation import check_headers, check_text, is_number
 
 #: Maximum seconds of a deadline, a year: the record of a request lives until its deadline.
@@ -69,15 +70,24 @@ class RequestRecords:
         self._redis = connection
         self._settings = settings
 
-    def submit(self, id: str, model: str, body: bytes, options: "RequestOptions") -> None:
+    def submit(
+        self,
+        id: str,
+        model: str,
+        body: bytes,
+        options: "RequestOptions",
+        final: TextFinal = TextFinal.AFTER_START,
+    ) -> None:
         """Record a request (``body``: JSON) and log its first event.
 
-        Raises `InvalidRequest` if the id is in use, or `redis.RedisError`.
+        ``final``: when its text is final. Raises `InvalidRequest` if the id is in use, or
+        `redis.RedisError`.
         """
         keys = self._settings.keys.request(id)
-        queued = {"type": events.QUEUED, "id": id, "model": model}
+        when = {} if final is TextFinal.AFTER_START else {"text_final": str(final)}
+        queued = {"type": events.QUEUED, "id": id, "model": model, **when}
         meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
-        meta |= options.fields()
+        meta |= options.fields() | when
         deadline_s = options.deadline_s or 0
         submit = request_scripts.submit(
             keys,

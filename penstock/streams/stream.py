@@ -1,10 +1,12 @@
 """One streamed request as a client sees it: its handle, and its answer as a live stream."""
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from penstock import events
+from penstock.errors import NotFound
 from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import Multiplexer
 from penstock.follow.reader import follow
@@ -176,7 +178,7 @@ class MessageStream:
     @property
     def cursor(self) -> Cursor:
         """The position after the last event taken; ``attach(id, after=…)`` resumes there."""
-        return self._transcript.cursor
+        return self._transcript.resume_cursor
 
     def __enter__(self) -> Self:
         return self
@@ -215,21 +217,26 @@ class MessageStream:
     def text_stream(self) -> Iterator[str]:
         """The visible text, piece by piece. A late reader gets the text so far as one piece.
 
-        Raises `TextRewound` if text that was yielded is withdrawn and other text follows; and
-        `RequestFailed` or `RequestCanceled` after the last piece, unless the request is done.
+        Only final text is yielded: the first few words are held back until no interruption can
+        withdraw them. With ``on_interrupt="restart"`` and for a structured answer, that is the
+        whole text, at the end. Raises `TextRewound` if text that was yielded is withdrawn all the
+        same, because Redis has lost it, and other text follows; and `RequestFailed` or
+        `RequestCanceled` after the last piece, unless the request is done.
         """
-        transcript, flow = self._transcript, self._transcript.flow()
+        transcript, flow = self._transcript, None
         if self._text_source is not None and not self._transcript.cursor.n:
             self._source = self._text_source
         while (event := self._next()) is not None:
+            flow = flow or transcript.flow(self._text_final(event))
             if transcript.must_be_rebuilt_for(event):
                 transcript.replace(self._rebuilt(before=event))
-                flow = transcript.flow()
+                flow = flow.rebuilt(transcript.builder.text)
             piece = transcript.read(event, flow)
             if piece:
                 yield piece
         self._raise_unless_done()
-        flow.finish()
+        if flow is not None:
+            flow.finish()
 
     def until_done(self) -> None:
         """Read every event to the end. Raises `RequestFailed` or `RequestCanceled`."""
@@ -273,6 +280,14 @@ class MessageStream:
         except Exception as error:
             self._transcript.stop(f"reading stopped ({type(error).__name__})")
             raise
+
+    def _text_final(self, event: Event) -> str | None:
+        """When the text is final, by the first event or, for a late reader, by the record."""
+        if event.type == events.QUEUED:
+            return event.data.get("text_final")
+        with suppress(NotFound):  # it expired while its last events were read
+            return (self.request.record()).fields.get("text_final")
+        return None
 
     def _replace(self) -> None:
         self._transcript.replace(self._rebuilt())

@@ -14,7 +14,9 @@ from penstock.errors import (
 from penstock.events import Cursor, Event
 from penstock.states import State
 from penstock.streams.blocks import text_in
+from penstock.streams.final_text import TextFinal
 from penstock.streams.message_builder import MessageBuilder
+from penstock.streams.text_flow import TextFlow
 
 if TYPE_CHECKING:
     from anthropic.types import Message
@@ -36,6 +38,12 @@ class Transcript:
         self.coverage = Coverage.FULL if after is None else Coverage.TAIL
         self.builder = MessageBuilder()
         self._why_over = ""
+        self._held_after: Cursor | None = None  # place before the text that is held back
+
+    @property
+    def resume_cursor(self) -> Cursor:
+        """The place after the last event whose text the reader has."""
+        return self._held_after or self.cursor
 
     @property
     def end(self) -> dict[str, Any] | None:
@@ -56,9 +64,9 @@ class Transcript:
         """Continue with a builder that has all events up to the cursor."""
         self.builder, self.coverage = builder, Coverage.FULL
 
-    def flow(self) -> "TextFlow":
-        """Return the flow of the visible text from here on."""
-        return TextFlow(self.builder.text)
+    def flow(self, text_final: str | None = TextFinal.AT_ONCE) -> TextFlow:
+        """Return the flow of the visible text from here on; ``text_final``: of the record."""
+        return TextFlow(self.builder.text, final=TextFinal.of(text_final))
 
     def must_be_rebuilt_for(self, event: Event) -> bool:
         """Whether ``event`` discards text from before our cursor, so the log must be read.
@@ -71,14 +79,28 @@ class Transcript:
             raise TextRewound
         return True
 
-    def read(self, event: Event, flow: "TextFlow") -> str:
-        """Apply an event; returns the visible text that it adds."""
+    def read(self, event: Event, flow: TextFlow) -> str:
+        """Apply an event; returns the visible text that became final."""
+        before = self.resume_cursor
         self.apply(event)
+        piece = self._read(event, flow)
+        # A reader that resumes needs the text that is held back again.
+        self._held_after = before if flow.holds else None
+        return piece
+
+    def _read(self, event: Event, flow: TextFlow) -> str:
         data = event.data
-        if data.get("type") in (events.REWIND, events.SNAPSHOT):
+        kind = data.get("type")
+        if kind in (events.REWIND, events.SNAPSHOT):
             return flow.reset(self.builder.text)
+        if kind == events.END:
+            return flow.rest()
+        if kind == "content_block_start":
+            flow.begin_block()
         text = text_in(data)
-        return flow.add(text) if text and self.builder.shows(data.get("index")) else ""
+        # After a cursor, the start of a block may be missing.
+        shown = self.coverage is Coverage.TAIL or self.builder.shows(data.get("index"))
+        return flow.add(text) if text and shown else ""
 
     def stop(self, why: str) -> None:
         """Record why no more events will be read, for `check_open`."""
@@ -88,8 +110,8 @@ class Transcript:
         """Raise `NotEnded` if reading stopped before the last event."""
         if self._why_over and self.end is None:
             raise NotEnded(
-                f"{self._why_over} at {self.cursor}, before the answer was complete: "
-                f"attach(id, after={str(self.cursor)!r}) continues from there"
+                f"{self._why_over} at {self.resume_cursor}, before the answer was complete: "
+                f"attach(id, after={str(self.resume_cursor)!r}) continues from there"
             )
 
     @property
@@ -119,41 +141,3 @@ class Transcript:
         # `construct` is lenient like the SDK's own parsing: a block type that is newer than the
         # installed SDK must not make a paid answer unreadable.
         return Message.construct(**(self.builder.message or {}))
-
-
-class TextFlow:
-    """The visible text as a stream that only grows.
-
-    Text that a reader was given cannot be taken back. After a rewind, new text is compared with it:
-    while both are equal nothing has happened; otherwise `TextRewound` is raised.
-    """
-
-    def __init__(self, given: str = "") -> None:
-        self._given = [given]
-        self._owed = ""  # given to the reader, rewound, and not repeated yet
-
-    def add(self, piece: str) -> str:
-        """Add new text; returns the part that the reader does not have yet."""
-        if self._owed:
-            length = min(len(piece), len(self._owed))
-            if piece[:length] != self._owed[:length]:
-                raise TextRewound
-            self._owed, piece = self._owed[length:], piece[length:]
-        self._given.append(piece)
-        return piece
-
-    def reset(self, text: str) -> str:
-        """Replace the visible text; returns the part that the reader does not have yet."""
-        given = "".join(self._given)
-        if text.startswith(given):
-            self._given, self._owed = [text], ""
-            return text[len(given) :]
-        if given.startswith(text):
-            self._owed = given[len(text) :]
-            return ""
-        raise TextRewound
-
-    def finish(self) -> None:
-        """End the flow. Raises `TextRewound` if the reader has more text than remains."""
-        if self._owed:
-            raise TextRewound

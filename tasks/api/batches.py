@@ -235,6 +235,10 @@ def _batch(call: Callable[[], Any]) -> MessageBatch:
         getattr(response, "processing_status", None), str
     ):
         raise UnexpectedResponse("the response is not a batch")
+    for name in ("cancel_initiated_at", "archived_at"):
+        # The SDK leaves what it cannot read as a time as it is.
+        if not isinstance(getattr(response, name, None), datetime | None):
+            setattr(response, name, None)
     return response
 
 

@@ -112,7 +112,8 @@ def _remaining(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and _COUNT.fullmatch(text.strip()) else None
+    count = (text or "").strip()
+    return int(count) if _COUNT.fullmatch(count) else None
 
 
 def _reset_s(text: str | None, now_s: float) -> float | None:

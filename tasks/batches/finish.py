@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from config.settings import WorkerSettings
-from penstock import events
+from penstock import events, json_text
 from penstock.batches.shard import Counts, Shard, ShardState, usage_by_model
 from penstock.states import State
 from tasks.batches.claimed_shard import ClaimedShard
@@ -59,9 +59,9 @@ class FinishStep:
         if work.cancel:
             end["by"] = work.cancel
         if error:
-            end["error"] = orjson.loads(error)
+            end["error"] = json_text.loads(error)
         fields = {"simulated": 1} if simulated else {}
-        work.end(state, end, usage=orjson.dumps(usage), cost=orjson.dumps(cost), **fields)
+        work.end(state, end, usage=json_text.dumps(usage), cost=json_text.dumps(cost), **fields)
         summary = {"kind": "batch", **simulated, "state": str(state)}
         return JobEnded({**summary, "counts": end["counts"], "cost": cost})
 

@@ -71,7 +71,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
     except (NotClaimed, Fenced) as error:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
         reason = str(error) or "claimed by another worker"
-        raise end_as(task, SKIPPED, {"state": SKIPPED, "reason": reason}) from None
+        raise end_as(task, SKIPPED, {"reason": reason}) from None
 
 
 def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> 
             due_in_s = work.park(pause=pause)
             if due_in_s is not None:  # the job was resumed or canceled while the step ran
                 raise wait_later(task, reason=reason, countdown_s=due_in_s)
-            raise end_as(task, PAUSED, {"state": PAUSED, "reason": reason})
+            raise end_as(task, PAUSED, {"reason": reason})
         case Redirect(reason):
             work.release()
             _wake(work.job.id, work.shard.number)
-            raise end_as(task, SKIPPED, {"state": "elsewhere", "reason": reason})
+            raise end_as(task, SKIPPED, {"reason": reason})
         case ShardDone(summary):
             work.release(done=True)
             return shown(summary)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import orjson
-
+from penstock import json_text
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, ShardState
 from penstock.clock import now_ms
@@ -19,7 +18,7 @@ def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fata
     """
     shard = work.shard
     error = {"type": error_type, "message": message}
-    meta: dict[str, Any] = {"error": orjson.dumps(error)} if fatal else {}
+    meta: dict[str, Any] = {"error": json_text.dumps(error)} if fatal else {}
     work.alert(error_type, message)
     active_batches.release(work)
     work.advance(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from penstock import json_text
+from penstock.streams.blocks import PIECE_FIELDS
 from tasks.streams.continuation import AttemptPlan, Mode
 from tasks.streams.event_parser import EventParser, ParsedEvent, invalid, plain_delta
 from tasks.streams.partial_message import PartialMessage
@@ -61,8 +62,9 @@ class Attempt:
             if self._shift:
                 data["index"] += self._shift
                 raw = orjson.dumps(data)
-            self._usage.receive(data["delta"])
-            self._message.add_delta(data["index"], data["delta"])
+            delta = data["delta"]
+            self._usage.receive_piece(delta[PIECE_FIELDS[delta["type"]]])
+            self._message.add_delta(data["index"], delta)
             return [(raw, data)]
         fitted = self._feed_other(raw, data)
         self._set_straight()

@@ -216,7 +216,7 @@ class ApiCalls:
         place: tuple[int, ...] = (call.received, received)
         if error["type"] in _CONNECTION:
             place = (*place, len(request.message.text))
-        return Fault(error, interruption.retryable, place)
+        return Fault(error, interruption.retryable, place, interruption.fault)
 
     async def _acquire(self, request: ClaimedRequest) -> None:
         """Ask the rate limiter. Raises `Deferred`: a waiting request holds no slot."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from penstock.streams.final_text import TextFinal, has_final_start, text_final
 from tasks.streams.overlap import OverlapFilter, PassThrough, WhitespaceFilter, is_distinctive
 from tasks.streams.partial_message import PartialMessage
 
@@ -67,8 +68,8 @@ def plan_attempt(
     last = message.last_text_block()
     text = message.text
     prefill = prefill and "thinking" not in body
-    restart = on_interrupt is OnInterrupt.RESTART or _is_structured(body)
-    if last is None or restart or not (prefill or is_distinctive(text)):
+    restart = text_final(body, on_interrupt) is TextFinal.AT_END
+    if last is None or restart or not (prefill or has_final_start(text)):
         rewind = (0, 0) if message.blocks else None
         return AttemptPlan(Mode.RESTART if rewind else Mode.START, body, rewind)
     next_index = last + 1
@@ -80,7 +81,8 @@ def plan_attempt(
         turn = {"role": "assistant", "content": trimmed}
         mode = Mode.PREFILL
     else:
-        text_filter = OverlapFilter(text)
+        # Of a text that repeats itself, a repetition cannot be recognized: nothing is cut.
+        text_filter = OverlapFilter(text) if is_distinctive(text) else PassThrough()
         turn = {"role": "user", "content": _CONTINUE_TURN.format(text=text)}
         mode = Mode.USER_TURN
     messages = [*body["messages"], turn]
@@ -98,8 +100,3 @@ def _tokens_left(body: dict[str, Any], text: str) -> int:
     thoughts: int = (body.get("thinking") or {}).get("budget_tokens") or 0
     left = limit - len(text.encode()) // _BYTES_PER_TOKEN
     return min(limit, max(left, thoughts + 1))
-
-
-def _is_structured(body: dict[str, Any]) -> bool:
-    """Whether the answer must be one JSON document, which a second call cannot finish."""
-    return bool((body.get("output_config") or {}).get("format"))

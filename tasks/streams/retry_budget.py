@@ -26,6 +26,7 @@ class Fault:
     #: what had been received, by which a repetition is recognised; None: no response had begun, so
     #: that nothing distinguishes a deterministic fault from an outage
     place: tuple[int, ...] | None
+    name: str = ""  #: of the fault, without what differs from call to call; empty: its message
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,12 @@ class RetryBudget:
         return ""
 
     def _is_repeated(self, fault: Fault) -> bool:
-        kind, message = str(fault.error.get("type")), str(fault.error.get("message"))
+        kind, name = str(fault.error.get("type")), fault.name or str(fault.error.get("message"))
         last = self._last
         if fault.place is None or kind in _PASSING:
             self._last = None
         else:
-            self._last = (kind, message, fault.place)
+            self._last = (kind, name, fault.place)
         return self._last is not None and self._last == last
 
 

@@ -59,8 +59,7 @@ def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any
         raise StreamFailed(result.reason)
     if result.state == "skipped":
         logger.info("request %s skipped: %s", id, result.reason)
-        skipped = {"state": SKIPPED, "reason": result.reason}
-        raise end_as(task, SKIPPED, skipped)
+        raise end_as(task, SKIPPED, {"reason": result.reason})
     if result.state == "canceled":
         logger.info("request %s canceled", id)
         raise end_as(task, CANCELED, result.summary, result.summary["total_ms"] / 1000)

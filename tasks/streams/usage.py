@@ -33,6 +33,10 @@ class Usage:
         """Count a delta of the current attempt."""
         self.received += piece_bytes(delta)
 
+    def receive_piece(self, piece: str) -> None:
+        """Count the piece of a delta that was checked."""
+        self.received += len(piece) if piece.isascii() else len(piece.encode())
+
     def next_attempt(self) -> None:
         """Begin another attempt."""
         self.earlier, self._this = self.total, {}

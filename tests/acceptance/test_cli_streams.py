@@ -87,6 +87,17 @@ def test_a_failed_answer_keeps_its_text_and_reports_the_error(penstock: Penstock
     assert answered.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("disconnect_after", [1, 2, 3])
+def test_a_pipe_never_gets_text_that_an_interruption_withdraws(
+    penstock: Penstock, disconnect_after: int
+) -> None:
+    """The model takes no prefill, so an answer of a few characters is generated again."""
+    text = "A short beginning, and then the rest."
+    prompt = f'[[sim text="{text}" chars=2 disconnect_after={disconnect_after}]]'
+    answered = penstock("stream", prompt, "-m", "claude-opus-5-5")
+    assert answered.stdout == text + "\n"
+
+
 def test_an_error_of_the_api_is_reported_in_one_line(penstock: Penstock) -> None:
     answered = penstock("stream", "hi", "--max-tokens", "64001")
     assert answered.exit_code == 1

@@ -112,7 +112,7 @@ def test_the_terminate_button_cancels_a_stream(
     wait_until(lambda: penstock_control.stats()["open_streams"] == 0)
     wait_until(lambda: tasks(flower, stream.id)[0]["state"] == "CANCELED")
     [task] = tasks(flower, stream.id)
-    assert "'state': 'canceled'" in task["result"]
+    assert "'output_tokens': " in task["result"]
     assert task["runtime"] is not None
 
 

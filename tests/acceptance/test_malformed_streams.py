@@ -155,9 +155,15 @@ GOOD: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def api() -> Iterator[ScriptedApi]:
     replies = {name: reply for name, (reply, _) in {**MALFORMED, **GOOD}.items()}
-    with ScriptedApi(replies) as api, Stage() as stage:
+    with ScriptedApi(replies) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def stage(api: ScriptedApi) -> Iterator[Stage]:
+    with Stage() as stage:
         stage.launch(ANTHROPIC_BASE_URL=api.url)
         stage.ready()
         yield stage
@@ -175,7 +181,7 @@ def requests(stage: Stage) -> dict[str, StreamRequest]:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_stream_arrives_exactly_next_to_malformed_ones(
-    requests: dict[str, StreamRequest], stage: Stage, name: str
+    requests: dict[str, StreamRequest], stage: Stage, api: ScriptedApi, name: str
 ) -> None:
     text = GOOD[name][1]
     events = events_of(requests[name])
@@ -184,18 +190,20 @@ def test_a_good_stream_arrives_exactly_next_to_malformed_ones(
     assert requests[name].text() == text
     assert "".join(requests[name].stream().text_stream) == text
     assert events[-1].data["characters"] == len(text)
+    assert api.calls[name] == 1
     for _, fields in stage.connection.xrange(f"penstock:{{{requests[name].id}}}:log"):
         assert "\n" not in fields["d"]
         strict(fields["d"])
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_stream_fails_with_an_error_that_shows_what_arrived(
-    requests: dict[str, StreamRequest], name: str
+def test_a_malformed_stream_fails_after_two_calls_with_an_error_that_shows_what_arrived(
+    requests: dict[str, StreamRequest], api: ScriptedApi, name: str
 ) -> None:
     with pytest.raises(RequestFailed) as failed:
         requests[name].result(timeout=60)
     assert MALFORMED[name][1] in failed.value.error["message"]
+    assert api.calls[name] <= 2
 
 
 def test_the_worker_still_ends_at_sigterm(requests: dict[str, StreamRequest], stage: Stage) -> None:

@@ -132,17 +132,27 @@ def _print_answer(request: StreamRequest, *, after: Cursor | None = None, as_jso
 
 
 def _print_text(answer: MessageStream) -> None:
+    """Print the text: on a terminal at once, otherwise once it is final.
+
+    A file or a pipe cannot take back what a rewind withdraws.
+    """
     printed = ""
     try:
-        for event in answer:
-            if event.type == "content_block_delta" and event.delta.type == "text_delta":
-                printed = event.delta.text or printed
-                write_text(event.delta.text)
-            elif event.type == events.REWIND:
-                print_status(f"\n(block {event.index} restarts after character {event.offset})")
+        for piece in _live_text(answer) if sys.stdout.isatty() else answer.text_stream:
+            printed = piece or printed
+            write_text(piece)
     finally:
         if printed and not printed.endswith("\n"):
             write_text("\n")
+
+
+def _live_text(answer: MessageStream) -> Iterator[str]:
+    """Yield the text of every delta; print a note if some of it is withdrawn."""
+    for event in answer:
+        if event.type == "content_block_delta" and event.delta.type == "text_delta":
+            yield event.delta.text
+        elif event.type == events.REWIND:
+            print_status(f"\n(block {event.index} restarts after character {event.offset})")
 
 
 def _print_events(source: Iterator[Event]) -> Iterator[Event]:

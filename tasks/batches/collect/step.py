@@ -18,8 +18,10 @@ import orjson
 import redis
 
 from config.settings import WorkerSettings
+from penstock import json_text
 from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
+from penstock.batches.wire import is_wire_id
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.spool.writer import BackgroundWriter
@@ -129,7 +131,7 @@ class CollectStep:
             download = _Download(pieces)
             for block in blocks(download):
                 writer.put(staging.results, classifier.classify(block))
-                if tally.of_another_call:
+                if tally.of_another_call and _may_be_rejected(shard, tally):
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
                 if time.monotonic() - checked > self._settings.lease_ms / 3000:
                     work.lease.renew()  # raises if another worker collects the shard now
@@ -166,7 +168,7 @@ class CollectStep:
             errors=dict(tally.errors),
         )
         pause = self._pause_reason(work, tally)
-        meta: dict[str, Any] = {"paused": orjson.dumps(pause)} if pause else {}
+        meta: dict[str, Any] = {"paused": json_text.dumps(pause)} if pause else {}
         staging.commit()
         work.advance(
             "collect",
@@ -270,6 +272,15 @@ def _switch_to_earlier_call(work: ClaimedShard, nonce: str) -> Redirect:
     size_locks.abandon(work)
     work.write(with_earlier_call(work.shard, nonce))
     return Redirect(f"{work.shard.batch_id} is from an earlier create call of this shard")
+
+
+def _may_be_rejected(shard: Shard, tally: ResultTally) -> bool:
+    """Whether results that belong to no request show that the batch is not the shard's.
+
+    A batch that the API named in its response is not: custom_ids of a form that no create call
+    uses have been changed on the way, and a second batch would be paid for as well.
+    """
+    return not shard.confirmed or is_wire_id(tally.first_unknown_id)
 
 
 def _verify(tally: ResultTally, problem: str, refetches: int, *, canceled: bool) -> None:

@@ -189,3 +189,33 @@ def test_its_session_works_when_it_is_pasted(
             worker.write(delta("!"))
             wait_until(lambda: (live.get_message(timeout=1) or {}).get("type") == "message")
     assert penstock_client.messages.request(worker.id).record().cancel == "me"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_its_reader_never_prints_text_that_is_withdrawn(
+    penstock_redis: EmbeddedRedis, worker: Worker, tmp_path: Path, late: bool
+) -> None:
+    """Neither the first words nor a block of white space."""
+    program = tmp_path / "follow.py"
+    program.write_text(block("python", "def follow"), encoding="utf-8")
+    if late:
+        worker.write(START)
+    with subprocess.Popen(
+        [sys.executable, program, penstock_redis.url, worker.id], stdout=subprocess.PIPE, text=True
+    ) as reading:
+        wait_until(lambda: worker.subscribers == 1, what="the program to subscribe")
+        if not late:
+            worker.write(START)
+        for data in (BLOCK, delta("The first"), {"type": events.REWIND, "index": 0, "offset": 0}):
+            worker.write(data)
+        for data in (BLOCK, delta("The second answer is long."), {**BLOCK, "index": 1}):
+            worker.write(data)
+        assert reading.stdout is not None
+        assert reading.stdout.read(26) == "The second answer is long."
+        worker.write({**delta("  "), "index": 1})
+        worker.write({"type": events.REWIND, "index": 1, "offset": 0})
+        worker.write({**BLOCK, "index": 1})
+        worker.write({**delta("!"), "index": 1})
+        worker.end()
+        assert reading.stdout.read() == "!"
+    assert reading.returncode == 0

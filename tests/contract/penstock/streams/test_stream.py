@@ -15,6 +15,7 @@ from penstock.ids import new_id
 from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.request_scripts import Claimed
+from penstock.streams.final_text import TextFinal
 from penstock.streams.records import RequestOptions
 from penstock.streams.stream import MessageStream, StreamRequest
 from tasks.streams.publish.outbox import Outbox
@@ -55,7 +56,9 @@ class Worker:
     def __init__(self, client: Client) -> None:
         self._redis = client._redis
         self.id = new_id()
-        client.messages._records.submit(self.id, "claude-haiku-4-5", b"{}", RequestOptions())
+        client.messages._records.submit(
+            self.id, "claude-haiku-4-5", b"{}", RequestOptions(), TextFinal.AT_ONCE
+        )
         keys = client.settings.keys.request(self.id)
         claim = request_scripts.claim(keys, client.settings.keys, worker="w", lease_ms=60_000).run(
             self._redis

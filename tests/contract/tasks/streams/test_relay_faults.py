@@ -112,6 +112,47 @@ def test_a_log_that_cannot_be_read_fails_its_request_once(
     perform(test, HELLO)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
+)
+def test_a_record_that_cannot_be_claimed_fails_and_is_not_woken_again(
+    perform: Perform, field: str, value: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        meta = stage.settings.keys.request(id).meta
+        stage.connection.hset(meta, mapping={field: value, "state": "running"})
+        (result,) = await stage.run(id)
+        assert result.state == "skipped"
+        record = stage.record(id)
+        assert (record["state"], orjson.loads(record["error"])["type"]) == (
+            "failed",
+            "invalid_record",
+        )
+        assert stage.connection.zscore(stage.settings.keys.live, id) is None
+        assert (await stage.relay.run(id)).reason == "it has already ended"
+
+    perform(test, HELLO)
+
+
+def test_keys_of_another_type_fail_their_request(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        body, meta = stage.submit(), stage.submit()
+        for key in (
+            stage.settings.keys.request(body).request,
+            stage.settings.keys.request(meta).meta,
+        ):
+            stage.connection.delete(key)
+            stage.connection.lpush(key, "x")
+            stage.connection.expire(key, 60)
+        assert (await stage.end(body))["error"]["type"] == "invalid_record"
+        assert (await stage.relay.run(meta)).state == "skipped"
+        assert stage.connection.zscore(stage.settings.keys.live, meta) is None
+        assert (await stage.end(stage.submit()))["state"] == "done"
+
+    perform(test, HELLO)
+
+
 def test_an_outbox_that_cannot_be_written_ends_its_stream_alone(
     perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

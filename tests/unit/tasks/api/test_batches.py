@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import anthropic
@@ -82,6 +83,27 @@ def test_an_html_page_or_broken_json_in_place_of_a_response_is_refused(
 ) -> None:
     with calling(lambda _: response) as api, pytest.raises(UnexpectedResponse):
         call(api)
+
+
+@pytest.mark.parametrize("odd", [None, "soon", 7, ["x"], {"a": 1}, "9999-99-99T00:00:00Z"])
+@pytest.mark.parametrize(
+    "field", ["request_counts", "cancel_initiated_at", "ended_at", "archived_at", "results_url"]
+)
+def test_the_status_of_a_batch_is_read_whatever_its_other_fields_are(
+    field: str, odd: object
+) -> None:
+    with calling(lambda _: httpx2.Response(200, json={**BATCH, field: odd})) as api:
+        batch = api.retrieve("msgbatch_1", timeout=TIMEOUT)
+    assert batch.processing_status == "in_progress"
+    assert isinstance(batch.cancel_initiated_at, datetime | None)
+    assert isinstance(batch.archived_at, datetime | None)
+
+
+@pytest.mark.parametrize("odd", [None, 7, ["ended"], {"a": 1}])
+def test_a_batch_whose_status_is_not_a_string_is_refused(odd: object) -> None:
+    response = httpx2.Response(200, json={**BATCH, "processing_status": odd})
+    with calling(lambda _: response) as api, pytest.raises(UnexpectedResponse):
+        api.retrieve("msgbatch_1", timeout=TIMEOUT)
 
 
 def test_the_list_is_read_until_a_batch_is_older() -> None:

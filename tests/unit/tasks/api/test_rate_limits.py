@@ -1,5 +1,6 @@
 """The API's rate limit headers: what is read from them, and that any header gives a result."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_limits_on_requests_are_read_from_the_headers(
     assert read(limit("requests", *values)).requests == expected
 
 
+def test_a_reset_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        headers = limit("requests", "60", "12", "2026-01-01T00:00:48")
+        assert read(headers).requests == RequestLimit(60, 12, 48_000)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_response_without_headers_reports_no_limits() -> None:
     assert read({}) == ReportedLimits()
 
@@ -103,6 +115,8 @@ def test_requests_that_are_used_up_close_the_lane_only_after_a_refusal() -> None
     reported = read(limit("requests", "60", "0", after(60)))
     assert closed_for_s(reported, refused=False, retry_after_s=None) is None
     assert closed_for_s(reported, refused=True, retry_after_s=None) == 60
+    some_left = read(limit("requests", "60", "1", after(60)))
+    assert closed_for_s(some_left, refused=True, retry_after_s=None) is None
 
 
 def test_a_refusal_that_names_no_time_closes_nothing() -> None:

@@ -134,3 +134,12 @@ def test_small_inputs_allow_more_calls_than_large_ones() -> None:
 def test_odd_usage_counts_as_none(odd: Any) -> None:
     usage = {"input_tokens": odd, "cache_read_input_tokens": 5, "output_tokens": odd}
     assert Cost.of(usage, calls=2, max_tokens=9) == Cost(2, 5, 0, 9)
+
+
+@pytest.mark.parametrize(("second", "ends"), [("a page", True), ("another page", False)])
+def test_a_named_fault_is_recognized_although_its_message_differs(second: str, ends: bool) -> None:
+    budget = RetryBudget(100)
+    for message, name in (("a page: id 1", "a page"), ("a page: id 2", second)):
+        error = {"type": "invalid_response", "message": message}
+        reason = interrupted(budget, Fault(error, retryable=True, place=(0,), name=name))
+    assert bool(reason) is ends

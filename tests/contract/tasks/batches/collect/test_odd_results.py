@@ -10,7 +10,7 @@ import pytest
 
 from penstock.batches.shard import Counts
 from tasks.api.batches import BatchesApi
-from tasks.batches.step_result import JobEnded, Next, RetryIn
+from tasks.batches.step_result import JobEnded, Next, Parked, RetryIn
 from tests.contract.tasks.batches.batch_stage import NONCE, BatchStage, StagedJob
 
 DEEP = b"[" * 2_000 + b"]" * 2_000
@@ -138,6 +138,26 @@ def test_a_line_that_names_no_request_leaves_its_request_without_a_result(
         assert collect(job) == 9
     assert job.shard().errors == {"result_missing": 1}
     assert job.results()["r-1"]["error"]["error"]["type"] == "result_missing"
+
+
+@pytest.mark.parametrize("odd", [b'"x"', b'""', b"7", b"null", b'"ABCDEFGHIJ01-000000"'])
+def test_a_batch_whose_custom_ids_are_all_changed_is_not_sent_again(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch, odd: bytes
+) -> None:
+    """The API named the batch in its response, so it is the shard's and paid for."""
+    job = stage.sent("a")
+    batch_id = job.shard().batch_id
+    custom_id = re.compile(rb'"custom_id":"[^"]*"')
+    with changed_lines(
+        monkeypatch, lambda line: custom_id.sub(b'"custom_id":' + odd, line), place=0
+    ):
+        for _ in range(20):
+            assert isinstance(job.collect(), RetryIn)
+        step = job.collect()
+    assert isinstance(step, Parked)
+    assert step.pause is not None
+    assert step.pause["type"] == "results_incomplete"
+    assert (job.shard().state, job.shard().batch_id) == ("ended", batch_id)
 
 
 def test_an_unreadable_line_is_read_if_the_next_download_is_in_order(
