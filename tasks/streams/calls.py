@@ -94,7 +94,9 @@ class ApiCalls:
         if request.worker_losses >= self._settings.max_worker_losses:
             message = f"{request.worker_losses} workers were lost while they ran this request"
             raise RequestFailed({"type": "worker_lost", "message": message})
-        if request.attempts and request.on_interrupt is OnInterrupt.FAIL:
+        # A lost worker may have sent a call that it could not record.
+        called = request.attempts or request.worker_losses
+        if called and request.on_interrupt is OnInterrupt.FAIL:
             raise RequestFailed({"type": "worker_lost", "message": "the worker was lost"})
         return request.body
 
@@ -147,8 +149,8 @@ class ApiCalls:
             return await self._interrupted(request, call, interruption)
         except asyncio.CancelledError:
             self._rate_limiter.release(request.lane, request.id)
-            # What a call without an answer has cost is not known.
-            request.usage.estimated = request.usage.estimated or not call.answered
+            if not call.answered:
+                request.start_attempt()  # it was sent, so it counts and may be billed
             raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
             return await self._failed(request, call, error)
