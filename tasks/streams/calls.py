@@ -28,7 +28,7 @@ from tasks.streams.claim import ClaimedRequest
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
 from tasks.streams.publish.outbox import Outbox
 from tasks.streams.rate_limiter import RateLimiter
-from tasks.streams.refusals import REFUSALS_IN_STREAM, defer_refused
+from tasks.streams.refusals import REFUSALS_IN_STREAM, refused
 from tasks.streams.result import RequestFailed
 from tasks.streams.retry_budget import Cost, Fault
 
@@ -61,7 +61,6 @@ class ApiCalls:
     ) -> None:
         """``notify`` is called when events were added to an outbox."""
         self._settings = settings
-        self._redis = connection
         self._api = api
         self._notify = notify
         self._rate_limiter = RateLimiter(connection, settings.keys)
@@ -210,7 +209,7 @@ class ApiCalls:
             request.undo_attempt()
             problem = ApiProblem(error["type"], error["message"], status=status, retryable=True)
             await self._report(request, problem)
-            await defer_refused(self._redis, self._settings, request, problem)
+            raise refused(self._settings, request, problem)
         if not call.announced:
             self._announce(request, call)
         received = request.usage.received
@@ -246,8 +245,7 @@ class ApiCalls:
             raise RequestFailed(problem.as_error())
         if problem.unanswered:
             return self._unanswered(request, call, problem)
-        await defer_refused(self._redis, self._settings, request, problem)
-        return None
+        raise refused(self._settings, request, problem)
 
     def _unanswered(self, request: ClaimedRequest, call: _Call, problem: ApiProblem) -> Fault:
         """Count a call that was sent and got no answer: it may be billed."""
