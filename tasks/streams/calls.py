@@ -26,6 +26,7 @@ from tasks.retry import Deferred
 from tasks.streams.attempt import Attempt
 from tasks.streams.claim import ClaimedRequest
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
+from tasks.streams.event_parser import reports_error
 from tasks.streams.publish.outbox import Outbox
 from tasks.streams.rate_limiter import RateLimiter
 from tasks.streams.refusals import REFUSALS_IN_STREAM, refused
@@ -236,7 +237,10 @@ class ApiCalls:
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         request.note_origin(headers)
-        await self._report(request, problem, headers)
+        if problem.status:
+            await self._report(request, problem, headers)
+        else:  # no response, so it says nothing of the limit
+            self._rate_limiter.release(request.lane, request.id)
         refused_prefill = problem.status == 400 and "prefill" in problem.message
         if call.planned.mode is Mode.PREFILL and refused_prefill:
             self._without_prefill.add(request.model)
@@ -263,7 +267,7 @@ class ApiCalls:
     async def _report(
         self, request: ClaimedRequest, problem: ApiProblem, headers: Any = None
     ) -> None:
-        """Report the response, or its absence, to the rate limiter."""
+        """Report the response to the rate limiter."""
         await self._rate_limiter.report(
             request.lane,
             request.id,
@@ -276,6 +280,7 @@ class ApiCalls:
 def _is_ping_or_error(raw: bytes) -> bool:
     """Whether an event is not yet a part of an answer."""
     try:
-        return json_text.loads(raw)["type"] in ("ping", "error")
-    except (ValueError, TypeError, KeyError):
+        data = json_text.loads(raw)
+    except ValueError:
         return False
+    return isinstance(data, dict) and (data.get("type") == "ping" or reports_error(data))

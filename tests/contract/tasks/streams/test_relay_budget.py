@@ -40,6 +40,8 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
         assert stage.api.calls == end["attempts"] == 3
         assert "api_retries" not in stage.record(id)
         assert end["usage_estimated"]
+        # No response, so nothing is known of the rate limit.
+        assert not stage.connection.exists(stage.settings.keys.rate_limit(PREFILL))
         assert "3 calls without progress (PENSTOCK_MAX_ATTEMPTS)" in end["error"]["message"]
         if unanswered is SILENT:
             words = "no response for 0.3 s (PENSTOCK_STREAM_IDLE_TIMEOUT_S)"
@@ -231,6 +233,7 @@ def test_resuming_is_bounded_by_what_complete_answers_would_have_cost(perform: P
     [
         answer(error_event("overloaded_error")),
         answer({"type": "ping"}, error_event("rate_limit_error"), is_silent=True),
+        Answer(OK + b'\r\n{"error": {"type": "overloaded_error", "message": "no"}}'),
     ],
 )
 def test_a_refusal_in_the_stream_is_deferred_like_one_by_status(
