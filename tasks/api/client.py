@@ -7,7 +7,7 @@ decisions are ours, so ``max_retries`` is 0 everywhere.
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import anthropic
@@ -16,6 +16,9 @@ import httpx2
 from config.http_clients import async_http_client, sync_http_client
 from config.settings import WorkerSettings
 from tasks.api.retry import is_retryable, retry_after_s
+
+#: Statuses with which a gateway reports that the API received the call and gave no answer in time.
+_NO_ANSWER: Final = frozenset({504, 524})
 
 
 class UnexpectedResponse(Exception):
@@ -39,7 +42,9 @@ class ApiProblem:
     @property
     def unanswered(self) -> bool:
         """Whether the API may have received and billed the call, but gave no response."""
-        return self.sent and not self.status and self.type == "connection_error"
+        if self.status:
+            return self.status in _NO_ANSWER
+        return self.sent and self.type == "connection_error"
 
     def as_error(self) -> dict[str, Any]:
         """Return the error object for the record and the last event."""

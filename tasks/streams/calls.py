@@ -213,9 +213,11 @@ class ApiCalls:
             self._announce(request, call)
         received = request.usage.received
         request.end_attempt()
-        place: tuple[int, ...] = (call.received, received)
+        place: tuple[int, ...] | None = (call.received, received)
         if error["type"] in _CONNECTION:
-            place = (*place, len(request.message.text))
+            place = (call.received, received, len(request.message.text))
+        if error["type"] == "connection_error" and not call.received:
+            place = None  # a connection that is lost before the first event can be an outage
         return Fault(error, interruption.retryable, place, interruption.fault)
 
     async def _acquire(self, request: ClaimedRequest) -> None:

@@ -1,5 +1,6 @@
 """Relay: how often a call is repeated, and what counts as an attempt."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.contract.tasks.streams.raw_api import (
     Answer,
     answer,
     error_event,
+    sse,
     start,
     text,
     whole,
@@ -22,6 +24,8 @@ Perform = Callable[..., Any]
 SILENT = Answer(is_silent=True)
 CLOSED = Answer()
 CLOSED_IN_HEADERS = Answer(OK)
+LOST_AFTER_HEADERS = Answer(OK + b"content-length: 999\r\n\r\n")
+SILENT_AFTER_HEADERS = Answer(OK + b"\r\n", is_silent=True)
 HUGE_HEADER = b"x-gateway: " + 60_000 * b"a" + b"\r\n"
 MANY_HEADERS = b"".join(b"x-gateway-%d: a\r\n" % i for i in range(300))
 
@@ -43,7 +47,9 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
     perform(test, unanswered, max_attempts=3)
 
 
-@pytest.mark.parametrize("unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS])
+@pytest.mark.parametrize(
+    "unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS, LOST_AFTER_HEADERS, SILENT_AFTER_HEADERS]
+)
 def test_an_answer_after_calls_without_one_is_complete(
     perform: Perform, unanswered: Answer
 ) -> None:
@@ -66,12 +72,65 @@ def test_a_call_without_an_answer_is_not_repeated_if_the_producer_wants_no_resum
     perform(test, CLOSED)
 
 
+@pytest.mark.parametrize("status", [504, 524])
+def test_a_gateway_that_got_no_answer_from_the_api_costs_attempts(
+    perform: Perform, status: int
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["error"]["status"]) == ("failed", status)
+        assert stage.api.calls == end["attempts"] == 3
+
+    perform(
+        test, Answer(b"HTTP/1.1 %d Timeout\r\ncontent-length: 0\r\n\r\n" % status), max_attempts=3
+    )
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/html"])
+def test_a_refusal_as_the_whole_body_is_deferred_whatever_its_type(
+    perform: Perform, kind: bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["attempts"], stage.api.calls) == ("done", 1, 4)
+
+    body = json.dumps(error_event("overloaded_error")).encode()
+    refusal = Answer(
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: " + kind + b"\r\n\r\n" + body
+    )
+    perform(test, refusal, refusal, refusal, whole("Hello"), max_attempts=2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><body>Please log in</body></html>",
+        b'{"error": {"message": "no", "type": "server_error"}}',
+        3_000 * b"[",
+        sse(*start()).replace(b'"index": 0', b'"index": 5'),
+        sse(*start(), *text("a")).replace(b'"text": "a"', b'"text": null'),
+        sse(*start(), error_event("api_error")),
+        sse(*start()).replace(b'"usage": {', b'"usage": [], "x": {'),
+    ],
+)
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_a_response_that_is_not_the_apis_is_billed_twice_at_most(
+    perform: Perform, body: bytes, model: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(model))
+        assert end["state"] == "failed"
+        assert stage.api.calls == end["attempts"] <= 2
+
+    perform(test, Answer(OK + b"\r\n" + body))
+
+
 def test_an_api_that_cannot_be_reached_costs_no_attempt(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit()
         end = await stage.end(id)
         assert end["error"]["type"] == "connection_error"
-        assert "cannot be reached" in end["error"]["message"]
+        assert "the API at http://127.0.0.1:1 cannot be reached" in end["error"]["message"]
         assert (end["attempts"], stage.record(id)["api_retries"]) == (0, "4")
         assert not end["usage_estimated"]
 

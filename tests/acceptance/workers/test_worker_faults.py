@@ -11,8 +11,8 @@ from penstock.events import ATTEMPT
 from penstock.local.stack import WorkerProcess
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
-from tests.acceptance.planted_faults import FAULTS
 from tests.acceptance.stage import Stage, content, events_of, request_body
+from tests.acceptance.workers.planted_faults import FAULTS
 
 EXIT, BLOCK, UNWRITABLE = FAULTS
 
@@ -30,7 +30,7 @@ def stage() -> Iterator[Stage]:
 
 def faulty_worker(stage: Stage) -> WorkerProcess:
     """A worker with planted faults."""
-    worker = stage.launch(options=("--include", "tests.acceptance.planted_faults"))
+    worker = stage.launch(options=("--include", "tests.acceptance.workers.planted_faults"))
     stage.ready()
     return worker
 
