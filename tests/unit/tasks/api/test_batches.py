@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -43,7 +44,11 @@ def calling(
         yield BatchesApi(api, headers)
 
 
-def page(*batches: dict[str, Any], more: bool = False) -> httpx2.Response:
+def _reply(body: bytes, _: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(200, content=body)
+
+
+def page(*batches: Any, more: bool = False) -> httpx2.Response:
     return httpx2.Response(200, json={"data": list(batches), "has_more": more})
 
 
@@ -149,7 +154,7 @@ def test_an_entry_of_the_list_that_is_not_a_batch_is_left_out(odd: Any) -> None:
     other = {**BATCH, "id": "msgbatch_2"}
     for entries in ([odd, BATCH, other], [BATCH, odd, other], [BATCH, other, odd]):
         body = json_text.dumps({"data": entries, "has_more": False})
-        with calling(lambda _, body=body: httpx2.Response(200, content=body)) as api:
+        with calling(partial(_reply, body)) as api:
             for listing in (api.newest(), api.since(0)):
                 assert [batch.id for batch in listing.batches] == ["msgbatch_1", "msgbatch_2"]
 
