@@ -153,7 +153,7 @@ def install() -> None:
     _around(redis.client.Pipeline, "execute", _pipeline)
     _around(httpx2.Client, "send", _request)
     _named(gather, "_take", "gather")
-    _named(split, "split_if_too_large", "split")
+    _named(split, "split_shard", "split")
 
 
 if TICKETS in os.environ:
