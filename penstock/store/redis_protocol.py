@@ -5,7 +5,7 @@ by `penstock.store.connection` never do, so these protocols say ``bytes``. They 
 that are called somewhere, with only the arguments that are passed.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -111,6 +111,7 @@ class Connection(Protocol):
         num: int | None = None,
     ) -> list[bytes]: ...
     def zrem(self, name: str, *values: str) -> int: ...
+    def zscan_iter(self, name: str, *, count: int) -> Iterator[tuple[bytes, float]]: ...
 
 
 class AsyncConnection(Protocol):

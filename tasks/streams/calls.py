@@ -20,7 +20,7 @@ from penstock.jitter import jitter
 from penstock.store.connection import AsyncConnection
 from penstock.streams.records import DEADLINE_EXCEEDED
 from tasks.api.client import ApiProblem, problem_of
-from tasks.api.message_stream import StreamInterrupted, open_stream
+from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
 from tasks.retry import Deferred
 from tasks.streams.attempt import Attempt
@@ -37,6 +37,10 @@ from tasks.streams.retry_budget import Cost, Fault
 RESUME_MAX_WAIT_S: Final = 5.0
 #: Interruptions by the connection. They are at the same place only if the answer has not advanced.
 _CONNECTION: Final = frozenset({"connection_error", "incomplete_stream"})
+#: Invalid events that come after the whole text.
+_AT_THE_END: Final = tuple(
+    f"{INVALID_RESPONSE}: {kind}" for kind in ("message_delta", "message_stop")
+)
 
 
 @dataclass(slots=True)
@@ -218,6 +222,8 @@ class ApiCalls:
         place: tuple[int, ...] | None = (call.received, received)
         if error["type"] in _CONNECTION:
             place = (call.received, received, len(request.message.text))
+        if interruption.fault.startswith(_AT_THE_END):
+            place = (0,)  # a call that continues a complete text receives less before its end
         if error["type"] == "connection_error" and not call.received:
             place = None  # a connection that is lost before the first event can be an outage
         return Fault(error, interruption.retryable, place, interruption.fault)

@@ -183,6 +183,22 @@ def test_a_deterministic_fault_is_billed_twice_at_most(
     perform(test, Answer(answer(*before).data + body))
 
 
+@pytest.mark.parametrize("event", ["message_delta", "message_stop"])
+def test_an_invalid_end_is_billed_twice_although_the_first_call_sent_the_whole_text(
+    perform: Perform, event: str
+) -> None:
+    end = {"type": event, "delta": 5}
+    first = answer(*start(), *text("all ", "of the answer"), end)
+    others = answer(*start(), end)
+
+    async def test(stage: RelayStage) -> None:
+        ended = await stage.end(stage.submit(PREFILL))
+        assert (ended["state"], ended["error"]["type"]) == ("failed", "invalid_response")
+        assert stage.api.calls == ended["attempts"] == 2
+
+    perform(test, first, others)
+
+
 def test_a_fault_at_another_place_is_retried(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         end = await stage.end(stage.submit(USER_TURN))
