@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from penstock import json_text
+from penstock import events, json_text
 from penstock.streams.blocks import PIECE_FIELDS
 from tasks.api.excerpt import excerpt, excerpt_of_value
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted
@@ -130,8 +130,11 @@ class EventParser:
             return []
         if not isinstance(kind, str):
             invalid("it has no type", excerpt(raw))
+        if kind.startswith(events.OWN_PREFIX):
+            # Readers would take it for the worker's: for a rewind, or for the end.
+            invalid("its type is one of Penstock's own", excerpt(raw))
         if kind == "message":  # of a gateway that streams nothing but the whole message
-            return [each for event in events_of(data) for each in self.parse(event)]
+            return [each for part in events_of(data) for each in self.parse(part)]
         check(kind, data)
         if not _is_strict(raw):
             data = _finite(data)
