@@ -13,8 +13,9 @@ import aiohttp
 import anthropic
 import httpx2
 
-from config.http_clients import async_http_client, sync_http_client
+from config.http_clients import MAX_REDIRECTS, async_http_client, sync_http_client
 from config.settings import WorkerSettings
+from tasks.api.excerpt import error_text, excerpt
 from tasks.api.retry import is_retryable, retry_after_s
 
 #: Statuses with which a gateway reports that the API received the call and gave no answer in time.
@@ -67,7 +68,7 @@ def problem_of(error: Exception) -> ApiProblem:
     if isinstance(error, anthropic.APIStatusError):
         headers = error.response.headers
         return ApiProblem(
-            type=error.type or "api_error",
+            type=_type(error),
             message=_message(error),
             status=error.status_code,
             request_id=error.request_id or "",
@@ -92,14 +93,21 @@ def problem_of(error: Exception) -> ApiProblem:
     )
 
 
+def _type(error: anthropic.APIStatusError) -> str:
+    kind: Any = error.type  # of a gateway, it may be anything
+    return error_text(kind) if kind and isinstance(kind, str) else "api_error"
+
+
 def _message(error: anthropic.APIStatusError) -> str:
     """Return the API's message. It names the address where that may be the cause."""
     address = f"{_address(error)}{error.request.url.path}"
     if not error.api_message:  # the response is not the API's own
-        return f"HTTP {error.status_code} from {address}"
+        shown = excerpt(error.response.content)
+        return f"HTTP {error.status_code} from {address}" + (f": {shown}" if shown else "")
+    message = error_text(error.api_message)
     if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
-        return f"{error.api_message} (from {address})"
-    return error.api_message
+        return f"{message} (from {address})"
+    return message
 
 
 def _address(error: anthropic.APIError) -> str:
@@ -110,6 +118,14 @@ def _address(error: anthropic.APIError) -> str:
 
 
 def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
+    if isinstance(cause, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol):
+        redirects = isinstance(cause, httpx2.TooManyRedirects)
+        what = f"redirects more than {MAX_REDIRECTS} times" if redirects else "is no HTTP address"
+        message = f"the API at {address} {what} ({cause}); correct ANTHROPIC_BASE_URL"
+        return ApiProblem(type="connection_error", message=message, sent=False)
+    if isinstance(cause, aiohttp.ClientResponseError):
+        message = f"the API at {address} sent a response that is not HTTP: {excerpt(cause.message)}"
+        return ApiProblem(type="connection_error", message=message, retryable=True, unreadable=True)
     sent = _is_sent(cause)
     outcome = "gave no response" if sent else "cannot be reached"
     return ApiProblem(
@@ -118,7 +134,6 @@ def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
         retryable=True,
         sent=sent,
         timed_out=sent and isinstance(cause, httpx2.ReadTimeout),
-        unreadable=isinstance(cause, aiohttp.ClientResponseError),
     )
 
 

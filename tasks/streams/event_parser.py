@@ -12,7 +12,7 @@ import orjson
 
 from penstock import events, json_text
 from penstock.streams.blocks import PIECE_FIELDS
-from tasks.api.excerpt import excerpt, excerpt_of_value
+from tasks.api.excerpt import error_text, excerpt, excerpt_of_value
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted
 from tasks.api.whole_message import events_of
 from tasks.streams.surrogates import WaitingHalves
@@ -69,7 +69,6 @@ _BOUNDARIES: Final = frozenset(
     {"content_block_start", "content_block_stop", "message_delta", "message_stop"}
 )
 _LARGEST_COUNT: Final = 2**53  # that every JSON parser reads exactly
-_REPORTED_CHARS: Final = 2_000  # of an error, kept in the record and the last event
 
 
 def plain_delta(raw: bytes) -> dict[str, Any] | None:
@@ -128,11 +127,7 @@ class EventParser:
             raise _reported(data.get("error"))
         if kind == "ping":
             return []
-        if not isinstance(kind, str):
-            invalid("it has no type", excerpt(raw))
-        if kind.startswith(events.OWN_PREFIX):
-            # Readers would take it for the worker's: for a rewind, or for the end.
-            invalid("its type is one of Penstock's own", excerpt(raw))
+        _check_type(kind, raw)
         if kind == "message":  # of a gateway that streams nothing but the whole message
             return [each for part in events_of(data) for each in self.parse(part)]
         check(kind, data)
@@ -168,6 +163,14 @@ class EventParser:
             for (place, delta), replacement in self._halves.give_up(index)
         ]
         return [(json_text.dumps(delta), delta) for delta in deltas]
+
+
+def _check_type(kind: Any, raw: bytes) -> None:
+    if not isinstance(kind, str):
+        invalid("it has no type", excerpt(raw))
+    if kind.startswith(events.OWN_PREFIX):
+        # Readers would take it for the worker's: for a rewind, or for the end.
+        invalid("its type is one of Penstock's own", excerpt(raw))
 
 
 def check(kind: str, data: dict[str, Any]) -> None:
@@ -225,9 +228,8 @@ def _reported(problem: Any) -> StreamInterrupted:
         kind, named = "api_error", kind
         if named is not None and not isinstance(message, str):
             message = excerpt_of_value(problem)
-    if message is not None and not isinstance(message, str):
-        message = excerpt_of_value(message)
-    return StreamInterrupted(kind[:_REPORTED_CHARS], (message or "no message")[:_REPORTED_CHARS])
+    message = error_text(message) if message else "no message"
+    return StreamInterrupted(error_text(kind), message)
 
 
 def _is_strict(raw: bytes) -> bool:
