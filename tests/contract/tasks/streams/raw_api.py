@@ -15,12 +15,14 @@ ENDED = "end_turn"
 class Answer:
     """What the API sends to one call, and whether it then falls silent or closes the connection.
 
-    ``repeated`` is sent again and again until the caller closes the connection.
+    ``repeated`` is sent again and again until the caller closes the connection, and ``then`` a
+    moment later than ``data``.
     """
 
     data: bytes = b""
     is_silent: bool = False
     repeated: bytes = b""
+    then: bytes = b""
 
 
 class RawApi:
@@ -29,6 +31,7 @@ class RawApi:
     def __init__(self, *answers: Answer) -> None:
         self._answers = answers
         self.bodies: list[dict[str, Any]] = []  #: of the calls so far
+        self.heads: list[str] = []  #: request line and headers of all requests, redirected too
         self.url = ""
         self.sent = asyncio.Event()  #: an answer that ends in silence was sent
 
@@ -39,11 +42,16 @@ class RawApi:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = int(head.split("content-length:")[1].split("\r\n")[0])
-            self.bodies.append(json.loads(await reader.readexactly(length)))
+            self.heads.append(head)
+            if "content-length:" in head:
+                length = int(head.split("content-length:")[1].split("\r\n")[0])
+                self.bodies.append(json.loads(await reader.readexactly(length)))
             answer = self._answers[min(self.calls, len(self._answers)) - 1]
             writer.write(answer.data)
             await writer.drain()
+            if answer.then:
+                await asyncio.sleep(0.05)
+                writer.write(answer.then)
             while answer.repeated:
                 writer.write(answer.repeated)
                 await writer.drain()
