@@ -114,7 +114,7 @@ class ApiCalls:
             kept=self._kept(request, body),
             cost=Cost.of(usage, calls=request.attempts, max_tokens=limit),
         )
-        if not why and request.age_s > self._settings.stream_total_timeout_s:
+        if not why and request.age_s >= self._settings.stream_total_timeout_s:
             why = "the time for the whole answer is over (PENSTOCK_STREAM_TOTAL_TIMEOUT_S)"
         if why:
             error = fault.error
@@ -141,6 +141,15 @@ class ApiCalls:
         """Make one call; returns how it was interrupted, None if it was not."""
         await self._acquire(request)
         call = _Call(self._plan(request, body), reason)
+        try:
+            async with asyncio.timeout(self._settings.stream_total_timeout_s) as limit:
+                return await self._make(request, call)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        return self._overdue(request, call)
+
+    async def _make(self, request: ClaimedRequest, call: _Call) -> Fault | None:
         try:
             async with open_stream(self._api, call.planned.body, request.headers) as response:
                 call.answered = True
@@ -256,6 +265,14 @@ class ApiCalls:
         if problem.unanswered:
             return self._unanswered(request, call, problem)
         raise refused(self._settings, request, problem)
+
+    def _overdue(self, request: ClaimedRequest, call: _Call) -> Fault:
+        """Return the fault of a call that has taken all the time there is for an answer."""
+        if not call.announced:
+            self._announce(request, call, discards=False)
+        request.end_attempt()
+        error = {"type": "timeout_error", "message": "the API did not complete its answer in time"}
+        return Fault(error, retryable=True, place=None)
 
     def _unanswered(self, request: ClaimedRequest, call: _Call, problem: ApiProblem) -> Fault:
         """Count a call that was sent and got no answer: it may be billed."""

@@ -345,3 +345,30 @@ def test_text_is_withdrawn_when_the_next_answer_begins(perform: Perform) -> None
         assert types.count("penstock.rewind") == 1
 
     perform(test, answer(*start(), *text(PIECES[0])), CLOSED, whole("Another answer"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [
+        (OK, b"x-gateway: a\r\n"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        (OK + b"\r\n", sse({"type": "ping"})),
+        (OK + b"\r\n", b": keepalive\n\n"),
+        (OK + b"\r\n", b" "),
+        (OK + b"\r\n" + sse(*start(), *text("Hello you")), sse({"type": "ping"})),
+        (OK + b"\r\n" + sse(*start()), sse(*text("and so on "))),
+    ],
+)
+def test_a_response_that_never_ends_is_ended_by_the_total_timeout(
+    perform: Perform, begin: bytes, repeated: bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["error"]["type"]) == ("failed", "timeout_error")
+        assert "PENSTOCK_STREAM_TOTAL_TIMEOUT_S" in end["error"]["message"]
+        assert stage.api.calls == end["attempts"] == 1
+        assert end["usage_estimated"]
+        assert stage.text(id).startswith("Hello you" if b"Hello" in begin else "")
+
+    perform(test, Answer(begin, repeated=repeated), stream_total_timeout_s=1.0)
