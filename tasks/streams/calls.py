@@ -148,7 +148,7 @@ class ApiCalls:
                 request.note_origin(response.headers)
                 request.api_request_ids.append(response.headers.get("request-id", ""))
                 await self._rate_limiter.report(request.lane, request.id, response.headers)
-                await self._relay(request, call, response.events())
+                await self._relay_in_time(request, call, response.events())
         except StreamInterrupted as interruption:
             return await self._interrupted(request, call, interruption)
         except asyncio.CancelledError:
@@ -175,6 +175,16 @@ class ApiCalls:
             text = message.text
             outbox.rewind(index, offset, left=text if len(text) < before else None)
         self._notify(outbox)
+
+    async def _relay_in_time(self, request: ClaimedRequest, call: _Call, arriving: Any) -> None:
+        """Relay the events, but not for ever: pings alone can keep a stream open."""
+        limit_s = self._settings.stream_total_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._relay(request, call, arriving)
+        except TimeoutError:
+            what = f"the answer was not complete after {limit_s:g} s"
+            raise StreamInterrupted("connection_error", what) from None
 
     async def _relay(self, request: ClaimedRequest, call: _Call, arriving: Any) -> None:
         """Add every event to the outbox as it arrives. Raises `StreamInterrupted`."""

@@ -17,6 +17,7 @@ class Answer:
 
     data: bytes = b""
     is_silent: bool = False
+    pings: bool = False  #: then sends pings until the caller closes the connection
 
 
 class RawApi:
@@ -27,12 +28,16 @@ class RawApi:
         self.bodies: list[dict[str, Any]] = []  #: of the calls so far
         self.url = ""
         self.sent = asyncio.Event()  #: an answer that ends in silence was sent
+        self.serving: set[asyncio.Task[Any]] = set()  #: connections that are open
 
     @property
     def calls(self) -> int:
         return len(self.bodies)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            self.serving.add(task)
+            task.add_done_callback(self.serving.discard)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(head.split("content-length:")[1].split("\r\n")[0])
@@ -40,6 +45,10 @@ class RawApi:
             answer = self._answers[min(self.calls, len(self._answers)) - 1]
             writer.write(answer.data)
             await writer.drain()
+            while answer.pings:
+                writer.write(sse({"type": "ping"}))
+                await writer.drain()
+                await asyncio.sleep(0.02)
             if answer.is_silent:
                 self.sent.set()
                 await reader.read()  # until the caller closes the connection
@@ -57,6 +66,8 @@ async def raw_api(*answers: Answer) -> AsyncIterator[RawApi]:
         yield api
     finally:
         server.close()
+        if api.serving:
+            await asyncio.wait(api.serving, timeout=5.0)
 
 
 def sse(*events: dict[str, Any]) -> bytes:

@@ -105,17 +105,16 @@ def test_a_request_that_its_workers_do_not_survive_is_given_up(
     perform(test, HELLO, max_worker_losses=3)
 
 
-@pytest.mark.parametrize(("attempts", "state"), [(0, "done"), (1, "failed")])
+@pytest.mark.parametrize("attempts", [0, 1], ids=["perhaps called", "called"])
 def test_an_answer_of_a_lost_worker_is_not_resumed_if_the_producer_wants_no_resumption(
-    perform: Perform, attempts: int, state: str
+    perform: Perform, attempts: int
 ) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit(on_interrupt="fail")
         lose(stage, id, attempts=attempts)
         end = await stage.end(id)
-        assert (end["state"], stage.api.calls) == (state, int(state == "done"))
-        if state == "failed":
-            assert end["error"] == {"type": "worker_lost", "message": "the worker was lost"}
+        assert (end["state"], stage.api.calls) == ("failed", 0)
+        assert end["error"] == {"type": "worker_lost", "message": "the worker was lost"}
 
     perform(test, HELLO)
 
@@ -134,6 +133,19 @@ def test_an_answer_is_resumed_only_within_the_time_for_the_whole_answer(
             assert end["state"] == "failed"
 
     perform(test, CUT, whole("was."), stream_total_timeout_s=60)
+
+
+@pytest.mark.parametrize("events", [[], [*start(), *text("Once upon a time")]])
+def test_a_stream_that_sends_nothing_but_pings_is_ended(
+    perform: Perform, events: list[dict[str, Any]]
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["attempts"], stage.api.calls) == ("failed", 1, 1)
+        assert "was not complete after 0.5 s" in end["error"]["message"]
+        assert "(PENSTOCK_STREAM_TOTAL_TIMEOUT_S)" in end["error"]["message"]
+
+    perform(test, Answer(answer(*events).data, pings=True), stream_total_timeout_s=0.5)
 
 
 def test_a_model_that_refuses_a_prefill_is_continued_without_one_from_then_on(
