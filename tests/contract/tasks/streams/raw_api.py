@@ -34,12 +34,16 @@ class RawApi:
         self.heads: list[str] = []  #: request line and headers of all requests, redirected too
         self.url = ""
         self.sent = asyncio.Event()  #: an answer that ends in silence was sent
+        self.serving: set[asyncio.Task[Any]] = set()  #: connections that are open
 
     @property
     def calls(self) -> int:
         return len(self.bodies)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            self.serving.add(task)
+            task.add_done_callback(self.serving.discard)
         with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             self.heads.append(head)
@@ -72,6 +76,8 @@ async def raw_api(*answers: Answer) -> AsyncIterator[RawApi]:
         yield api
     finally:
         server.close()
+        if api.serving:
+            await asyncio.wait(api.serving, timeout=5.0)
 
 
 def sse(*events: dict[str, Any]) -> bytes:
