@@ -108,7 +108,8 @@ class BatchSteps:
                 problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
             if isinstance(error, anthropic.NotFoundError) and error.request.method == "GET":
                 noted = noted_404(work.shard, work.job.now_ms())
-                work.shard = noted or work.shard
+                # Once the job is resumed, the API gets the same time again.
+                work.shard = noted or work.shard.evolve(not_found_ms=0)
                 problem = replace(problem, retryable=noted is not None)
             return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
