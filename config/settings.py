@@ -59,7 +59,7 @@ class WorkerSettings(ClientSettings):
     stream_total_timeout_s: Duration = Field(
         default=3_600.0,
         description="Seconds after a stream's first claim from which on an interrupted answer is "
-        "no longer resumed.",
+        "no longer resumed; also the most that the answer to a canary's call may take.",
     )
     max_worker_losses: Count = Field(
         default=5,

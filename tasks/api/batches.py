@@ -7,6 +7,7 @@ before anything is taken from it.
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ from penstock import json_text
 from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
-from tasks.api.live_message import read_message
+from tasks.api.live_message import read_message, until
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
@@ -136,8 +137,10 @@ class BatchesApi:
             encoded = response.headers.get("content-encoding", "identity") != "identity"
             yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
 
-    def message(self, params: bytes, *, timeout: httpx2.Timeout) -> bytes:
+    def message(self, params: bytes, *, timeout: httpx2.Timeout, total_s: float) -> bytes:
         """Make one live call, as a stream; returns the complete message as JSON on one line.
+
+        ``total_s``: maximum seconds of the answer.
 
         Also raises `httpx2.HTTPError` if the connection breaks during the answer.
         """
@@ -159,7 +162,8 @@ class BatchesApi:
         )
         self.simulated = self.simulated or is_simulated(response.headers)
         with contextlib.closing(response):
-            return json_text.dumps(read_message(response.iter_bytes()))
+            pieces = until(time.monotonic() + total_s, response.iter_bytes(), time.monotonic)
+            return json_text.dumps(read_message(pieces))
 
     def _since(self, time_ms: int) -> Listing:
         params: dict[str, Any] = {"limit": _PAGE}

@@ -75,7 +75,7 @@ def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
         lambda api: api.create([b"{}"], 2),
         lambda api: api.retrieve("msgbatch_1", timeout=TIMEOUT),
         lambda api: api.cancel("msgbatch_1"),
-        lambda api: api.message(b"{}", timeout=TIMEOUT),
+        lambda api: api.message(b"{}", timeout=TIMEOUT, total_s=60),
     ],
 )
 def test_an_html_page_or_broken_json_in_place_of_a_response_is_refused(
@@ -147,7 +147,7 @@ def test_a_live_message_is_returned_on_one_line() -> None:
     message = {"type": "message", "content": []}
     spread_out = orjson.dumps(message, option=orjson.OPT_INDENT_2)
     with calling(lambda _: httpx2.Response(200, content=spread_out)) as api:
-        assert api.message(b"{}", timeout=TIMEOUT) == orjson.dumps(message)
+        assert api.message(b"{}", timeout=TIMEOUT, total_s=60) == orjson.dumps(message)
 
 
 def test_the_workspace_is_named_by_the_response_or_else_identified_by_the_key() -> None:
