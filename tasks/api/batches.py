@@ -7,6 +7,7 @@ before anything is taken from it.
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from typing import Any, Final, cast
 
 import anthropic
 import httpx2
-import orjson
 from anthropic.types.messages import MessageBatch
 
 from penstock import json_text
+from penstock.clock import now_ms
 from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
+from tasks.api.excerpt import excerpt, excerpt_of_value
 from tasks.api.live_message import read_message, until
 
 BATCHES: Final = "/v1/messages/batches"
@@ -34,6 +36,13 @@ _NEWEST: Final = 20
 _TRIES: Final = 3
 
 
+#: Number of requests of a batch whose counts cannot be read.
+UNKNOWN_REQUESTS: Final = -1
+
+#: The id of a batch, which is a part of the addresses of its calls.
+_ID: Final = re.compile(r"[\w-]{1,200}", re.ASCII)
+
+
 class _PageGone(Exception):
     """The batch that a page of the list begins after is not there any more."""
 
@@ -44,7 +53,7 @@ class ListedBatch:
 
     id: str
     created_ms: int
-    requests: int
+    requests: int  #: `UNKNOWN_REQUESTS` if the list does not say
     status: str = "in_progress"
     simulated: bool = False  #: the simulator has created it
 
@@ -176,12 +185,12 @@ class BatchesApi:
                     raise _PageGone from error
                 raise
             page = list(_all_listed(response))
-            found += page
-            more = _json(response).get("has_more")
-            if not more or not page or page[-1].created_ms < time_ms:
-                return Listing(self._workspace(response), tuple(found))
-            if params.get("after_id") == page[-1].id:
+            more = _json(response).get("has_more") and list(_data(response))
+            if not more or (page and page[-1].created_ms < time_ms):
+                return Listing(self._workspace(response), tuple(found + page))
+            if not page or page[-1].id in {each.id for each in found}:
                 raise UnexpectedResponse("the list of batches has no end")
+            found += page
             params["after_id"] = page[-1].id
 
     def _get(self, params: Mapping[str, Any]) -> httpx2.Response:
@@ -220,11 +229,12 @@ def _data(response: httpx2.Response) -> Iterator[Any]:
 
 def _json(response: httpx2.Response) -> dict[str, Any]:
     try:
-        value = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
+        value = json_text.loads(response.content)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UnexpectedResponse("the response is not a JSON object")
+        begins = excerpt(response.content) or "empty"
+        raise UnexpectedResponse(f"the response is not a JSON object: {begins}")
     return value
 
 
@@ -247,17 +257,41 @@ def _batch(call: Callable[[], Any]) -> MessageBatch:
 
 
 def _all_listed(response: httpx2.Response) -> Iterator[ListedBatch]:
-    return (_listed(each, response.headers) for each in _data(response))
+    """Yield the batches of a page. An entry without an id is not a batch, and is left out."""
+    for each in _data(response):
+        with contextlib.suppress(UnexpectedResponse):
+            yield _listed(each, response.headers)
 
 
 def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
+    """Read a batch by its id. Raises `UnexpectedResponse` if it has none.
+
+    What else cannot be read is unknown, for the batch may be paid for: its time is now then, and
+    so is a time that has not come yet.
+    """
+    id = batch.get("id") if isinstance(batch, dict) else None
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise UnexpectedResponse(f"the response is not a batch: {excerpt_of_value(batch)}")
+    status = batch.get("processing_status")
+    return ListedBatch(
+        id=id,
+        created_ms=_time_ms(batch.get("created_at")),
+        requests=_requests(batch.get("request_counts")),
+        status=status if isinstance(status, str) else "in_progress",
+        simulated=is_simulated(headers),
+    )
+
+
+def _time_ms(text: Any) -> int:
+    latest = now_ms()
     try:
-        return ListedBatch(
-            id=str(batch["id"]),
-            created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
-            requests=sum(int(count) for count in batch["request_counts"].values()),
-            status=str(batch["processing_status"]),
-            simulated=is_simulated(headers),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnexpectedResponse("the response is not a batch") from error
+        return max(0, min(int(datetime.fromisoformat(text).timestamp() * 1000), latest))
+    except (TypeError, ValueError, OverflowError):
+        return latest
+
+
+def _requests(counts: Any) -> int:
+    try:
+        return sum(int(count) for count in counts.values())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return UNKNOWN_REQUESTS

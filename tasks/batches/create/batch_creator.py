@@ -16,7 +16,7 @@ from penstock.batches.notices import PauseReason
 from penstock.batches.wire import NONCE_CHARS
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batches import BatchesApi, ListedBatch, Listing
+from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
@@ -116,7 +116,7 @@ class BatchCreator:
             batch = api.create(upload, shard.size)
         except Exception as error:  # any error: the record must say whether a batch can exist
             return self._after_failed_call(work, upload, error)
-        if batch.requests != shard.requests:
+        if batch.requests not in (shard.requests, UNKNOWN_REQUESTS):
             return self._lost(work, "the response to the create call is about another batch")
         assign_batch(work, batch, confirmed=True)
         return created(work)

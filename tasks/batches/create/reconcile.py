@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from penstock.batches.shard import Shard, ShardState
-from tasks.api.batches import ListedBatch
+from tasks.api.batches import UNKNOWN_REQUESTS, ListedBatch
 
 #: Milliseconds by which a batch may appear older than the watermark of its call: the clocks of the
 #: API's servers differ.
@@ -123,7 +123,7 @@ def candidates(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatc
     found = [
         batch
         for batch in batches
-        if batch.requests == shard.requests
+        if batch.requests in (shard.requests, UNKNOWN_REQUESTS)
         and batch.created_ms >= since
         and batch.id != shard.watermark
         and batch.id not in shard.rejected
@@ -196,10 +196,12 @@ def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
 
     ``confirmed``: the API named the batch in its response; otherwise it was found in the list.
     """
+    # A batch is not older than its call, whatever the response says.
+    earliest_ms = shard.sent_ms - CLOCK_SKEW_MS if confirmed else 0
     return shard.evolve(
         state=ShardState.IN_PROGRESS,
         batch_id=batch.id,
-        created_ms=batch.created_ms,
+        created_ms=max(batch.created_ms, earliest_ms),
         confirmed=confirmed,
         missed_ms=0,
         failures=0,

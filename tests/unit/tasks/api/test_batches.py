@@ -1,6 +1,7 @@
 """The Batches API over HTTP: what is sent, and which responses are refused."""
 
 import gzip
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +12,8 @@ import httpx2
 import orjson
 import pytest
 
-from tasks.api.batches import BatchesApi, ListedBatch, merged
+from penstock.clock import now_ms
+from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, merged
 from tasks.api.client import UnexpectedResponse
 
 TIMEOUT = httpx2.Timeout(5.0)
@@ -126,6 +128,65 @@ def test_the_list_is_read_from_its_start_if_the_last_batch_of_a_page_was_deleted
     answers = iter([page(BATCH, more=True), httpx2.Response(404, json=gone), page(BATCH)])
     with calling(lambda _: next(answers)) as api:
         assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+ODD_ENTRIES: list[Any] = [
+    {},
+    7,
+    None,
+    {"id": None},
+    {"id": ""},
+    {"id": "../files"},
+    {"id": "a b"},
+    {"id": ["x"]},
+]
+#: As the JSON of a response has them; 1e999 is read as infinity.
+ODD_FIELDS = [
+    '"created_at": null',
+    '"created_at": 5',
+    '"created_at": "never"',
+    '"created_at": "0001-01-01T00:00:00"',
+    '"created_at": "9999-12-31T23:59:59Z"',
+    '"request_counts": [1]',
+    '"request_counts": {"processing": "many"}',
+    '"request_counts": {"processing": null}',
+    '"request_counts": {"processing": 1e999}',
+    '"processing_status": [1]',
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES, ids=str)
+def test_an_entry_of_the_list_that_is_not_a_batch_hides_no_other_batch(odd: object) -> None:
+    with calling(lambda _: httpx2.Response(200, json={"data": [odd, BATCH]})) as api:
+        assert [batch.id for batch in api.newest().batches] == ["msgbatch_1"]
+        assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES, ids=str)
+def test_a_response_to_a_create_call_without_a_usable_id_is_refused(odd: object) -> None:
+    response = httpx2.Response(200, json=odd)
+    with calling(lambda _: response) as api, pytest.raises(UnexpectedResponse):
+        api.create([b"{}"], 2)
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS)
+def test_a_batch_with_an_id_is_listed_whatever_its_other_fields_are(odd: str) -> None:
+    entry = orjson.dumps(BATCH).decode()[:-1] + f", {odd}" + "}"
+    before = now_ms()
+    with calling(lambda _: httpx2.Response(200, content=f'{{"data": [{entry}]}}')) as api:
+        [batch] = api.newest().batches
+    assert batch.id == "msgbatch_1"
+    if "created_at" in odd and "0001" not in odd:
+        assert before <= batch.created_ms <= now_ms(), "a watermark must not be in the future"
+    if "counts" in odd:
+        assert batch.requests == UNKNOWN_REQUESTS
+
+
+def test_pages_of_the_list_that_repeat_are_not_read_forever() -> None:
+    other = {**BATCH, "id": "msgbatch_2"}
+    pages = itertools.cycle([page(BATCH, more=True), page(other, more=True)])
+    with calling(lambda _: next(pages)) as api, pytest.raises(UnexpectedResponse, match="no end"):
+        api.since(0)
 
 
 @pytest.mark.parametrize("encoded", [False, True])
