@@ -15,6 +15,8 @@ import httpx2
 
 from config.http_clients import async_http_client, sync_http_client
 from config.settings import WorkerSettings
+from penstock import json_text
+from tasks.api.excerpt import excerpt_of_value
 from tasks.api.retry import is_retryable, retry_after_s
 
 #: Statuses with which a gateway reports that the API received the call and gave no answer in time.
@@ -65,9 +67,9 @@ class ApiProblem:
 def problem_of(error: Exception) -> ApiProblem:
     """Turn an exception of the SDK or its transport into plain data."""
     if isinstance(error, anthropic.APIStatusError):
-        headers = error.response.headers
+        headers, kind = error.response.headers, error.type
         return ApiProblem(
-            type=error.type or "api_error",
+            type=kind if isinstance(kind, str) and kind else "api_error",
             message=_message(error),
             status=error.status_code,
             request_id=error.request_id or "",
@@ -97,9 +99,12 @@ def _message(error: anthropic.APIStatusError) -> str:
     address = f"{_address(error)}{error.request.url.path}"
     if not error.api_message:  # the response is not the API's own
         return f"HTTP {error.status_code} from {address}"
+    message = excerpt_of_value(error.api_message)
+    if isinstance(error.api_message, str):
+        message = json_text.whole_characters(error.api_message)
     if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
-        return f"{error.api_message} (from {address})"
-    return error.api_message
+        return f"{message} (from {address})"
+    return message
 
 
 def _address(error: anthropic.APIError) -> str:
