@@ -200,6 +200,11 @@ class Alert(_Notice):
         "calls of the API have not reached it for minutes; they are repeated",
         "read the message; check the network, the proxy and ANTHROPIC_BASE_URL of the workers",
     )
+    API_FAILING = (
+        "api_failing",
+        "calls of the API have failed for minutes; they are repeated",
+        "read the message; check the API's status page, and the gateway if there is one",
+    )
     SPOOL_UNAVAILABLE = (
         "spool_unavailable",
         "a worker cannot use the spool; it tries again every minute",
