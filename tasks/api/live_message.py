@@ -124,12 +124,19 @@ def _from_stream(body: Iterable[bytes], head: bytes) -> dict[str, Any]:
                 what = f"{event.get('type')}: {type(error).__name__}: {error}"
                 raise CallFailed("malformed_event", what) from None
             if message.complete:
-                return message.finished()
+                return _finished(message)
     if message.stop_reason:  # only the last event is missing, which says nothing
-        return message.finished()
+        return _finished(message)
     if message.begun:
         raise CallFailed("incomplete_stream", "the stream ended before the answer did")
     raise CallFailed("unexpected_response", f"the response is {quoted(head)}")
+
+
+def _finished(message: "_StreamedMessage") -> dict[str, Any]:
+    try:
+        return message.finished()
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise CallFailed("malformed_event", f"{type(error).__name__}: {error}") from None
 
 
 def _event(data: bytes) -> dict[str, Any]:

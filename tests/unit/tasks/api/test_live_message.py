@@ -159,6 +159,7 @@ def test_no_value_in_an_event_raises_anything_else(odd: Any) -> None:
         [START, block(0, type="text", text=""), delta(0, "text_delta", text=odd), END, STOP],
         [START, {"type": "content_block_delta", "index": 0, "delta": odd}],
         [START, {**END, "usage": odd}, STOP],
+        [START, block(0, type="text", text=odd), delta(0, "text_delta", text="more"), END, STOP],
         [{"type": odd}],
     ):
         with contextlib.suppress(CallFailed):
