@@ -24,6 +24,7 @@ from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
 from tasks.api.excerpt import excerpt, excerpt_of_value
+from tasks.api.gzip_body import plain
 from tasks.api.live_message import read_message, until
 
 BATCHES: Final = "/v1/messages/batches"
@@ -144,7 +145,7 @@ class BatchesApi:
         )
         with contextlib.closing(response):
             encoded = response.headers.get("content-encoding", "identity") != "identity"
-            yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
+            yield response.iter_bytes(CHUNK_BYTES) if encoded else plain(response.iter_raw())
 
     def message(self, params: bytes, *, timeout: httpx2.Timeout, total_s: float) -> bytes:
         """Make one live call, as a stream; returns the complete message as JSON on one line.
@@ -171,7 +172,7 @@ class BatchesApi:
         )
         self.simulated = self.simulated or is_simulated(response.headers)
         with contextlib.closing(response):
-            pieces = until(time.monotonic() + total_s, response.iter_bytes(), time.monotonic)
+            pieces = until(time.monotonic() + total_s, plain(response.iter_bytes()), time.monotonic)
             return json_text.dumps(read_message(pieces))
 
     def _since(self, time_ms: int) -> Listing:

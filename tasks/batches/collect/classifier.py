@@ -20,6 +20,7 @@ from typing import Any, Final
 import orjson
 
 from penstock.batches.wire import LINE_HEAD, RESULT
+from tasks.api.excerpt import excerpt
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.collect.tally import NO_LINE, SUCCEEDED, ResultTally
 from tasks.batches.result_lines import Outcome, is_utf8, read_line, tokens_in
@@ -131,6 +132,7 @@ class ResultClassifier:
         tally, found = self.tally, read_line(line)
         if found is None:
             tally.invalid_lines += 1
+            tally.first_invalid_line = tally.first_invalid_line or excerpt(line)
             return None
         index = tally.index_of(found.custom_id)
         if index is None:

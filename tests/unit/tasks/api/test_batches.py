@@ -15,6 +15,7 @@ import pytest
 from penstock.clock import now_ms
 from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, merged
 from tasks.api.client import UnexpectedResponse
+from tasks.api.gzip_body import plain
 
 TIMEOUT = httpx2.Timeout(5.0)
 BATCH: dict[str, Any] = {
@@ -187,6 +188,25 @@ def test_pages_of_the_list_that_repeat_are_not_read_forever() -> None:
     pages = itertools.cycle([page(BATCH, more=True), page(other, more=True)])
     with calling(lambda _: next(pages)) as api, pytest.raises(UnexpectedResponse, match="no end"):
         api.since(0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10_000_000])
+def test_results_that_are_gzip_without_a_header_are_decompressed(size: int) -> None:
+    lines = b'{"custom_id":"a"}\n' * 100_000
+    packed = gzip.compress(lines)
+    assert b"".join(plain(packed[at : at + size] for at in range(0, len(packed), size))) == lines
+    body = httpx2.Response(200, content=iter([packed]))
+    with calling(lambda _: body) as api, api.results("msgbatch_1", timeout=TIMEOUT) as pieces:
+        assert b"".join(pieces) == lines
+
+
+@pytest.mark.parametrize("end", [3, 20, -1])
+def test_gzip_that_is_cut_is_an_interrupted_download(end: int) -> None:
+    packed = gzip.compress(b'{"custom_id":"a"}\n' * 1_000)
+    with pytest.raises(httpx2.DecodingError):
+        list(plain(iter([packed[:end]])))
+    with pytest.raises(httpx2.DecodingError):
+        list(plain(iter([packed[:10] + b"damaged, all of it"])))
 
 
 @pytest.mark.parametrize("encoded", [False, True])

@@ -151,3 +151,9 @@ def test_a_line_that_is_cut_anywhere_does_not_take_the_next_one_with_it() -> Non
         assert set(lines[1:]) <= set(stored.splitlines()), cut
         assert reader.tally.kinds["succeeded"] == 2
         assert reader.tally.repeated_lines == 0
+
+
+def test_what_is_not_a_result_is_quoted() -> None:
+    reader = classifier(2)
+    reader.classify(b"<!DOCTYPE html>\n<p>Log in to the portal</p>\n")
+    assert "begins: <!DOCTYPE html>" in str(reader.tally)
