@@ -3,6 +3,7 @@
 tests/unit/tasks/batches/test_result_lines.py compares the fast path with the slow path.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -120,7 +121,7 @@ def test_the_slow_path_stores_a_line_in_the_usual_order_of_its_fields() -> None:
     assert sorting.tally.tokens()["m"]["input_tokens"] == 3
 
 
-GATEWAYS = {
+GATEWAYS: dict[str, Callable[[list[bytes]], bytes]] = {
     "joined": b"".join,
     "carriage returns": b"\r".join,
     "an array": lambda lines: b"[" + b",\n".join(lines) + b"]",
