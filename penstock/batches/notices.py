@@ -116,6 +116,14 @@ class PauseReason(_Notice):
         "results do not match the requests, even after repeated downloads",
         "check whether the API has an incident; the results are downloaded again",
     )
+    CREATE_UNANSWERED = (
+        "create_unanswered",
+        "create calls got no usable answer and created no batch",
+        (
+            "read the message; check the gateway and the address of the API, and, if connections "
+            "are closed, whether a body of this size may pass"
+        ),
+    )
     OTHER_WORKSPACE = (
         "other_workspace",
         "a create call was made for another workspace than that of the workers' key",

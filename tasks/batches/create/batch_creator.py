@@ -44,6 +44,9 @@ _SIZE_LOCK_WAIT_S: Final = 4.0
 #: The HTTP status of a body that the API, or a gateway in front of it, rejects as too large.
 _TOO_LARGE: Final = 413
 
+#: Maximum characters of the record's text about a lost call.
+_MAX_REASON: Final = 300
+
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -139,7 +142,7 @@ class BatchCreator:
         raise upload.error or error
 
     def _lost(self, work: ClaimedShard, why: str) -> RetryIn:
-        work.write(work.shard.evolve(over_ms=work.job.now_ms()))
+        work.write(work.shard.evolve(over_ms=work.job.now_ms(), lost=why[:_MAX_REASON]))
         wait_s = min(FIRST_SEARCH_S, self._settings.list_consistency_s)
         return RetryIn(wait_s, f"{why}; searching for the batch")
 

@@ -26,8 +26,11 @@ CLOCK_SKEW_MS: Final = 60_000
 #: Seconds until the first search for the batch of a lost call; the interval grows from there.
 FIRST_SEARCH_S: Final = 5.0
 
-#: HTTP statuses of a create call after which the API has certainly created no batch.
-NO_BATCH_STATUSES: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
+#: HTTP statuses of a create call after which the API has certainly created no batch: it, or a proxy
+#: in front of it, has rejected the call itself.
+NO_BATCH_STATUSES: Final = frozenset(
+    {400, 401, 402, 403, 404, 405, 407, 411, 413, 414, 415, 422, 429, 431, 451}
+)
 
 
 class Owner(Enum):
@@ -174,6 +177,7 @@ def with_intent(shard: Shard, nonce: str, workspace: str, batches: Sequence[List
         sent_ms=0,
         over_ms=0,
         missed_ms=0,
+        lost="",
     )
 
 
