@@ -58,9 +58,9 @@ class WorkerSettings(ClientSettings):
     )
     stream_total_timeout_s: Duration = Field(
         default=7_200.0,
-        description="Maximum seconds of one call for a stream, whatever keeps arriving; also the "
-        "seconds after a stream's first claim from which on an interrupted answer is no longer "
-        "resumed.",
+        description="Maximum seconds of one call for a stream or a canary, whatever keeps "
+        "arriving; also the seconds after a stream's first claim from which on an "
+        "interrupted answer is no longer resumed.",
     )
     max_worker_losses: Count = Field(
         default=5,

@@ -116,6 +116,14 @@ class PauseReason(_Notice):
         "results do not match the requests, even after repeated downloads",
         "check whether the API has an incident; the results are downloaded again",
     )
+    CREATE_UNANSWERED = (
+        "create_unanswered",
+        "create calls got no usable answer and created no batch",
+        (
+            "read the message; check the gateway and the address of the API, and, if connections "
+            "are closed, whether a body of this size may pass"
+        ),
+    )
     OTHER_WORKSPACE = (
         "other_workspace",
         "a create call was made for another workspace than that of the workers' key",
@@ -199,6 +207,11 @@ class Alert(_Notice):
         "api_unreachable",
         "calls of the API have not reached it for minutes; they are repeated",
         "read the message; check the network, the proxy and ANTHROPIC_BASE_URL of the workers",
+    )
+    API_FAILING = (
+        "api_failing",
+        "calls of the API have failed for minutes; they are repeated",
+        "read the message; check the API's status page, and the gateway if there is one",
     )
     SPOOL_UNAVAILABLE = (
         "spool_unavailable",

@@ -106,6 +106,7 @@ class Shard:
     watermark_ms: int = 0  #: when that batch was created; 0: there was none
     sent_ms: int = 0  #: when its last bytes were about to be sent; 0: they were not
     over_ms: int = 0  #: when the call was known to be over; 0: its worker did not report it
+    lost: str = ""  #: what came in place of the response that names the batch
     missed_ms: int = 0  #: when the list first had no matching batch after all waiting
     rejected: tuple[str, ...] = ()  #: batches that matched and turned out to be others
     abandoned_nonces: tuple[str, ...] = ()  #: nonces of abandoned calls

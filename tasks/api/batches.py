@@ -7,6 +7,8 @@ before anything is taken from it.
 import contextlib
 import hashlib
 import json
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +19,13 @@ import httpx2
 from anthropic.types.messages import MessageBatch
 
 from penstock import json_text
+from penstock.clock import now_ms
 from penstock.simulator.mark import is_simulated
 from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.client import UnexpectedResponse
-from tasks.api.live_message import read_message
+from tasks.api.excerpt import excerpt, excerpt_of_value
+from tasks.api.gzip_body import plain
+from tasks.api.live_message import read_message, until
 
 BATCHES: Final = "/v1/messages/batches"
 MESSAGES: Final = "/v1/messages"
@@ -30,6 +35,13 @@ _PAGE: Final = 1000
 _NEWEST: Final = 20
 #: Maximum number of times the list is read from its start because a batch on it was deleted.
 _TRIES: Final = 3
+
+
+#: Number of requests of a batch whose counts cannot be read.
+UNKNOWN_REQUESTS: Final = -1
+
+#: The id of a batch, which is a part of the addresses of its calls.
+_ID: Final = re.compile(r"[\w-]{1,200}", re.ASCII)
 
 
 class _PageGone(Exception):
@@ -42,7 +54,7 @@ class ListedBatch:
 
     id: str
     created_ms: int
-    requests: int
+    requests: int  #: `UNKNOWN_REQUESTS` if the list does not say
     status: str = "in_progress"
     simulated: bool = False  #: the simulator has created it
 
@@ -141,10 +153,12 @@ class BatchesApi:
         )
         with contextlib.closing(response):
             encoded = response.headers.get("content-encoding", "identity") != "identity"
-            yield response.iter_bytes(CHUNK_BYTES) if encoded else response.iter_raw()
+            yield response.iter_bytes(CHUNK_BYTES) if encoded else plain(response.iter_raw())
 
-    def message(self, params: bytes, *, timeout: httpx2.Timeout) -> bytes:
+    def message(self, params: bytes, *, timeout: httpx2.Timeout, total_s: float) -> bytes:
         """Make one live call, as a stream; returns the complete message as JSON on one line.
+
+        ``total_s``: maximum seconds of the answer.
 
         Also raises `httpx2.HTTPError` if the connection breaks during the answer.
         """
@@ -166,11 +180,13 @@ class BatchesApi:
         )
         self.simulated = self.simulated or is_simulated(response.headers)
         with contextlib.closing(response):
-            return json_text.dumps(read_message(response.iter_bytes()))
+            pieces = until(time.monotonic() + total_s, plain(response.iter_bytes()), time.monotonic)
+            return json_text.dumps(read_message(pieces))
 
     def _since(self, time_ms: int) -> Listing:
         params: dict[str, Any] = {"limit": _PAGE}
         found: list[ListedBatch] = []
+        read: set[str] = set()  # the last ids of the pages
         while True:
             try:
                 response = self._get(params)
@@ -189,8 +205,9 @@ class BatchesApi:
             if older or not (entries and fields.get("has_more")):
                 return Listing(self._workspace(response), tuple(found))
             last = _id_of(entries[-1]) or found[-1].id
-            if params.get("after_id") == last:
+            if last in read:
                 raise UnexpectedResponse("the list of batches has no end")
+            read.add(last)
             params["after_id"] = last
 
     def _get(self, params: Mapping[str, Any]) -> httpx2.Response:
@@ -226,7 +243,8 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UnexpectedResponse("the response is not a JSON object")
+        begins = excerpt(response.content) or "empty"
+        raise UnexpectedResponse(f"the response is not a JSON object: {begins}")
     return value
 
 
@@ -265,22 +283,40 @@ def _listed_in(entries: Iterable[Any], response: httpx2.Response) -> tuple[Liste
 
 
 def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
+    """Read a batch by its id. Raises `UnexpectedResponse` if it has none.
+
+    What else cannot be read is unknown, for the batch may be paid for: its time is now then, and
+    so is a time that has not come yet.
+    """
+    id = _id_of(batch)
+    if not id:
+        raise UnexpectedResponse(f"the response is not a batch: {excerpt_of_value(batch)}")
+    status = batch.get("processing_status")
+    return ListedBatch(
+        id=id,
+        created_ms=_time_ms(batch.get("created_at")),
+        requests=_requests(batch.get("request_counts")),
+        status=status if isinstance(status, str) else "in_progress",
+        simulated=is_simulated(headers),
+    )
+
+
+def _time_ms(text: Any) -> int:
+    latest = now_ms()
     try:
-        id = _id_of(batch)
-        if not id:
-            raise UnexpectedResponse("the response is not a batch: it has no id")
-        return ListedBatch(
-            id=id,
-            created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
-            requests=sum(int(count) for count in batch["request_counts"].values()),
-            status=str(batch["processing_status"]),
-            simulated=is_simulated(headers),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UnexpectedResponse("the response is not a batch") from error
+        return max(0, min(int(datetime.fromisoformat(text).timestamp() * 1000), latest))
+    except (TypeError, ValueError, OverflowError):
+        return latest
+
+
+def _requests(counts: Any) -> int:
+    try:
+        return sum(int(count) for count in counts.values())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return UNKNOWN_REQUESTS
 
 
 def _id_of(batch: Any) -> str:
     """Return the id of a batch; empty: it has none."""
     id = batch.get("id") if isinstance(batch, dict) else None
-    return id if isinstance(id, str) else ""
+    return id if isinstance(id, str) and _ID.fullmatch(id) else ""

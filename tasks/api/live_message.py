@@ -5,16 +5,19 @@ complete message as JSON all the same: then that is the answer. Whatever else ar
 the error.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from penstock import json_text
 from tasks.api.client import UnexpectedResponse
-from tasks.api.retry import RETRYABLE_ERRORS
-from tasks.api.sse import SSEDecoder
+from tasks.api.sse import MAX_EVENT_BYTES, InvalidResponse, SSEDecoder
 
 #: Characters of an unexpected response that its error quotes.
 _QUOTED: Final = 120
+
+#: Errors with which the API refuses a call although the status says success. They are free if they
+#: come before the answer; any other may have been paid for.
+_REFUSALS: Final = frozenset({"overloaded_error", "rate_limit_error"})
 
 #: Fields of a delta that are a value of their own; other texts continue what the block has.
 _WHOLE: Final = frozenset({"signature", "content", "encrypted_content"})
@@ -39,10 +42,21 @@ def read_message(pieces: Iterable[bytes]) -> dict[str, Any]:
             break
     body = _chained(head, received)
     if head[:1] in (b"{", b"["):
-        return _from_json(b"".join(body))
+        return _from_json(_joined(body))
     if head[:1] in (b"", b"<"):
         raise CallFailed("unexpected_response", f"the response is {quoted(head)}")
     return _from_stream(body, head)
+
+
+def until(time_s: float, pieces: Iterable[bytes], now_s: Callable[[], float]) -> Iterator[bytes]:
+    """Yield the pieces of a response that arrive before ``time_s``. Raises `CallFailed` then.
+
+    A response that never ends, such as one of pings alone, would never be silent.
+    """
+    for piece in pieces:
+        if now_s() > time_s:
+            raise CallFailed("incomplete_stream", "the answer took longer than it may")
+        yield piece
 
 
 def quoted(body: bytes) -> str:
@@ -56,6 +70,16 @@ def quoted(body: bytes) -> str:
 def _chained(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield head
     yield from rest
+
+
+def _joined(pieces: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if len(body) > MAX_EVENT_BYTES:
+            size = f"JSON of more than {MAX_EVENT_BYTES // 2**20} MB"
+            raise CallFailed("unexpected_response", f"the response is {size}")
+    return bytes(body)
 
 
 def _from_json(body: bytes) -> dict[str, Any]:
@@ -80,13 +104,17 @@ def _error(error: Any, *, begun: bool = True) -> CallFailed:
     fields = error if isinstance(error, dict) else {}
     type = str(fields.get("type") or "api_error")
     message = str(fields.get("message") or "no message")
-    return CallFailed(type, message, refused=not begun and type in RETRYABLE_ERRORS)
+    return CallFailed(type, message, refused=not begun and type in _REFUSALS)
 
 
 def _from_stream(body: Iterable[bytes], head: bytes) -> dict[str, Any]:
     decoder, message = SSEDecoder(), _StreamedMessage()
     for piece in body:
-        for data in decoder.feed(piece):
+        try:
+            events = decoder.feed(piece)
+        except InvalidResponse as error:
+            raise CallFailed("malformed_event", str(error)) from None
+        for data in events:
             event = _event(data)
             if event.get("type") == "error" or "error" in event:
                 raise _error(event.get("error"), begun=message.begun)
@@ -96,12 +124,19 @@ def _from_stream(body: Iterable[bytes], head: bytes) -> dict[str, Any]:
                 what = f"{event.get('type')}: {type(error).__name__}: {error}"
                 raise CallFailed("malformed_event", what) from None
             if message.complete:
-                return message.finished()
+                return _finished(message)
     if message.stop_reason:  # only the last event is missing, which says nothing
-        return message.finished()
+        return _finished(message)
     if message.begun:
         raise CallFailed("incomplete_stream", "the stream ended before the answer did")
     raise CallFailed("unexpected_response", f"the response is {quoted(head)}")
+
+
+def _finished(message: "_StreamedMessage") -> dict[str, Any]:
+    try:
+        return message.finished()
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise CallFailed("malformed_event", f"{type(error).__name__}: {error}") from None
 
 
 def _event(data: bytes) -> dict[str, Any]:

@@ -63,7 +63,7 @@ _MAX_SETTINGS_FAULTS: Final = 5
 
 _NO_KEY = ApiProblem(type=PauseReason.AUTHENTICATION_ERROR, message="the workers have no API key")
 
-#: Calls in a row that do not reach the API, over some minutes, before they raise an alert.
+#: Calls in a row that fail or do not reach the API, over some minutes, before they raise an alert.
 _UNREACHABLE: Final = 10
 
 
@@ -151,8 +151,9 @@ class BatchSteps:
         self._warn(work)
         if not problem.retryable and not work.cancel:  # a canceled job cannot be resumed
             return Parked(str(problem), pause=problem.as_error())
-        if not problem.sent and shard.failures >= _UNREACHABLE:
-            work.alert(Alert.API_UNREACHABLE, problem.message)
+        if shard.failures >= _UNREACHABLE:
+            kind = Alert.API_FAILING if problem.sent else Alert.API_UNREACHABLE
+            work.alert(kind, problem.message)
         wait = wait_s(
             shard.failures,
             problem.retry_after,

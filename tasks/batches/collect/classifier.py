@@ -11,6 +11,7 @@ path. Both decide alike, except about what only a parser would find inside the a
 that form is stored as it is, and `penstock.batches.unreadable` is what a reader makes of it.
 """
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Final
 import orjson
 
 from penstock.batches.wire import LINE_HEAD, RESULT
+from tasks.api.excerpt import excerpt
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.collect.tally import NO_LINE, SUCCEEDED, ResultTally
 from tasks.batches.result_lines import Outcome, is_utf8, read_line, tokens_in
@@ -44,7 +46,9 @@ class ResultClassifier:
     def __init__(self, tally: ResultTally, decide: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
         self._decide = decide
-        self._head = re.compile(re.escape(b"%s%s-" % (LINE_HEAD, tally.nonce.encode())) + _HEAD)
+        #: How a result begins. A quote inside a text is escaped, so nothing else does.
+        self._begin = b"%s%s-" % (LINE_HEAD, tally.nonce.encode())
+        self._head = re.compile(re.escape(self._begin) + _HEAD)
 
     def classify(self, block: bytes) -> bytes:
         """Count the lines of a block; returns those to store, each with its newline."""
@@ -52,9 +56,10 @@ class ResultClassifier:
         kept, leftover = self._fast_path(block) if is_utf8(block) else ([], block.split(b"\n"))
         for line in leftover:
             if line and not line.isspace():
-                stored = self._slow_path(line)
-                if stored:
-                    kept += (stored, b"\n")
+                for result in self._results_in(line):
+                    stored = self._slow_path(result)
+                    if stored:
+                        kept += (stored, b"\n")
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
     def _fast_path(self, block: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -84,13 +89,15 @@ class ResultClassifier:
             start = first = end + 1
         kept.append(block[first:start])
         leftover.append(block[start:])
-        try:
-            self._add_usage(tails)
-        except (ValueError, KeyError, TypeError):
-            for index in entered:  # one of these lines is not in the usual form after all
-                seen[index] = NO_LINE
-            return [], block.split(b"\n")
-        return kept, leftover
+        begun = len(entered) + sum(line.count(self._begin) for line in leftover)
+        # If more results begin than that, a line was cut and the next one continues it.
+        if block.count(self._begin) == begun:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._add_usage(tails)
+                return kept, leftover
+        for index in entered:  # one of these lines is not in the usual form after all
+            seen[index] = NO_LINE
+        return [], block.split(b"\n")
 
     def _add_usage(self, tails: Mapping[bytes, list[bytes]]) -> None:
         """Count the tokens of succeeded lines.
@@ -103,11 +110,29 @@ class ResultClassifier:
             self.tally.kinds["succeeded"] += len(usages)
             self.tally.add_tokens(model, tokens_in(usages))
 
+    def _results_in(self, line: bytes) -> list[bytes]:
+        """Split a line at each result that begins in it, and leave out what is around them.
+
+        A gateway may join lines, end them in another way, or make an array of them.
+        """
+        first = line.find(self._begin)
+        if first < 0:
+            return [line]
+        found: list[bytes] = []
+        while first >= 0:
+            end = line.find(self._begin, first + 1)
+            result = line[first : end if end >= 0 else len(line)]
+            bare = result.rstrip(b" \t\r,]")
+            found.append(bare if bare.endswith(b"}") else result)
+            first = end
+        return found
+
     def _slow_path(self, line: bytes) -> bytes | None:
         """Parse and count any line; returns it as it is stored. None: it is not stored."""
         tally, found = self.tally, read_line(line)
         if found is None:
             tally.invalid_lines += 1
+            tally.first_invalid_line = tally.first_invalid_line or excerpt(line)
             return None
         index = tally.index_of(found.custom_id)
         if index is None:

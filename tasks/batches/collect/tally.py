@@ -38,6 +38,7 @@ class ResultTally:
         #: by index: `NO_LINE`, `SUCCEEDED`, `RETRIED` or `FAILED`
         self.seen = bytearray(requests)
         self.invalid_lines = 0  #: lines that do not name a request
+        self.first_invalid_line = ""  #: how the first of them begins
         self.unreadable_lines = 0  #: lines that name a request and are not its result
         self.unknown_lines = 0  #: results whose wire id is not of this create call
         self.first_unknown_id = ""  #: the wire id of the first of them
@@ -156,11 +157,13 @@ class ResultTally:
 
     def __str__(self) -> str:
         unmatched = self.unknown_lines + self.invalid_lines
-        return (
+        counts = (
             f"{self.missing} of {self.requests} requests have no result, "
             f"{unmatched} lines belong to no request, {self.repeated_lines} lines are repeated, "
             f"{self.unreadable_lines} lines cannot be read"
         )
+        begins = self.first_invalid_line
+        return f"{counts}; a line that belongs to none begins: {begins}" if begins else counts
 
     def _add_error(self, type: str, message: str = "") -> None:
         if type not in self.errors and len(self.errors) >= _MAX_ERROR_TYPES:

@@ -16,7 +16,7 @@ from penstock.batches.notices import PauseReason
 from penstock.batches.wire import NONCE_CHARS
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing
-from tasks.api.batches import BatchesApi, ListedBatch, Listing
+from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, Listing
 from tasks.api.client import ApiProblem, problem_of
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
@@ -43,6 +43,9 @@ _SIZE_LOCK_WAIT_S: Final = 4.0
 
 #: The HTTP status of a body that the API, or a gateway in front of it, rejects as too large.
 _TOO_LARGE: Final = 413
+
+#: Maximum characters of the record's text about a lost call.
+_MAX_REASON: Final = 300
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -126,7 +129,7 @@ class BatchCreator:
             batch = api.create(upload, shard.size)
         except Exception as error:  # any error: the record must say whether a batch can exist
             return self._after_failed_call(work, upload, error)
-        if batch.requests != shard.requests:
+        if batch.requests not in (shard.requests, UNKNOWN_REQUESTS):
             return self._lost(work, "the response to the create call is about another batch")
         assign_batch(work, batch, confirmed=True)
         return created(work)
@@ -149,7 +152,7 @@ class BatchCreator:
         raise upload.error or error
 
     def _lost(self, work: ClaimedShard, why: str) -> RetryIn:
-        work.write(work.shard.evolve(over_ms=work.job.now_ms()))
+        work.write(work.shard.evolve(over_ms=work.job.now_ms(), lost=why[:_MAX_REASON]))
         wait_s = min(FIRST_SEARCH_S, self._settings.list_consistency_s)
         return RetryIn(wait_s, f"{why}; searching for the batch")
 

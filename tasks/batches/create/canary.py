@@ -63,6 +63,7 @@ class Canary:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._timeout = idle_timeout(settings)
+        self._total_s = settings.stream_total_timeout_s
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Make the calls that have no answer yet. Raises `anthropic.APIError`."""
@@ -122,7 +123,9 @@ class Canary:
                     if index < 0:
                         break
                     work.write(_with_calls(work.shard, index, params, 1))
-                    call = pool.submit(api.message, params, timeout=self._timeout)
+                    call = pool.submit(
+                        api.message, params, timeout=self._timeout, total_s=self._total_s
+                    )
                     pending[call] = index, params
                 if not pending:
                     break

@@ -1,5 +1,7 @@
 """Finds out what became of a create call whose response was lost."""
 
+from typing import Final
+
 from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
@@ -20,6 +22,10 @@ from tasks.batches.create.reconcile import (
 )
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
+
+#: Create calls of a shard without a batch until the job is paused: each costs nothing, but the
+#: cause is not lost responses, such as a gateway that passes no call on.
+_MAX_LOST_CALLS: Final = 3
 
 
 class LostCallResolver:
@@ -45,7 +51,9 @@ class LostCallResolver:
                 size_locks.abandon(work)
                 work.write(shard, spent=0)
                 active_batches.release(work)
-                return None
+                if len(shard.abandoned_nonces) % _MAX_LOST_CALLS or work.cancel:
+                    return None
+                return _create_unanswered(shard)
             case WrongWorkspace():
                 return wrong_workspace()
 
@@ -77,6 +85,16 @@ def restart_search(work: ClaimedShard, changed: Shard) -> None:
     # Before the record: the batch may belong to another shard that is searching for it now.
     batch_owners.release(work, work.shard.batch_id)
     work.write(changed)
+
+
+def _create_unanswered(shard: Shard) -> Parked:
+    """Pause the job: what answers its create calls creates no batches."""
+    why = {
+        "type": PauseReason.CREATE_UNANSWERED,
+        "message": f"{len(shard.abandoned_nonces)} create calls of shard {shard.number} "
+        f"({shard.size:,} bytes) created no batch; the last: {shard.lost or 'its worker was lost'}",
+    }
+    return Parked("create calls get no answer and create no batch", pause=why)
 
 
 def wrong_workspace() -> Parked:

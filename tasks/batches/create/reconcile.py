@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from penstock.batches.shard import Shard, ShardState
-from tasks.api.batches import ListedBatch
+from tasks.api.batches import UNKNOWN_REQUESTS, ListedBatch
 
 #: Milliseconds by which a batch may appear older than the watermark of its call: the clocks of the
 #: API's servers differ.
@@ -26,8 +26,11 @@ CLOCK_SKEW_MS: Final = 60_000
 #: Seconds until the first search for the batch of a lost call; the interval grows from there.
 FIRST_SEARCH_S: Final = 5.0
 
-#: HTTP statuses of a create call after which the API has certainly created no batch.
-NO_BATCH_STATUSES: Final = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
+#: HTTP statuses of a create call after which the API has certainly created no batch: it, or a proxy
+#: in front of it, has rejected the call itself.
+NO_BATCH_STATUSES: Final = frozenset(
+    {400, 401, 402, 403, 404, 405, 407, 411, 413, 414, 415, 422, 429, 431, 451}
+)
 
 
 class Owner(Enum):
@@ -123,7 +126,7 @@ def candidates(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatc
     found = [
         batch
         for batch in batches
-        if batch.requests == shard.requests
+        if batch.requests in (shard.requests, UNKNOWN_REQUESTS)
         and batch.created_ms >= since
         and batch.id != shard.watermark
         and batch.id not in shard.rejected
@@ -174,6 +177,7 @@ def with_intent(shard: Shard, nonce: str, workspace: str, batches: Sequence[List
         sent_ms=0,
         over_ms=0,
         missed_ms=0,
+        lost="",
     )
 
 
@@ -196,10 +200,12 @@ def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
 
     ``confirmed``: the API named the batch in its response; otherwise it was found in the list.
     """
+    # A batch is not older than its call, whatever the response says.
+    earliest_ms = shard.sent_ms - CLOCK_SKEW_MS if confirmed else 0
     return shard.evolve(
         state=ShardState.IN_PROGRESS,
         batch_id=batch.id,
-        created_ms=batch.created_ms,
+        created_ms=max(batch.created_ms, earliest_ms),
         confirmed=confirmed,
         missed_ms=0,
         not_found_ms=0,

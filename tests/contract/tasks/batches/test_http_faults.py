@@ -73,3 +73,26 @@ def test_a_network_that_is_down_for_minutes_raises_an_alert_and_pauses_nothing(
     assert alert["type"] == "api_unreachable"
     assert "Connection refused" in alert["message"]
     assert job.meta("paused") == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (httpx2.Response(500, html="<html>oops</html>"), "HTTP 500"),
+        (httpx2.Response(200, html="<html>Log in</html>"), "<html>Log in</html>"),
+        (httpx2.Response(200, json={"data": {}}), "not a list"),
+    ],
+)
+def test_calls_that_fail_for_minutes_raise_an_alert_that_names_the_fault(
+    stage: BatchStage, answer: httpx2.Response, fault: str
+) -> None:
+    job = stage.submit("a")
+    client = httpx2.Client(transport=httpx2.MockTransport(lambda _: answer))
+    with anthropic.Anthropic(api_key="k", http_client=client, max_retries=0) as api:
+        stage.steps = BatchSteps(stage.settings, api)
+        for _ in range(10):
+            assert job.meta("alert") == ""
+            assert isinstance(job.step(names.BATCH_CREATE), RetryIn)
+    alert = orjson.loads(job.meta("alert"))
+    assert alert["type"] == "api_failing"
+    assert fault in alert["message"]

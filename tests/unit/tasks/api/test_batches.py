@@ -1,6 +1,7 @@
 """The Batches API over HTTP: what is sent, and which responses are refused."""
 
 import gzip
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,8 +14,10 @@ import orjson
 import pytest
 
 from penstock import json_text
-from tasks.api.batches import BatchesApi, ListedBatch, merged
+from penstock.clock import now_ms
+from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, merged
 from tasks.api.client import UnexpectedResponse
+from tasks.api.gzip_body import plain
 
 TIMEOUT = httpx2.Timeout(5.0)
 BATCH: dict[str, Any] = {
@@ -81,7 +84,7 @@ def test_a_batch_is_created_from_any_iterable_of_bytes() -> None:
         lambda api: api.create([b"{}"], 2),
         lambda api: api.retrieve("msgbatch_1", timeout=TIMEOUT),
         lambda api: api.cancel("msgbatch_1"),
-        lambda api: api.message(b"{}", timeout=TIMEOUT),
+        lambda api: api.message(b"{}", timeout=TIMEOUT, total_s=60),
     ],
 )
 def test_an_html_page_or_broken_json_in_place_of_a_response_is_refused(
@@ -135,18 +138,84 @@ def test_the_list_is_read_from_its_start_if_the_last_batch_of_a_page_was_deleted
 
 
 ODD_ENTRIES: list[Any] = [
-    None,
     "msgbatch_2",
     [],
-    {},
     {**BATCH, "id": None},
-    {**BATCH, "id": "msgbatch_odd", "created_at": None},
-    {**BATCH, "id": "msgbatch_odd", "created_at": "soon"},
-    {**BATCH, "id": "msgbatch_odd", "request_counts": None},
-    {**BATCH, "id": "msgbatch_odd", "request_counts": {"processing": "many"}},
-    {**BATCH, "id": "msgbatch_odd", "request_counts": {"processing": float("inf")}},
-    {"id": "file_1", "type": "file"},
+    {},
+    7,
+    None,
+    {"id": None},
+    {"id": ""},
+    {"id": "../files"},
+    {"id": "a b"},
+    {"id": ["x"]},
 ]
+#: As the JSON of a response has them; 1e999 is read as infinity.
+ODD_FIELDS = [
+    '"created_at": null',
+    '"created_at": 5',
+    '"created_at": "never"',
+    '"created_at": "0001-01-01T00:00:00"',
+    '"created_at": "9999-12-31T23:59:59Z"',
+    '"request_counts": [1]',
+    '"request_counts": {"processing": "many"}',
+    '"request_counts": {"processing": null}',
+    '"request_counts": {"processing": 1e999}',
+    '"processing_status": [1]',
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES, ids=str)
+def test_an_entry_of_the_list_that_is_not_a_batch_hides_no_other_batch(odd: object) -> None:
+    with calling(lambda _: httpx2.Response(200, json={"data": [odd, BATCH]})) as api:
+        assert [batch.id for batch in api.newest().batches] == ["msgbatch_1"]
+        assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES, ids=str)
+def test_a_response_to_a_create_call_without_a_usable_id_is_refused(odd: object) -> None:
+    response = httpx2.Response(200, json=odd)
+    with calling(lambda _: response) as api, pytest.raises(UnexpectedResponse):
+        api.create([b"{}"], 2)
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS)
+def test_a_batch_with_an_id_is_listed_whatever_its_other_fields_are(odd: str) -> None:
+    entry = orjson.dumps(BATCH).decode()[:-1] + f", {odd}" + "}"
+    before = now_ms()
+    with calling(lambda _: httpx2.Response(200, content=f'{{"data": [{entry}]}}')) as api:
+        [batch] = api.newest().batches
+    assert batch.id == "msgbatch_1"
+    if "created_at" in odd and "0001" not in odd:
+        assert before <= batch.created_ms <= now_ms(), "a watermark must not be in the future"
+    if "counts" in odd:
+        assert batch.requests == UNKNOWN_REQUESTS
+
+
+def test_pages_of_the_list_that_repeat_are_not_read_forever() -> None:
+    other = {**BATCH, "id": "msgbatch_2"}
+    pages = itertools.cycle([page(BATCH, more=True), page(other, more=True)])
+    with calling(lambda _: next(pages)) as api, pytest.raises(UnexpectedResponse, match="no end"):
+        api.since(0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10_000_000])
+def test_results_that_are_gzip_without_a_header_are_decompressed(size: int) -> None:
+    lines = b'{"custom_id":"a"}\n' * 100_000
+    packed = gzip.compress(lines)
+    assert b"".join(plain(packed[at : at + size] for at in range(0, len(packed), size))) == lines
+    body = httpx2.Response(200, content=iter([packed]))
+    with calling(lambda _: body) as api, api.results("msgbatch_1", timeout=TIMEOUT) as pieces:
+        assert b"".join(pieces) == lines
+
+
+@pytest.mark.parametrize("end", [3, 20, -1])
+def test_gzip_that_is_cut_is_an_interrupted_download(end: int) -> None:
+    packed = gzip.compress(b'{"custom_id":"a"}\n' * 1_000)
+    with pytest.raises(httpx2.DecodingError):
+        list(plain(iter([packed[:end]])))
+    with pytest.raises(httpx2.DecodingError):
+        list(plain(iter([packed[:10] + b"damaged, all of it"])))
 
 
 @pytest.mark.parametrize("odd", ODD_ENTRIES)
@@ -159,12 +228,10 @@ def test_an_entry_of_the_list_that_is_not_a_batch_is_left_out(odd: Any) -> None:
                 assert [batch.id for batch in listing.batches] == ["msgbatch_1", "msgbatch_2"]
 
 
-@pytest.mark.parametrize("odd", [None, {**BATCH, "id": "msgbatch_odd", "created_at": None}])
+@pytest.mark.parametrize("odd", [None, {"id": 5}])
 def test_the_list_continues_after_a_page_that_ends_with_something_else(odd: Any) -> None:
     other = {**BATCH, "id": "msgbatch_2"}
-    pages = iter([page(BATCH, odd, more=True), page({"id": "file_1"}, more=True), page(other)])
-    if odd is None:
-        pages = iter([page(BATCH, odd, more=True), page(other)])
+    pages = iter([page(BATCH, odd, more=True), page(other)])
     with calling(lambda _: next(pages)) as api:
         assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1", "msgbatch_2"]
 
@@ -184,8 +251,7 @@ def test_half_a_surrogate_pair_in_another_batch_of_the_list_does_no_harm() -> No
 
 
 def test_a_list_without_a_readable_batch_does_not_prove_that_a_batch_is_missing() -> None:
-    odd = {**BATCH, "created_at": None}
-    with calling(lambda _: page(odd)) as api:
+    with calling(lambda _: page({"id": None})) as api:
         assert api.newest().batches == ()
         with pytest.raises(UnexpectedResponse, match="without a readable batch"):
             api.since(0)
@@ -210,7 +276,7 @@ def test_a_live_message_is_returned_on_one_line() -> None:
     message = {"type": "message", "content": []}
     spread_out = orjson.dumps(message, option=orjson.OPT_INDENT_2)
     with calling(lambda _: httpx2.Response(200, content=spread_out)) as api:
-        assert api.message(b"{}", timeout=TIMEOUT) == orjson.dumps(message)
+        assert api.message(b"{}", timeout=TIMEOUT, total_s=60) == orjson.dumps(message)
 
 
 def test_the_workspace_is_named_by_the_response_or_else_identified_by_the_key() -> None:

@@ -50,6 +50,14 @@ def test_a_refusal_keeps_the_apis_message_and_request_id() -> None:
     assert problem.sent
 
 
+@pytest.mark.parametrize("odd", [None, 7, ["x"], {"a": [1]}, "\ud83d", True])
+def test_the_type_and_the_message_of_a_refusal_are_text_whatever_the_api_sends(odd: Any) -> None:
+    problem = refused(400, type=odd, message=odd)
+    for text in (problem.type, problem.message):
+        assert isinstance(text, str)
+        assert text.encode()
+
+
 @pytest.mark.parametrize(
     ("status", "retryable"), [(429, True), (529, True), (500, True), (401, False)]
 )

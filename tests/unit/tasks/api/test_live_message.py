@@ -1,6 +1,7 @@
 """A live call's response becomes a message, or an error that quotes it."""
 
 import contextlib
+import itertools
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.api.live_message import CallFailed, read_message
+from tasks.api.live_message import CallFailed, read_message, until
 
 START = {
     "type": "message_start",
@@ -158,7 +159,37 @@ def test_no_value_in_an_event_raises_anything_else(odd: Any) -> None:
         [START, block(0, type="text", text=""), delta(0, "text_delta", text=odd), END, STOP],
         [START, {"type": "content_block_delta", "index": 0, "delta": odd}],
         [START, {**END, "usage": odd}, STOP],
+        [START, block(0, type="text", text=odd), delta(0, "text_delta", text="more"), END, STOP],
         [{"type": odd}],
     ):
         with contextlib.suppress(CallFailed):
             assert read_message([stream(*events)])["type"] == "message"
+
+
+def test_an_answer_that_does_not_end_is_ended() -> None:
+    clock = itertools.count()
+    pings = itertools.repeat(stream({"type": "ping"}))
+    with pytest.raises(CallFailed, match="took longer"):
+        read_message(until(9, pings, lambda: next(clock)))
+
+
+@pytest.mark.parametrize("piece", [b"data: ", b"{"])
+def test_an_answer_without_an_end_does_not_fill_the_memory(piece: bytes) -> None:
+    with pytest.raises(CallFailed, match="more than 64 MB"):
+        read_message(itertools.chain([piece], itertools.repeat(b"x" * 1_000_000)))
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        ({"type": "overloaded_error"}, True),
+        ({"type": "rate_limit_error"}, True),
+        ({"type": "api_error"}, False),
+        ({"type": "timeout_error"}, False),
+        (["odd"], False),
+    ],
+)
+def test_only_a_call_that_was_refused_is_free(error: Any, refused: bool) -> None:
+    with pytest.raises(CallFailed) as raised:
+        read_message([stream({"type": "error", "error": error})])
+    assert raised.value.refused is refused

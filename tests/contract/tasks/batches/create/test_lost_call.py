@@ -73,6 +73,27 @@ def test_a_call_that_created_no_batch_is_made_again_after_every_wait(creating: C
     assert list(creating.size_lock(1)) == [f"abandoned:{id}/0".encode()]
 
 
+def test_three_calls_that_create_no_batch_pause_the_job(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    for _ in range(2):
+        creating.abandon(id)
+        creating.lose(drop_before_commit=True)
+        assert isinstance(creating.step(id), RetryIn)
+        assert creating.shard(id).sent_ms, "the call is made again"
+    creating.abandon(id)
+    assert isinstance(creating.dispatch(id), Parked)
+    paused = orjson.loads(creating.meta(id, "paused"))
+    assert paused["type"] == "create_unanswered"
+    assert "3 create calls" in paused["message"]
+    assert "connection_error" in paused["message"]
+    creating.assert_holds_nothing(id)
+    JobRecords(creating.desk.connection, creating.desk.settings).resume(id, "me")
+    assert isinstance(creating.dispatch(id), Next)
+    assert creating.shard(id).batch_id == creating.only_batch()["id"]
+
+
 def test_the_call_of_a_dead_worker_is_abandoned_only_after_the_upload_timeout(
     creating: Creating,
 ) -> None:

@@ -3,6 +3,7 @@
 tests/unit/tasks/batches/test_result_lines.py compares the fast path with the slow path.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -118,3 +119,42 @@ def test_the_slow_path_stores_a_line_in_the_usual_order_of_its_fields() -> None:
     swapped = orjson.dumps({"result": fields["result"], "custom_id": fields["custom_id"]})
     assert sorting.classify(swapped + b"\n") == usual_line(0) + b"\n"
     assert sorting.tally.tokens()["m"]["input_tokens"] == 3
+
+
+GATEWAYS: dict[str, Callable[[list[bytes]], bytes]] = {
+    "joined": b"".join,
+    "carriage returns": b"\r".join,
+    "an array": lambda lines: b"[" + b",\n".join(lines) + b"]",
+    "an array on one line": lambda lines: b"[" + b", ".join(lines) + b"]\n",
+    "events": lambda lines: b"".join(b"data: " + line + b"\n\n" for line in lines),
+}
+
+
+@pytest.mark.parametrize("form", GATEWAYS)
+def test_every_result_is_read_however_a_gateway_joins_the_lines(form: str) -> None:
+    lines = [usual_line(0), failed(1, "invalid_request_error"), usual_line(2), usual_line(3)]
+    reader = classifier(4)
+    stored = reader.classify(GATEWAYS[form](lines))
+    assert sorted(stored.splitlines()) == sorted(lines)
+    assert (reader.tally.missing, reader.tally.extra_lines, reader.tally.unreadable_lines) == (
+        0,
+        0,
+        0,
+    )
+    assert reader.tally.kinds == {"succeeded": 3, "errored": 1}
+
+
+def test_a_line_that_is_cut_anywhere_does_not_take_the_next_one_with_it() -> None:
+    lines = [usual_line(index) for index in range(3)]
+    for cut in range(len(usual_line(0))):
+        reader = classifier(3)
+        stored = reader.classify(b"\n".join([lines[0][:cut] + lines[1], lines[2], b"\n"]))
+        assert set(lines[1:]) <= set(stored.splitlines()), cut
+        assert reader.tally.kinds["succeeded"] == 2
+        assert reader.tally.repeated_lines == 0
+
+
+def test_what_is_not_a_result_is_quoted() -> None:
+    reader = classifier(2)
+    reader.classify(b"<!DOCTYPE html>\n<p>Log in to the portal</p>\n")
+    assert "begins: <!DOCTYPE html>" in str(reader.tally)

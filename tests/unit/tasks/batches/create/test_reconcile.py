@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.submits import RULES, Play, World
 from penstock.batches.shard import Shard
-from tasks.api.batches import ListedBatch
+from tasks.api.batches import UNKNOWN_REQUESTS, ListedBatch
 from tasks.batches.create import reconcile
 from tasks.batches.create.reconcile import (
     CLOCK_SKEW_MS,
@@ -197,8 +197,19 @@ def test_the_owner_of_a_batch_is_read_from_its_record(other: Shard | None, owner
 
 def test_only_a_response_that_rules_a_batch_out_ends_the_search_for_one() -> None:
     """A timeout, a conflict or an error of a server or proxy may come after the batch was made."""
-    certain = {400, 401, 402, 403, 404, 413, 422, 429}
+    certain = {400, 401, 402, 403, 404, 405, 407, 411, 413, 414, 415, 422, 429, 431, 451}
     assert {status for status in range(400, 600) if status in NO_BATCH_STATUSES} == certain
+
+
+def test_a_batch_whose_number_of_requests_the_list_does_not_say_may_be_the_one() -> None:
+    batch = replace(OURS, requests=UNKNOWN_REQUESTS)
+    assert decision_for(SHARD, batch) == Adopt((batch,))
+
+
+def test_a_batch_is_not_older_than_the_call_that_named_it() -> None:
+    batch = replace(OURS, created_ms=0)
+    named = reconcile.with_batch(SHARD, batch, confirmed=True)
+    assert named.created_ms == SHARD.sent_ms - CLOCK_SKEW_MS
 
 
 def test_a_batch_that_was_adopted_is_recorded_without_traces_of_the_search() -> None:
