@@ -19,8 +19,8 @@ WHO = "command line"
 def cancel(id: str | None, queued: bool, yes: bool) -> None:
     """Cancel request or batch job ID, or all requests that wait.
 
-    A worker cancels it shortly afterwards. Output received until then is kept and can still be
-    read; tokens used until then are billed.
+    A worker cancels a running request or a job shortly afterwards. Output received until then is
+    kept and can still be read; tokens used until then are billed.
 
     With --queued, each request that waits in the queue ends as canceled at once: also one that
     waits for a rate limit or after an error. Running requests and batch jobs are left unchanged.
