@@ -53,6 +53,7 @@ class ClaimedRequest:
     body: dict[str, Any] | None = None  #: None: the body has expired
     headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
     attempts: int = 0  #: calls of the API made so far, by all workers
+    refusals: int = 0  #: of a call by the API so far, to all workers
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(1))
     message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
@@ -112,7 +113,7 @@ class ClaimedRequest:
         self.started_ms, self.first_delta_ms = record.started_ms, record.first_delta_ms
         self.body, self.headers = record.body, record.headers
         self.attempts, self.usage = record.attempts, record.usage
-        self.simulated = record.simulated
+        self.simulated, self.refusals = record.simulated, record.refusals
         self.budget = record.budget(self.settings.max_attempts)
         if not self.attempts:
             return
@@ -167,6 +168,12 @@ class ClaimedRequest:
         self.budget.undo()
         self.usage.end_attempt(complete=True)
         self._note_attempts()
+
+    def count_refusal(self) -> int:
+        """Count a call that the API refused; returns the number of them."""
+        self.refusals += 1
+        self.outbox.note(api_retries=self.refusals)
+        return self.refusals
 
     def end_attempt(self) -> None:
         """Estimate the usage of an attempt of which nothing more will arrive, if there is one."""

@@ -9,16 +9,25 @@ from typing import Final
 
 #: The core: an error here loses, doubles or overpays something without any message.
 CORE: Final = (
-    "tasks/streams/*.py",
-    "tasks/streams/publish/*.py",
     "penstock/json_text.py",
-    "tasks/batches/create/reconcile.py",
-    "tasks/batches/collect/*.py",
-    "tasks/batches/result_lines.py",
-    "penstock/follow/*.py",
+    "penstock/body/values.py",
     "penstock/streams/*.py",
+    "penstock/follow/*.py",
     "penstock/store/lua/*.lua",
     "penstock/store/lua/include/*.lua",
+    "tasks/api/*.py",
+    "tasks/streams/*.py",
+    "tasks/streams/publish/*.py",
+    "tasks/batches/billed_extras.py",
+    "tasks/batches/claimed_shard.py",
+    "tasks/batches/poll.py",
+    "tasks/batches/result_lines.py",
+    "tasks/batches/steps.py",
+    "tasks/batches/collect/*.py",
+    "tasks/batches/create/*.py",
+    "tasks/batches/limits/*.py",
+    "workers/loop.py",
+    "workers/reaper.py",
 )
 
 #: Tests of a module that are not where its mirrored tests are: the beginnings of their paths.
@@ -28,9 +37,17 @@ ELSEWHERE: Final = {
     "penstock/store/lua/active_batch_*.lua": "tests/contract/tasks/batches/create/",
     "penstock/store/lua/cost_*.lua": "tests/contract/tasks/batches/create/",
     "penstock/store/lua/renew.lua": "tests/contract/penstock/store/test_claim",
+    "penstock/store/lua/release.lua": "tests/contract/penstock/store/test_claim",
+    "penstock/store/lua/job_*.lua": "tests/contract/penstock/store/test_job",
     "penstock/store/lua/shard_*.lua": "tests/contract/penstock/store/test_shard",
+    "penstock/store/lua/reap_shard.lua": "tests/contract/penstock/store/test_shard",
     "penstock/store/lua/reap.lua": "tests/contract/workers/",
+    "tasks/api/message_stream.py": "tests/contract/tasks/streams/test_relay_faults",
+    "tasks/api/rate_limits.py": "tests/contract/tasks/streams/test_rate_limit",
+    "tasks/batches/claimed_shard.py": "tests/contract/tasks/batches/test_fence",
     "tasks/batches/collect/classifier.py": "tests/unit/tasks/batches/test_result_lines",
+    "tasks/batches/limits/active_batches.py": "tests/contract/tasks/batches/create/",
+    "tasks/batches/limits/cost_cap.py": "tests/contract/tasks/batches/create/",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tasks.streams.rate_limiter import RateLimiter
 from tests.contract.tasks.streams.raw_api import (
     OK,
     Answer,
@@ -39,6 +40,8 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
         assert stage.api.calls == end["attempts"] == 3
         assert "api_retries" not in stage.record(id)
         assert end["usage_estimated"]
+        # No response, so nothing is known of the rate limit.
+        assert not stage.connection.exists(stage.settings.keys.rate_limit(PREFILL))
         assert "3 calls without progress (PENSTOCK_MAX_ATTEMPTS)" in end["error"]["message"]
         if unanswered is SILENT:
             words = "no response for 0.3 s (PENSTOCK_STREAM_IDLE_TIMEOUT_S)"
@@ -180,6 +183,22 @@ def test_a_deterministic_fault_is_billed_twice_at_most(
     perform(test, Answer(answer(*before).data + body))
 
 
+@pytest.mark.parametrize("event", ["message_delta", "message_stop"])
+def test_an_invalid_end_is_billed_twice_although_the_first_call_sent_the_whole_text(
+    perform: Perform, event: str
+) -> None:
+    end = {"type": event, "delta": 5}
+    first = answer(*start(), *text("all ", "of the answer"), end)
+    others = answer(*start(), end)
+
+    async def test(stage: RelayStage) -> None:
+        ended = await stage.end(stage.submit(PREFILL))
+        assert (ended["state"], ended["error"]["type"]) == ("failed", "invalid_response")
+        assert stage.api.calls == ended["attempts"] == 2
+
+    perform(test, first, others)
+
+
 def test_a_fault_at_another_place_is_retried(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         end = await stage.end(stage.submit(USER_TURN))
@@ -230,6 +249,7 @@ def test_resuming_is_bounded_by_what_complete_answers_would_have_cost(perform: P
     [
         answer(error_event("overloaded_error")),
         answer({"type": "ping"}, error_event("rate_limit_error"), is_silent=True),
+        Answer(OK + b'\r\n{"error": {"type": "overloaded_error", "message": "no"}}'),
     ],
 )
 def test_a_refusal_in_the_stream_is_deferred_like_one_by_status(
@@ -257,6 +277,37 @@ def test_refusals_in_the_stream_are_bounded(perform: Perform) -> None:
         assert (end["attempts"], stage.api.calls) == (0, 4)
 
     perform(test, answer(error_event("overloaded_error")), max_api_retries=4)
+
+
+def test_refusals_are_counted_over_all_workers(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        for name in ("w2", "w3", "w4"):
+            result = await stage.relay.run(id)
+            stage.relay = stage.new_relay(name)
+        assert result.state == "failed"
+        assert stage.record(id)["api_retries"] == str(stage.api.calls) == "3"
+
+    perform(test, answer(error_event("overloaded_error")), max_api_retries=3)
+
+
+def test_a_refusal_creates_no_record_in_place_of_one_that_was_deleted(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        keys = stage.settings.keys.request(id)
+
+        async def acquire(*_: Any) -> float:
+            stage.connection.delete(keys.meta, keys.lease)
+            return 0.0
+
+        monkeypatch.setattr(RateLimiter, "acquire", acquire)
+        (result,) = await stage.run(id)
+        assert (result.state, stage.api.calls) == ("skipped", 1)
+        assert not stage.connection.exists(keys.meta)
+
+    perform(test, answer(error_event("overloaded_error")))
 
 
 def test_an_overload_in_the_middle_is_an_interruption_and_not_deterministic(

@@ -65,7 +65,7 @@ odd_events = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(odd_events, max_size=8))
 def test_no_event_raises_an_error_in_the_loop_of_a_reader(happened: list[Data]) -> None:
     transcript = Transcript()

@@ -130,6 +130,24 @@ def test_small_inputs_allow_more_calls_than_large_ones() -> None:
     assert calls(100) > 500
 
 
+@pytest.mark.parametrize(("max_tokens", "exceeds"), [(9, True), (10, False)])
+def test_an_output_token_costs_as_much_as_five_input_tokens(max_tokens: int, exceeds: bool) -> None:
+    two_inputs = Cost(calls=2, input_tokens=100, output_tokens=0, max_tokens=max_tokens)
+    assert two_inputs.exceeds(1) is exceeds
+    written = Cost(calls=1, input_tokens=0, output_tokens=max_tokens + 1, max_tokens=10)
+    assert written.exceeds(1) is not exceeds
+
+
+def test_the_tokens_of_every_kind_of_input_are_added_up() -> None:
+    usage = {
+        "input_tokens": 1,
+        "cache_creation_input_tokens": 10,
+        "cache_read_input_tokens": 100,
+        "output_tokens": 1,
+    }
+    assert Cost.of(usage, calls=1, max_tokens=9) == Cost(1, 111, 1, 9)
+
+
 @pytest.mark.parametrize("odd", [None, "7", -3, 1.5, [], {}, True])
 def test_odd_usage_counts_as_none(odd: Any) -> None:
     usage = {"input_tokens": odd, "cache_read_input_tokens": 5, "output_tokens": odd}

@@ -1,14 +1,15 @@
 """WaitingHalves: characters that are cut in two, wherever the deltas end."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.streams.surrogates import WaitingHalves
 
 HIGH, LOW = "\ud83d", "\ude00"
 #: Texts in UTF-16 units: whole characters of one and of two units, and halves without the other.
-units = st.lists(st.sampled_from(["a", "é", "\ufffd", HIGH, LOW, HIGH + LOW]), max_size=12)
+surrogates = st.sampled_from([HIGH, LOW, HIGH + LOW, "\ud800", "\udbff", "\udc00", "\udfff"])
+units = st.lists(st.sampled_from(["a", "é", "\ud7ff", "\ufffd"]) | surrogates, max_size=12)
 
 
 def repaired(text: str) -> str:
@@ -16,6 +17,7 @@ def repaired(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+@example(["\ud800\udc00", "\udbff\udfff"], [1, 3])
 @given(units, st.lists(st.integers(0, 24), max_size=6))
 def test_any_text_cut_anywhere_is_the_repaired_text(parts: list[str], cuts: list[int]) -> None:
     text = "".join(parts)
