@@ -69,6 +69,7 @@ def cancel_queued(*, confirmed: bool) -> None:
             canceled = sum(records.cancel_waiting(id, WHO) for id in waiting)
     finally:
         connection.close()
-    left = len(waiting) - canceled
-    note = f"; {left:,} of {len(waiting):,} had been claimed or had ended by then" if left else ""
-    print_status(f"canceled {quantity(canceled, 'queued request')}{note}")
+    if left := len(waiting) - canceled:
+        print_status(f"{left:,} of {count} had been claimed or had ended by then")
+    skipped = "; workers skip the messages that `penstock queues` still counts" if canceled else ""
+    print_status(f"canceled {quantity(canceled, 'queued request')}{skipped}")
