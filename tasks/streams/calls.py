@@ -160,15 +160,15 @@ class ApiCalls:
             return await self._failed(request, call, error)
         return None
 
-    def _announce(self, request: ClaimedRequest, call: _Call) -> None:
-        """Publish that a further attempt begins, and what it discards."""
+    def _announce(self, request: ClaimedRequest, call: _Call, *, discards: bool = True) -> None:
+        """Publish that a further attempt begins, and what it discards, if its answer has begun."""
         call.announced = True
         if request.attempts == 1:
             return
         outbox, message, planned = request.outbox, request.message, call.planned
         resume = {"mode": planned.mode, "attempt": request.attempts, "reason": call.reason}
         outbox.add_own({"type": events.ATTEMPT, **resume})
-        if planned.rewind:
+        if planned.rewind and discards:
             index, offset = planned.rewind
             before = len(message.text)
             message.apply({"type": events.REWIND, "index": index, "offset": offset})
@@ -216,7 +216,7 @@ class ApiCalls:
             await self._report(request, problem)
             raise refused(self._settings, request, problem)
         if not call.announced:
-            self._announce(request, call)
+            self._announce(request, call, discards=False)
         received = request.usage.received
         request.end_attempt()
         place: tuple[int, ...] | None = (call.received, received)
@@ -262,7 +262,7 @@ class ApiCalls:
         if not call.answered:
             request.start_attempt()
         if not call.announced:
-            self._announce(request, call)
+            self._announce(request, call, discards=False)
         request.end_attempt()
         error = problem.as_error()
         if problem.timed_out:

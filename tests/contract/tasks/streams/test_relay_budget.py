@@ -320,3 +320,28 @@ def test_an_overload_in_the_middle_is_an_interruption_and_not_deterministic(
         assert orjson.loads(stage.record(id)["error"])["type"] == "overloaded_error"
 
     perform(test, answer(*start(), error_event("overloaded_error")), max_attempts=4)
+
+
+@pytest.mark.parametrize("nothing", [CLOSED, LOST_AFTER_HEADERS, Answer(OK + b"\r\n<html>")])
+def test_a_call_without_an_answer_withdraws_no_text(perform: Perform, nothing: Answer) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(on_interrupt="restart")
+        end = await stage.end(id)
+        assert (end["state"], end["characters"]) == ("failed", len(PIECES[0]))
+        assert stage.text(id) == PIECES[0]
+        types = [event.type for event in stage.events(id)]
+        assert types.count("penstock.attempt") == end["attempts"] - 1
+        assert "penstock.rewind" not in types
+
+    perform(test, answer(*start(), *text(PIECES[0])), nothing, max_attempts=3)
+
+
+def test_text_is_withdrawn_when_the_next_answer_begins(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(on_interrupt="restart")
+        end = await stage.end(id)
+        assert (end["state"], stage.text(id)) == ("done", "Another answer")
+        types = [event.type for event in stage.events(id)]
+        assert types.count("penstock.rewind") == 1
+
+    perform(test, answer(*start(), *text(PIECES[0])), CLOSED, whole("Another answer"))
