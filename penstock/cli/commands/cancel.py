@@ -19,8 +19,8 @@ WHO = "command line"
 def cancel(id: str | None, queued: bool, yes: bool) -> None:
     """Cancel request or batch job ID, or all requests that wait.
 
-    A worker cancels it shortly afterwards. Output received until then is kept and can still be
-    read; tokens used until then are billed.
+    A worker cancels a running request or a job shortly afterwards. Output received until then is
+    kept and can still be read; tokens used until then are billed.
 
     With --queued, each request that waits in the queue ends as canceled at once: also one that
     waits for a rate limit or after an error. Running requests and batch jobs are left unchanged.
@@ -69,6 +69,7 @@ def cancel_queued(*, confirmed: bool) -> None:
             canceled = sum(records.cancel_waiting(id, WHO) for id in waiting)
     finally:
         connection.close()
-    left = len(waiting) - canceled
-    note = f"; {left:,} of {len(waiting):,} had been claimed or had ended by then" if left else ""
-    print_status(f"canceled {quantity(canceled, 'queued request')}{note}")
+    if left := len(waiting) - canceled:
+        print_status(f"{left:,} of {count} had been claimed or had ended by then")
+    skipped = "; workers skip the messages that `penstock queues` still counts" if canceled else ""
+    print_status(f"canceled {quantity(canceled, 'queued request')}{skipped}")

@@ -25,9 +25,7 @@ REDIS_PORT, FLOWER_PORT = 6379, 5555
 
 @click.command(short_help="Run Redis, workers and Flower on this machine until Ctrl-C.")
 @click.option("--simulate", is_flag=True, help="Use the API simulator: no API key, no cost.")
-@click.option(
-    "--redis-url", metavar="URL", help="Use this Redis, instead of PENSTOCK_REDIS_URL or a private."
-)
+@click.option("--redis-url", metavar="URL", help="Use this Redis instead of a private one.")
 def up(simulate: bool, redis_url: str | None) -> None:
     """Run Redis, both workers and Flower on this machine until Ctrl-C.
 
