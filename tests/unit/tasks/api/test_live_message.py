@@ -149,6 +149,30 @@ def test_what_is_not_a_message_is_quoted(body: bytes, type: str, words: str) -> 
     assert len(str(raised.value)) < 700
 
 
+@pytest.mark.parametrize(
+    ("events", "refused"),
+    [
+        ([{"type": "error", "error": {"type": "overloaded_error"}}], True),
+        ([{"type": "ping"}, {"type": "error", "error": {"type": "rate_limit_error"}}], True),
+        ([{"type": "error", "error": {"type": "invalid_request_error"}}], False),
+        ([START, {"type": "error", "error": {"type": "overloaded_error"}}], False),
+    ],
+)
+def test_an_error_that_may_pass_is_a_refusal_until_the_answer_begins(
+    events: list[dict[str, Any]], refused: bool
+) -> None:
+    with pytest.raises(CallFailed) as raised:
+        read_message([stream(*events)])
+    assert raised.value.refused is refused
+
+
+def test_the_error_quotes_the_beginning_of_a_long_response_in_one_line() -> None:
+    with pytest.raises(CallFailed, match="begins with 'word word word") as raised:
+        read_message([200 * b"word\n"])
+    assert len(str(raised.value)) < 250
+    assert "\n" not in str(raised.value)
+
+
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
 def test_no_value_in_an_event_raises_anything_else(odd: Any) -> None:
     for events in (
