@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from penstock.errors import PenstockError
 from penstock.keys import PERMANENT
@@ -12,6 +13,10 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.server_choice import find_server
 
 pytest_plugins = ["penstock.testing"]
+
+# A test fails for what it finds, not for the time that a loaded machine takes for an example.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 # The developer's own settings would leak into every process that a test starts.
 for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
