@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -102,6 +103,23 @@ def test_a_text_is_the_same_however_it_is_cut(text: str, pieces: int, chunk: int
 def test_a_stream_that_lacks_only_its_last_event_is_complete() -> None:
     body = stream(START, block(0, type="text", text="all"), END)
     assert read_message([body])["content"][0]["text"] == "all"
+
+
+def test_nothing_is_read_after_the_last_event() -> None:
+    """A gateway may keep the connection open."""
+
+    def received() -> Iterator[bytes]:
+        yield stream(START, block(0, type="text", text="all"), END, STOP)
+        pytest.fail("the response was read on")
+
+    assert read_message(received())["stop_reason"] == "end_turn"
+
+
+def test_a_tool_input_that_max_tokens_has_cut_is_kept_as_text() -> None:
+    tool = block(0, type="tool_use", id="t", name="n", input={})
+    cut = {**END, "delta": {"stop_reason": "max_tokens"}}
+    body = stream(START, tool, delta(0, "input_json_delta", partial_json='{"a": [1,'), cut, STOP)
+    assert read_message([body])["content"][0]["input"] == '{"a": [1,'
 
 
 @pytest.mark.parametrize(
