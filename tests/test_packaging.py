@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 
 import penstock
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.local.stack import SimulatorProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The name that pip installs; the package and the command are called ``penstock``.
@@ -50,19 +51,25 @@ class Environment:
             sysconfig.get_path("purelib", vars={"base": str(self.path), "platbase": str(self.path)})
         )
 
-    def run(
+    def start(
         self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the environment, for at most two minutes."""
+    ) -> subprocess.Popen[str]:
+        """Start a command of the environment, with pipes for its output."""
         inherited = {name: os.environ[name] for name in KEPT if name in os.environ}
-        with subprocess.Popen(
-            command,
+        return subprocess.Popen(
+            [self.path / "bin" / command[0], *command[1:]],
             cwd=cwd,
             env={**inherited, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        ) as process:
+        )
+
+    def run(
+        self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment, for at most two minutes."""
+        with self.start(*command, cwd=cwd, env=env) as process:
             try:
                 out, err = process.communicate(timeout=120)
             except subprocess.TimeoutExpired:
@@ -72,7 +79,7 @@ class Environment:
 
     def prints(self, code: str, *, cwd: Path, env: dict[str, str] | None = None) -> str:
         """Run Python code and return its output; a failure shows its traceback."""
-        done = self.run(self.python, "-c", code, cwd=cwd, env=env)
+        done = self.run("python", "-c", code, cwd=cwd, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -202,10 +209,10 @@ from importlib import metadata
 print(metadata.packages_distributions()["penstock"], metadata.version("penstock-celery"))
 metadata.version("penstock")
 """
-    done = producer.run(producer.python, "-c", code, cwd=tmp_path)
+    done = producer.run("python", "-c", code, cwd=tmp_path)
     assert done.stdout == f"['{DISTRIBUTION}'] {penstock.__version__}\n", done.stderr
     assert "PackageNotFoundError" in done.stderr
-    command = producer.run(producer.path / "bin" / "penstock", "--version", cwd=tmp_path)
+    command = producer.run("penstock", "--version", cwd=tmp_path)
     assert command.stdout == f"penstock {penstock.__version__}\n", command.stderr
 
 
@@ -246,7 +253,7 @@ def test_the_application_folders_cannot_be_imported_from_the_wheel(
     installed: Environment, name: str
 ) -> None:
     """Only the processes of Penstock import them, through PYTHONPATH."""
-    done = installed.run(installed.python, "-c", f"import {name}", cwd=Path("/"))
+    done = installed.run("python", "-c", f"import {name}", cwd=Path("/"))
     assert done.returncode == 1
     assert f"ModuleNotFoundError: No module named '{name}'" in done.stderr
 
@@ -268,7 +275,7 @@ print(cli.name)
 import anthropic
 """
     env = {"PENSTOCK_REDIS_URL": penstock_redis.url}
-    done = producer.run(producer.python, "-c", code, cwd=tmp_path, env=env)
+    done = producer.run("python", "-c", code, cwd=tmp_path, env=env)
     assert done.stdout == "cli\n", done.stderr
     assert done.stderr.endswith("No module named 'anthropic'\n")
 
@@ -304,11 +311,8 @@ def test_up_simulate_on_a_worker_machine_names_the_extra_that_it_needs(
     worker_machine: Environment, wheel: Path, tmp_path: Path
 ) -> None:
     """The extra `worker` contains no simulator; the extra that the error names does."""
-    done = worker_machine.run(
-        worker_machine.path / "bin" / "penstock", "up", "--simulate", cwd=tmp_path
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
+    done = worker_machine.run("penstock", "up", "--simulate", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "penstock: the simulator's web server (uvicorn) is not installed. "
         f"Try: pip install '{DISTRIBUTION}[demo]'\n"
@@ -317,14 +321,54 @@ def test_up_simulate_on_a_worker_machine_names_the_extra_that_it_needs(
     assert declared(wheel, "demo") >= declared(wheel, "worker") | declared(wheel, "simulator")
 
 
-@pytest.mark.parametrize("command", ["bin/penstock simulate", "bin/python -m penstock.simulator"])
+@pytest.mark.parametrize("command", ["penstock simulate", "python -m penstock.simulator"])
 def test_the_simulator_on_a_worker_machine_names_the_extra_that_it_needs(
     worker_machine: Environment, command: str, tmp_path: Path
 ) -> None:
-    program, *arguments = command.split()
-    done = worker_machine.run(worker_machine.path / program, *arguments, cwd=tmp_path)
+    done = worker_machine.run(*command.split(), cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.endswith(f": pip install '{DISTRIBUTION}[simulator]'\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("worker streams", "worker"),
+        ("flower", "worker"),
+        ("simulate", "simulator"),
+        ("up --simulate", "demo"),
+        ("demo", "demo"),
+    ],
+)
+def test_each_program_on_the_machine_of_a_producer_names_the_extra_that_it_needs(
+    producer: Environment, command: str, extra: str, tmp_path: Path
+) -> None:
+    """`pip install penstock-celery` starts none of them."""
+    done = producer.run("penstock", *command.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("penstock: ")
+    assert done.stderr.endswith(f" is not installed. Try: pip install '{DISTRIBUTION}[{extra}]'\n")
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_was_installed_from_the_wheel_answers_a_producer_that_was(
+    worker_machine: Environment,
+    producer: Environment,
+    penstock_simulator: SimulatorProcess,
+    tmp_path: Path,
+) -> None:
+    """`penstock worker streams` outside a checkout, against a private Redis."""
+    api = {"ANTHROPIC_BASE_URL": penstock_simulator.url, "ANTHROPIC_API_KEY": "any"}
+    with EmbeddedRedis() as server:
+        env = {"PENSTOCK_REDIS_URL": server.url}
+        worker = worker_machine.start("penstock", "worker", "streams", cwd=tmp_path, env=env | api)
+        with worker:
+            prompt = '[[sim text="Up."]]'
+            answered = producer.run("penstock", "stream", prompt, cwd=tmp_path, env=env)
+            worker.terminate()
+            written = "".join(worker.communicate())
+    assert answered.stdout == "Up.\n", answered.stderr + written
+    assert worker.returncode == 0, written
 
 
 @pytest.mark.timeout(180)
@@ -336,7 +380,7 @@ def test_the_demo_runs_from_the_wheel_and_removes_its_files(
     temporary.mkdir()
     home.mkdir()
     done = installed.run(
-        installed.path / "bin" / "penstock",
+        "penstock",
         "demo",
         cwd=Path("/"),
         env={"TMPDIR": str(temporary), "HOME": str(home)},

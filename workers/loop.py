@@ -6,6 +6,7 @@ workers take over.
 """
 
 import asyncio
+import atexit
 import faulthandler
 import logging
 import os
@@ -26,6 +27,8 @@ CHECK_S: Final = 1.0
 MAX_MISSED_CHECKS: Final = 60
 #: Seconds until a task that failed is restarted; doubled for each failure in a row.
 FIRST_RESTART_S: Final = 0.2
+#: Maximum seconds to wait at the end of the process for the loop, and for its check, to end.
+STOP_S: Final = 3.0
 #: Maximum seconds until a task that failed is restarted.
 MAX_RESTART_S: Final = 5.0
 #: Seconds that a restarted task must run until its next failure counts as the first again.
@@ -61,6 +64,8 @@ class LoopThread:
         self._on_dead = on_dead
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -69,10 +74,22 @@ class LoopThread:
             if self._loop is None:
                 self._loop = _new_loop()
                 for name, target in (("penstock-loop", self._run), ("penstock-check", self._check)):
-                    threading.Thread(
+                    thread = threading.Thread(
                         target=target, args=(self._loop,), name=name, daemon=True
-                    ).start()
+                    )
+                    thread.start()
+                    self._threads.append(thread)
+                # A loop written in C crashes if it is woken while the interpreter is finalized.
+                atexit.register(self.stop)
             return self._loop
+
+    def stop(self) -> None:
+        """End the loop and its threads, waiting at most `STOP_S` seconds for each."""
+        self._stopping.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        for thread in self._threads:
+            thread.join(STOP_S)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         """Run ``work`` on the loop; may be called from any thread. Returns its future."""
@@ -84,16 +101,19 @@ class LoopThread:
         except BaseException:
             # A task that raises SystemExit or KeyboardInterrupt ends the loop of every stream.
             logger.exception("the event loop failed")
-        self._on_dead("the event loop has ended")
+        if not self._stopping.is_set():
+            self._on_dead("the event loop has ended")
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        pause = threading.Event()
-        while not pause.wait(CHECK_S):
+        while not self._stopping.wait(CHECK_S):
             answered = threading.Event()
             loop.call_soon_threadsafe(answered.set)
-            if not any(answered.wait(CHECK_S) for _ in range(MAX_MISSED_CHECKS)):
+            if not any(self._answered(answered) for _ in range(MAX_MISSED_CHECKS)):
                 self._on_dead(f"the event loop has been blocked for {MAX_MISSED_CHECKS} s")
                 return
+
+    def _answered(self, answered: threading.Event) -> bool:
+        return answered.wait(CHECK_S) or self._stopping.is_set()
 
 
 class BackgroundTasks:

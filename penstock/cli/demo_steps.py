@@ -14,6 +14,7 @@ from penstock.cli.text.output import (
     duration,
     outcome_counts,
     print_line,
+    quantity,
     summary,
     write_text,
 )
@@ -53,6 +54,10 @@ IDLE_TIMEOUT_S: Final = 60.0
 #: Seconds to wait until Flower has recorded the end of every task.
 FLOWER_TIMEOUT_S: Final = 20.0
 FINAL_STATES: Final = {"SUCCESS", "FAILURE", "REVOKED"}
+#: The state of a duplicate wake-up: another task has done, or does, the same step.
+SKIPPED: Final = "SKIPPED"
+#: Shown for a step of a shard without a batch: the canary, which also has none, is not used here.
+SHARED: Final = "its requests are in a shared batch"
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,12 @@ class DemoSteps:
     def flower(self) -> None:
         """Print the tasks of the previous steps as Flower shows them."""
         _print_heading(4, "Flower: the Celery tasks that did this work")
-        for task in sorted(self._ended_tasks(), key=lambda task: task["received"] or 0):
+        tasks = sorted(self._ended_tasks(), key=lambda task: task["received"] or 0)
+        worked = [task for task in tasks if task["state"] != SKIPPED]
+        for task in worked:
             print_line(f"{task['name']:<24}{task['state'].lower():<10}{_task_details(task)}")
+        if skipped := len(tasks) - len(worked):
+            print_line(f"skipped {quantity(skipped, 'duplicate task')}, which called nothing")
 
     def _ended_tasks(self) -> list[dict[str, Any]]:
         """Return the tasks in Flower once it has recorded the end of every step."""
@@ -192,10 +201,17 @@ def _result_line(result: dict[str, Any]) -> str:
 def _task_details(task: dict[str, Any]) -> str:
     """Format the result of a task and its number of retries, as Flower reports them."""
     result = ast.literal_eval(task["result"] or "{}")
-    details = [f"{name} {value}" for name, value in _leaves(result) if value]
+    details = [_detail(name, value) for name, value in _leaves(result) if value]
+    if task["name"] in names.BATCH_STEPS[:-1] and not result.get("batch_id"):
+        details.append(SHARED)
     if task["retries"]:
         details.append(f"retries {task['retries']}")
     return ", ".join(details)
+
+
+def _detail(name: str, value: Any) -> str:
+    """Format a fact; one that is only true or absent is its name."""
+    return name if value is True else f"{name} {value}"
 
 
 def _leaves(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -171,7 +171,7 @@ class LocalDeployment:
 def _login(flower: FlowerProcess) -> str:
     if not flower.has_login:
         return flower.url
-    return f"{flower.url} user {FLOWER_USER}, password {flower.password}"
+    return f"{flower.url} (user {FLOWER_USER}, password {flower.password})"
 
 
 def forget_other_redis() -> None:

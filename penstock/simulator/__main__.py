@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from penstock.simulator.server.uvicorn_server import serve
     except ImportError as error:
-        parser.error(f"{error}; install it with: {install_command('simulator')}")
+        parser.exit(1, f"penstock simulator: {error}. Try: {install_command('simulator')}\n")
     try:
         serve(options, host=host, port=port, ready=_announce)
     except OSError as error:

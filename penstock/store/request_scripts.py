@@ -119,15 +119,23 @@ def release(
 
 
 def cancel(
-    keys: RequestKeys, shared: Keys, *, who: str, end_event: bytes, retention_s: int
+    keys: RequestKeys,
+    shared: Keys,
+    *,
+    who: str,
+    end_event: bytes,
+    retention_s: int,
+    only_waiting: bool = False,
 ) -> ScriptCall[State | None]:
     """Ask for a request to be canceled. The result is the state found, None without a record.
 
     ``end_event`` is the data of the last event (JSON) of a request that no worker holds.
+    ``only_waiting`` leaves a request that a worker holds as it is; the result is then ``running``.
     """
     names = [keys.meta, keys.log, keys.events, shared.control, keys.lease, shared.live]
     names += [keys.text, keys.request]
-    return ScriptCall(script("cancel"), names, [who, end_event, retention_s], state_reply)
+    args = [who, end_event, retention_s, "1" if only_waiting else ""]
+    return ScriptCall(script("cancel"), names, args, state_reply)
 
 
 def write_keys(keys: RequestKeys, shared: Keys, *, typed: bool) -> list[str]:

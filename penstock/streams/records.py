@@ -14,11 +14,15 @@ from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import DEFAULT_PRIORITY, LOST_AFTER_MS, Record, checked_id, state_found
+from penstock.store.scripts import ScriptCall
 from penstock.streams.final_text import TextFinal
 from penstock.validation import check_headers, check_text, is_number
 
 #: Maximum seconds of a deadline, a year: the record of a request lives until its deadline.
 MAX_DEADLINE_S: Final = 31_536_000
+
+#: Records that `RequestRecords.waiting` reads with one round trip.
+READ_AT_ONCE: Final = 1000
 
 #: The error of a request whose deadline passed before its first call.
 DEADLINE_EXCEEDED: Final = {
@@ -129,14 +133,39 @@ class RequestRecords:
         A request that no worker holds ends at once; what was received before is kept. Raises
         `InvalidRequest` if ``who`` cannot be stored.
         """
+        return state_found(id, self._cancel(id, who).run(self._redis))
+
+    def waiting(self) -> list[str]:
+        """Return the ids of all requests that wait in the queue: no worker has claimed them."""
+        scan = self._redis.zscan_iter(self._settings.keys.live, count=READ_AT_ONCE)
+        ids = list(dict.fromkeys(id.decode() for id, _ in scan))  # a scan can repeat an id
+        found: list[str] = []
+        for start in range(0, len(ids), READ_AT_ONCE):
+            some = ids[start : start + READ_AT_ONCE]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for id in some:
+                    pipe.hmget(self._settings.keys.request(id).meta, "state")
+                states = pipe.execute()
+            found += [id for id, [state] in zip(some, states, strict=True) if state == b"queued"]
+        return found
+
+    def cancel_waiting(self, id: str, who: str) -> bool:
+        """Cancel a request unless a worker has claimed it, or it has ended; returns whether it did.
+
+        Raises `InvalidRequest` if ``who`` cannot be stored.
+        """
+        cancel = self._cancel(id, who, only_waiting=True)
+        return cancel.run(self._redis) is State.QUEUED
+
+    def _cancel(self, id: str, who: str, *, only_waiting: bool = False) -> ScriptCall[State | None]:
         keys = self._settings.keys.request(checked_id(id))
         check_text(who, "who")
         end = {"type": events.END, "state": State.CANCELED, "stop_reason": None, "by": who}
-        cancel = request_scripts.cancel(
+        return request_scripts.cancel(
             keys,
             self._settings.keys,
             who=who,
             end_event=orjson.dumps(end),
             retention_s=self._settings.retention_s,
+            only_waiting=only_waiting,
         )
-        return state_found(id, cancel.run(self._redis))

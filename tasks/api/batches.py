@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 
 import anthropic
 import httpx2
-import orjson
 from anthropic.types.messages import MessageBatch
 
 from penstock import json_text
@@ -72,12 +71,20 @@ class BatchesApi:
         self.simulated = False  #: the simulator has answered a live call
 
     def newest(self) -> Listing:
-        """List the newest few batches."""
+        """List the newest few batches.
+
+        An entry that is not a batch is left out of every list: it may be another program's, and
+        must not stop the shards of all jobs.
+        """
         response = self._get({"limit": _NEWEST})
-        return Listing(self._workspace(response), tuple(_all_listed(response)))
+        return Listing(self._workspace(response), _listed_in(_entries(_json(response)), response))
 
     def since(self, time_ms: int) -> Listing:
-        """List all batches created since ``time_ms``, and possibly some older ones."""
+        """List all batches created since ``time_ms``, and possibly some older ones.
+
+        Raises `UnexpectedResponse` for a list without a single readable batch: those of Penstock
+        look like all others, so it does not prove that a batch does not exist.
+        """
         for _ in range(_TRIES):
             try:
                 return self._since(time_ms)
@@ -171,14 +178,20 @@ class BatchesApi:
                 if "after_id" in params:
                     raise _PageGone from error
                 raise
-            page = list(_all_listed(response))
+            fields = _json(response)
+            entries = _entries(fields)
+            page = _listed_in(entries, response)
             found += page
-            more = _json(response).get("has_more")
-            if not more or not page or page[-1].created_ms < time_ms:
+            if entries and not found:
+                raise UnexpectedResponse("the response is a list without a readable batch")
+            # Not only the last of them: its time may be an odd one.
+            older = page and all(batch.created_ms < time_ms for batch in page)
+            if older or not (entries and fields.get("has_more")):
                 return Listing(self._workspace(response), tuple(found))
-            if params.get("after_id") == page[-1].id:
+            last = _id_of(entries[-1]) or found[-1].id
+            if params.get("after_id") == last:
                 raise UnexpectedResponse("the list of batches has no end")
-            params["after_id"] = page[-1].id
+            params["after_id"] = last
 
     def _get(self, params: Mapping[str, Any]) -> httpx2.Response:
         return self._api.get(
@@ -207,21 +220,21 @@ def merged(headers: Mapping[str, str], betas: tuple[str, ...]) -> dict[str, str]
     return own | ({"anthropic-beta": ",".join(every)} if every else {})
 
 
-def _data(response: httpx2.Response) -> Iterator[Any]:
-    data = _json(response).get("data")
-    if not isinstance(data, list):
-        raise UnexpectedResponse("the response is not a list of batches")
-    yield from data
-
-
 def _json(response: httpx2.Response) -> dict[str, Any]:
     try:
-        value = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
+        value = json_text.loads(response.content)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise UnexpectedResponse("the response is not a JSON object")
     return value
+
+
+def _entries(page: Mapping[str, Any]) -> list[Any]:
+    entries = page.get("data")
+    if not isinstance(entries, list):
+        raise UnexpectedResponse("the response is not a list of batches")
+    return entries
 
 
 def _batch(call: Callable[[], Any]) -> MessageBatch:
@@ -242,18 +255,32 @@ def _batch(call: Callable[[], Any]) -> MessageBatch:
     return response
 
 
-def _all_listed(response: httpx2.Response) -> Iterator[ListedBatch]:
-    return (_listed(each, response.headers) for each in _data(response))
+def _listed_in(entries: Iterable[Any], response: httpx2.Response) -> tuple[ListedBatch, ...]:
+    """Return the batches of a page, without the entries that are none."""
+    found: list[ListedBatch] = []
+    for entry in entries:
+        with contextlib.suppress(UnexpectedResponse):
+            found.append(_listed(entry, response.headers))
+    return tuple(found)
 
 
 def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
     try:
+        id = _id_of(batch)
+        if not id:
+            raise UnexpectedResponse("the response is not a batch: it has no id")
         return ListedBatch(
-            id=str(batch["id"]),
+            id=id,
             created_ms=int(datetime.fromisoformat(batch["created_at"]).timestamp() * 1000),
             requests=sum(int(count) for count in batch["request_counts"].values()),
             status=str(batch["processing_status"]),
             simulated=is_simulated(headers),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnexpectedResponse("the response is not a batch") from error
+
+
+def _id_of(batch: Any) -> str:
+    """Return the id of a batch; empty: it has none."""
+    id = batch.get("id") if isinstance(batch, dict) else None
+    return id if isinstance(id, str) else ""

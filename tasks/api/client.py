@@ -7,7 +7,7 @@ decisions are ours, so ``max_retries`` is 0 everywhere.
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import anthropic
@@ -15,7 +15,11 @@ import httpx2
 
 from config.http_clients import async_http_client, sync_http_client
 from config.settings import WorkerSettings
+from penstock.json_text import whole_characters
 from tasks.api.retry import is_retryable, retry_after_s
+
+#: Statuses with which a gateway reports that the API received the call and gave no answer in time.
+_NO_ANSWER: Final = frozenset({504, 524})
 
 
 class UnexpectedResponse(Exception):
@@ -39,7 +43,9 @@ class ApiProblem:
     @property
     def unanswered(self) -> bool:
         """Whether the API may have received and billed the call, but gave no response."""
-        return self.sent and not self.status and self.type == "connection_error"
+        if self.status:
+            return self.status in _NO_ANSWER
+        return self.sent and self.type == "connection_error"
 
     def as_error(self) -> dict[str, Any]:
         """Return the error object for the record and the last event."""
@@ -62,10 +68,10 @@ def problem_of(error: Exception) -> ApiProblem:
     if isinstance(error, anthropic.APIStatusError):
         headers = error.response.headers
         return ApiProblem(
-            type=error.type or "api_error",
+            type=_whole(error.type) or "api_error",
             message=_message(error),
             status=error.status_code,
-            request_id=error.request_id or "",
+            request_id=_whole(error.request_id),
             retryable=is_retryable(
                 error.status_code, error.error_code, headers.get("x-should-retry")
             ),
@@ -87,14 +93,20 @@ def problem_of(error: Exception) -> ApiProblem:
     )
 
 
+def _whole(value: Any) -> str:
+    """Return a text of a response without halves of characters; "" for what is not a text."""
+    return whole_characters(value) if isinstance(value, str) else ""
+
+
 def _message(error: anthropic.APIStatusError) -> str:
     """Return the API's message. It names the address where that may be the cause."""
     address = f"{_address(error)}{error.request.url.path}"
-    if not error.api_message:  # the response is not the API's own
+    message = _whole(error.api_message)
+    if not message:  # the response is not the API's own
         return f"HTTP {error.status_code} from {address}"
     if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
-        return f"{error.api_message} (from {address})"
-    return error.api_message
+        return f"{message} (from {address})"
+    return message
 
 
 def _address(error: anthropic.APIError) -> str:
@@ -109,7 +121,7 @@ def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
     outcome = "gave no response" if sent else "cannot be reached"
     return ApiProblem(
         type="connection_error",
-        message=f"the API at {address} {outcome}: {type(cause).__name__}: {cause}",
+        message=_whole(f"the API at {address} {outcome}: {type(cause).__name__}: {cause}"),
         retryable=True,
         sent=sent,
         timed_out=sent and isinstance(cause, httpx2.ReadTimeout),

@@ -43,6 +43,15 @@ logger = get_task_logger(__name__)
 _UNAVAILABLE_RETRY_S: Final = 60.0
 
 
+#: Why a claim was refused, as Flower shows it.
+_WHY_NOT: Final = {
+    "gone": "the record of the job has expired or was deleted",
+    "ended": "the job has already ended",
+    "leased": "another worker is running the step",
+    "early": "the step is not due yet; its own message follows",
+}
+
+
 class JobFailed(Exception):
     """The job ended with an error; only its record holds the API's message."""
 
@@ -70,7 +79,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         raise wait_later(task, reason=str(error), countdown_s=error.wait_s) from None
     except (NotClaimed, Fenced) as error:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
-        reason = str(error) or "claimed by another worker"
+        reason = _WHY_NOT.get(str(error), "another worker has claimed it")
         raise end_as(task, SKIPPED, {"reason": reason}) from None
 
 

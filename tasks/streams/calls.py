@@ -20,15 +20,16 @@ from penstock.jitter import jitter
 from penstock.store.connection import AsyncConnection
 from penstock.streams.records import DEADLINE_EXCEEDED
 from tasks.api.client import ApiProblem, problem_of
-from tasks.api.message_stream import StreamInterrupted, open_stream
+from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
 from tasks.retry import Deferred
 from tasks.streams.attempt import Attempt
 from tasks.streams.claim import ClaimedRequest
 from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_attempt
+from tasks.streams.event_parser import reports_error
 from tasks.streams.publish.outbox import Outbox
 from tasks.streams.rate_limiter import RateLimiter
-from tasks.streams.refusals import REFUSALS_IN_STREAM, defer_refused
+from tasks.streams.refusals import REFUSALS_IN_STREAM, refused
 from tasks.streams.result import RequestFailed
 from tasks.streams.retry_budget import Cost, Fault
 
@@ -36,6 +37,10 @@ from tasks.streams.retry_budget import Cost, Fault
 RESUME_MAX_WAIT_S: Final = 5.0
 #: Interruptions by the connection. They are at the same place only if the answer has not advanced.
 _CONNECTION: Final = frozenset({"connection_error", "incomplete_stream"})
+#: Invalid events that come after the whole text.
+_AT_THE_END: Final = tuple(
+    f"{INVALID_RESPONSE}: {kind}" for kind in ("message_delta", "message_stop")
+)
 
 
 @dataclass(slots=True)
@@ -61,7 +66,6 @@ class ApiCalls:
     ) -> None:
         """``notify`` is called when events were added to an outbox."""
         self._settings = settings
-        self._redis = connection
         self._api = api
         self._notify = notify
         self._rate_limiter = RateLimiter(connection, settings.keys)
@@ -94,7 +98,9 @@ class ApiCalls:
         if request.worker_losses >= self._settings.max_worker_losses:
             message = f"{request.worker_losses} workers were lost while they ran this request"
             raise RequestFailed({"type": "worker_lost", "message": message})
-        if request.attempts and request.on_interrupt is OnInterrupt.FAIL:
+        # A lost worker may have sent a call that it could not record.
+        called = request.attempts or request.worker_losses
+        if called and request.on_interrupt is OnInterrupt.FAIL:
             raise RequestFailed({"type": "worker_lost", "message": "the worker was lost"})
         return request.body
 
@@ -147,8 +153,8 @@ class ApiCalls:
             return await self._interrupted(request, call, interruption)
         except asyncio.CancelledError:
             self._rate_limiter.release(request.lane, request.id)
-            # What a call without an answer has cost is not known.
-            request.usage.estimated = request.usage.estimated or not call.answered
+            if not call.answered:
+                request.start_attempt()  # it was sent, so it counts and may be billed
             raise
         except (anthropic.APIError, httpx2.HTTPError) as error:
             return await self._failed(request, call, error)
@@ -208,14 +214,18 @@ class ApiCalls:
             request.undo_attempt()
             problem = ApiProblem(error["type"], error["message"], status=status, retryable=True)
             await self._report(request, problem)
-            await defer_refused(self._redis, self._settings, request, problem)
+            raise refused(self._settings, request, problem)
         if not call.announced:
             self._announce(request, call)
         received = request.usage.received
         request.end_attempt()
-        place: tuple[int, ...] = (call.received, received)
+        place: tuple[int, ...] | None = (call.received, received)
         if error["type"] in _CONNECTION:
-            place = (*place, len(request.message.text))
+            place = (call.received, received, len(request.message.text))
+        if interruption.fault.startswith(_AT_THE_END):
+            place = (0,)  # a call that continues a complete text receives less before its end
+        if error["type"] == "connection_error" and not call.received:
+            place = None  # a connection that is lost before the first event can be an outage
         return Fault(error, interruption.retryable, place, interruption.fault)
 
     async def _acquire(self, request: ClaimedRequest) -> None:
@@ -233,7 +243,10 @@ class ApiCalls:
         problem = problem_of(error)
         headers = getattr(getattr(error, "response", None), "headers", {})
         request.note_origin(headers)
-        await self._report(request, problem, headers)
+        if problem.status:
+            await self._report(request, problem, headers)
+        else:  # no response, so it says nothing of the limit
+            self._rate_limiter.release(request.lane, request.id)
         refused_prefill = problem.status == 400 and "prefill" in problem.message
         if call.planned.mode is Mode.PREFILL and refused_prefill:
             self._without_prefill.add(request.model)
@@ -242,8 +255,7 @@ class ApiCalls:
             raise RequestFailed(problem.as_error())
         if problem.unanswered:
             return self._unanswered(request, call, problem)
-        await defer_refused(self._redis, self._settings, request, problem)
-        return None
+        raise refused(self._settings, request, problem)
 
     def _unanswered(self, request: ClaimedRequest, call: _Call, problem: ApiProblem) -> Fault:
         """Count a call that was sent and got no answer: it may be billed."""
@@ -261,7 +273,7 @@ class ApiCalls:
     async def _report(
         self, request: ClaimedRequest, problem: ApiProblem, headers: Any = None
     ) -> None:
-        """Report the response, or its absence, to the rate limiter."""
+        """Report the response to the rate limiter."""
         await self._rate_limiter.report(
             request.lane,
             request.id,
@@ -274,6 +286,7 @@ class ApiCalls:
 def _is_ping_or_error(raw: bytes) -> bool:
     """Whether an event is not yet a part of an answer."""
     try:
-        return json_text.loads(raw)["type"] in ("ping", "error")
-    except (ValueError, TypeError, KeyError):
+        data = json_text.loads(raw)
+    except ValueError:
         return False
+    return isinstance(data, dict) and (data.get("type") == "ping" or reports_error(data))

@@ -1,12 +1,15 @@
 """A request that this worker has claimed: its record, outbox and message so far."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+
 from config.settings import WorkerSettings
-from penstock import events
+from penstock import events, json_text
 from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
@@ -22,6 +25,11 @@ from tasks.streams.publish.outbox import Outbox
 from tasks.streams.request_record import FIELDS, RecordFault, RequestRecord
 from tasks.streams.retry_budget import RetryBudget
 from tasks.streams.usage import Usage, piece_bytes
+
+logger = logging.getLogger(__name__)
+
+#: Errors of a script that are Redis's own state, not that of the record.
+_REFUSED = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
 
 
 class NotClaimable(ControlSignal):
@@ -45,6 +53,7 @@ class ClaimedRequest:
     body: dict[str, Any] | None = None  #: None: the body has expired
     headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
     attempts: int = 0  #: calls of the API made so far, by all workers
+    refusals: int = 0  #: of a call by the API so far, to all workers
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(1))
     message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
@@ -60,9 +69,15 @@ class ClaimedRequest:
     ) -> "ClaimedRequest":
         """Claim a request; `load` reads its state. Raises `NotClaimable` or `Deferred`."""
         keys = settings.keys.request(id)
-        claim = await request_scripts.claim(
-            keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
-        ).run_async(connection)
+        try:
+            claim = await request_scripts.claim(
+                keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
+            ).run_async(connection)
+        except ResponseError as error:
+            if "user_script" not in str(error) or isinstance(error, _REFUSED):
+                raise
+            await _fail(connection, settings, id, str(error))
+            raise NotClaimable(f"its record is not a request's: {error}") from error
         if isinstance(claim, Restarted):
             reason = "Redis was restarted; workers have one lease to renew the claims they hold"
             raise Deferred(reason, claim.wait_ms / 1000)
@@ -71,7 +86,9 @@ class ClaimedRequest:
         async with connection.pipeline(transaction=False) as pipe:
             pipe.hmget(keys.meta, *FIELDS)
             pipe.get(keys.request)
-            values, body = await pipe.execute()
+            values, body = await pipe.execute(raise_on_error=False)
+        if isinstance(values, Exception):
+            raise values
         stored = {
             name: value.decode(errors="replace") if value else ""
             for name, value in zip(FIELDS, values, strict=True)
@@ -84,7 +101,7 @@ class ClaimedRequest:
             model=stored["model"],
             worker_losses=claim.worker_losses,
             stored=stored,
-            stored_body=body,
+            stored_body=b"" if isinstance(body, Exception) else body,
             settings=settings,
         )
 
@@ -96,7 +113,7 @@ class ClaimedRequest:
         self.started_ms, self.first_delta_ms = record.started_ms, record.first_delta_ms
         self.body, self.headers = record.body, record.headers
         self.attempts, self.usage = record.attempts, record.usage
-        self.simulated = record.simulated
+        self.simulated, self.refusals = record.simulated, record.refusals
         self.budget = record.budget(self.settings.max_attempts)
         if not self.attempts:
             return
@@ -151,6 +168,12 @@ class ClaimedRequest:
         self.budget.undo()
         self.usage.end_attempt(complete=True)
         self._note_attempts()
+
+    def count_refusal(self) -> int:
+        """Count a call that the API refused; returns the number of them."""
+        self.refusals += 1
+        self.outbox.note(api_retries=self.refusals)
+        return self.refusals
 
     def end_attempt(self) -> None:
         """Estimate the usage of an attempt of which nothing more will arrive, if there is one."""
@@ -231,6 +254,24 @@ def _received(published: list[dict[str, Any]]) -> int:
         elif data.get("type") == "content_block_delta" and isinstance(data.get("delta"), dict):
             received += piece_bytes(data["delta"])
     return received
+
+
+async def _fail(
+    connection: AsyncConnection, settings: WorkerSettings, id: str, problem: str
+) -> None:
+    """Fail a request whose record the claim script cannot read, so that it is not woken again.
+
+    Its log may be as odd, so no last event is written.
+    """
+    logger.error("request %s cannot be claimed and has failed: %s", id, problem)
+    keys = settings.keys.request(id)
+    error = RecordFault("the request's record", f"cannot be claimed ({problem})").error
+    async with connection.pipeline(transaction=True) as pipe:
+        pipe.execute_command("ZREM", settings.keys.live, id)
+        pipe.execute_command("DEL", keys.lease)
+        pipe.hset(keys.meta, mapping={"state": "failed", "error": json_text.dumps(error)})
+        pipe.expire(keys.meta, settings.retention_s)
+        await pipe.execute(raise_on_error=False)
 
 
 _WHY_NOT = {

@@ -124,7 +124,7 @@ class EventParser:
         if not isinstance(data, dict) or more:
             invalid("it is not a JSON object", excerpt(raw))
         kind = data.get("type")
-        if kind == "error" or (kind is None and data.get("error")):
+        if reports_error(data):
             raise _reported(data.get("error"))
         if kind == "ping":
             return []
@@ -165,6 +165,12 @@ class EventParser:
             for (place, delta), replacement in self._halves.give_up(index)
         ]
         return [(json_text.dumps(delta), delta) for delta in deltas]
+
+
+def reports_error(data: dict[str, Any]) -> bool:
+    """Whether an event reports an error; a gateway's error event may have no type."""
+    kind = data.get("type")
+    return kind == "error" or (kind is None and bool(data.get("error")))
 
 
 def check(kind: str, data: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ FIELDS: Final = (
     "deadline_ms",
     "started_ms",
     "attempts",
+    "api_retries",
     "retry_budget",
     "spent",
     "open_output",
@@ -51,6 +52,7 @@ class RequestRecord:
     deadline_ms: int | None
     started_ms: int
     attempts: int
+    refusals: int
     usage: Usage
     #: output tokens in ``usage`` of the attempt of a lost worker; None: no attempt was lost
     open_output: int | None
@@ -72,6 +74,7 @@ class RequestRecord:
             deadline_ms=_number(values, "deadline_ms"),
             started_ms=_required(values, "started_ms"),
             attempts=attempts,
+            refusals=_number(values, "api_retries") or 0,
             usage=Usage(_object(values, "spent"), estimated=bool(values["usage_estimated"])),
             open_output=_number(values, "open_output"),
             first_delta_ms=_number(values, "first_delta_ms"),

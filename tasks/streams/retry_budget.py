@@ -23,7 +23,7 @@ class Fault:
 
     error: dict[str, Any]  #: ``type`` and ``message``, for the record and the last event
     retryable: bool  #: whether resuming may succeed
-    #: what had been received, by which a repetition is recognised; None: no response had begun, so
+    #: what had been received, by which a repetition is recognised; None: nothing was received, so
     #: that nothing distinguishes a deterministic fault from an outage
     place: tuple[int, ...] | None
     name: str = ""  #: of the fault, without what differs from call to call; empty: its message

@@ -69,7 +69,9 @@ class Stage:
         self.redis.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def launch(self, *, database: int = 0, **settings: str) -> WorkerProcess:
+    def launch(
+        self, *, database: int = 0, options: tuple[str, ...] = (), **settings: str
+    ) -> WorkerProcess:
         """Start a worker without waiting for it; `ready` does."""
         env = {
             "PENSTOCK_REDIS_URL": self.address(database),
@@ -80,7 +82,7 @@ class Stage:
             **settings,
         }
         name = f"streams-{database}-{len(self.workers)}"
-        worker = WorkerProcess("streams", env=env, name=name).launch()
+        worker = WorkerProcess("streams", *options, env=env, name=name).launch()
         self.workers.append(worker)
         return worker
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from penstock.batches.notices import PauseReason
+from penstock.batches.view import Notice
 from penstock.client import Client
 from penstock.errors import NotEnded, PenstockError
 from penstock.simulator.control import Control
@@ -34,6 +36,7 @@ _CREATE_FAULTS: tuple[dict[str, Any], ...] = (
     {"drop_before_commit": True},
     {"drop_before_commit": True, "commit_after_s": 0.7},
     {"status": 429, "retry_after": 0.3, "path": "/v1/messages/batches", "method": "POST"},
+    {"status": 413, "path": "/v1/messages/batches", "method": "POST"},
 )
 #: Downloads that are interrupted, or have too few or too many lines.
 _RESULTS_FAULTS: tuple[dict[str, Any], ...] = (
@@ -199,13 +202,19 @@ class Run:
         while time.monotonic() < deadline:
             job = await self._until_available(lambda: self._client.messages.batches.retrieve(id))
             if job.paused:
-                self.tally.wrong(f"{id} is paused: {job.paused}")
+                self._note_pause(id, job.paused)
                 await self._until_available(lambda: self._client.messages.batches.resume(id))
             if job.state.ended:
                 return str(job.state)
             await asyncio.sleep(0.2)
         job = await self._until_available(lambda: self._client.messages.batches.retrieve(id))
         raise TimeoutError(f"{id} hangs: {[(s.number, s.state) for s in job.shards]}")
+
+    def _note_pause(self, id: str, reason: Notice) -> None:
+        if reason.type == PauseReason.REQUEST_TOO_LARGE:
+            self.tally.counts["batches that were split"] += 1
+        else:
+            self.tally.wrong(f"{id} is paused: {reason}")
 
     async def _results(self, id: str) -> list[bytes]:
         found: list[bytes] = await self._until_available(

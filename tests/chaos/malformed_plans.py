@@ -13,6 +13,8 @@ from tests.chaos.plans import StreamPlan
 _HARMLESS = frozenset(
     {"stray_stop", "unknown_event", "index_gap", "usage_nan", "stop_details_text"}
 )
+#: Malformed events after the whole text.
+_AT_THE_END = ("stop_", "usage_", "end_", "no_message_delta", "no_block_stop")
 _DELTAS = 24
 #: Directives for blocks that ordinary chaos runs do not have.
 _BLOCKS = (
@@ -49,7 +51,10 @@ def _malformed(rng: Random, plan: StreamPlan) -> StreamPlan:
     calls = 3 if kind == "first_error" else 2
     if "status=502" in fault and not times:
         calls = 20  # rejections, which cost nothing: PENSTOCK_MAX_API_RETRIES
-    if kind == "event" and at and not times:
+    if kind == "no_answer" and not times:
+        calls = 6  # nothing distinguishes them from an outage: PENSTOCK_MAX_ATTEMPTS
+    at_the_end = fault.startswith(tuple(f"malformed={name}" for name in _AT_THE_END))
+    if kind == "event" and at and not times and not at_the_end:
         calls = _DELTAS // at + 3  # each call may advance
     prompt = f"Stream {plan.number}: describe water. [[sim deltas={_DELTAS} rate=40]]"
     # A quota that is spent closes its model for others, as it should.

@@ -22,6 +22,7 @@ from celery.signals import task_postrun, task_prerun
 
 from penstock.queue.names import BATCH_STEPS
 from penstock.store.scripts import script
+from tasks.batches.create import gather, split
 
 #: Environment variables; this module is active if the first is set.
 TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"
@@ -76,6 +77,21 @@ def _around(owner: Any, method: str, name_of: Any) -> None:
         return answer
 
     setattr(owner, method, wrapped)
+
+
+def _named(module: Any, function: str, part: str) -> None:
+    """Name the points inside a part of a step after the part as well."""
+    original = getattr(module, function)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        step = _step.name
+        _step.name = step and f"{step} {part}"
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _step.name = step
+
+    setattr(module, function, wrapped)
 
 
 def _command(_: Any, *args: Any, **__: Any) -> str:
@@ -136,6 +152,8 @@ def install() -> None:
     _around(redis.Redis, "execute_command", _command)
     _around(redis.client.Pipeline, "execute", _pipeline)
     _around(httpx2.Client, "send", _request)
+    _named(gather, "_take", "gather")
+    _named(split, "split_shard", "split")
 
 
 if TICKETS in os.environ:

@@ -17,7 +17,7 @@ _MAX_ERRORS = 5
 
 
 #: Shown with every answer and job that the simulator has answered.
-SIMULATED: Final = "simulated: invented by the API simulator"
+SIMULATED: Final = "invented by the API simulator"
 
 
 def print_status(text: str) -> None:
@@ -81,7 +81,7 @@ def summary(id: str, end: Mapping[str, Any]) -> str:
     if end.get("stop_reason") not in (None, "end_turn"):
         parts.append(f"stop reason {end['stop_reason']}")
     if end.get("simulated"):
-        parts.append(SIMULATED)
+        parts.append(f"simulated: {SIMULATED}")
     return " · ".join(parts)
 
 

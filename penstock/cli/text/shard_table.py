@@ -31,7 +31,9 @@ def shard_summary(shard: Shard) -> str:
     if shard.state == ShardState.COLLECTED:
         parts.append(nonzero_counts(shard.counts))
     if shard.retried:
-        parts.append(f"{shard.retried:,} retried")
+        # A shard that is collected without a batch has given its requests to another shard.
+        moved = shard.state == ShardState.COLLECTED and not shard.batch_id and not shard.live
+        parts.append(f"{shard.retried:,} {'moved to a shared batch' if moved else 'retried'}")
     if shard.round:
         parts.append(f"retry round {shard.round}")
     if shard.failures:

@@ -48,7 +48,10 @@ class ResultTally:
         self.retried = 0  #: requests that are retried
         #: type and message of the first failure that the operator has to remedy
         self.pause: tuple[str, str] | None = None
-        self.samples: dict[str, str] = {}  #: error type → the API's message of the first such line
+        #: error type that is counted apart → message of the first such line
+        self.samples: dict[str, str] = {}
+        #: requests whose result does not show what they cost: it is missing or unreadable
+        self.unknown_costs = 0
 
     def index_of(self, custom_id: str) -> int | None:
         """Return the index of the request with this wire id.
@@ -83,8 +86,7 @@ class ResultTally:
         succeeded = outcome.kind == "succeeded"
         self.seen[index] = RETRIED if decision.retry else SUCCEEDED if succeeded else FAILED
         self.unreadable_lines += outcome.error_type == UNREADABLE
-        if outcome.error_type:
-            self.samples.setdefault(outcome.error_type, outcome.message)
+        self.unknown_costs += outcome.error_type == UNREADABLE
         if decision.retry:
             self.retried += 1
             if decision.pause and self.pause is None:
@@ -94,7 +96,8 @@ class ResultTally:
         if succeeded:
             self.add_tokens(model, tokens)
         elif outcome.kind == "errored":
-            self._add_error(outcome.error_type or "unknown_error")
+            message = outcome.message if outcome.error_type else ""
+            self._add_error(outcome.error_type or "unknown_error", message)
         elif outcome.kind not in _KINDS:
             self._add_error(outcome.kind)
 
@@ -110,6 +113,7 @@ class ResultTally:
             self.seen[index] = FAILED
             self.kinds["errored"] += 1
             self._add_error(MISSING)
+            self.unknown_costs += 1
             yield result_line(LINE_HEAD + wire_id(self.nonce, index).encode(), result)
 
     @property
@@ -126,11 +130,6 @@ class ResultTally:
     def failed(self) -> int:
         """The number of requests that have failed for good."""
         return self.seen.count(FAILED)
-
-    @property
-    def unknown_costs(self) -> int:
-        """The number of requests whose result does not show what they cost."""
-        return self.errors[MISSING] + self.errors[UNREADABLE]
 
     @property
     def extra_lines(self) -> int:
@@ -163,6 +162,9 @@ class ResultTally:
             f"{self.unreadable_lines} lines cannot be read"
         )
 
-    def _add_error(self, type: str) -> None:
-        known = type in self.errors or len(self.errors) < _MAX_ERROR_TYPES
-        self.errors[type if known else _OTHER_ERRORS] += 1
+    def _add_error(self, type: str, message: str = "") -> None:
+        if type not in self.errors and len(self.errors) >= _MAX_ERROR_TYPES:
+            type = _OTHER_ERRORS
+        self.errors[type] += 1
+        if message:
+            self.samples.setdefault(type, message)

@@ -55,10 +55,9 @@ class BatchCreator:
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
         """Create the shard's batch, or return what it has to wait for."""
-        try:
-            split.split_if_too_large(work)
-        except ChunkMissing as error:
-            return requests_missing(error)
+        too_large = split.is_too_large(work)
+        if too_large and not work.shard.abandoned_nonces:
+            return self._send_parts(work, api)
         waiting = self._reserve(work)
         if waiting is not None:
             return waiting
@@ -74,8 +73,19 @@ class BatchCreator:
         duplicates.check(work, api, listing)
         if work.shard.abandoned_nonces and self._adopt_late_batch(work, listing):
             return created(work)
+        if too_large:  # no earlier call has created its batch, which only the whole can adopt
+            return self._send_parts(work, api)
         work.write(with_intent(work.shard, nonce, listing.workspace, listing.batches))
         return self._create(work, api)
+
+    def _send_parts(self, work: ClaimedShard, api: BatchesApi) -> StepResult:
+        """Split a shard that is too large, and create the batch of its first part."""
+        release_reservations(work)  # before the record: the size lock is on the number of requests
+        try:
+            split.split_shard(work)
+        except ChunkMissing as error:
+            return requests_missing(error)
+        return self.run(work, api)
 
     def _reserve(self, work: ClaimedShard) -> RetryIn | Parked | None:
         """Acquire a slot and reserve the highest cost. None: the shard has both."""

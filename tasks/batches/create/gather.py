@@ -24,7 +24,9 @@ from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
 from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.create import split
 from tasks.batches.create.batch_creator import release_reservations
+from tasks.batches.limits.waiting import scaled_wait_s
 from tasks.batches.step_result import RetryIn
 
 #: Maximum seconds that a retry shard waits for the batches of its round, and between two looks.
@@ -45,12 +47,13 @@ def gather(work: ClaimedShard) -> RetryIn | None:
     if not can_share(work.shard):
         return None
     shards = work.job.shards()
-    [first_round] = work.job.fields("shards")
+    [first_round, rejected] = work.job.fields("shards", "too_large")
     wait_s = wait_for_round_s(work.shard, shards, int(first_round), now_ms())
     if wait_s > 0:
         reason = f"waiting for other requests to retry in round {work.shard.round}"
-        return RetryIn(spread(wait_s, by=0.1), reason)
-    partners = partners_of(work.shard, shards)
+        # Each look reads all shards of the job.
+        return RetryIn(spread(scaled_wait_s(wait_s, len(shards)), by=0.1), reason)
+    partners = partners_of(work.shard, shards, most_bytes=split.part_bytes(work, rejected))
     if partners:
         _take(work, partners)
     return None
@@ -89,14 +92,18 @@ def wait_for_round_s(shard: Shard, shards: Sequence[Shard], first_round: int, no
     return look_s if lower and waited_s < longest_s + _TAKEN_WITHIN_S else 0.0
 
 
-def partners_of(shard: Shard, shards: Sequence[Shard]) -> list[Shard]:
+def partners_of(
+    shard: Shard, shards: Sequence[Shard], *, most_bytes: int | None = None
+) -> list[Shard]:
     """Return the shards with higher numbers whose requests fit into the same batch; pure.
 
     A batch never becomes larger than the largest of the job, so that the limits that its producer
-    chose are kept.
+    chose are kept. ``most_bytes``: of a body, if the API has rejected a larger one of the job:
+    what was split must not become one again.
     """
     most_requests = max(each.requests for each in shards)
-    most_bytes = max(each.size for each in shards)
+    largest = max(each.size for each in shards)
+    most_bytes = largest if most_bytes is None else min(largest, most_bytes)
     requests, size = shard.requests, shard.size
     found: list[Shard] = []
     for each in sorted(shards, key=lambda each: each.number):
@@ -143,19 +150,22 @@ def _together(shard: Shard, other: Shard) -> bool:
 def _take(work: ClaimedShard, partners: Sequence[Shard]) -> None:
     """Move the requests of those partners that can be claimed to the shard of ``work``."""
     with contextlib.ExitStack() as claims:
-        taken = [other for other in _claimed(work, partners, claims) if can_share(other.shard)]
+        # Not one that has changed since, and may have taken requests of others itself.
+        taken = [other for other in _claimed(work, partners, claims) if other.shard in partners]
         if not taken:
             return
+        for each in (work, *taken):  # what a worker has reserved that died before its call
+            release_reservations(each)
         others = [other.shard for other in taken]
         emptied = [_emptied(other) for other in others]
         before = work.shard
-        after = merged(before, others, spool=f"{before.number}-{work.lease.epoch}")
+        # Unlike that of a retry shard, which can have the same number and epoch.
+        after = merged(before, others, spool=f"{before.number}-{work.lease.epoch}-shared")
         with _staged(work, after, [before, *others]):
             work.advance("create", after, also=emptied, left=-len(taken), claimed=taken)
         for other, shard in zip(taken, emptied, strict=True):
             with contextlib.suppress(Fenced):  # the record is written: this is for its readers
                 other.advance("create", shard)
-                release_reservations(other)  # of a worker that died before its call
                 other.release(done=True)
         with contextlib.suppress(Exception):  # they expire with the job
             names = [shard.request_chunk_name for shard in (before, *others)]

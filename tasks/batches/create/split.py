@@ -55,22 +55,35 @@ def after_rejection(work: ClaimedShard, problem: ApiProblem) -> Parked | Next:
     return Parked(f"the body of {shard.size:,} bytes is too large", pause=pause)
 
 
-def split_if_too_large(work: ClaimedShard) -> None:
-    """Split a planned shard if a body of its size was rejected; the record is its first part then.
+def part_bytes(work: ClaimedShard, rejected: str) -> int | None:
+    """Return the most bytes of a part; None: no body of the job was rejected.
 
-    Raises `Fenced`, and `ChunkMissing` if its requests are not in the spool.
+    ``rejected``: the field ``too_large`` of the job's record, the smallest size that was.
+    """
+    return min(work.settings.shard_bytes, int(rejected) // 2) if rejected else None
+
+
+def is_too_large(work: ClaimedShard) -> bool:
+    """Whether a planned shard has to be split, since a body of its size was rejected."""
+    [rejected] = work.job.fields("too_large")
+    shard = work.shard
+    if not rejected or shard.requests < 2:
+        return False
+    return shard.size >= int(rejected) or shard.size > work.settings.shard_bytes
+
+
+def split_shard(work: ClaimedShard) -> None:
+    """Split a planned shard that is too large; the record is its first part then.
+
+    Nothing is reserved for it. Raises `Fenced`, and `ChunkMissing` if its requests are not in the
+    spool.
     """
     [rejected, url, first_shards] = work.job.fields("too_large", "spool", "shards")
     shard = work.shard
-    if not rejected or shard.requests < 2:
-        return
-    allowed = work.settings.shard_bytes
-    if shard.size < int(rejected) and shard.size <= allowed:
-        return
+    limit = part_bytes(work, rejected)
+    assert limit is not None
     staging = open_chunk_store(url, work.redis, work.job.keys, _STAGING_TTL_S)
-    parts = _stored_parts(work, staging, min(allowed, int(rejected) // 2), int(first_shards))
-    if len(parts) == 1:
-        return  # one request is nearly all of it
+    parts = _stored_parts(work, staging, limit, int(first_shards))
     first, *others = parts
     names = [name for part in parts for name in part.chunk_names]
     if not staging.refresh_ttl(names, work.settings.batch_ttl_s):

@@ -38,6 +38,30 @@ def test_a_loop_that_a_task_has_ended_is_reported() -> None:
     assert deaths.reasons[0] == "the event loop has ended"
 
 
+def test_a_loop_is_stopped_before_the_interpreter_ends_and_that_is_not_a_death() -> None:
+    deaths = Deaths()
+    thread = LoopThread(deaths)
+    loop = thread.loop
+    thread.stop()
+    assert not loop.is_running()
+    assert not [each for each in threading.enumerate() if each in thread._threads]
+    assert deaths.reasons == []
+
+
+def test_a_process_stops_its_loop_at_its_end() -> None:
+    program = """
+import atexit
+from workers.loop import LoopThread
+thread = LoopThread()
+atexit.register(lambda: print(thread.loop.is_running()))
+print(thread.loop.is_running())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_a_loop_that_is_blocked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_S", 0.01)
     deaths, release = Deaths(), threading.Event()

@@ -105,9 +105,16 @@ def release(
     )
 
 
-def cancel(connection: Any, keys: RequestKeys, who: str = "me") -> Any:
+def cancel(
+    connection: Any, keys: RequestKeys, who: str = "me", *, only_waiting: bool = False
+) -> Any:
     call = request_scripts.cancel(
-        keys, Keys(keys.prefix), who=who, end_event=CANCELED, retention_s=RETENTION_S
+        keys,
+        Keys(keys.prefix),
+        who=who,
+        end_event=CANCELED,
+        retention_s=RETENTION_S,
+        only_waiting=only_waiting,
     )
     return reply(connection, call)
 

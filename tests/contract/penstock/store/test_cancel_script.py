@@ -109,6 +109,35 @@ def test_a_queued_request_with_a_lease_is_not_ended_by_the_cancel(
     assert listener.received() == [("control", keys.id.encode())]
 
 
+@pytest.mark.parametrize("state", ["running", "queued"])
+def test_a_cancel_of_waiting_requests_leaves_one_that_a_worker_holds(
+    connection: Any, keys: RequestKeys, listener: Listener, state: str
+) -> None:
+    claim(connection, keys)
+    connection.hset(keys.meta, "state", state)
+    before = whole(connection, keys)
+    assert cancel(connection, keys, only_waiting=True) == b"running"
+    assert whole(connection, keys) == before
+    assert listener.received() == []
+
+
+def test_a_cancel_of_waiting_requests_leaves_one_whose_worker_was_lost(
+    connection: Any, keys: RequestKeys
+) -> None:
+    """The next worker resumes it."""
+    claim(connection, keys)
+    connection.delete(keys.lease)
+    assert cancel(connection, keys, only_waiting=True) == b"running"
+    assert claim(connection, keys, "w2")[3] == b""
+
+
+def test_a_cancel_of_waiting_requests_ends_one_that_waits(
+    connection: Any, keys: RequestKeys
+) -> None:
+    assert cancel(connection, keys, "alice", only_waiting=True) == b"queued"
+    assert connection.hmget(keys.meta, "state", "cancel") == [b"canceled", b"alice"]
+
+
 def test_the_first_cancel_is_recorded(
     connection: Any, keys: RequestKeys, listener: Listener
 ) -> None:

@@ -1,16 +1,19 @@
 """Relay: how often a call is repeated, and what counts as an attempt."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
+from tasks.streams.rate_limiter import RateLimiter
 from tests.contract.tasks.streams.raw_api import (
     OK,
     Answer,
     answer,
     error_event,
+    sse,
     start,
     text,
     whole,
@@ -22,6 +25,8 @@ Perform = Callable[..., Any]
 SILENT = Answer(is_silent=True)
 CLOSED = Answer()
 CLOSED_IN_HEADERS = Answer(OK)
+LOST_AFTER_HEADERS = Answer(OK + b"content-length: 999\r\n\r\n")
+SILENT_AFTER_HEADERS = Answer(OK + b"\r\n", is_silent=True)
 HUGE_HEADER = b"x-gateway: " + 60_000 * b"a" + b"\r\n"
 MANY_HEADERS = b"".join(b"x-gateway-%d: a\r\n" % i for i in range(300))
 
@@ -35,6 +40,8 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
         assert stage.api.calls == end["attempts"] == 3
         assert "api_retries" not in stage.record(id)
         assert end["usage_estimated"]
+        # No response, so nothing is known of the rate limit.
+        assert not stage.connection.exists(stage.settings.keys.rate_limit(PREFILL))
         assert "3 calls without progress (PENSTOCK_MAX_ATTEMPTS)" in end["error"]["message"]
         if unanswered is SILENT:
             words = "no response for 0.3 s (PENSTOCK_STREAM_IDLE_TIMEOUT_S)"
@@ -43,7 +50,9 @@ def test_a_call_without_an_answer_is_an_attempt(perform: Perform, unanswered: An
     perform(test, unanswered, max_attempts=3)
 
 
-@pytest.mark.parametrize("unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS])
+@pytest.mark.parametrize(
+    "unanswered", [SILENT, CLOSED, CLOSED_IN_HEADERS, LOST_AFTER_HEADERS, SILENT_AFTER_HEADERS]
+)
 def test_an_answer_after_calls_without_one_is_complete(
     perform: Perform, unanswered: Answer
 ) -> None:
@@ -66,12 +75,65 @@ def test_a_call_without_an_answer_is_not_repeated_if_the_producer_wants_no_resum
     perform(test, CLOSED)
 
 
+@pytest.mark.parametrize("status", [504, 524])
+def test_a_gateway_that_got_no_answer_from_the_api_costs_attempts(
+    perform: Perform, status: int
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["error"]["status"]) == ("failed", status)
+        assert stage.api.calls == end["attempts"] == 3
+
+    perform(
+        test, Answer(b"HTTP/1.1 %d Timeout\r\ncontent-length: 0\r\n\r\n" % status), max_attempts=3
+    )
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/html"])
+def test_a_refusal_as_the_whole_body_is_deferred_whatever_its_type(
+    perform: Perform, kind: bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit())
+        assert (end["state"], end["attempts"], stage.api.calls) == ("done", 1, 4)
+
+    body = json.dumps(error_event("overloaded_error")).encode()
+    refusal = Answer(
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: " + kind + b"\r\n\r\n" + body
+    )
+    perform(test, refusal, refusal, refusal, whole("Hello"), max_attempts=2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><body>Please log in</body></html>",
+        b'{"error": {"message": "no", "type": "server_error"}}',
+        3_000 * b"[",
+        sse(*start()).replace(b'"index": 0', b'"index": 5'),
+        sse(*start(), *text("a")).replace(b'"text": "a"', b'"text": null'),
+        sse(*start(), error_event("api_error")),
+        sse(*start()).replace(b'"usage": {', b'"usage": [], "x": {'),
+    ],
+)
+@pytest.mark.parametrize("model", [PREFILL, USER_TURN])
+def test_a_response_that_is_not_the_apis_is_billed_twice_at_most(
+    perform: Perform, body: bytes, model: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(model))
+        assert end["state"] == "failed"
+        assert stage.api.calls == end["attempts"] <= 2
+
+    perform(test, Answer(OK + b"\r\n" + body))
+
+
 def test_an_api_that_cannot_be_reached_costs_no_attempt(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit()
         end = await stage.end(id)
         assert end["error"]["type"] == "connection_error"
-        assert "cannot be reached" in end["error"]["message"]
+        assert "the API at http://127.0.0.1:1 cannot be reached" in end["error"]["message"]
         assert (end["attempts"], stage.record(id)["api_retries"]) == (0, "4")
         assert not end["usage_estimated"]
 
@@ -119,6 +181,22 @@ def test_a_deterministic_fault_is_billed_twice_at_most(
         assert stage.api.calls == end["attempts"] <= 2
 
     perform(test, Answer(answer(*before).data + body))
+
+
+@pytest.mark.parametrize("event", ["message_delta", "message_stop"])
+def test_an_invalid_end_is_billed_twice_although_the_first_call_sent_the_whole_text(
+    perform: Perform, event: str
+) -> None:
+    end = {"type": event, "delta": 5}
+    first = answer(*start(), *text("all ", "of the answer"), end)
+    others = answer(*start(), end)
+
+    async def test(stage: RelayStage) -> None:
+        ended = await stage.end(stage.submit(PREFILL))
+        assert (ended["state"], ended["error"]["type"]) == ("failed", "invalid_response")
+        assert stage.api.calls == ended["attempts"] == 2
+
+    perform(test, first, others)
 
 
 def test_a_fault_at_another_place_is_retried(perform: Perform) -> None:
@@ -171,6 +249,7 @@ def test_resuming_is_bounded_by_what_complete_answers_would_have_cost(perform: P
     [
         answer(error_event("overloaded_error")),
         answer({"type": "ping"}, error_event("rate_limit_error"), is_silent=True),
+        Answer(OK + b'\r\n{"error": {"type": "overloaded_error", "message": "no"}}'),
     ],
 )
 def test_a_refusal_in_the_stream_is_deferred_like_one_by_status(
@@ -198,6 +277,37 @@ def test_refusals_in_the_stream_are_bounded(perform: Perform) -> None:
         assert (end["attempts"], stage.api.calls) == (0, 4)
 
     perform(test, answer(error_event("overloaded_error")), max_api_retries=4)
+
+
+def test_refusals_are_counted_over_all_workers(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        for name in ("w2", "w3", "w4"):
+            result = await stage.relay.run(id)
+            stage.relay = stage.new_relay(name)
+        assert result.state == "failed"
+        assert stage.record(id)["api_retries"] == str(stage.api.calls) == "3"
+
+    perform(test, answer(error_event("overloaded_error")), max_api_retries=3)
+
+
+def test_a_refusal_creates_no_record_in_place_of_one_that_was_deleted(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        keys = stage.settings.keys.request(id)
+
+        async def acquire(*_: Any) -> float:
+            stage.connection.delete(keys.meta, keys.lease)
+            return 0.0
+
+        monkeypatch.setattr(RateLimiter, "acquire", acquire)
+        (result,) = await stage.run(id)
+        assert (result.state, stage.api.calls) == ("skipped", 1)
+        assert not stage.connection.exists(keys.meta)
+
+    perform(test, answer(error_event("overloaded_error")))
 
 
 def test_an_overload_in_the_middle_is_an_interruption_and_not_deterministic(

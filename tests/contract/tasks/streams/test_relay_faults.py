@@ -10,7 +10,7 @@ import pytest
 
 from penstock.store import request_scripts
 from tasks.streams import relay as relay_module
-from tests.contract.tasks.streams.raw_api import whole
+from tests.contract.tasks.streams.raw_api import Answer, whole
 from tests.contract.tasks.streams.relay_stage import RelayStage
 
 Perform = Callable[..., Any]
@@ -27,6 +27,7 @@ HELLO = whole("Hello")
         ("started_ms", "\u0663"),
         ("attempts", "1.5"),
         ("attempts", "9" * 30),
+        ("api_retries", "many"),
         ("first_delta_ms", "soon"),
         ("on_interrupt", "maybe"),
         ("headers", "[]"),
@@ -112,6 +113,47 @@ def test_a_log_that_cannot_be_read_fails_its_request_once(
     perform(test, HELLO)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
+)
+def test_a_record_that_cannot_be_claimed_fails_and_is_not_woken_again(
+    perform: Perform, field: str, value: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        meta = stage.settings.keys.request(id).meta
+        stage.connection.hset(meta, mapping={field: value, "state": "running"})
+        (result,) = await stage.run(id)
+        assert result.state == "skipped"
+        record = stage.record(id)
+        assert (record["state"], orjson.loads(record["error"])["type"]) == (
+            "failed",
+            "invalid_record",
+        )
+        assert stage.connection.zscore(stage.settings.keys.live, id) is None
+        assert (await stage.relay.run(id)).reason == "it has already ended"
+
+    perform(test, HELLO)
+
+
+def test_keys_of_another_type_fail_their_request(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        body, meta = stage.submit(), stage.submit()
+        for key in (
+            stage.settings.keys.request(body).request,
+            stage.settings.keys.request(meta).meta,
+        ):
+            stage.connection.delete(key)
+            stage.connection.lpush(key, "x")
+            stage.connection.expire(key, 60)
+        assert (await stage.end(body))["error"]["type"] == "invalid_record"
+        assert (await stage.relay.run(meta)).state == "skipped"
+        assert stage.connection.zscore(stage.settings.keys.live, meta) is None
+        assert (await stage.end(stage.submit()))["state"] == "done"
+
+    perform(test, HELLO)
+
+
 def test_an_outbox_that_cannot_be_written_ends_its_stream_alone(
     perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,3 +210,30 @@ def test_a_last_event_that_cannot_be_built_is_replaced_by_a_minimal_one(
     with caplog.at_level(logging.ERROR):
         perform(test, HELLO)
     assert all(record.exc_info for record in caplog.records)
+
+
+def refusal(body: bytes, headers: bytes = b"") -> Answer:
+    head = b"HTTP/1.1 529 Overloaded\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    return Answer(head + headers + b"content-length: %d\r\n\r\n" % len(body) + body)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        refusal(b'{"type":"error","error":{"type":"overloaded_\\ud800","message":"\\udc00"}}'),
+        refusal(b'{"type":"error","error":{"type":["a"],"message":{"b":1}}}'),
+        refusal(b'{"error":{"type":"overloaded_error","message":3,"details":[1]}}'),
+        refusal(b'{"error":[1]}'),
+        refusal(b"\xff\xfe", b"request-id: \xff\xfe\r\n"),
+    ],
+)
+def test_a_refusal_is_retried_whatever_its_body_and_headers_contain(
+    perform: Perform, refused: Answer
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        results = await stage.run(id)
+        assert [result.state for result in results] == ["retry", "done"]
+        assert "HTTP 529" in results[0].reason
+
+    perform(test, refused, HELLO)

@@ -153,9 +153,43 @@ def test_a_call_that_was_canceled_before_its_answer_has_unknown_usage(perform: P
         await stage.api.sent.wait()
         await stage.relay.cancel(id, "alice")
         await running
-        assert stage.events(id)[-1].data["usage_estimated"] is True
+        end = stage.events(id)[-1].data
+        assert (end["attempts"], end["usage_estimated"]) == (1, True)
 
     perform(test, Answer(is_silent=True), stream_idle_timeout_s=60)
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["handed over", "lost"])
+def test_a_call_without_an_answer_yet_is_not_repeated_by_the_next_worker_for_on_interrupt_fail(
+    perform: Perform, is_lost: bool
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(on_interrupt="fail")
+        running = asyncio.create_task(stage.relay.run(id))
+        await stage.api.sent.wait()
+        if is_lost:
+            await lose_worker(stage, id, running)
+        else:
+            stage.relay.hand_over()
+            assert (await running).state == "retry"
+        end = await stage.end(id, stage.new_relay("w2"))
+        assert (end["state"], end["error"]["type"]) == ("failed", "worker_lost")
+        assert stage.api.calls == 1
+
+    perform(test, Answer(is_silent=True), whole("Hello"), stream_idle_timeout_s=60)
+
+
+def test_a_call_that_is_handed_over_before_its_answer_is_an_attempt(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        running = asyncio.create_task(stage.relay.run(id))
+        await stage.api.sent.wait()
+        stage.relay.hand_over()
+        assert (await running).state == "retry"
+        end = await stage.end(id, stage.new_relay("w2"))
+        assert (end["state"], end["attempts"], end["usage_estimated"]) == ("done", 2, True)
+
+    perform(test, Answer(is_silent=True), whole("Hello"), stream_idle_timeout_s=60)
 
 
 def test_a_record_of_an_earlier_version_is_continued_without_an_estimate(perform: Perform) -> None:

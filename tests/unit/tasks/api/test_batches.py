@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -11,6 +12,7 @@ import httpx2
 import orjson
 import pytest
 
+from penstock import json_text
 from tasks.api.batches import BatchesApi, ListedBatch, merged
 from tasks.api.client import UnexpectedResponse
 
@@ -42,7 +44,11 @@ def calling(
         yield BatchesApi(api, headers)
 
 
-def page(*batches: dict[str, Any], more: bool = False) -> httpx2.Response:
+def _reply(body: bytes, _: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(200, content=body)
+
+
+def page(*batches: Any, more: bool = False) -> httpx2.Response:
     return httpx2.Response(200, json={"data": list(batches), "has_more": more})
 
 
@@ -126,6 +132,63 @@ def test_the_list_is_read_from_its_start_if_the_last_batch_of_a_page_was_deleted
     answers = iter([page(BATCH, more=True), httpx2.Response(404, json=gone), page(BATCH)])
     with calling(lambda _: next(answers)) as api:
         assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+ODD_ENTRIES: list[Any] = [
+    None,
+    "msgbatch_2",
+    [],
+    {},
+    {**BATCH, "id": None},
+    {**BATCH, "id": "msgbatch_odd", "created_at": None},
+    {**BATCH, "id": "msgbatch_odd", "created_at": "soon"},
+    {**BATCH, "id": "msgbatch_odd", "request_counts": None},
+    {**BATCH, "id": "msgbatch_odd", "request_counts": {"processing": "many"}},
+    {**BATCH, "id": "msgbatch_odd", "request_counts": {"processing": float("inf")}},
+    {"id": "file_1", "type": "file"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES)
+def test_an_entry_of_the_list_that_is_not_a_batch_is_left_out(odd: Any) -> None:
+    other = {**BATCH, "id": "msgbatch_2"}
+    for entries in ([odd, BATCH, other], [BATCH, odd, other], [BATCH, other, odd]):
+        body = json_text.dumps({"data": entries, "has_more": False})
+        with calling(partial(_reply, body)) as api:
+            for listing in (api.newest(), api.since(0)):
+                assert [batch.id for batch in listing.batches] == ["msgbatch_1", "msgbatch_2"]
+
+
+@pytest.mark.parametrize("odd", [None, {**BATCH, "id": "msgbatch_odd", "created_at": None}])
+def test_the_list_continues_after_a_page_that_ends_with_something_else(odd: Any) -> None:
+    other = {**BATCH, "id": "msgbatch_2"}
+    pages = iter([page(BATCH, odd, more=True), page({"id": "file_1"}, more=True), page(other)])
+    if odd is None:
+        pages = iter([page(BATCH, odd, more=True), page(other)])
+    with calling(lambda _: next(pages)) as api:
+        assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1", "msgbatch_2"]
+
+
+def test_a_batch_with_an_odd_time_does_not_end_the_list() -> None:
+    odd = {**BATCH, "id": "msgbatch_odd", "created_at": "0001-01-01T00:00:00Z"}
+    other = {**BATCH, "id": "msgbatch_2"}
+    pages = iter([page(BATCH, odd, more=True), page(other)])
+    with calling(lambda _: next(pages)) as api:
+        assert "msgbatch_2" in [batch.id for batch in api.since(CREATED_MS).batches]
+
+
+def test_half_a_surrogate_pair_in_another_batch_of_the_list_does_no_harm() -> None:
+    body = b'{"data":[%s,{"id":"\\ud83d"}],"has_more":false}' % orjson.dumps(BATCH)
+    with calling(lambda _: httpx2.Response(200, content=body)) as api:
+        assert [batch.id for batch in api.since(0).batches] == ["msgbatch_1"]
+
+
+def test_a_list_without_a_readable_batch_does_not_prove_that_a_batch_is_missing() -> None:
+    odd = {**BATCH, "created_at": None}
+    with calling(lambda _: page(odd)) as api:
+        assert api.newest().batches == ()
+        with pytest.raises(UnexpectedResponse, match="without a readable batch"):
+            api.since(0)
 
 
 @pytest.mark.parametrize("encoded", [False, True])

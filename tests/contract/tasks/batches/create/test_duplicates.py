@@ -46,6 +46,36 @@ def test_a_late_batch_is_adopted_if_its_shard_was_not_sent_again(creating: Creat
     assert (shard.batch_id, shard.confirmed, shard.nonce) == (batch["id"], False, nonce)
 
 
+def test_a_late_batch_is_adopted_before_its_shard_is_split(creating: Creating) -> None:
+    """The abandoned call was made again, and that call was rejected as too large."""
+    requests = [params(), params("others")]
+    id = creating.submit(requests)
+    abandon_with_late_batch(creating, id)
+    creating.reject(413)
+    assert isinstance(creating.dispatch(id), Parked)
+    assert creating.meta(id, "too_large")
+    creating.desk.connection.hdel(creating.desk.keys(id).meta, "paused")
+    wait_until(creating.control.batches)
+    assert isinstance(creating.dispatch(id), Next)
+    assert creating.shard(id).batch_id == creating.only_batch()["id"]
+    assert creating.meta(id, "left") == "1"
+
+
+def test_a_shard_with_an_abandoned_call_is_split_if_the_call_has_created_no_batch(
+    creating: Creating,
+) -> None:
+    id = creating.submit([params(), params("others")])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    creating.abandon(id)
+    creating.reject(413)
+    assert isinstance(creating.dispatch(id), Parked)
+    creating.desk.connection.hdel(creating.desk.keys(id).meta, "paused")
+    assert isinstance(creating.dispatch(id), Next)
+    assert creating.only_batch()["id"] == creating.shard(id).batch_id
+    assert (creating.shard(id).requests, creating.meta(id, "left")) == (1, "2")
+
+
 @pytest.mark.parametrize("dedicated", [True, False])
 def test_a_duplicate_batch_raises_an_alert_and_is_canceled_in_a_dedicated_workspace(
     creating: Creating, dedicated: bool

@@ -7,6 +7,7 @@ import orjson
 import pytest
 import redis
 
+from penstock.batches.shard import Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
@@ -14,6 +15,8 @@ from penstock.simulator.process import simulator
 from penstock.store.scripts import ScriptCall
 from tasks.batches.claim import Fenced
 from tasks.batches.create.gather import gather
+from tasks.batches.job_reader import JobReader
+from tasks.batches.limits import active_batches
 from tasks.batches.step_result import JobEnded, RetryIn
 from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import BatchStage, StagedJob
@@ -152,3 +155,44 @@ def test_a_worker_that_dies_while_it_takes_shards_leaves_each_request_once(
     assert job.shard(first).requests == 5
     assert waiting(job) == []
     assert job.meta("left") == "1"
+
+
+def test_a_shard_that_has_taken_others_since_is_not_taken(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they could be more than a batch may have."""
+    job = with_retries(stage)
+    first, second, *others = waiting(job)
+    read = JobReader.shards
+
+    def late(reader: JobReader) -> list[Shard]:
+        found = read(reader)
+        monkeypatch.undo()
+        with job.claimed(second, worker="other") as work:
+            for number in others:
+                job.put(job.shard(number - 3).evolve(collected_ms=1))
+            job.put(job.shard(second - 3).evolve(collected_ms=1))
+            gather(work)
+        return found
+
+    with job.claimed(first) as work:
+        monkeypatch.setattr(JobReader, "shards", late)
+        gather(work)
+    assert waiting(job) == [first, second]
+    assert job.shard(first).requests + job.shard(second).requests == 5
+
+
+def test_shards_that_are_gathered_keep_no_lock_of_a_dead_worker(stage: BatchStage) -> None:
+    job = with_retries(stage)
+    first, second, *_ = waiting(job)
+    sizes = [job.shard(number).requests for number in (first, second)]
+    for number in (first, second):
+        with job.claimed(number) as work:
+            stage.redis.hset(
+                work.settings.keys.size_lock(work.shard.requests), f"open:{work.member}", "x"
+            )
+            assert active_batches.acquire(work)
+    with job.claimed(first) as work:
+        gather(work)
+    assert not any(stage.redis.exists(stage.settings.keys.size_lock(size)) for size in sizes)
+    assert not stage.redis.exists(stage.settings.keys.active_batches)

@@ -16,7 +16,8 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batches.claim import Fenced
-from tasks.batches.create.split import split_if_too_large
+from tasks.batches.create import size_locks
+from tasks.batches.create.split import split_shard
 from tasks.batches.step_result import JobEnded, Next, Parked
 from tasks.batches.steps import BatchSteps
 from tests.contract.jobs import expect
@@ -229,7 +230,7 @@ def test_the_event_of_a_split_shows_readers_the_new_shards(stage: BatchStage) ->
     before = records.read(job.id)
     stage.redis.hset(job.keys.meta, "too_large", job.shard().size)
     with job.claimed() as work:
-        split_if_too_large(work)
+        split_shard(work)
     [(_, fields)] = stage.redis.xrevrange(job.keys.log, count=1)
     event = events.decode(fields[b"d"])
     assert (event.data["step"], event.data["state"]) == ("create", "planned")
@@ -246,7 +247,7 @@ def test_a_fenced_split_changes_nothing(stage: BatchStage) -> None:
     with job.claimed() as work:
         stage.redis.delete(job.keys.shard_lease(0))
         with job.claimed(worker="other"), pytest.raises(Fenced):
-            split_if_too_large(work)
+            split_shard(work)
     assert job.shards() == [before]
     assert before.request_chunk_name in job.chunks()
     staged = [name for name in job.chunks() if "split" in name]
@@ -266,3 +267,34 @@ def test_retry_shards_of_parts_have_numbers_of_their_own(stage: BatchStage) -> N
             expect(Next, job.collect(shard.number))
     assert sum(shard.retried for shard in job.shards()) == 8
     assert sorted(job.results()) == sorted(f"r-{place}" for place in range(8))
+
+
+def test_a_shard_that_is_split_keeps_no_lock_on_its_former_size(stage: BatchStage) -> None:
+    """A worker had died before its call."""
+    job = stage.submit(*(["text " * 40] * 6))
+    stage.redis.hset(job.keys.meta, "too_large", job.shard().size)
+    with job.claimed() as work:
+        assert size_locks.acquire(work, "nonce")
+    Gateway(stage, 10**6).create(job)
+    assert job.shard().requests < 6
+    assert not stage.redis.exists(stage.settings.keys.size_lock(6))
+
+
+def test_parts_of_a_split_retry_shard_are_not_gathered_to_its_size(stage: BatchStage) -> None:
+    texts = [f"{place} [[sim expired first=1]]" + " text" * 40 for place in range(12)]
+    job = stage.sent(*texts)
+    job.poll()
+    job.put(job.shard().evolve(created_ms=job.shard().ended_ms))
+    job.collect()
+    retry = job.shard(1)
+    gateway = Gateway(stage, retry.size - 1)
+    assert isinstance(gateway.create(job, 1), Parked)
+    resume(job)
+    for _ in range(9):
+        for shard in planned(job):
+            assert isinstance(gateway.create(job, shard.number), Next)
+    assert planned(job) == []
+    assert max(gateway.sizes) <= retry.size // 2
+    assert job.meta("splits") == str(len(job.shards()) - 2)
+    finish(job)
+    assert sorted(job.results()) == sorted(f"r-{place}" for place in range(12))

@@ -15,6 +15,8 @@ def test_a_shard_is_described_in_one_line() -> None:
     assert shard_line(running(1, failures=2)).endswith("msgbatch_1  2 consecutive API failures")
     moved = collected(0, retried=10).evolve(counts=Counts())
     assert shard_line(moved).endswith("msgbatch_0  10 retried")
+    shared = moved.evolve(batch_id="", round=1)
+    assert shard_line(shared).endswith("collected    10 moved to a shared batch; retry round 1")
 
 
 def test_the_most_relevant_shards_are_selected() -> None:

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.batches.shard import Counts
+from penstock.batches.unreadable import UNREADABLE
 from penstock.batches.wire import wire_id
 from tasks.batches.collect.retry_policy import RetryDecision
 from tasks.batches.collect.tally import ResultTally
@@ -169,3 +170,15 @@ def test_tokens_are_added_up_by_model() -> None:
         "a": {"input_tokens": 7, "output_tokens": 5, "ephemeral_1h_input_tokens": 9},
         "b": {"input_tokens": 1},
     }
+
+
+def test_requests_of_unknown_cost_are_counted_whatever_the_other_errors_are() -> None:
+    """Otherwise a cost cap would take the requests for free."""
+    tally = ResultTally(NONCE, 103)
+    for index in range(100):
+        tally.enter(index, Outcome("errored", f"type_{index}", "x" * 2_000), FINAL, "", {})
+    for index in (100, 101):
+        tally.enter(index, Outcome("errored", UNREADABLE, "no JSON"), FINAL, "", {})
+    assert len(list(tally.missing_lines("msgbatch_1"))) == 1
+    assert tally.unknown_costs == 3
+    assert len(tally.samples) <= 51  # messages are kept of the types that are counted apart
