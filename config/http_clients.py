@@ -10,6 +10,7 @@ import socket
 import ssl
 import urllib.request
 from base64 import b64encode
+from http.cookiejar import CookieJar
 from typing import Any, Final
 
 import httpx2
@@ -25,6 +26,21 @@ DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 #: how many may fail. A create call can be silent for minutes, and idle networks drop connections
 #: without a word. The same as the SDK's.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
+
+#: Maximum redirects that one call follows. A gateway may redirect once or twice; a loop sends the
+#: body again and again.
+MAX_REDIRECTS: Final = 3
+
+
+#: Errors after which the same call can never work: an address or its redirects lead nowhere.
+_WRONG_ADDRESS: Final = httpx2.UnsupportedProtocol | httpx2.TooManyRedirects
+
+
+class _NoCookies(CookieJar):
+    """Keeps no cookies: what one response sets must not reach the calls of other requests."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Ignore the cookies of a response."""
 
 
 def check_http(settings: WorkerSettings) -> None:
@@ -43,7 +59,9 @@ def sync_http_client(settings: WorkerSettings, timeout: httpx2.Timeout) -> httpx
         proxy=_httpx_proxy(settings),
         socket_options=_socket_options(),
     )
-    return anthropic.DefaultHttpxClient(timeout=timeout, transport=transport)
+    return anthropic.DefaultHttpxClient(
+        timeout=timeout, transport=transport, cookies=_NoCookies(), max_redirects=MAX_REDIRECTS
+    )
 
 
 def async_http_client(
@@ -66,13 +84,17 @@ def async_http_client(
             proxy=_httpx_proxy(settings),
             socket_options=_socket_options(),
         )
-        return anthropic.DefaultAsyncHttpxClient(timeout=timeout, transport=transport)
+        return anthropic.DefaultAsyncHttpxClient(
+            timeout=timeout, transport=transport, cookies=_NoCookies(), max_redirects=MAX_REDIRECTS
+        )
     return StreamHttpClient(
         timeout=timeout,
         limits=limits,
         verify=tls_context(),
         proxy=_httpx_proxy(settings),
         trust_env=False,
+        cookies=_NoCookies(),
+        max_redirects=MAX_REDIRECTS,
     )
 
 
@@ -102,10 +124,10 @@ def tls_context() -> ssl.SSLContext:
 
 
 def settings_fault(error: BaseException) -> bool:
-    """Whether a call failed because of proxy, certificates or address, before it was sent."""
+    """Whether a call failed because of proxy, certificates or address, and reached no API."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError | httpx2.UnsupportedProtocol):
+        if isinstance(cause, ssl.SSLCertVerificationError | _WRONG_ADDRESS):
             return True
         if isinstance(cause, httpx2.ProxyError) and "407" in str(cause):
             return True

@@ -46,7 +46,8 @@ def proxy_for(address: str, proxies: Mapping[str, str]) -> Proxy | None:
     True
     """
     parts = urlsplit(address)
-    if is_excluded(parts.hostname or "", parts.port or _PORTS[parts.scheme], proxies.get("no", "")):
+    port = parts.port or _PORTS.get(parts.scheme, 0)  # the HTTP client rejects other schemes
+    if is_excluded(parts.hostname or "", port, proxies.get("no", "")):
         return None
     for kind in (parts.scheme, "all"):
         value = proxies.get(kind, "").strip()

@@ -57,9 +57,10 @@ class WorkerSettings(ClientSettings):
         "never cost more than this number of complete answers.",
     )
     stream_total_timeout_s: Duration = Field(
-        default=3_600.0,
-        description="Seconds after a stream's first claim from which on an interrupted answer is "
-        "no longer resumed.",
+        default=7_200.0,
+        description="Maximum seconds of one call for a stream, whatever keeps arriving; also the "
+        "seconds after a stream's first claim from which on an interrupted answer is no longer "
+        "resumed.",
     )
     max_worker_losses: Count = Field(
         default=5,

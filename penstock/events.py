@@ -14,6 +14,9 @@ import orjson
 
 from penstock import json_text
 
+#: How the types of Penstock's own events begin.
+OWN_PREFIX: Final = "penstock."
+
 #: The request or the job is recorded and waits for a worker. Always the first event (epoch 0, n 1).
 QUEUED: Final = "penstock.queued"
 #: A further attempt begins. ``mode``: ``prefill``, ``user_turn``, ``restart`` or ``start``;

@@ -13,9 +13,9 @@ import aiohttp
 import anthropic
 import httpx2
 
-from config.http_clients import async_http_client, sync_http_client
+from config.http_clients import MAX_REDIRECTS, async_http_client, sync_http_client
 from config.settings import WorkerSettings
-from penstock.json_text import whole_characters
+from tasks.api.excerpt import error_text, excerpt
 from tasks.api.retry import is_retryable, retry_after_s
 
 #: Statuses with which a gateway reports that the API received the call and gave no answer in time.
@@ -68,10 +68,10 @@ def problem_of(error: Exception) -> ApiProblem:
     if isinstance(error, anthropic.APIStatusError):
         headers = error.response.headers
         return ApiProblem(
-            type=_whole(error.type) or "api_error",
+            type=_type(error),
             message=_message(error),
             status=error.status_code,
-            request_id=_whole(error.request_id),
+            request_id=error_text(error.request_id or ""),
             retryable=is_retryable(
                 error.status_code, error.error_code, headers.get("x-should-retry")
             ),
@@ -93,17 +93,18 @@ def problem_of(error: Exception) -> ApiProblem:
     )
 
 
-def _whole(value: Any) -> str:
-    """Return a text of a response without halves of characters; "" for what is not a text."""
-    return whole_characters(value) if isinstance(value, str) else ""
+def _type(error: anthropic.APIStatusError) -> str:
+    kind: Any = error.type  # of a gateway, it may be anything
+    return error_text(kind) if kind and isinstance(kind, str) else "api_error"
 
 
 def _message(error: anthropic.APIStatusError) -> str:
     """Return the API's message. It names the address where that may be the cause."""
     address = f"{_address(error)}{error.request.url.path}"
-    message = _whole(error.api_message)
-    if not message:  # the response is not the API's own
-        return f"HTTP {error.status_code} from {address}"
+    if not error.api_message:  # the response is not the API's own
+        shown = excerpt(error.response.content)
+        return f"HTTP {error.status_code} from {address}" + (f": {shown}" if shown else "")
+    message = error_text(error.api_message)
     if error.status_code == HTTPStatus.NOT_FOUND:  # no such model, or no such address
         return f"{message} (from {address})"
     return message
@@ -117,15 +118,22 @@ def _address(error: anthropic.APIError) -> str:
 
 
 def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
+    if isinstance(cause, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol):
+        redirects = isinstance(cause, httpx2.TooManyRedirects)
+        what = f"redirects more than {MAX_REDIRECTS} times" if redirects else "is no HTTP address"
+        message = f"the API at {address} {what} ({cause}); correct ANTHROPIC_BASE_URL"
+        return ApiProblem(type="connection_error", message=message, sent=False)
+    if isinstance(cause, aiohttp.ClientResponseError):
+        message = f"the API at {address} sent a response that is not HTTP: {excerpt(cause.message)}"
+        return ApiProblem(type="connection_error", message=message, retryable=True, unreadable=True)
     sent = _is_sent(cause)
     outcome = "gave no response" if sent else "cannot be reached"
     return ApiProblem(
         type="connection_error",
-        message=_whole(f"the API at {address} {outcome}: {type(cause).__name__}: {cause}"),
+        message=error_text(f"the API at {address} {outcome}: {type(cause).__name__}: {cause}"),
         retryable=True,
         sent=sent,
         timed_out=sent and isinstance(cause, httpx2.ReadTimeout),
-        unreadable=isinstance(cause, aiohttp.ClientResponseError),
     )
 
 

@@ -6,6 +6,8 @@ from penstock import json_text
 
 #: Maximum characters of an excerpt.
 EXCERPT_LIMIT: Final = 100
+#: Maximum characters of a type or message of an error that is recorded: anything can answer a call.
+ERROR_LIMIT: Final = 2_000
 
 
 def excerpt(raw: bytes | str) -> str:
@@ -23,3 +25,12 @@ def excerpt(raw: bytes | str) -> str:
 def excerpt_of_value(value: Any) -> str:
     """Return the beginning of a parsed value's JSON."""
     return excerpt(json_text.dumps(value))
+
+
+def error_text(value: Any) -> str:
+    """Return a field of an error as a text of bounded length: its JSON if it is no text.
+
+    It has whole characters only, so that it can be recorded.
+    """
+    text = value if isinstance(value, str) else excerpt_of_value(value)
+    return json_text.whole_characters(text[:ERROR_LIMIT])

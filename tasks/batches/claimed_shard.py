@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -68,7 +69,8 @@ class ClaimedShard:
             work = cls(reader, lease, Shard.parse(found.record), found.paused)
         except RecordUnreadable as error:
             work = cls(reader, lease, Shard(number=shard), found.paused)
-            work.unreadable = str(error)
+            named = re.search(rb"msgbatch_\w{1,64}", found.record)  # the operator can look it up
+            work.unreadable = f"{error}; it names {named[0].decode()}" if named else str(error)
         lease.start_renewing()
         try:
             yield work

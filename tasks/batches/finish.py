@@ -30,7 +30,8 @@ class FinishStep:
         if left > 0:
             return ShardDone({"kind": "batch", "shards_left": left})
         shards = work.job.shards()
-        open_ = sum(shard.state != ShardState.COLLECTED for shard in shards)
+        collected = sum(shard.state == ShardState.COLLECTED for shard in shards)
+        open_ = work.job.shard_count() - collected  # also one whose record cannot be read
         if open_:
             return ShardDone({"kind": "batch", "shards_left": open_})
         self._retain(work, shards)

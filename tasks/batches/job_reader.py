@@ -1,5 +1,6 @@
 """Reads a batch job: the fields of its record, its shards, and where its chunks are stored."""
 
+import contextlib
 from typing import cast
 
 from config.settings import WorkerSettings
@@ -31,9 +32,19 @@ class JobReader:
         return int(left or 0)
 
     def shards(self) -> list[Shard]:
-        """Every shard of the job, by number."""
-        shards = [Shard.parse(raw) for raw in self.redis.hvals(self.keys.shards)]
+        """Every shard of the job whose record can be read, by number.
+
+        The step of a shard whose record cannot reports it; the other shards do not depend on it.
+        """
+        shards = list[Shard]()
+        for raw in self.redis.hvals(self.keys.shards):
+            with contextlib.suppress(RecordUnreadable):
+                shards.append(Shard.parse(raw))
         return sorted(shards, key=lambda shard: shard.number)
+
+    def shard_count(self) -> int:
+        """The number of records of shards, readable or not."""
+        return self.redis.hlen(self.keys.shards)
 
     def headers(self) -> dict[str, str]:
         """The headers that the producer wants sent to the API with every call."""

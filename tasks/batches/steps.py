@@ -19,6 +19,7 @@ import redis
 
 from config.http_clients import settings_fault
 from config.settings import WorkerSettings
+from penstock import json_text
 from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
@@ -32,14 +33,19 @@ from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.step import CollectStep
 from tasks.batches.create.step import CreateStep
 from tasks.batches.finish import FinishStep
+from tasks.batches.limits import active_batches
 from tasks.batches.poll import PollStep
-from tasks.batches.step_result import Parked, Redirect, RetryIn, StepResult
+from tasks.batches.step_result import Next, Parked, Redirect, RetryIn, StepResult
 from tasks.batches.transient_404 import noted_404
 from tasks.batches.unavailable import collect_without
 
 logger = logging.getLogger(__name__)
 
 _DAY_MS: Final = 86_400_000
+
+#: Milliseconds after a job was canceled until an unreadable record of a shard is given up: a newer
+#: worker may be able to read it.
+_UNREADABLE_MS: Final = 900_000
 
 #: Maximum times in a row that a step may fail with an error that it does not foresee.
 MAX_STEP_ERRORS: Final = 6
@@ -102,7 +108,8 @@ class BatchSteps:
                 problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
             if isinstance(error, anthropic.NotFoundError) and error.request.method == "GET":
                 noted = noted_404(work.shard, work.job.now_ms())
-                work.shard = noted or work.shard
+                # Once the job is resumed, the API gets the same time again.
+                work.shard = noted or work.shard.evolve(not_found_ms=0)
                 problem = replace(problem, retryable=noted is not None)
             return self._pause_or_retry(work, problem)
         except (SpoolUnavailable, MissingDependency, ConfigurationError) as error:
@@ -166,15 +173,35 @@ class BatchSteps:
             )
 
 
-def _leave_alone(work: ClaimedShard) -> RetryIn | Parked:
-    """Pause the job for an unreadable record, or wait for a worker that knows the shard's state."""
+def _leave_alone(work: ClaimedShard) -> StepResult:
+    """Pause the job for an unreadable record, or wait for a worker that knows the shard's state.
+
+    If the job is canceled, a newer worker has some time to read the record; then it is given up.
+    """
     if not work.unreadable:
         state = f"{work.shard.state:.40}"
         return RetryIn(_RETRY_S, f"the shard is {state!r}, a state of a newer worker")
     if work.cancel:
-        return RetryIn(_RETRY_S, work.unreadable)
+        [canceled_ms] = work.job.fields("cancel_ms")
+        if work.job.now_ms() - int(canceled_ms or 0) < _UNREADABLE_MS:
+            return RetryIn(_RETRY_S, work.unreadable)
+        return _give_up_record(work)
     why = {"type": PauseReason.RECORD_UNREADABLE, "message": work.unreadable}
     return Parked(work.unreadable, pause=why)
+
+
+def _give_up_record(work: ClaimedShard) -> Next:
+    """Replace the unreadable record of a canceled job's shard, so that the job ends as failed."""
+    logger.error("job %s: %s; it is given up", work.job.id, work.unreadable)
+    error = {"type": PauseReason.RECORD_UNREADABLE, "message": work.unreadable}
+    ended = Shard(
+        number=work.shard.number, state=ShardState.COLLECTED, collected_ms=work.job.now_ms()
+    )
+    active_batches.release(work)
+    # If the record was of a collected shard, one too many is subtracted: the finish step looks at
+    # every record before it ends a job.
+    work.advance("collect", ended, left=-1, spent="all", error=json_text.dumps(error))
+    return Next({"kind": "batch", "error": str(PauseReason.RECORD_UNREADABLE)})
 
 
 def _kept(shard: Shard) -> str:

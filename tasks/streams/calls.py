@@ -114,7 +114,7 @@ class ApiCalls:
             kept=self._kept(request, body),
             cost=Cost.of(usage, calls=request.attempts, max_tokens=limit),
         )
-        if not why and request.age_s > self._settings.stream_total_timeout_s:
+        if not why and request.age_s >= self._settings.stream_total_timeout_s:
             why = "the time for the whole answer is over (PENSTOCK_STREAM_TOTAL_TIMEOUT_S)"
         if why:
             error = fault.error
@@ -142,6 +142,15 @@ class ApiCalls:
         await self._acquire(request)
         call = _Call(self._plan(request, body), reason)
         try:
+            async with asyncio.timeout(self._settings.stream_total_timeout_s) as limit:
+                return await self._make(request, call)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        return self._overdue(request, call)
+
+    async def _make(self, request: ClaimedRequest, call: _Call) -> Fault | None:
+        try:
             async with open_stream(self._api, call.planned.body, request.headers) as response:
                 call.answered = True
                 request.start_attempt()
@@ -160,15 +169,15 @@ class ApiCalls:
             return await self._failed(request, call, error)
         return None
 
-    def _announce(self, request: ClaimedRequest, call: _Call) -> None:
-        """Publish that a further attempt begins, and what it discards."""
+    def _announce(self, request: ClaimedRequest, call: _Call, *, discards: bool = True) -> None:
+        """Publish that a further attempt begins, and what it discards, if its answer has begun."""
         call.announced = True
         if request.attempts == 1:
             return
         outbox, message, planned = request.outbox, request.message, call.planned
         resume = {"mode": planned.mode, "attempt": request.attempts, "reason": call.reason}
         outbox.add_own({"type": events.ATTEMPT, **resume})
-        if planned.rewind:
+        if planned.rewind and discards:
             index, offset = planned.rewind
             before = len(message.text)
             message.apply({"type": events.REWIND, "index": index, "offset": offset})
@@ -216,7 +225,7 @@ class ApiCalls:
             await self._report(request, problem)
             raise refused(self._settings, request, problem)
         if not call.announced:
-            self._announce(request, call)
+            self._announce(request, call, discards=False)
         received = request.usage.received
         request.end_attempt()
         place: tuple[int, ...] | None = (call.received, received)
@@ -257,12 +266,20 @@ class ApiCalls:
             return self._unanswered(request, call, problem)
         raise refused(self._settings, request, problem)
 
+    def _overdue(self, request: ClaimedRequest, call: _Call) -> Fault:
+        """Return the fault of a call that has taken all the time there is for an answer."""
+        if not call.announced:
+            self._announce(request, call, discards=False)
+        request.end_attempt()
+        error = {"type": "timeout_error", "message": "the API did not complete its answer in time"}
+        return Fault(error, retryable=True, place=None)
+
     def _unanswered(self, request: ClaimedRequest, call: _Call, problem: ApiProblem) -> Fault:
         """Count a call that was sent and got no answer: it may be billed."""
         if not call.answered:
             request.start_attempt()
         if not call.announced:
-            self._announce(request, call)
+            self._announce(request, call, discards=False)
         request.end_attempt()
         error = problem.as_error()
         if problem.timed_out:

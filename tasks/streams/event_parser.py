@@ -10,9 +10,9 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from penstock import json_text
+from penstock import events, json_text
 from penstock.streams.blocks import PIECE_FIELDS
-from tasks.api.excerpt import excerpt, excerpt_of_value
+from tasks.api.excerpt import error_text, excerpt, excerpt_of_value
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted
 from tasks.api.whole_message import events_of
 from tasks.streams.surrogates import WaitingHalves
@@ -69,7 +69,6 @@ _BOUNDARIES: Final = frozenset(
     {"content_block_start", "content_block_stop", "message_delta", "message_stop"}
 )
 _LARGEST_COUNT: Final = 2**53  # that every JSON parser reads exactly
-_REPORTED_CHARS: Final = 2_000  # of an error, kept in the record and the last event
 
 
 def plain_delta(raw: bytes) -> dict[str, Any] | None:
@@ -128,10 +127,9 @@ class EventParser:
             raise _reported(data.get("error"))
         if kind == "ping":
             return []
-        if not isinstance(kind, str):
-            invalid("it has no type", excerpt(raw))
+        kind = _checked_type(kind, raw)
         if kind == "message":  # of a gateway that streams nothing but the whole message
-            return [each for event in events_of(data) for each in self.parse(event)]
+            return [each for part in events_of(data) for each in self.parse(part)]
         check(kind, data)
         if not _is_strict(raw):
             data = _finite(data)
@@ -171,6 +169,15 @@ def reports_error(data: dict[str, Any]) -> bool:
     """Whether an event reports an error; a gateway's error event may have no type."""
     kind = data.get("type")
     return kind == "error" or (kind is None and bool(data.get("error")))
+
+
+def _checked_type(kind: Any, raw: bytes) -> str:
+    if not isinstance(kind, str):
+        invalid("it has no type", excerpt(raw))
+    if kind.startswith(events.OWN_PREFIX):
+        # Readers would take it for the worker's: for a rewind, or for the end.
+        invalid("its type is one of Penstock's own", excerpt(raw))
+    return kind
 
 
 def check(kind: str, data: dict[str, Any]) -> None:
@@ -228,9 +235,8 @@ def _reported(problem: Any) -> StreamInterrupted:
         kind, named = "api_error", kind
         if named is not None and not isinstance(message, str):
             message = excerpt_of_value(problem)
-    if message is not None and not isinstance(message, str):
-        message = excerpt_of_value(message)
-    return StreamInterrupted(kind[:_REPORTED_CHARS], (message or "no message")[:_REPORTED_CHARS])
+    message = error_text(message) if message else "no message"
+    return StreamInterrupted(error_text(kind), message)
 
 
 def _is_strict(raw: bytes) -> bool:

@@ -25,10 +25,15 @@ def retry_failed(id: str, max_cost: float | None, then_watch: bool) -> None:
     like any other. A job can be retried once; after that, retry the new job.
     """
     with Client() as client:
-        find_job(client, id)
+        before = find_job(client, id)
         job = client.messages.batches.retry_failed(id, max_cost_usd=max_cost)
         click.echo(job.id)
         count = quantity(job.request_counts.total, "request")
         print_status(f"submitted {count} again; to watch the job: penstock batch watch {job.id}")
+        missing = before.unsuccessful - job.request_counts.total
+        if missing > 0:
+            print_status(
+                f"{quantity(missing, 'failed request')} of {id} could not be sent again: not stored"
+            )
         if then_watch:
             watch_to_end(client, job.id)

@@ -26,6 +26,7 @@ from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import split
 from tasks.batches.create.batch_creator import release_reservations
+from tasks.batches.limits.prices import bound_usd
 from tasks.batches.limits.waiting import scaled_wait_s
 from tasks.batches.step_result import RetryIn
 
@@ -54,6 +55,8 @@ def gather(work: ClaimedShard) -> RetryIn | None:
         # Each look reads all shards of the job.
         return RetryIn(spread(scaled_wait_s(wait_s, len(shards)), by=0.1), reason)
     partners = partners_of(work.shard, shards, most_bytes=split.part_bytes(work, rejected))
+    if partners:
+        partners = _affordable(work, partners)
     if partners:
         _take(work, partners)
     return None
@@ -137,6 +140,23 @@ def merged(shard: Shard, others: Sequence[Shard], *, spool: str) -> Shard:
         id_chunks=sum(each.id_chunks for each in every),
         counts=Counts(processing=requests),
     )
+
+
+def _affordable(work: ClaimedShard, partners: list[Shard]) -> list[Shard]:
+    """Return the first partners with which the batch can be within what is left of the cost cap.
+
+    A batch of all would pause a job that can pay for one after the other.
+    """
+    cap, spent = work.redis.hmget(work.job.keys.money, "cap", "spent")
+    if cap is None:
+        return partners
+    left = int(cap) - int(spent or 0)
+    for count in range(len(partners), 0, -1):
+        together = merged(work.shard, partners[:count], spool="")
+        price = bound_usd(together.size_by_model, live=False)
+        if price is None or price * 1_000_000 <= left:
+            return partners[:count]
+    return []
 
 
 def _together(shard: Shard, other: Shard) -> bool:

@@ -202,6 +202,7 @@ def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:
         created_ms=batch.created_ms,
         confirmed=confirmed,
         missed_ms=0,
+        not_found_ms=0,
         failures=0,
         simulated=batch.simulated,
     )

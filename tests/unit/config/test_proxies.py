@@ -94,3 +94,7 @@ def test_every_network_excludes_its_own_addresses(
 ) -> None:
     network = ipaddress.ip_network((address, min(length, address.max_prefixlen)), strict=False)
     assert is_excluded(str(address), PORT, f"localhost,{network}")
+
+
+def test_an_address_of_another_scheme_is_left_to_the_http_client() -> None:
+    assert proxy_for("ftp://api.example.com", {"https": "http://proxy", "no": "other"}) is None

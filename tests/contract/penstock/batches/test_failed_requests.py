@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+from click.testing import CliRunner
 
 from penstock import AsyncClient, Client
+from penstock.cli import cli
 from penstock.errors import InvalidRequest, NotEnded
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
@@ -114,6 +116,21 @@ def test_a_retry_that_was_not_recorded_can_be_repeated(
     # A program that died at the same place: the next one must be sure that it did.
     stage.redis.hset(job.keys.meta, "retried_by", "0190a5b0-0000-7000-8000-000000000001")
     assert client.messages.batches.retry_failed(job.id).request_counts.total == 1
+
+
+def test_the_command_names_the_number_of_failed_requests_that_are_not_stored(
+    stage: BatchStage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of the version before did not keep them."""
+    errored = "[[sim errored=invalid_request_error]]"
+    job = ended(stage, f"a {errored}", f"b {errored}", shard_requests=1)
+    job.put(job.shard(0).evolve(failed_requests="", failed_chunks=0))
+    monkeypatch.setenv("PENSTOCK_REDIS_URL", stage.settings.redis_url.get_secret_value())
+    monkeypatch.setenv("PENSTOCK_KEY_PREFIX", stage.settings.key_prefix)
+    found = CliRunner().invoke(cli, ["batch", "retry-failed", job.id])
+    assert found.exit_code == 0
+    assert "submitted 1 request again" in found.stderr
+    assert f"1 failed request of {job.id} could not be sent again" in found.stderr
 
 
 def test_the_requests_of_a_canceled_job_are_retried(stage: BatchStage, client: Client) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Counts
+from penstock.clock import now_ms
 from penstock.errors import RecordUnreadable
 from penstock.queue import names
 from tasks.batches.collect.step import CollectStep
@@ -110,6 +111,24 @@ def test_an_unreadable_record_of_a_shard_pauses_its_job(stage: BatchStage, recor
     assert stage.redis.hget(job.keys.shards, 0) == record, "it is left as it was"
     job.cancel()
     assert isinstance(job.step(names.BATCH_POLL), RetryIn)
+
+
+def test_a_canceled_job_ends_although_the_record_of_a_shard_is_unreadable(
+    stage: BatchStage,
+) -> None:
+    """A newer worker has some minutes to read it. The result of the other shard is kept."""
+    job = stage.sent("a", "b", shard_requests=1)
+    id = job.shard(1).batch_id
+    stage.redis.hset(job.keys.shards, 1, b'{"number":1,"batch_id":"%s",' % id.encode())
+    job.cancel()
+    assert isinstance(job.collect(0), Next)
+    assert id in expect(RetryIn, job.step(names.BATCH_POLL, 1)).reason
+    stage.redis.hset(job.keys.meta, "cancel_ms", now_ms() - 901_000)
+    assert isinstance(job.step(names.BATCH_POLL, 1), Next)
+    assert isinstance(job.finish(1), JobEnded)
+    assert job.meta("state") == "failed"
+    assert id in orjson.loads(job.meta("error"))["message"]
+    assert list(job.results()) == ["r-0"]
 
 
 def test_an_unreadable_record_does_not_hide_the_other_jobs(stage: BatchStage) -> None:

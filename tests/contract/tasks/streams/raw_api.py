@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,16 @@ ENDED = "end_turn"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the API sends to one call, and whether it then falls silent or closes the connection."""
+    """What the API sends to one call, and whether it then falls silent or closes the connection.
+
+    ``repeated`` is sent again and again until the caller closes the connection, and ``then`` a
+    moment later than ``data``.
+    """
 
     data: bytes = b""
     is_silent: bool = False
+    repeated: bytes = b""
+    then: bytes = b""
 
 
 class RawApi:
@@ -25,25 +31,38 @@ class RawApi:
     def __init__(self, *answers: Answer) -> None:
         self._answers = answers
         self.bodies: list[dict[str, Any]] = []  #: of the calls so far
+        self.heads: list[str] = []  #: request line and headers of all requests, redirected too
         self.url = ""
         self.sent = asyncio.Event()  #: an answer that ends in silence was sent
+        self.serving: set[asyncio.Task[Any]] = set()  #: connections that are open
 
     @property
     def calls(self) -> int:
         return len(self.bodies)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        if task := asyncio.current_task():
+            self.serving.add(task)
+            task.add_done_callback(self.serving.discard)
+        with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = int(head.split("content-length:")[1].split("\r\n")[0])
-            self.bodies.append(json.loads(await reader.readexactly(length)))
+            self.heads.append(head)
+            if "content-length:" in head:
+                length = int(head.split("content-length:")[1].split("\r\n")[0])
+                self.bodies.append(json.loads(await reader.readexactly(length)))
             answer = self._answers[min(self.calls, len(self._answers)) - 1]
             writer.write(answer.data)
             await writer.drain()
+            if answer.then:
+                await asyncio.sleep(0.05)
+                writer.write(answer.then)
+            while answer.repeated:
+                writer.write(answer.repeated)
+                await writer.drain()
+                await asyncio.sleep(0.02)
             if answer.is_silent:
                 self.sent.set()
                 await reader.read()  # until the caller closes the connection
-        writer.close()
 
 
 @asynccontextmanager
@@ -57,6 +76,8 @@ async def raw_api(*answers: Answer) -> AsyncIterator[RawApi]:
         yield api
     finally:
         server.close()
+        if api.serving:
+            await asyncio.wait(api.serving, timeout=5.0)
 
 
 def sse(*events: dict[str, Any]) -> bytes:

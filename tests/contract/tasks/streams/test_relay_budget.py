@@ -320,3 +320,55 @@ def test_an_overload_in_the_middle_is_an_interruption_and_not_deterministic(
         assert orjson.loads(stage.record(id)["error"])["type"] == "overloaded_error"
 
     perform(test, answer(*start(), error_event("overloaded_error")), max_attempts=4)
+
+
+@pytest.mark.parametrize("nothing", [CLOSED, LOST_AFTER_HEADERS, Answer(OK + b"\r\n<html>")])
+def test_a_call_without_an_answer_withdraws_no_text(perform: Perform, nothing: Answer) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(on_interrupt="restart")
+        end = await stage.end(id)
+        assert (end["state"], end["characters"]) == ("failed", len(PIECES[0]))
+        assert stage.text(id) == PIECES[0]
+        types = [event.type for event in stage.events(id)]
+        assert types.count("penstock.attempt") == end["attempts"] - 1
+        assert "penstock.rewind" not in types
+
+    perform(test, answer(*start(), *text(PIECES[0])), nothing, max_attempts=3)
+
+
+def test_text_is_withdrawn_when_the_next_answer_begins(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit(on_interrupt="restart")
+        end = await stage.end(id)
+        assert (end["state"], stage.text(id)) == ("done", "Another answer")
+        types = [event.type for event in stage.events(id)]
+        assert types.count("penstock.rewind") == 1
+
+    perform(test, answer(*start(), *text(PIECES[0])), CLOSED, whole("Another answer"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [
+        (OK, b"x-gateway: a\r\n"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        (OK + b"\r\n", sse({"type": "ping"})),
+        (OK + b"\r\n", b": keepalive\n\n"),
+        (OK + b"\r\n", b" "),
+        (OK + b"\r\n" + sse(*start(), *text("Hello you")), sse({"type": "ping"})),
+        (OK + b"\r\n" + sse(*start()), sse(*text("and so on "))),
+    ],
+)
+def test_a_response_that_never_ends_is_ended_by_the_total_timeout(
+    perform: Perform, begin: bytes, repeated: bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["error"]["type"]) == ("failed", "timeout_error")
+        assert "PENSTOCK_STREAM_TOTAL_TIMEOUT_S" in end["error"]["message"]
+        assert stage.api.calls == end["attempts"] == 1
+        assert end["usage_estimated"]
+        assert stage.text(id).startswith("Hello you" if b"Hello" in begin else "")
+
+    perform(test, Answer(begin, repeated=repeated), stream_total_timeout_s=1.0)

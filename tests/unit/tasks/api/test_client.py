@@ -73,11 +73,22 @@ def test_a_refusal_by_a_gateway_becomes_an_api_problem(content: bytes) -> None:
     assert problem.message
 
 
+@pytest.mark.parametrize("status", [400, 429])
+@pytest.mark.parametrize("odd", [7, ["x"], {"a": 1}, True, "x" * 3_000_000, 10**30, [[[]]]])
+def test_a_refusal_with_odd_fields_has_a_short_text_type_and_message(status: int, odd: Any) -> None:
+    for problem in (refused(status, type=odd, message="m"), refused(status, type="t", message=odd)):
+        error = problem.as_error()
+        assert isinstance(error["type"], str)
+        assert isinstance(error["message"], str)
+        assert 0 < len(error["type"]) + len(error["message"]) < 3_000
+        assert str(problem)
+
+
 def test_a_404_names_the_address_that_was_called() -> None:
     problem = refused(404, type="not_found_error", message="Not Found")
     assert problem.message == "Not Found (from https://api.anthropic.com/v1/messages)"
     page = problem_of(error_of(lambda _: httpx2.Response(404, content=b"<html>")))
-    assert page.message == "HTTP 404 from https://api.anthropic.com/v1/messages"
+    assert page.message == "HTTP 404 from https://api.anthropic.com/v1/messages: <html>"
 
 
 def test_the_logged_form_of_a_problem_does_not_quote_the_api() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock import json_text
+from penstock import events, json_text
 from tasks.api.message_stream import StreamInterrupted
 from tasks.streams.event_parser import EventParser, ParsedEvent, plain_delta
 
@@ -41,6 +41,19 @@ def at(path: str, value: Any, data: Data) -> Data:
         holder = holder.setdefault(name, {})
     holder[last] = value
     return copy
+
+
+OWN_TYPES = sorted(
+    value for value in vars(events).values() if isinstance(value, str) and value[:9] == "penstock."
+)
+
+
+@pytest.mark.parametrize("kind", [*OWN_TYPES, "penstock.", "penstock.new"])
+def test_an_event_of_the_api_cannot_have_a_type_of_penstocks_own_events(kind: str) -> None:
+    raw = json.dumps({"type": kind, "index": 0, "offset": 0, "state": "done", "n": 99}).encode()
+    with pytest.raises(StreamInterrupted, match="its type is one of Penstock's own") as caught:
+        parse(raw)
+    assert caught.value.error["type"] == "invalid_response"
 
 
 odd = st.sampled_from([True, 1.5, [], ["x"], -1, 10**30])

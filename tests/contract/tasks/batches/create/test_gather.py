@@ -17,6 +17,7 @@ from tasks.batches.claim import Fenced
 from tasks.batches.create.gather import gather
 from tasks.batches.job_reader import JobReader
 from tasks.batches.limits import active_batches
+from tasks.batches.limits.prices import bound_usd
 from tasks.batches.step_result import JobEnded, RetryIn
 from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import BatchStage, StagedJob
@@ -196,3 +197,19 @@ def test_shards_that_are_gathered_keep_no_lock_of_a_dead_worker(stage: BatchStag
         gather(work)
     assert not any(stage.redis.exists(stage.settings.keys.size_lock(size)) for size in sizes)
     assert not stage.redis.exists(stage.settings.keys.active_batches)
+
+
+def test_shards_are_not_gathered_beyond_what_is_left_of_the_cost_cap(stage: BatchStage) -> None:
+    """A batch of all would pause the job, which can pay for one after the other."""
+    job = with_retries(stage)
+    first, *others = waiting(job)
+    price = bound_usd(job.shard(first).size_by_model, live=False)
+    assert price is not None
+    per_request = price * 1_000_000 / job.shard(first).requests
+    stage.redis.hset(job.keys.money, "cap", int(per_request * 4.5) + 1_000)
+    stage.redis.hset(job.keys.money, "spent", 1_000)
+    job.step(names.BATCH_CREATE, first)
+    sent = job.shard(first)
+    assert (sent.state, job.meta("paused")) == ("in_progress", "")
+    assert sent.requests == 4
+    assert waiting(job) == others[1:]

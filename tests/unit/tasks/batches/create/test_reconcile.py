@@ -256,3 +256,9 @@ def test_the_simulated_world_shows_duplicates_without_these_rules() -> None:
     assert flaws(Play(replace(world, resend=True)).run())[0] > 30
     hasty = Rules(upload_timeout_ms=600_000, lost_create_wait_ms=1, list_consistency_ms=60_000)
     assert flaws(Play(replace(world, rules=hasty, honest=RULES)).run())[0] > 5
+
+
+def test_a_404_before_a_batch_was_created_does_not_count_for_the_batch() -> None:
+    """Otherwise the first 404 of its poll would be believed."""
+    found = reconcile.with_batch(SHARD.evolve(not_found_ms=1), OURS, confirmed=True)
+    assert found.not_found_ms == 0
