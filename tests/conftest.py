@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from penstock.errors import PenstockError
 from penstock.keys import PERMANENT
@@ -13,10 +14,30 @@ from penstock.local.server_choice import find_server
 
 pytest_plugins = ["penstock.testing"]
 
+# A test fails for what it finds, not for the time that a loaded machine takes for an example.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
+
 # The developer's own settings would leak into every process that a test starts.
 for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
     if name != "PENSTOCK_REDIS_SERVER":
         del os.environ[name]
+
+
+#: One call for the keys of all earlier tests, which are thousands by the end of a session.
+WITHOUT_LIFETIME = """
+local found, cursor = {}, '0'
+repeat
+  local page = redis.call('SCAN', cursor, 'COUNT', 1000)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    if redis.call('TTL', key) == -1 then
+      found[#found + 1] = key
+    end
+  end
+until cursor == '0'
+return found
+"""
 
 
 def pytest_report_header() -> list[str]:
@@ -44,9 +65,5 @@ def keys_without_lifetime(server: EmbeddedRedis) -> list[str]:
     import redis
 
     with redis.Redis.from_url(server.url, decode_responses=True) as connection:
-        return [
-            key
-            for key in connection.scan_iter(count=1000)
-            if connection.ttl(key) == -1
-            and not any(fnmatch.fnmatch(key, pattern) for pattern in PERMANENT)
-        ]
+        keys: list[str] = connection.eval(WITHOUT_LIFETIME, 0)
+    return [key for key in keys if not any(fnmatch.fnmatch(key, each) for each in PERMANENT)]

@@ -28,7 +28,10 @@ from tests.mutants.modules import core_modules, mirrored_tests
 from tests.mutants.python_faults import Fault, python_faults
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-COPIED: Final = ("penstock", "config", "tasks", "workers", "tests", "benchmarks", "pyproject.toml")
+COPIED: Final = (
+    *("penstock", "config", "tasks", "workers", "tests", "benchmarks", "docs"),
+    "pyproject.toml",
+)
 
 #: A fault may make an endless loop, which ends after this, or after it has filled this memory.
 MIN_LIMIT_S: Final = 20.0

@@ -23,6 +23,7 @@ from penstock.store.connection import connect, connect_async
 from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions, RequestRecords
 from penstock.testing import wait_until
+from workers import reaper as reaper_module
 from workers.reaper import Reaper
 
 WAIT_MS = 10_000
@@ -99,7 +100,8 @@ class Setup:
 
 
 @pytest.fixture
-def setup(penstock_redis: EmbeddedRedis) -> Iterator[Setup]:
+def setup(penstock_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    monkeypatch.setattr(reaper_module, "TICK_S", 0.02)  # each test waits for one at least
     setup = Setup(penstock_redis)
     yield setup
     setup.connection.close()

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -105,6 +106,23 @@ def test_a_stream_that_lacks_only_its_last_event_is_complete() -> None:
     assert read_message([body])["content"][0]["text"] == "all"
 
 
+def test_nothing_is_read_after_the_last_event() -> None:
+    """A gateway may keep the connection open."""
+
+    def received() -> Iterator[bytes]:
+        yield stream(START, block(0, type="text", text="all"), END, STOP)
+        pytest.fail("the response was read on")
+
+    assert read_message(received())["stop_reason"] == "end_turn"
+
+
+def test_a_tool_input_that_max_tokens_has_cut_is_kept_as_text() -> None:
+    tool = block(0, type="tool_use", id="t", name="n", input={})
+    cut = {**END, "delta": {"stop_reason": "max_tokens"}}
+    body = stream(START, tool, delta(0, "input_json_delta", partial_json='{"a": [1,'), cut, STOP)
+    assert read_message([body])["content"][0]["input"] == '{"a": [1,'
+
+
 @pytest.mark.parametrize(
     ("body", "type", "words"),
     [
@@ -148,6 +166,30 @@ def test_what_is_not_a_message_is_quoted(body: bytes, type: str, words: str) -> 
     assert raised.value.type == type
     assert words in str(raised.value)
     assert len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("events", "refused"),
+    [
+        ([{"type": "error", "error": {"type": "overloaded_error"}}], True),
+        ([{"type": "ping"}, {"type": "error", "error": {"type": "rate_limit_error"}}], True),
+        ([{"type": "error", "error": {"type": "invalid_request_error"}}], False),
+        ([START, {"type": "error", "error": {"type": "overloaded_error"}}], False),
+    ],
+)
+def test_an_error_that_may_pass_is_a_refusal_until_the_answer_begins(
+    events: list[dict[str, Any]], refused: bool
+) -> None:
+    with pytest.raises(CallFailed) as raised:
+        read_message([stream(*events)])
+    assert raised.value.refused is refused
+
+
+def test_the_error_quotes_the_beginning_of_a_long_response_in_one_line() -> None:
+    with pytest.raises(CallFailed, match="begins with 'word word word") as raised:
+        read_message([200 * b"word\n"])
+    assert len(str(raised.value)) < 250
+    assert "\n" not in str(raised.value)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))

@@ -95,6 +95,9 @@ def test_an_event_is_returned_with_the_byte_that_completes_it() -> None:
     assert decoder.feed(b"event: x\ndata: 1\n") == []
     assert decoder.feed(b"\n") == [b"1"]
     assert SSEDecoder().feed(b"data: 1\n\ndata: 2\n\ndata: 3") == [b"1", b"2"]
+    decoder = SSEDecoder()
+    assert decoder.feed(b"\n") == []
+    assert decoder.feed(b"\ndata: after two empty lines\n\n") == [b"after two empty lines"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ FIELDS = (
         ({"server_tool_use": {"tool_search_requests": 1}}, {"tool_search_requests": 1}),
         ({"server_tool_use": {"input_tokens": 5}}, {"requests_with_server_tool_use": 1}),
         ({"server_tool_use": {"web_search_requests": "2"}}, {"requests_with_server_tool_use": 1}),
+        ({"server_tool_use": {"web_search_requests": 1}}, {"web_search_requests": 1}),
+        ({"server_tool_use": {"web_search_requests": 10**6}}, {"web_search_requests": 10**6}),
+        (
+            {"server_tool_use": {"web_search_requests": 10**6 + 1}},
+            {"requests_with_server_tool_use": 1},
+        ),
+        ({"server_tool_use": {"web_search_requests": True}}, {"requests_with_server_tool_use": 1}),
         ({"server_tool_use": {"web_search_requests": -1}}, {"requests_with_server_tool_use": 1}),
         ({"server_tool_use": [1]}, {"requests_with_server_tool_use": 1}),
         ({"inference_geo": "us"}, {"requests_with_inference_geo": 1}),
@@ -55,6 +62,20 @@ def test_what_changes_the_price_of_a_request_is_counted(
 ) -> None:
     tokens = tokens_in([usage, {"input_tokens": 1}])
     assert {name: n for name, n in tokens.items() if name not in tokens_in([])} == extras
+
+
+def test_what_changes_the_price_is_counted_once_for_each_request() -> None:
+    odd = {
+        "server_tool_use": {"web_search_requests": "2"},
+        "inference_geo": "us",
+        "iterations": [{"type": "fallback_message"}, {"type": "fallback_message"}],
+    }
+    searches = {"server_tool_use": {"web_search_requests": 2}}
+    tokens = tokens_in([odd, searches, odd, searches])
+    assert tokens["requests_with_server_tool_use"] == 2
+    assert tokens["requests_with_inference_geo"] == 2
+    assert tokens["requests_with_iterations"] == 2
+    assert tokens["web_search_requests"] == 4
 
 
 def test_the_tokens_of_a_compaction_are_added() -> None:
