@@ -127,7 +127,7 @@ class EventParser:
             raise _reported(data.get("error"))
         if kind == "ping":
             return []
-        _check_type(kind, raw)
+        kind = _type_of(kind, raw)
         if kind == "message":  # of a gateway that streams nothing but the whole message
             return [each for part in events_of(data) for each in self.parse(part)]
         check(kind, data)
@@ -165,12 +165,13 @@ class EventParser:
         return [(json_text.dumps(delta), delta) for delta in deltas]
 
 
-def _check_type(kind: Any, raw: bytes) -> None:
+def _type_of(kind: Any, raw: bytes) -> str:
     if not isinstance(kind, str):
         invalid("it has no type", excerpt(raw))
     if kind.startswith(events.OWN_PREFIX):
         # Readers would take it for the worker's: for a rewind, or for the end.
         invalid("its type is one of Penstock's own", excerpt(raw))
+    return kind
 
 
 def check(kind: str, data: dict[str, Any]) -> None:
