@@ -106,7 +106,7 @@ class _Level(IntEnum):
     HIGH = 3
 
 
-@pytest.mark.parametrize("priority", [True, False, _Level.HIGH, 3.0, "3", None, -1, 10, 10**5000])
+@pytest.mark.parametrize("priority", [True, False, _Level.HIGH, 3.0, "3", None, -1, 10, 10**40])
 def test_a_priority_that_redis_cannot_store_is_refused(priority: Any) -> None:
     with pytest.raises(InvalidRequest, match="priority: must be 0"):
         RequestOptions(priority=priority)
