@@ -41,6 +41,9 @@ _LINE_FIELDS: Final = {"custom_id", "params", "betas"}
 #: Fields that need no look at their names or values in a batch.
 _PLAIN_PARAMS: Final = BODY_FIELDS - {"stream", "thread"}
 
+#: Numbers from here on are not shown in error messages.
+_SHOWN_NUMBERS: Final = 10**30
+
 _ROLES: Final = ("user", "assistant", "system")
 _MODEL_CHARACTERS: Final = 256
 
@@ -92,9 +95,10 @@ def check_body(body: Any, *, in_batch: bool = False) -> dict[str, Any]:
     limit = MAX_OUTPUT_TOKENS_IN_A_BATCH if in_batch else 0
     limit = max(limit, capability(checked["model"]).max_output_tokens)
     if checked["max_tokens"] > limit:
+        tokens = checked["max_tokens"]
+        shown = tokens if tokens < _SHOWN_NUMBERS else "this number"  # Python cannot print them all
         raise InvalidRequest(
-            f"{body['max_tokens']} is more than {body['model']} can write ({limit})",
-            field="max_tokens",
+            f"{shown} is more than {checked['model']} can write ({limit})", field="max_tokens"
         )
     if in_batch:
         _check_in_batch(checked)
@@ -175,7 +179,8 @@ def check_betas(betas: Any) -> tuple[str, ...]:
         raise InvalidRequest("must be a list of names", field="betas")
     for beta in betas:
         if not isinstance(beta, str) or not _BETA.fullmatch(beta):
-            raise InvalidRequest(f"{str(beta)[:80]!r} is not the name of a beta", field="betas")
+            shown = repr(beta[:80]) if isinstance(beta, str) else kind_of(beta)
+            raise InvalidRequest(f"{shown} is not the name of a beta", field="betas")
     return tuple(sorted(set(betas)))
 
 

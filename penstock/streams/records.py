@@ -42,7 +42,8 @@ class RequestOptions:
     headers: Mapping[str, str] = field(default_factory=dict)  #: ``anthropic-*``, for the API
 
     def __post_init__(self) -> None:
-        if not isinstance(self.priority, int) or not 0 <= self.priority <= 9:
+        # bool and IntEnum are rejected, too: Redis takes numbers only.
+        if type(self.priority) is not int or not 0 <= self.priority <= 9:
             raise InvalidRequest("must be 0 (first) to 9 (last)", field="priority")
         deadline = self.deadline_s
         if deadline is not None and not (is_number(deadline) and 0 < deadline <= MAX_DEADLINE_S):

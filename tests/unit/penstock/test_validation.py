@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock import validation
 from penstock.errors import InvalidRequest
-from penstock.validation import MAX_REQUEST_BYTES, check_body, encode_body
+from penstock.validation import MAX_REQUEST_BYTES, check_betas, check_body, encode_body
 
 Body = dict[str, Any]
 USER: MessageParam = {"role": "user", "content": "hello"}
@@ -123,6 +123,17 @@ def test_a_missing_field_is_reported_as_required(field: str) -> None:
 def test_too_many_max_tokens_are_refused_with_the_maximum() -> None:
     error = refusal(body(max_tokens=70_000))
     assert str(error) == "max_tokens: 70000 is more than claude-haiku-4-5 can write (64000)"
+    error = refusal(body(max_tokens=10**5000))
+    assert str(error) == "max_tokens: this number is more than claude-haiku-4-5 can write (64000)"
+
+
+def test_a_beta_that_is_no_text_is_refused_whatever_it_is() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    for odd in (nested, 10**5000, None, object()):
+        with pytest.raises(InvalidRequest, match="is not the name of a beta"):
+            check_betas([odd])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """RequestOptions: what a producer may request besides the Messages body."""
 
+from enum import IntEnum
 from typing import Any
 
 import orjson
@@ -99,3 +100,13 @@ def test_a_header_that_cannot_be_sent_is_refused_at_enqueue(value: Any) -> None:
 def test_bare_text_is_recorded_only_if_it_was_requested() -> None:
     assert RequestOptions(typed=True).fields()["typed"] == 1
     assert "typed" not in RequestOptions().fields()
+
+
+class _Level(IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize("priority", [True, False, _Level.HIGH, 3.0, "3", None, -1, 10, 10**40])
+def test_a_priority_that_redis_cannot_store_is_refused(priority: Any) -> None:
+    with pytest.raises(InvalidRequest, match="priority: must be 0"):
+        RequestOptions(priority=priority)
