@@ -104,8 +104,10 @@ class BatchSteps:
             return result
         except (anthropic.AnthropicError, httpx2.HTTPError, UnexpectedResponse) as error:
             problem = problem_of(error)
-            if settings_fault(error) and work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS:
-                problem = replace(problem, type=PauseReason.HTTP_SETTINGS, retryable=False)
+            if settings_fault(error):
+                final = work.shard.failures + 1 >= _MAX_SETTINGS_FAULTS
+                kind = PauseReason.HTTP_SETTINGS if final else problem.type
+                problem = replace(problem, type=kind, retryable=not final)
             if isinstance(error, anthropic.NotFoundError) and error.request.method == "GET":
                 noted = noted_404(work.shard, work.job.now_ms())
                 # Once the job is resumed, the API gets the same time again.

@@ -59,7 +59,12 @@ def dying(after: int) -> Iterator[Any]:
             InvalidRequest,
             "1: params.metadata: cannot be",
         ),
-        (lambda: [{**request("a"), "betas": [1]}], {}, InvalidRequest, "line 1: betas: '1' is"),
+        (
+            lambda: [{**request("a"), "betas": [1]}],
+            {},
+            InvalidRequest,
+            "line 1: betas: a number is",
+        ),
         (list, {}, InvalidRequest, "^requests: at least one request is required"),
         (lambda: many(5), {"canary": 5}, InvalidRequest, r"^canary: .*number of requests \(5\)"),
         (

@@ -45,6 +45,7 @@ def untrusted() -> Exception:
         untrusted,
         lambda: httpx2.ProxyError("407 Proxy Authentication Required"),
         lambda: httpx2.UnsupportedProtocol("no such scheme"),
+        lambda: httpx2.TooManyRedirects("in a loop"),
     ],
 )
 def test_a_fault_of_proxy_or_certificates_pauses_the_job_after_five_calls(
