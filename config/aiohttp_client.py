@@ -11,6 +11,7 @@ from typing import Any, Final
 import aiohttp
 import anthropic
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 #: Maximum bytes of all headers of a response, as in the SDK's default client (httpcore), which has
 #: no limits for one line or for their number.
@@ -25,9 +26,9 @@ class _ResponseHandler(ResponseHandler):
     """
 
     def set_exception(self, *exception: Any) -> None:
-        """Set it for the reader of the body as well, unless the body is complete."""
+        """Set an error of HTTP for the reader of the body as well, unless it is complete."""
         super().set_exception(*exception)
-        body = self._payload
+        body = self._payload if isinstance(exception[0], HttpProcessingError) else None
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(aiohttp.ClientPayloadError(f"damaged body: {exception[0]}"))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock import json_text
-from penstock.errors import NotFound
+from penstock.errors import NotFound, RecordUnreadable
 from penstock.ids import is_id
 from penstock.states import State
 
@@ -33,23 +33,31 @@ class Record:
 
     @classmethod
     def parse(cls, id: str, raw: Mapping[bytes, bytes]) -> "Record":
-        """Read the reply to HGETALL. Raises `NotFound` if there is no record."""
+        """Read the reply to HGETALL. Raises `NotFound` or `RecordUnreadable`."""
         if b"state" not in raw:  # HSET by hand creates a hash where the record has expired
             raise NotFound(f"no record of {id}: it never existed, or it has expired")
-        fields = {key.decode(): value.decode() for key, value in raw.items()}
-        return cls(
-            id=id,
-            state=State(fields.pop("state")),
-            epoch=int(fields.pop("epoch")),
-            n=int(fields.pop("n")),
-            cancel=fields.pop("cancel", ""),
-            fields=fields,
-        )
+        # Any program may have written a field, such as who canceled, in any encoding.
+        fields = {_text(name): _text(value) for name, value in raw.items()}
+        try:
+            return cls(
+                id=id,
+                state=State(fields.pop("state")),
+                epoch=int(fields.pop("epoch")),
+                n=int(fields.pop("n")),
+                cancel=fields.pop("cancel", ""),
+                fields=fields,
+            )
+        except (ValueError, KeyError) as error:
+            raise RecordUnreadable(f"the record of {id} is damaged: {error}") from error
 
     def json(self, field: str) -> Any:
         """The value of a field that contains JSON; None if it is empty or missing."""
         text = self.fields.get(field)
         return json_text.loads(text) if text else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 def checked_id(id: str) -> str:

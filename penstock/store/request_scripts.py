@@ -31,6 +31,12 @@ class Claimed(NamedTuple):
     worker_losses: int  #: claims that ended without a release
 
 
+class Invalid(NamedTuple):
+    """The record is not a request's, and nothing was written."""
+
+    field: str  #: the field that is not a whole number
+
+
 class Renewed(NamedTuple):
     """The lease is renewed."""
 
@@ -64,7 +70,7 @@ class ReaperAction(StrEnum):
     GONE = "gone"  #: nothing any more: it has ended or expired
 
 
-ClaimReply: TypeAlias = Claimed | ClaimRefused | Restarted
+ClaimReply: TypeAlias = Claimed | ClaimRefused | Invalid | Restarted
 WriteReply: TypeAlias = Written | Gap | Fenced | Gone
 
 
@@ -184,7 +190,7 @@ def write_reply(reply: list[Any]) -> WriteReply:
     """What the write script returned."""
     kind = reply[0]
     if kind == b"ok":
-        return Written(reply[1], reply[2].decode())
+        return Written(reply[1], _name(reply[2]))
     if kind == b"gap":
         return Gap(reply[1])
     return Gone() if kind == b"gone" else Fenced()
@@ -218,13 +224,20 @@ def _claim_reply(reply: list[Any]) -> ClaimReply:
     kind = reply[0].decode()
     if kind == "claimed":
         _, epoch, n, cancel, worker_losses = reply
-        return Claimed(epoch, n, cancel.decode(), worker_losses)
+        return Claimed(epoch, n, _name(cancel), worker_losses)
+    if kind == "invalid":
+        return Invalid(reply[1].decode())
     return Restarted(reply[1]) if kind == "restarted" else ClaimRefused(kind)
 
 
 def renew_reply(reply: list[Any]) -> Renewed | Fenced:
     """What the renew script returned."""
-    return Renewed(reply[1].decode(), reply[2]) if reply[0] == b"ok" else Fenced()
+    return Renewed(_name(reply[1]), reply[2]) if reply[0] == b"ok" else Fenced()
+
+
+def _name(who: bytes) -> str:
+    """Who asked to cancel: any program may have written it, in any encoding."""
+    return who.decode(errors="replace")
 
 
 def _reap_reply(reply: bytes) -> ReaperAction:

@@ -123,19 +123,19 @@ def _claim_reply(reply: list[Any]) -> ShardClaimReply:
     kind = reply[0].decode()
     if kind == "claimed":
         _, epoch, record, cancel, paused = reply
-        return ShardClaimed(epoch, record, cancel.decode(), paused)
+        return ShardClaimed(epoch, record, cancel.decode(errors="replace"), paused)
     return Restarted(reply[1]) if kind == "restarted" else ClaimRefused(kind)
 
 
 def _renew_reply(reply: list[Any]) -> ShardRenewed | Fenced:
-    return ShardRenewed(reply[1].decode()) if reply[0] == b"ok" else Fenced()
+    return ShardRenewed(reply[1].decode(errors="replace")) if reply[0] == b"ok" else Fenced()
 
 
 def _write_reply(reply: list[Any]) -> ShardWritten | Fenced:
     if reply[0] != b"ok":
         return Fenced()
     _, cancel, paused, due_in_ms = reply
-    return ShardWritten(cancel.decode(), paused, due_in_ms)
+    return ShardWritten(cancel.decode(errors="replace"), paused, due_in_ms)
 
 
 def _reap_reply(reply: list[bytes]) -> ReapedShard:

@@ -192,11 +192,15 @@ class AsyncMessageStream:
         """The next event; None after the last one."""
         self._transcript.check_open()
         try:
-            return await anext(self._source, None)
+            event = await anext(self._source, None)
         except BaseException as error:
             # A cancellation ends the source as well.
             self._transcript.stop(f"reading stopped ({type(error).__name__})")
             raise
+        if event is None:
+            self._transcript.stop("its log has no last event; reading stopped")
+            self._transcript.check_open()
+        return event
 
     async def _text_final(self, event: Event) -> str | None:
         """When the text is final, by the first event or, for a late reader, by the record."""

@@ -126,7 +126,7 @@ class RequestRecords:
             pipe.hgetall(keys.meta)
             pipe.get(keys.text)
             raw, text = pipe.execute()
-        return Record.parse(id, raw), (text or b"").decode()
+        return Record.parse(id, raw), (text or b"").decode(errors="replace")
 
     def cancel(self, id: str, who: str) -> State:
         """Cancel a request. Returns the state it had. Raises `NotFound`.

@@ -276,10 +276,14 @@ class MessageStream:
         """The next event; None after the last one."""
         self._transcript.check_open()
         try:
-            return next(self._source, None)
+            event = next(self._source, None)
         except Exception as error:
             self._transcript.stop(f"reading stopped ({type(error).__name__})")
             raise
+        if event is None:
+            self._transcript.stop("its log has no last event; reading stopped")
+            self._transcript.check_open()
+        return event
 
     def _text_final(self, event: Event) -> str | None:
         """When the text is final, by the first event or, for a late reader, by the record."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from penstock.follow.entries import decode_entry
 from penstock.simulator.mark import is_simulated
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
+from penstock.store.request_scripts import Invalid
 from penstock.store.scripts import ClaimRefused, Restarted
 from tasks.api.rate_limits import Lane, lane_of
 from tasks.retry import ControlSignal, Deferred
@@ -78,6 +80,10 @@ class ClaimedRequest:
                 raise
             await _fail(connection, settings, id, str(error))
             raise NotClaimable(f"its record is not a request's: {error}") from error
+        if isinstance(claim, Invalid):
+            problem = f"its field {claim.field!r} is not a number"
+            await _fail(connection, settings, id, problem)
+            raise NotClaimable(f"its record is not a request's: {problem}")
         if isinstance(claim, Restarted):
             reason = "Redis was restarted; workers have one lease to renew the claims they hold"
             raise Deferred(reason, claim.wait_ms / 1000)
@@ -261,16 +267,27 @@ async def _fail(
 ) -> None:
     """Fail a request whose record the claim script cannot read, so that it is not woken again.
 
-    Its log may be as odd, so no last event is written.
+    Its numbers cannot be trusted, so its last event follows the last entry of the log. If even the
+    log cannot be read, only the record says that it failed.
     """
     logger.error("request %s cannot be claimed and has failed: %s", id, problem)
     keys = settings.keys.request(id)
     error = RecordFault("the request's record", f"cannot be claimed ({problem})").error
+    last = Cursor()
+    with suppress(ResponseError, ValueError):
+        for place, _ in await connection.xrevrange(keys.log, count=1):
+            last = Cursor.parse(place.decode())
+    end = {"type": events.END, "state": "failed", "stop_reason": None, "error": error}
+    line = events.encode(last.epoch, last.n + 1, end)
     async with connection.pipeline(transaction=True) as pipe:
         pipe.execute_command("ZREM", settings.keys.live, id)
         pipe.execute_command("DEL", keys.lease)
-        pipe.hset(keys.meta, mapping={"state": "failed", "error": json_text.dumps(error)})
-        pipe.expire(keys.meta, settings.retention_s)
+        failed = {"state": "failed", "epoch": last.epoch, "n": last.n + 1}
+        pipe.hset(keys.meta, mapping={**failed, "error": json_text.dumps(error)})
+        pipe.execute_command("XADD", keys.log, f"{last.epoch}-{last.n + 1}", "d", line)
+        pipe.execute_command("PUBLISH", keys.events, line)
+        for key in (keys.meta, keys.log, keys.text, keys.request):
+            pipe.expire(key, settings.retention_s)
         await pipe.execute(raise_on_error=False)
 
 

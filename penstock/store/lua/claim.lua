@@ -3,7 +3,8 @@
 -- KEYS  1 meta  2 lease  3 live requests  4 run
 -- ARGV  1 worker  2 lease in ms
 -- Returns {'claimed', epoch, n, cancel, worker_losses}, {'gone'}, {'ended', state},
---         {'leased', holder}, or {'restarted', ms}: Redis was restarted, try again after that time.
+--         {'leased', holder}, {'invalid', field} for a field that is not a whole number, or
+--         {'restarted', ms}: Redis was restarted, try again after that time.
 --         `worker_losses` counts the claims that ended without a release.
 
 -- include now_ms.lua
@@ -27,6 +28,12 @@ end
 local holder = redis.call('GET', lease_key)
 if holder then
   return {'leased', holder}
+end
+for field, value in pairs({ epoch = epoch, n = n, worker_losses = worker_losses or '0' }) do
+  -- before anything is written: such a record must not be claimed again and again
+  if not value or #value > 15 or not value:match('^%d+$') then
+    return {'invalid', field}
+  end
 end
 local now = now_ms()
 local wait_ms = restart_grace(run_key, now, lease_ms)

@@ -76,3 +76,11 @@ def test_a_loop_of_redirects_ends_the_request(perform: Perform, status: int) -> 
 
     head = b"HTTP/1.1 %d Moved\r\nlocation: /elsewhere\r\nconnection: close\r\n"
     perform(test, Answer(head % status + b"content-length: 0\r\n\r\n"))
+
+
+def test_a_stream_that_falls_silent_is_named_so(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        end = await stage.end(stage.submit(on_interrupt="fail"))
+        assert end["error"]["message"] == "the stream fell silent"
+
+    perform(test, Answer(OK + b"\r\n" + sse(*start()), is_silent=True))
