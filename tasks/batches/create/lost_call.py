@@ -23,7 +23,7 @@ from tasks.batches.create.reconcile import (
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
 
-#: Create calls of a shard without a batch until the job is paused: each costs nothing, but something
+#: Create calls of a shard without a batch until the job is paused: each is free, but something
 #: other than lost responses is the cause, such as a gateway that passes no call on.
 _MAX_LOST_CALLS: Final = 3
 
