@@ -129,7 +129,7 @@ class CollectStep:
             BackgroundWriter(staging.store) as writer,
         ):
             download = _Download(pieces)
-            for block in blocks(download):
+            for block in blocks(download, begin=classifier.begin):
                 writer.put(staging.results, classifier.classify(block))
                 if tally.of_another_call and _may_be_rejected(shard, tally):
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
