@@ -302,7 +302,8 @@ def _verify(tally: ResultTally, problem: str, refetches: int, *, canceled: bool)
 def _spent(shard: Shard, tally: ResultTally, usage: Usage) -> int | Literal["all"]:
     """Return what the shard has cost, in millionths of a dollar.
 
-    A request whose result is missing or unreadable counts with the most that it can have cost.
+    A request whose result is missing or unreadable counts with the average of the most that the
+    requests of the shard can have cost: the bound of a single one is not recorded.
     """
     spent, unknown = actual_cost(usage, live=shard.live), tally.unknown_costs
     most = bound_usd(shard.size_by_model, live=shard.live)
