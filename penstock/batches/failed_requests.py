@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from penstock import json_text
-from penstock.batches.results import Results
-from penstock.batches.shard import Shard, ShardState
+from penstock.batches.results import Results, is_collected
+from penstock.batches.shard import Shard
 from penstock.batches.unreadable import parse_line
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, NotFound
@@ -23,11 +23,14 @@ _GIVEN_UP_MS: Final = 3_600_000
 
 
 class FailedRequests:
-    """The requests of a job's shards that did not succeed, as `create` takes them."""
+    """The requests of a job's shards that did not succeed, as `create` takes them.
+
+    Raises `RecordUnreadable` if the record of a shard cannot be read: a job is retried only once.
+    """
 
     def __init__(self, results: Results, shards: Iterable[Shard]) -> None:
         self._results = results
-        self._shards = [shard for shard in shards if shard.state == ShardState.COLLECTED]
+        self._shards = [shard for shard in shards if is_collected(shard)]
 
     def __bool__(self) -> bool:
         return any(shard.failed_requests or shard.keeps_all_requests for shard in self._shards)
