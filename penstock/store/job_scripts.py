@@ -44,6 +44,11 @@ def withdraw(keys: JobKeys, shared: Keys) -> ScriptCall[bool]:
     return ScriptCall(script("job_withdraw"), names, [], bool)
 
 
+def split(keys: JobKeys) -> ScriptCall[int]:
+    """Count a shard that a split adds. The result is the new count, 0 without a record."""
+    return ScriptCall(script("job_split"), [keys.meta], [], int)
+
+
 def retry_reserve(keys: JobKeys, *, before: str, after: str) -> ScriptCall[str | None]:
     """Give the failed requests of an ended job to the retry ``after``, if ``before`` has them.
 
