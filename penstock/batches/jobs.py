@@ -11,7 +11,7 @@ from penstock import events, json_text
 from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
-from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
+from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -70,7 +70,10 @@ class JobRecords:
         self._settings = settings
 
     def read(self, id: str) -> Job:
-        """Read a job. Raises `NotFound`."""
+        """Read a job. A shard whose record cannot be read is in it: `UNREADABLE_RECORD`.
+
+        Raises `NotFound`.
+        """
         keys = self._settings.keys.job(checked_id(id))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
@@ -78,13 +81,14 @@ class JobRecords:
             pipe.hgetall(keys.shards)
             raw, money, shards = pipe.execute()
         record = Record.parse(id, raw)
-        parsed = sorted((Shard.parse(shard) for shard in shards.values()), key=lambda s: s.number)
-        return Job(record, tuple(parsed), _amounts(money))
+        parsed = [Shard.parse_or_placeholder(shard, int(each)) for each, shard in shards.items()]
+        ordered = sorted(parsed, key=lambda shard: shard.number)
+        return Job(record, tuple(ordered), _amounts(money))
 
     def read_all(self, ids: Iterable[str]) -> Iterator[Job]:
-        """Yield those of the jobs that have a record that can be read."""
+        """Yield those of the jobs that have a record."""
         for id in ids:
-            with suppress(NotFound, RecordUnreadable):
+            with suppress(NotFound):
                 yield self.read(id)
 
     def record(self, id: str) -> Record:
@@ -113,14 +117,17 @@ class JobRecords:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.meta)
             pipe.hgetall(keys.money)
+            changed: list[int] = []
             if number is not None:
                 following = number + int(job.record.fields.get("shards", 0))
-                pipe.hmget(keys.shards, number, following, *_new_shards(event))
+                changed = [number, following, *_new_shards(event)]
+                pipe.hmget(keys.shards, *changed)
             raw, money, *found = pipe.execute()
         record = Record.parse(job.id, raw)
         if record.state.ended:
             return self.read(job.id)
-        fresh = [Shard.parse(shard) for shard in (found[0] if found else ()) if shard]
+        read = zip(found[0] if found else (), changed, strict=True)
+        fresh = [Shard.parse_or_placeholder(shard, each) for shard, each in read if shard]
         shards = {shard.number: shard for shard in (*job.shards, *fresh)}
         return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))
 

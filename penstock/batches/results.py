@@ -15,9 +15,9 @@ from tempfile import TemporaryFile
 from typing import IO, Final, NamedTuple
 
 from penstock import events, json_text
-from penstock.batches.shard import Shard, ShardState
+from penstock.batches.shard import UNREADABLE_RECORD, Shard, ShardState
 from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
 from penstock.events import Event
 from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack
 
@@ -174,9 +174,16 @@ class Results:
             ) from error
 
 
+def is_collected(shard: Shard) -> bool:
+    """Whether a shard has its results. Raises `RecordUnreadable` if that is unknown."""
+    if shard.state == UNREADABLE_RECORD:
+        raise RecordUnreadable(f"the record of shard {shard.number} cannot be read")
+    return shard.state == ShardState.COLLECTED
+
+
 def line_count(shard: Shard) -> int:
-    """Return how many result lines a shard has."""
-    if shard.state != ShardState.COLLECTED:
+    """Return how many result lines a shard has. Raises `RecordUnreadable` if that is unknown."""
+    if not is_collected(shard):
         return 0
     return shard.result_lines if shard.uniform_result is None else shard.requests
 
@@ -203,10 +210,11 @@ class CollectionOrder:
         return number
 
     def without_event(self, shards: Collection[Shard]) -> list[Shard]:
-        """Return the collected shards that no event has reported, since the log lost it."""
-        missing = [
-            s for s in shards if s.number not in self._seen and s.state == ShardState.COLLECTED
-        ]
+        """Return the collected shards that no event has reported, since the log lost it.
+
+        Raises `RecordUnreadable` if the record of a shard cannot be read.
+        """
+        missing = [s for s in shards if s.number not in self._seen and is_collected(s)]
         return sorted(missing, key=lambda shard: (shard.collected_ms, shard.number))
 
 

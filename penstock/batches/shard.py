@@ -21,6 +21,10 @@ class ShardState(StrEnum):
     COLLECTED = "collected"  #: every request has its result, or is in the next round's shard
 
 
+#: In place of the state in a record that cannot be read. It is never stored.
+UNREADABLE_RECORD: Final = "unreadable"
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """The number of requests by outcome, with the names of the API's ``request_counts``."""
@@ -138,12 +142,13 @@ class Shard:
     def parse_or_placeholder(cls, raw: bytes, number: int) -> Self:
         """Read the JSON of a record; of an unreadable one, only the number is known.
 
-        For wake-ups alone: the worker that claims the shard reports what is wrong.
+        Its state is `UNREADABLE_RECORD`. For wake-ups and status alone: the worker that claims the
+        shard reports what is wrong.
         """
         try:
             return cls.parse(raw)
         except RecordUnreadable:
-            return cls(number=number)
+            return cls(number=number, state=UNREADABLE_RECORD)
 
     def encode(self) -> bytes:
         """Return the JSON of the record."""

@@ -15,6 +15,7 @@ import redis
 
 from penstock import events
 from penstock.batches.custom_ids import CustomIds
+from penstock.batches.failed_requests import check_retry
 from penstock.batches.numbered import NumberedRequests
 from penstock.batches.options import SubmissionOptions
 from penstock.batches.planner import Betas, PlannedShard, Planner
@@ -30,6 +31,7 @@ from penstock.spool.writer import BackgroundWriter
 from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import LOST_AFTER_MS
+from penstock.store.redis_protocol import Pipeline
 from penstock.store.scripts import Arg, ScriptCall
 from penstock.validation import check_line, encode_body
 
@@ -176,7 +178,12 @@ class Submission:
             raise ChunkMissing("stored requests have expired: was this process suspended?")
         seconds, _ = self._redis.time()
         check_ms = seconds * 1000 + LOST_AFTER_MS
-        with self._redis.pipeline(transaction=True) as pipe:
+        retry_of = self._options.retry_of
+
+        def queue(pipe: Pipeline) -> None:
+            if retry_of:  # which is watched: if another job gets its requests, nothing is written
+                check_retry(self._redis, settings.keys, retry_of, self.id)
+            pipe.multi()
             pipe.hset(keys.shards, mapping={str(s.number): s.encode() for s in shards})
             pipe.expire(keys.shards, settings.batch_ttl_s)
             if self._options.max_cost_usd is not None:
@@ -188,7 +195,9 @@ class Submission:
             )
             pipe.zadd(settings.keys.jobs, {self.id: now_ms()})
             self._may_be_recorded = True
-            pipe.execute()
+
+        watched = [settings.keys.job(retry_of).meta] if retry_of else []
+        self._redis.transaction(queue, *watched)
 
     def _submit(self) -> ScriptCall[bool]:
         count, requests = len(self._shards), sum(shard.requests for shard in self._shards)

@@ -44,5 +44,22 @@ def withdraw(keys: JobKeys, shared: Keys) -> ScriptCall[bool]:
     return ScriptCall(script("job_withdraw"), names, [], bool)
 
 
+def split(keys: JobKeys) -> ScriptCall[int]:
+    """Count a shard that a split adds. The result is the new count, 0 without a record."""
+    return ScriptCall(script("job_split"), [keys.meta], [], int)
+
+
+def retry_reserve(keys: JobKeys, *, before: str, after: str) -> ScriptCall[str | None]:
+    """Give the failed requests of an ended job to the retry ``after``, if ``before`` has them.
+
+    An empty id: no job. The result is the job that has them then, None without a record.
+    """
+    return ScriptCall(script("retry_reserve"), [keys.meta], [before, after], _retry_reply)
+
+
+def _retry_reply(reply: bytes | None) -> str | None:
+    return None if reply is None else reply.decode()
+
+
 def _wake_reply(reply: list[Any]) -> State | None:
     return state_reply(reply[0])

@@ -9,6 +9,7 @@ import orjson
 from config.settings import WorkerSettings
 from penstock import events, json_text
 from penstock.batches.shard import Counts, Shard, ShardState, usage_by_model
+from penstock.batches.unreadable import MISSING, UNREADABLE
 from penstock.states import State
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.prices import cost_of
@@ -44,6 +45,7 @@ class FinishStep:
         cost = cost_of(
             ((shard.usage, shard.live) for shard in shards),
             sum(shard.live_calls_cost for shard in shards) / 1_000_000,
+            _not_shown(shards),
         )
         [error] = work.job.fields("error")
         state = _final(work.cancel, counts, error)
@@ -83,6 +85,11 @@ def _final(cancel: str, counts: Counts, error: str) -> State:
     if error:
         return State.FAILED
     return State.CANCELED if cancel and not counts.succeeded else State.DONE
+
+
+def _not_shown(shards: list[Shard]) -> set[str]:
+    """Return the error types of requests that may be billed, although no usage shows it."""
+    return {type for shard in shards for type in (UNREADABLE, MISSING) if type in shard.errors}
 
 
 def _parts(shards: list[Shard], size: int) -> Iterator[list[Shard]]:

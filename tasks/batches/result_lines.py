@@ -9,6 +9,7 @@ workers need: the type, that a message is an object, and the type of an error. E
 result may be of any type.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,15 @@ LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 #: Maximum tokens of one kind that a request can have used. A count that is negative or higher is
 #: ignored: in a sum it would make the record of the shard unreadable.
 MAX_TOKENS: Final = 10**9
+
+#: Maximum bytes of a line; those of the API have less than one megabyte.
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+#: Follows the first bytes of a longer line, which are kept. It makes sure that they are not JSON.
+CUT: Final = b" (cut: the line is too long)"
+_KEPT_BYTES: Final = 1024 * 1024
+
+#: Bytes that are decoded at once to check that they are UTF-8.
+_DECODED_BYTES: Final = 16 * 1024
 
 #: Maximum characters of an error's type and message, and of a model, that go into a record.
 _MAX_TYPE: Final = 100
@@ -63,28 +73,49 @@ class ResultLine:
     tokens: dict[str, int] = field(default_factory=dict)
 
 
-def blocks(pieces: Iterable[bytes], size: int = CHUNK_BYTES) -> Iterator[bytes]:
+def blocks(
+    pieces: Iterable[bytes],
+    size: int = CHUNK_BYTES,
+    *,
+    begin: bytes = LINE_HEAD,
+    limit: int = MAX_LINE_BYTES,
+) -> Iterator[bytes]:
     """Split a download into blocks of whole lines, of about ``size`` bytes each.
 
     The last block may lack its newline. Only ``\\n`` ends a line: a JSON string may contain other
     characters that ``str.splitlines`` would split at.
+
+    A line above ``limit`` bytes is split where its last result begins, with ``begin``. If that is
+    its own beginning, its first bytes are kept with the mark `CUT`, and the rest is left out.
     """
-    held: list[bytes] = []
-    length, wanted = 0, size
-    for piece in pieces:
-        held.append(piece)
+    whole: list[bytes | memoryview] = []  # up to the last newline
+    rest: list[bytes] = []  # the line that has no newline yet
+    length = rest_length = 0  # of both, of the rest
+    leave_out = False
+    for received in pieces:
+        piece = received
+        if leave_out:
+            _, newline, piece = piece.partition(b"\n")
+            leave_out = not newline
         length += len(piece)
-        if length < wanted:
-            continue
-        joined = b"".join(held)
-        end = joined.rfind(b"\n") + 1
+        end = piece.rfind(b"\n") + 1
         if end:
-            yield joined[:end]
-        held = [joined[end:]]
-        length = len(held[0])
-        wanted = 2 * length if length > size else size  # a long line is not joined too often
+            whole += (*rest, memoryview(piece)[:end])
+            rest, rest_length = [], 0
+        rest.append(piece[end:])
+        rest_length += len(piece) - end
+        if length >= size and whole:
+            yield b"".join(whole)
+            whole, length = [], rest_length
+        if rest_length > limit:
+            line = b"".join(rest)
+            end = line.rfind(begin)
+            leave_out = end <= 0
+            yield line[:_KEPT_BYTES] + CUT + b"\n" if leave_out else line[:end] + b"\n"
+            rest = [] if leave_out else [line[end:]]
+            length = rest_length = sum(map(len, rest))
     if length:
-        yield b"".join(held)
+        yield b"".join((*whole, *rest))
 
 
 def read_line(line: bytes) -> ResultLine | None:
@@ -112,11 +143,20 @@ def read_line(line: bytes) -> ResultLine | None:
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether these bytes are UTF-8."""
+    """Whether these bytes are UTF-8.
+
+    They are decoded in pieces that fit into the processor's cache, which takes half the time.
+    """
+    if text.isascii():
+        return True
+    view, start, length = memoryview(text), 0, len(text)
     try:
-        return text.isascii() or bool(text.decode())
+        while start < length:
+            end = start + _DECODED_BYTES
+            start += codecs.utf_8_decode(view[start:end], "strict", end >= length)[1]
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def tokens_in(usages: Iterable[Any]) -> dict[str, int]:
@@ -188,6 +228,8 @@ def _text(value: Any, length: int) -> str:
 
 def _unreadable(line: bytes, problem: str) -> ResultLine | None:
     """Read a line that is not JSON. None: it does not name a request."""
+    if line.endswith(CUT):
+        problem = f"it is longer than {MAX_LINE_BYTES:,} bytes and was cut after {_KEPT_BYTES:,}"
     found = _CUSTOM_ID.search(line)
     return _errored(line, found[1].decode(), problem) if found else None
 

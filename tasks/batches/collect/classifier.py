@@ -46,9 +46,9 @@ class ResultClassifier:
     def __init__(self, tally: ResultTally, decide: Callable[[Outcome], RetryDecision]) -> None:
         self.tally = tally
         self._decide = decide
-        #: How a result begins. A quote inside a text is escaped, so nothing else does.
-        self._begin = b"%s%s-" % (LINE_HEAD, tally.nonce.encode())
-        self._head = re.compile(re.escape(self._begin) + _HEAD)
+        #: how a result begins; a quote inside a text is escaped, so nothing else does
+        self.begin = b"%s%s-" % (LINE_HEAD, tally.nonce.encode())
+        self._head = re.compile(re.escape(self.begin) + _HEAD)
 
     def classify(self, block: bytes) -> bytes:
         """Count the lines of a block; returns those to store, each with its newline."""
@@ -89,9 +89,9 @@ class ResultClassifier:
             start = first = end + 1
         kept.append(block[first:start])
         leftover.append(block[start:])
-        begun = len(entered) + sum(line.count(self._begin) for line in leftover)
+        begun = len(entered) + sum(line.count(self.begin) for line in leftover)
         # If more results begin than that, a line was cut and the next one continues it.
-        if block.count(self._begin) == begun:
+        if block.count(self.begin) == begun:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self._add_usage(tails)
                 return kept, leftover
@@ -115,12 +115,12 @@ class ResultClassifier:
 
         A gateway may join lines, end them in another way, or make an array of them.
         """
-        first = line.find(self._begin)
+        first = line.find(self.begin)
         if first < 0:
             return [line]
         found: list[bytes] = []
         while first >= 0:
-            end = line.find(self._begin, first + 1)
+            end = line.find(self.begin, first + 1)
             result = line[first : end if end >= 0 else len(line)]
             bare = result.rstrip(b" \t\r,]")
             found.append(bare if bare.endswith(b"}") else result)

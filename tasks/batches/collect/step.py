@@ -129,7 +129,7 @@ class CollectStep:
             BackgroundWriter(staging.store) as writer,
         ):
             download = _Download(pieces)
-            for block in blocks(download):
+            for block in blocks(download, begin=classifier.begin):
                 writer.put(staging.results, classifier.classify(block))
                 if tally.of_another_call and _may_be_rejected(shard, tally):
                     raise _ResultsOfAnotherCall(tally.first_unknown_id.partition("-")[0])
@@ -302,7 +302,8 @@ def _verify(tally: ResultTally, problem: str, refetches: int, *, canceled: bool)
 def _spent(shard: Shard, tally: ResultTally, usage: Usage) -> int | Literal["all"]:
     """Return what the shard has cost, in millionths of a dollar.
 
-    A request whose result is missing or unreadable counts with the most that it can have cost.
+    A request whose result is missing or unreadable counts with the average of the most that the
+    requests of the shard can have cost: the bound of a single one is not recorded.
     """
     spent, unknown = actual_cost(usage, live=shard.live), tally.unknown_costs
     most = bound_usd(shard.size_by_model, live=shard.live)

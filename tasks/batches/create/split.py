@@ -15,7 +15,9 @@ from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.spool.chunks import ChunkMissing, ChunkStore, ChunkWriter, lines_of
 from penstock.spool.stores import open_chunk_store
+from penstock.store import job_scripts
 from tasks.api.client import ApiProblem
+from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import Next, Parked
 
@@ -126,7 +128,9 @@ def _stored_parts(
 
 
 def _new_number(work: ClaimedShard, first_shards: int) -> int:
-    added = work.redis.hincrby(work.job.keys.meta, "splits", 1)
+    added = job_scripts.split(work.job.keys).run(work.redis)
+    if not added:
+        raise Fenced("the record of the job has expired")
     return work.shard.number % first_shards + first_shards * _ROUNDS * added
 
 

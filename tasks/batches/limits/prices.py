@@ -68,15 +68,17 @@ def excluded(model: str, tokens: Mapping[str, int]) -> set[str]:
     return found | tools
 
 
-def cost_of(parts: Iterable[tuple[Usage, bool]], estimated: float = 0.0) -> dict[str, Any] | None:
+def cost_of(
+    parts: Iterable[tuple[Usage, bool]], estimated: float = 0.0, also_excluded: Iterable[str] = ()
+) -> dict[str, Any] | None:
     """Return what usage cost, what live calls would have cost, and the difference.
 
     Each part comes with whether it was used by live calls. ``estimated``: dollars for calls without
-    an answer, which are included. ``excludes`` names what is not. None: the price of a model is
-    unknown.
+    an answer, which are included. ``excludes`` names what is not, with what is ``also_excluded``.
+    None: the price of a model is unknown.
     """
     paid = whole = estimated
-    excludes: set[str] = set()
+    excludes = set(also_excluded)
     for usage, live in parts:
         for model, tokens in usage.items():
             price = live_price_usd(model, tokens)

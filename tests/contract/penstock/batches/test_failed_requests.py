@@ -9,8 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from penstock import AsyncClient, Client
+from penstock.batches.failed_requests import release_retry, reserve_retry
+from penstock.batches.submission import Submission
 from penstock.cli import cli
 from penstock.errors import InvalidRequest, NotEnded
+from penstock.ids import created_ms, new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from penstock.simulator.process import simulator
@@ -116,6 +119,52 @@ def test_a_retry_that_was_not_recorded_can_be_repeated(
     # A program that died at the same place: the next one must be sure that it did.
     stage.redis.hset(job.keys.meta, "retried_by", "0190a5b0-0000-7000-8000-000000000001")
     assert client.messages.batches.retry_failed(job.id).request_counts.total == 1
+
+
+def test_a_retry_that_was_taken_over_is_not_recorded(
+    stage: BatchStage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that still stores requests after an hour: the next one has sent them by then."""
+    job = ended(stage, "a", "b [[sim errored=invalid_request_error]]")
+    others = list[str]()
+    spool = Submission.spool
+
+    def slow(self: Submission, requests: Any) -> None:
+        spool(self, requests)
+        with monkeypatch.context() as later:
+            later.setattr("penstock.batches.client.Submission.spool", spool)
+            later.setattr("penstock.batches.failed_requests._GIVEN_UP_MS", 0)
+            others.append(client.messages.batches.retry_failed(job.id).id)
+
+    with monkeypatch.context() as slowed:
+        slowed.setattr("penstock.batches.client.Submission.spool", slow)
+        with pytest.raises(InvalidRequest, match="were sent again as job"):
+            client.messages.batches.retry_failed(job.id)
+    assert [other.decode() for other in stage.redis.zrange(stage.settings.keys.jobs, 0, -1)] == [
+        job.id,
+        *others,
+    ]
+    assert [job.meta("retried_by")] == others
+
+
+def test_one_of_two_programs_takes_over_a_retry_that_was_given_up(
+    stage: BatchStage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ended(stage, "a", "b [[sim errored=invalid_request_error]]")
+    keys, first, second = stage.settings.keys, new_id(), new_id()
+    stage.redis.hset(job.keys.meta, "retried_by", "0190a5b0-0000-7000-8000-000000000001")
+
+    def while_another_takes_over(id: str) -> int:
+        monkeypatch.undo()
+        reserve_retry(stage.redis, keys, job.id, first)
+        return created_ms(id)
+
+    monkeypatch.setattr("penstock.batches.failed_requests.created_ms", while_another_takes_over)
+    with pytest.raises(InvalidRequest, match="another program"):
+        reserve_retry(stage.redis, keys, job.id, second)
+    assert job.meta("retried_by") == first
+    release_retry(stage.redis, keys, job.id, second)
+    assert job.meta("retried_by") == first
 
 
 def test_the_command_names_the_number_of_failed_requests_that_are_not_stored(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from penstock import Client
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
 from tests.contract.tasks.batches.batch_stage import BatchStage
@@ -15,3 +16,10 @@ def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[
     yield stage
     stage.redis.flushdb()
     stage.close()
+
+
+@pytest.fixture
+def client(stage: BatchStage) -> Iterator[Client]:
+    settings = stage.settings
+    with Client(settings.redis_url.get_secret_value(), key_prefix=settings.key_prefix) as client:
+        yield client

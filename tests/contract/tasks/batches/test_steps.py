@@ -3,10 +3,11 @@
 import orjson
 import pytest
 
+from penstock import Client
 from penstock.batches.jobs import JobRecords
 from penstock.batches.shard import Counts
 from penstock.clock import now_ms
-from penstock.errors import RecordUnreadable
+from penstock.errors import NotFound, RecordUnreadable
 from penstock.queue import names
 from tasks.batches.collect.step import CollectStep
 from tasks.batches.step_result import JobEnded, Next, Parked, RetryIn
@@ -131,13 +132,32 @@ def test_a_canceled_job_ends_although_the_record_of_a_shard_is_unreadable(
     assert list(job.results()) == ["r-0"]
 
 
-def test_an_unreadable_record_does_not_hide_the_other_jobs(stage: BatchStage) -> None:
-    jobs = [stage.sent("a"), stage.sent("b")]
-    stage.redis.hset(jobs[0].keys.shards, 0, b"not JSON")
-    records = JobRecords(stage.redis, stage.settings)
-    assert [job.id for job in records.read_all(each.id for each in jobs)] == [jobs[1].id]
-    with pytest.raises(RecordUnreadable, match="not JSON"):
-        records.read(jobs[0].id)
+def test_a_shard_whose_record_is_unreadable_hides_neither_its_job_nor_others(
+    stage: BatchStage, client: Client
+) -> None:
+    jobs = [stage.sent("a", "b", shard_requests=1), stage.sent("c")]
+    stage.redis.hset(jobs[0].keys.shards, 1, b"not JSON")
+    assert {job.id for job in client.messages.batches.list()} == {job.id for job in jobs}
+    shards = client.messages.batches.retrieve(jobs[0].id).shards
+    assert [(each.number, each.state) for each in shards] == [(0, "in_progress"), (1, "unreadable")]
+
+
+def test_an_ended_job_with_an_unreadable_record_loses_no_result_unnoticed_and_is_deleted(
+    stage: BatchStage, client: Client
+) -> None:
+    job = stage.sent("a", "b", shard_requests=1)
+    for number in range(2):
+        job.collect(number)
+        job.finish(number)
+    stage.redis.hset(job.keys.shards, 1, b"not JSON")
+    for order in ("completed", "submitted"):
+        with pytest.raises(RecordUnreadable):
+            list(client.messages.batches.result_lines(job.id, order=order))
+    with pytest.raises(RecordUnreadable):
+        client.messages.batches.retry_failed(job.id)
+    client.messages.batches.delete(job.id)
+    with pytest.raises(NotFound):
+        client.messages.batches.retrieve(job.id)
 
 
 def test_a_shard_in_a_state_of_a_newer_worker_is_left_to_it(stage: BatchStage) -> None:

@@ -17,7 +17,7 @@ from penstock.batches.wire import wire_id
 from tasks.batches.collect.classifier import ResultClassifier
 from tasks.batches.collect.retry_policy import RetryDecision, decide
 from tasks.batches.collect.tally import ResultTally
-from tasks.batches.result_lines import Outcome, blocks, read_line, tokens_in
+from tasks.batches.result_lines import Outcome, blocks, is_utf8, read_line, tokens_in
 
 NONCE = "abcdefghij01"
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -226,6 +226,45 @@ def test_a_line_longer_than_a_block_stays_one_line() -> None:
     line = b"x" * 1000 + b"\n"
     assert list(blocks([line[at : at + 7] for at in range(0, 1001, 7)], 10)) == [line]
     assert list(blocks([])) == []
+
+
+def test_a_line_that_is_too_long_is_cut_and_becomes_an_errored_line() -> None:
+    long = b'{"custom_id":"%s","result":"' % wire_id(NONCE, 1).encode() + b"x" * 3_000_000
+    body = b"a\n" + long + b"\nb\n"
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    made = list(blocks(pieces, 100, limit=2_000_000))
+    assert (made[0], made[2]) == (b"a\n", b"b\n")
+    assert len(made) == 3
+    assert len(made[1]) < 1_100_000
+    found = read_line(made[1])
+    assert found is not None
+    assert found.custom_id == wire_id(NONCE, 1)
+    assert found.outcome.error_type == "unreadable_result"
+    assert "was cut" in found.outcome.message
+    assert found.stored.endswith(b'(cut: the line is too long)"}}')
+
+
+def test_a_line_of_joined_results_that_is_too_long_is_split_between_them() -> None:
+    lines = [b'{"custom_id":"%s"}' % wire_id(NONCE, index).encode() for index in range(100)]
+    body = b"[" + b",".join(lines) + b"]"
+    begin = b'{"custom_id":"%s-' % NONCE.encode()
+    made = list(
+        blocks([body[at : at + 7] for at in range(0, len(body), 7)], 10, begin=begin, limit=90)
+    )
+    assert b"".join(made).replace(b"\n", b"") == body
+    assert max(map(len, made)) < 100
+
+
+@quick
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+def test_bytes_are_checked_to_be_utf_8_in_pieces(text: bytes) -> None:
+    try:
+        expected = text.decode() == text.decode()
+    except UnicodeDecodeError:
+        expected = False
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("tasks.batches.result_lines._DECODED_BYTES", 5)
+        assert is_utf8(text) is expected
 
 
 def test_large_numbers_and_lone_surrogates_survive_a_rewrite() -> None:

@@ -1,6 +1,5 @@
 """Every malformed result line that the simulator knows harms only its own request."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet
@@ -12,13 +11,6 @@ from penstock.simulator.faults.malformed_lines import MALFORMED_LINES
 from penstock.simulator.faults.odd_batches import ODD_BATCHES
 from tasks.batches.step_result import JobEnded, Next, Parked, RetryIn, StepResult
 from tests.contract.tasks.batches.batch_stage import BatchStage
-
-
-@pytest.fixture
-def client(stage: BatchStage) -> Iterator[Client]:
-    settings = stage.settings
-    with Client(settings.redis_url.get_secret_value(), key_prefix=settings.key_prefix) as client:
-        yield client
 
 
 @pytest.mark.parametrize("name", sorted(MALFORMED_LINES))

@@ -112,6 +112,7 @@ def test_an_unreadable_line_is_an_errored_result_and_the_others_are_delivered(
     assert job.shard().errors == {"unreadable_result": 1}
     assert orjson.loads(job.meta("alert"))["type"] == "results_unreadable"
     assert isinstance(job.finish(), JobEnded)
+    assert orjson.loads(job.meta("cost"))["excludes"] == ["unreadable_result"]
 
 
 @pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)

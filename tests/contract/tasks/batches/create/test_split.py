@@ -1,6 +1,7 @@
 """A batch that is rejected as too large is split once its job is resumed, with real collects."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import orjson
@@ -16,7 +17,7 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
 from tasks.batches.claim import Fenced
-from tasks.batches.create import size_locks
+from tasks.batches.create import size_locks, split
 from tasks.batches.create.split import split_shard
 from tasks.batches.step_result import JobEnded, Next, Parked
 from tasks.batches.steps import BatchSteps
@@ -252,6 +253,23 @@ def test_a_fenced_split_changes_nothing(stage: BatchStage) -> None:
     assert before.request_chunk_name in job.chunks()
     staged = [name for name in job.chunks() if "split" in name]
     assert all(stage.redis.ttl(job.keys.chunks(name)) <= 3_600 for name in staged)
+
+
+def test_a_split_does_not_bring_back_the_record_of_a_job_that_has_expired(
+    stage: BatchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = stage.submit(*"abcdef")
+    stage.redis.hset(job.keys.meta, "too_large", job.shard().size)
+    store = split._lines
+
+    def expire_first(*args: Any) -> Any:
+        stage.redis.delete(job.keys.meta)
+        return store(*args)
+
+    monkeypatch.setattr(split, "_lines", expire_first)
+    with job.claimed() as work, pytest.raises(Fenced):
+        split_shard(work)
+    assert not stage.redis.exists(job.keys.meta)
 
 
 def test_retry_shards_of_parts_have_numbers_of_their_own(stage: BatchStage) -> None:
