@@ -25,7 +25,8 @@ from workers.loop import BackgroundTasks, exit_process
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a flush is retried while Redis is unavailable.
+#: Seconds until a flush is retried while Redis is unavailable, or the call of one stream while
+#: Redis refuses it.
 RETRY_S = 0.2
 #: Maximum seconds between two flushes under load.
 MAX_PAUSE_S = 0.02
@@ -58,6 +59,7 @@ class Publisher:
         self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
         self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
+        self._held: dict[Outbox, asyncio.TimerHandle] = {}  # not written until the timer fires
         self._background = BackgroundTasks(on_dead)
 
     def start(self) -> None:
@@ -77,11 +79,15 @@ class Publisher:
         self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
+        if timer := self._held.pop(outbox, None):
+            timer.cancel()
         for group in self._groups:
             group.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
-        """Write the outbox with the next flush."""
+        """Write the outbox with the next flush; if Redis has just refused it, a little later."""
+        if outbox in self._held:
+            return
         self._dirty[outbox] = None
         self._wake.set()
 
@@ -136,8 +142,6 @@ class Publisher:
                 self._apply_reply(outbox, reply)
             except Exception as error:
                 self._fail(outbox, error)
-        if any(isinstance(reply, Exception) for reply in replies):
-            await asyncio.sleep(RETRY_S)
         return True
 
     def _apply_reply(self, outbox: Outbox, reply: Any) -> None:
@@ -174,6 +178,15 @@ class Publisher:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
         if now - since > MAX_REFUSAL_S:
             outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
+            return
+        # Only this stream waits: the fault may be that of its keys.
+        self._dirty.pop(outbox, None)
+        loop = asyncio.get_running_loop()
+        self._held[outbox] = loop.call_later(RETRY_S, self._release, outbox)
+
+    def _release(self, outbox: Outbox) -> None:
+        del self._held[outbox]
+        self.notify(outbox)
 
     def _after_reply(self, outbox: Outbox) -> None:
         if outbox not in self._watched:
