@@ -154,6 +154,17 @@ def test_keys_of_another_type_fail_their_request(perform: Perform) -> None:
     perform(test, HELLO)
 
 
+def test_an_event_of_many_mb_is_written(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["characters"]) == ("done", len(large))
+        assert stage.text(id) == large
+
+    large = 12 * 2**20 * "x"
+    perform(test, whole(large))
+
+
 def test_an_outbox_that_cannot_be_written_ends_its_stream_alone(
     perform: Perform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
