@@ -77,6 +77,23 @@ def test_a_request_is_not_called_for_the_first_time_after_its_deadline(
     perform(test, HELLO)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_deadline_says_that_no_tokens_were_spent_only_if_no_worker_was_lost(
+    perform: Perform, lost: bool
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        if lost:
+            lose(stage, id)
+        set_fields(stage, id, deadline_ms=now_ms() - 1_000)
+        error = (await stage.end(id))["error"]
+        assert error["type"] == "deadline_exceeded"
+        assert ("no tokens were spent" in error["message"]) is not lost
+        assert ("tokens may have been spent" in error["message"]) is lost
+
+    perform(test, HELLO)
+
+
 def test_an_answer_that_has_begun_is_resumed_after_its_deadline(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit()
