@@ -36,12 +36,15 @@ class Record:
         """Read the reply to HGETALL. Raises `NotFound` if there is no record."""
         if b"state" not in raw:  # HSET by hand creates a hash where the record has expired
             raise NotFound(f"no record of {id}: it never existed, or it has expired")
-        fields = {key.decode(): value.decode() for key, value in raw.items()}
+        fields = {
+            key.decode(errors="replace"): value.decode(errors="replace")
+            for key, value in raw.items()
+        }
         return cls(
             id=id,
             state=State(fields.pop("state")),
-            epoch=int(fields.pop("epoch")),
-            n=int(fields.pop("n")),
+            epoch=_number(fields.pop("epoch", "")),
+            n=_number(fields.pop("n", "")),
             cancel=fields.pop("cancel", ""),
             fields=fields,
         )
@@ -50,6 +53,11 @@ class Record:
         """The value of a field that contains JSON; None if it is empty or missing."""
         text = self.fields.get(field)
         return json_text.loads(text) if text else None
+
+
+def _number(text: str) -> int:
+    """Return a number, or 0 in an odd record, whose state and error can still be read."""
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def checked_id(id: str) -> str:
