@@ -60,6 +60,7 @@ class ClaimedRequest:
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
     simulated: bool = False  #: a response came from the simulator, to this worker or an earlier one
+    replayed: bool = True  #: ``message`` has everything that earlier workers have published
     hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -101,6 +102,7 @@ class ClaimedRequest:
             model=stored["model"],
             worker_losses=claim.worker_losses,
             stored=stored,
+            replayed=stored["attempts"] in ("", "0"),
             stored_body=b"" if isinstance(body, Exception) else body,
             settings=settings,
         )
@@ -119,6 +121,7 @@ class ClaimedRequest:
             return
         published = await self._published(connection)
         await self._replay(connection, published, trimmed=record.trimmed)
+        self.replayed = True
         if record.open_output is not None and self.message.stop_reason is None:
             self.usage.end_lost_attempt(record.open_output, _received(published))
             self.outbox.note(**self.usage.fields())

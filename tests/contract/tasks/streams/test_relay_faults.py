@@ -11,6 +11,7 @@ import pytest
 from penstock.async_client import AsyncClient
 from penstock.client import Client
 from penstock.errors import RequestFailed
+from penstock.events import decode
 from penstock.store import request_scripts
 from tasks.streams import relay as relay_module
 from tests.contract.tasks.streams.raw_api import Answer, whole
@@ -111,6 +112,8 @@ def test_a_log_that_cannot_be_read_fails_its_request_once(
         error = orjson.loads(stage.record(id)["error"])
         assert error["type"] == "invalid_record"
         assert "log" in error["message"]
+        end = decode(stage.connection.xrevrange(keys.log, count=1)[0][1][b"d"]).data
+        assert not {"characters", "text_sha256"} & end.keys()  # readers may have text
         assert stage.api.calls == 0
 
     perform(test, HELLO)

@@ -179,6 +179,22 @@ def test_another_bad_request_in_place_of_a_resumption_is_not_repeated(perform: P
     perform(test, CUT, status(400, "invalid_request_error", "max_tokens: too large"))
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_the_end_counts_no_text_that_the_worker_has_not_read(
+    perform: Perform, attempts: int
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        lose(stage, id, attempts=attempts)
+        set_fields(stage, id, cancel="alice")
+        end = await stage.end(id)
+        assert end["state"] == "canceled"
+        assert end.get("characters") == (None if attempts else 0)
+        assert ("text_sha256" in end) is not bool(attempts)
+
+    perform(test, HELLO)
+
+
 def test_a_request_that_the_api_refuses_for_now_waits_in_the_queue(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit(USER_TURN)
