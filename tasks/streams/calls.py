@@ -79,12 +79,16 @@ class ApiCalls:
         if request.message.complete:
             return  # the lost worker had published everything but the last event
         body = self._startable_body(request)
-        reason = "takeover"
+        reason = request.interruption or "takeover"
         while not request.message.complete:
-            fault = await self._attempt(request, body, reason)
+            try:
+                fault = await self._attempt(request, body, reason)
+            except Deferred:
+                request.interruption = reason  # for the worker that makes the next call
+                raise
             if fault is not None and not request.message.complete:
                 self._check_resumable(request, body, fault)
-                reason = str(fault.error["type"])
+                reason = request.interruption = str(fault.error["type"])
                 await asyncio.sleep(self._pause_s(request, fault))
 
     def _startable_body(self, request: ClaimedRequest) -> dict[str, Any]:
