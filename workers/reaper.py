@@ -23,8 +23,8 @@ from penstock.store import request_scripts, shard_scripts
 from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
 from penstock.store.connection import AsyncConnection
 from penstock.store.record import DEFAULT_PRIORITY
-from penstock.store.request_scripts import ReaperAction
-from penstock.streams.records import DEADLINE_EXCEEDED
+from penstock.store.request_scripts import DeadlineEnd, ReaperAction
+from penstock.streams.records import DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,12 @@ ODD_RECORD_WAIT_MS = 60_000
 CLEAN_UP_S = 60.0
 
 #: The end of a request whose deadline passes while no worker holds it.
-_DEADLINE_ERROR = orjson.dumps(DEADLINE_EXCEEDED)
-_DEADLINE_END = orjson.dumps(
-    {"type": events.END, "state": "failed", "stop_reason": None, "error": DEADLINE_EXCEEDED}
+_DEADLINE_END, _DEADLINE_END_AFTER_LOSS = (
+    DeadlineEnd(
+        orjson.dumps({"type": events.END, "state": "failed", "stop_reason": None, "error": error}),
+        orjson.dumps(error),
+    )
+    for error in (DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS)
 )
 
 #: Sends the wake-up of a request: id, model, priority.
@@ -175,8 +178,8 @@ class Reaper:
             shared,
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
             may_be_queued=may_hold,
-            end_event=_DEADLINE_END,
-            error=_DEADLINE_ERROR,
+            deadline=_DEADLINE_END,
+            deadline_after_loss=_DEADLINE_END_AFTER_LOSS,
             retention_s=self._settings.retention_s,
         ).run_async(self._redis)
         if reaped is ReaperAction.WAKE:

@@ -39,16 +39,17 @@ class Record:
         # Any program may have written a field, such as who canceled, in any encoding.
         fields = {_text(name): _text(value) for name, value in raw.items()}
         try:
-            return cls(
-                id=id,
-                state=State(fields.pop("state")),
-                epoch=int(fields.pop("epoch")),
-                n=int(fields.pop("n")),
-                cancel=fields.pop("cancel", ""),
-                fields=fields,
-            )
-        except (ValueError, KeyError) as error:
+            state = State(fields.pop("state"))
+        except ValueError as error:
             raise RecordUnreadable(f"the record of {id} is damaged: {error}") from error
+        return cls(
+            id=id,
+            state=state,
+            epoch=_number(fields.pop("epoch", "")),
+            n=_number(fields.pop("n", "")),
+            cancel=fields.pop("cancel", ""),
+            fields=fields,
+        )
 
     def json(self, field: str) -> Any:
         """The value of a field that contains JSON; None if it is empty or missing."""
@@ -58,6 +59,11 @@ class Record:
 
 def _text(value: bytes) -> str:
     return value.decode(errors="replace")
+
+
+def _number(text: str) -> int:
+    """Return a number, or 0 in an odd record, whose state and error can still be read."""
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def checked_id(id: str) -> str:

@@ -62,6 +62,13 @@ class Gone:
     """The record has expired or was deleted."""
 
 
+class DeadlineEnd(NamedTuple):
+    """How a request ends after its deadline, as JSON."""
+
+    event: bytes  #: data of the last event
+    error: bytes  #: of the record
+
+
 class ReaperAction(StrEnum):
     """What the reaper has to do for a request or a shard."""
 
@@ -202,16 +209,17 @@ def reap(
     *,
     check_after_ms: int,
     may_be_queued: bool,
-    end_event: bytes,
-    error: bytes,
+    deadline: DeadlineEnd,
+    deadline_after_loss: DeadlineEnd,
     retention_s: int,
 ) -> ScriptCall[ReaperAction]:
     """Check a live request whose time has come. ``may_be_queued``: its message may be waiting.
 
-    ``end_event`` and ``error`` (JSON) are for a request that ends here, because of its deadline.
+    ``deadline`` is for a request that ends here, and ``deadline_after_loss`` for one of a lost
+    worker, which may have called the API.
     """
     names = [keys.meta, keys.lease, shared.live, keys.log, keys.events, keys.text, keys.request]
-    args = [check_after_ms, int(may_be_queued), end_event, error, retention_s]
+    args = [check_after_ms, int(may_be_queued), *deadline, *deadline_after_loss, retention_s]
     return ScriptCall(script("reap"), names, args, _reap_reply)
 
 

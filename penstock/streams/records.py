@@ -29,6 +29,12 @@ DEADLINE_EXCEEDED: Final = {
     "type": "deadline_exceeded",
     "message": "the deadline passed before the request was started; no tokens were spent",
 }
+#: The same after the loss of a worker: it may have sent a call that it could not record.
+DEADLINE_EXCEEDED_AFTER_LOSS: Final = {
+    "type": "deadline_exceeded",
+    "message": "the deadline passed before an answer began; a worker was lost while it ran the "
+    "request and may have sent a call, so tokens may have been spent",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -309,6 +309,8 @@ class MessageStream:
 
     def _raise_unless_done(self) -> None:
         transcript = self._transcript
+        if transcript.end is None:
+            transcript.end_as(self.request.record())
         if not transcript.ended_well:
             resumed = transcript.coverage is Coverage.TAIL
             transcript.raise_unless_done(

@@ -13,6 +13,7 @@ from penstock.errors import (
 )
 from penstock.events import Cursor, Event
 from penstock.states import State
+from penstock.store.record import Record
 from penstock.streams.blocks import text_in
 from penstock.streams.final_text import TextFinal
 from penstock.streams.message_builder import MessageBuilder
@@ -59,6 +60,19 @@ class Transcript:
             self.coverage = Coverage.FULL  # all events follow again from the first
         self.cursor = event.cursor
         self.builder.apply(event.data)
+
+    def end_as(self, record: Record) -> None:
+        """Take the end from the record: the log has ended without a last event.
+
+        The log of a request whose record or log is odd gets none.
+        """
+        if record.state in (State.FAILED, State.CANCELED):
+            error = record.json("error")
+            self.builder.end = {
+                "state": record.state.value,
+                "error": error if isinstance(error, dict) else {},
+                **({"by": record.cancel} if record.cancel else {}),
+            }
 
     def replace(self, builder: MessageBuilder) -> None:
         """Continue with a builder that has all events up to the cursor."""

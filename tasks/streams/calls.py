@@ -18,7 +18,7 @@ from penstock.capabilities import takes_prefill
 from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.store.connection import AsyncConnection
-from penstock.streams.records import DEADLINE_EXCEEDED
+from penstock.streams.records import DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS
 from tasks.api.client import ApiProblem, problem_of
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted, open_stream
 from tasks.api.retry import wait_s
@@ -79,12 +79,16 @@ class ApiCalls:
         if request.message.complete:
             return  # the lost worker had published everything but the last event
         body = self._startable_body(request)
-        reason = "takeover"
+        reason = request.interruption or "takeover"
         while not request.message.complete:
-            fault = await self._attempt(request, body, reason)
+            try:
+                fault = await self._attempt(request, body, reason)
+            except Deferred:
+                request.interruption = reason  # for the worker that makes the next call
+                raise
             if fault is not None and not request.message.complete:
                 self._check_resumable(request, body, fault)
-                reason = str(fault.error["type"])
+                reason = request.interruption = str(fault.error["type"])
                 await asyncio.sleep(self._pause_s(request, fault))
 
     def _startable_body(self, request: ClaimedRequest) -> dict[str, Any]:
@@ -94,7 +98,8 @@ class ApiCalls:
                 {"type": "not_found_error", "message": "the request's body has expired"}
             )
         if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
-            raise RequestFailed(DEADLINE_EXCEEDED)
+            lost = request.worker_losses
+            raise RequestFailed(DEADLINE_EXCEEDED_AFTER_LOSS if lost else DEADLINE_EXCEEDED)
         if request.worker_losses >= self._settings.max_worker_losses:
             message = f"{request.worker_losses} workers were lost while they ran this request"
             raise RequestFailed({"type": "worker_lost", "message": message})

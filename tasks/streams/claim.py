@@ -57,11 +57,13 @@ class ClaimedRequest:
     attempts: int = 0  #: calls of the API made so far, by all workers
     refusals: int = 0  #: of a call by the API so far, to all workers
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(1))
+    interruption: str = ""  #: type of the error that ended the last call, until the next begins
     message: PartialMessage = field(default_factory=PartialMessage)
     usage: Usage = field(default_factory=Usage)
     first_delta_ms: int | None = None  #: from the first claim to the first delta
     api_request_ids: list[str] = field(default_factory=list)
     simulated: bool = False  #: a response came from the simulator, to this worker or an earlier one
+    replayed: bool = True  #: ``message`` has everything that earlier workers have published
     hand_over: bool = False  #: the worker is shutting down; return it to the queue
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,6 +109,7 @@ class ClaimedRequest:
             model=stored["model"],
             worker_losses=claim.worker_losses,
             stored=stored,
+            replayed=stored["attempts"] in ("", "0"),
             stored_body=b"" if isinstance(body, Exception) else body,
             settings=settings,
         )
@@ -121,10 +124,12 @@ class ClaimedRequest:
         self.attempts, self.usage = record.attempts, record.usage
         self.simulated, self.refusals = record.simulated, record.refusals
         self.budget = record.budget(self.settings.max_attempts)
+        self.interruption = record.interruption
         if not self.attempts:
             return
         published = await self._published(connection)
         await self._replay(connection, published, trimmed=record.trimmed)
+        self.replayed = True
         if record.open_output is not None and self.message.stop_reason is None:
             self.usage.end_lost_attempt(record.open_output, _received(published))
             self.outbox.note(**self.usage.fields())
@@ -164,6 +169,7 @@ class ClaimedRequest:
     def start_attempt(self) -> None:
         """Count an attempt: the API has received its call."""
         self.attempts += 1
+        self.interruption = ""
         self.budget.start()
         self.usage.next_attempt()
         self._note_attempts()
@@ -188,8 +194,12 @@ class ClaimedRequest:
             self._note_attempts()
 
     def _note_attempts(self) -> None:
-        budget = b'{"stalled":%d,"kept":%d}' % (self.budget.stalled, self.budget.kept)
-        self.outbox.note(attempts=self.attempts, retry_budget=budget, **self.usage.fields())
+        budget: dict[str, Any] = {"stalled": self.budget.stalled, "kept": self.budget.kept}
+        if self.interruption:
+            budget["reason"] = self.interruption
+        self.outbox.note(
+            attempts=self.attempts, retry_budget=json_text.dumps(budget), **self.usage.fields()
+        )
 
     async def renew_outbox(self, connection: AsyncConnection) -> None:
         """Replace an outbox whose events cannot be written by an empty one, for the last event."""

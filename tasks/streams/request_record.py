@@ -63,6 +63,7 @@ class RequestRecord:
     simulated: bool  #: the simulator has answered it
     stalled: int  #: of the retry budget
     kept: int
+    interruption: str  #: type of the error that ended the last call; empty: its worker was lost
 
     @classmethod
     def parse(cls, values: dict[str, str], body: bytes | None) -> "RequestRecord":
@@ -85,6 +86,7 @@ class RequestRecord:
             # A worker of an earlier version wrote no budget: none of its attempts has advanced.
             stalled=_part(budget, "stalled", attempts),
             kept=_part(budget, "kept", 0),
+            interruption=_text(budget.get("reason")),
         )
 
     def budget(self, max_attempts: int) -> RetryBudget:
@@ -124,6 +126,10 @@ def _part(budget: dict[str, Any], name: str, default: int) -> int:
     if type(part) is not int or part < 0:
         raise RecordFault(_field("retry_budget"), f"has no valid {name!r}")
     return part
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _headers(values: dict[str, str]) -> dict[str, str]:

@@ -31,14 +31,14 @@ def end_event(
 ) -> dict[str, Any]:
     """The data of a stream's last event."""
     message = request.message
+    text = {"characters": len(message.text), "text_sha256": message.text_sha256}
     return {
         "state": state,
         "stop_reason": message.stop_reason,
         "stop_details": message.stop_details,
         "usage": request.usage.total,
         "usage_estimated": request.usage.estimated,
-        "characters": len(message.text),
-        "text_sha256": message.text_sha256,
+        **(text if request.replayed else {}),
         "first_delta_ms": request.first_delta_ms,
         "total_ms": ended_ms - request.started_ms,
         "attempts": request.attempts,

@@ -4,7 +4,8 @@
 -- KEYS  1 meta  2 lease  3 live requests  4 log  5 events channel  6 text  7 body
 -- ARGV  1 ms until the reaper checks it again  2 '1' if its message may still be in the queue
 --       3 data of the last event after the deadline (JSON)  4 error of the record then (JSON)
---       5 ttl in s of a request that ends here
+--       5, 6 the same if a worker was lost, which may have called the API without recording it
+--       7 ttl in s of a request that ends here
 -- Returns 'wake' (send a wake-up), 'wait' (not needed now) or 'gone' (ended or expired).
 
 -- include now_ms.lua
@@ -13,11 +14,12 @@
 -- include end_unclaimed.lua
 
 local meta_key, lease_key, live_key, log_key, events_channel, text_key, body_key = unpack(KEYS)
-local wait_ms, may_be_queued, end_event, error, retention_s = unpack(ARGV)
+local wait_ms, may_be_queued, end_event, error = unpack(ARGV, 1, 4)
+local end_after_loss, error_after_loss, retention_s = unpack(ARGV, 5, 7)
 
 local id = record_id(meta_key)
-local state, deadline_ms, attempts = unpack(
-  redis.call('HMGET', meta_key, 'state', 'deadline_ms', 'attempts'))
+local state, deadline_ms, attempts, worker_losses = unpack(
+  redis.call('HMGET', meta_key, 'state', 'deadline_ms', 'attempts', 'worker_losses'))
 if state ~= 'queued' and state ~= 'running' then
   redis.call('ZREM', live_key, id)
   return 'gone'
@@ -31,6 +33,9 @@ end
 if deadline_ms and now > tonumber(deadline_ms) and tonumber(attempts or 0) == 0 then
   local names = {meta = meta_key, log = log_key, events = events_channel, live = live_key,
     text = text_key, body = body_key}
+  if state == 'running' or (worker_losses and worker_losses ~= '0') then
+    end_event, error = end_after_loss, error_after_loss
+  end
   end_unclaimed(names, 'failed', end_event, retention_s, {'error', error})
   return 'gone'
 end

@@ -168,6 +168,11 @@ class Outbox:
         """Whether the last event was added; a renewal fenced after that is merely late."""
         return bool(self._final)
 
+    @property
+    def call_bytes(self) -> int:
+        """Approximate bytes of the call that Redis has not acknowledged; 0 if there is none."""
+        return self._sent.size if self._sent else 0
+
     def next_call(self) -> WriteCall | None:
         """Return the call to make now: the unacknowledged one again, or the next, if any."""
         if self.lost:

@@ -20,13 +20,18 @@ from penstock.store.availability import CONNECTION_LOST
 from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
 from tasks.streams.publish.outbox import Outbox, WriteCall
-from tasks.streams.publish.script_pipeline import ScriptPipeline
+from tasks.streams.publish.script_pipeline import MIN_BYTES_PER_S, ScriptPipeline
 from workers.loop import BackgroundTasks, exit_process
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a flush is retried while Redis is unavailable.
+#: Seconds until a flush is retried while Redis is unavailable, or the call of one stream while
+#: Redis refuses it.
 RETRY_S = 0.2
+#: Bytes of a call from which it has a round trip of its own: no other stream waits for it.
+LARGE_CALL_BYTES = MIN_BYTES_PER_S
+#: Large calls at the same time, of the connections that all commands of the process share.
+LARGE_CALLS_LIMIT = 4
 #: Maximum seconds between two flushes under load.
 MAX_PAUSE_S = 0.02
 #: Seconds until a stream is given up when Redis answers but refuses its writes.
@@ -58,6 +63,9 @@ class Publisher:
         self._groups: tuple[dict[Outbox, None], ...] = tuple({} for _ in range(RENEWAL_GROUPS))
         self._acknowledged: dict[Outbox, asyncio.Event] = {}
         self._refused_since: dict[Outbox, float] = {}
+        # Not written until the timer fires, or (None) until their large call is answered.
+        self._held: dict[Outbox, asyncio.TimerHandle | None] = {}
+        self._large_calls = asyncio.Semaphore(LARGE_CALLS_LIMIT)
         self._background = BackgroundTasks(on_dead)
 
     def start(self) -> None:
@@ -77,11 +85,15 @@ class Publisher:
         self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
+        if timer := self._held.pop(outbox, None):
+            timer.cancel()
         for group in self._groups:
             group.pop(outbox, None)
 
     def notify(self, outbox: Outbox) -> None:
-        """Write the outbox with the next flush."""
+        """Write the outbox with the next flush, or as soon as it is no longer held."""
+        if outbox in self._held:
+            return
         self._dirty[outbox] = None
         self._wake.set()
 
@@ -120,11 +132,30 @@ class Publisher:
                 self.notify(outbox)
 
     def _next_call(self, outbox: Outbox) -> WriteCall | None:
+        """Return the call to make with those of the other streams; a large one is made alone."""
         try:
-            return outbox.next_call()
+            call = outbox.next_call()
         except Exception as error:
             self._fail(outbox, error)
             return None
+        if call is None or outbox.call_bytes < LARGE_CALL_BYTES:
+            return call
+        self._held[outbox] = None
+        self._background.start(self._write_alone(outbox, call))
+        return None
+
+    async def _write_alone(self, outbox: Outbox, call: WriteCall) -> None:
+        replies: list[Any] | None
+        try:
+            async with self._large_calls:
+                replies = await self._pipelined([call])
+        except Exception as error:
+            replies = [error]
+        self._held.pop(outbox, None)
+        if replies is not None:
+            self._take_reply(outbox, replies[0])
+        elif outbox in self._watched:
+            self._hold(outbox)
 
     async def _flush(self, calls: list[tuple[Outbox, WriteCall]]) -> bool:
         """Make the calls in one pipeline; False if Redis is unavailable."""
@@ -132,13 +163,14 @@ class Publisher:
         if replies is None:
             return False
         for (outbox, _), reply in zip(calls, replies, strict=True):
-            try:
-                self._apply_reply(outbox, reply)
-            except Exception as error:
-                self._fail(outbox, error)
-        if any(isinstance(reply, Exception) for reply in replies):
-            await asyncio.sleep(RETRY_S)
+            self._take_reply(outbox, reply)
         return True
+
+    def _take_reply(self, outbox: Outbox, reply: Any) -> None:
+        try:
+            self._apply_reply(outbox, reply)
+        except Exception as error:
+            self._fail(outbox, error)
 
     def _apply_reply(self, outbox: Outbox, reply: Any) -> None:
         if isinstance(reply, RedisError):
@@ -174,6 +206,18 @@ class Publisher:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
         if now - since > MAX_REFUSAL_S:
             outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
+            return
+        self._hold(outbox)  # only this stream waits: the fault may be that of its keys
+
+    def _hold(self, outbox: Outbox) -> None:
+        """Repeat the outbox's call in a moment, and not before."""
+        self._dirty.pop(outbox, None)
+        loop = asyncio.get_running_loop()
+        self._held[outbox] = loop.call_later(RETRY_S, self._release, outbox)
+
+    def _release(self, outbox: Outbox) -> None:
+        del self._held[outbox]
+        self.notify(outbox)
 
     def _after_reply(self, outbox: Outbox) -> None:
         if outbox not in self._watched:

@@ -7,7 +7,7 @@ hiredis packs the arguments, and one timer bounds the whole round trip.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
@@ -15,11 +15,15 @@ from redis.exceptions import NoScriptError, ResponseError
 from penstock.store.connection import AsyncConnection
 from penstock.store.scripts import ScriptCall
 
+#: Bytes for which a round trip gets a further second: a call of many MB must not fail each time.
+MIN_BYTES_PER_S: Final = 2**20
+
 
 class ScriptPipeline:
     """Runs scripts over the connections of an asyncio client."""
 
     def __init__(self, connection: AsyncConnection, *, timeout_s: float) -> None:
+        """``timeout_s``: maximum seconds of a round trip of less than `MIN_BYTES_PER_S` bytes."""
         self._redis = connection
         self._timeout_s = timeout_s
 
@@ -44,10 +48,11 @@ class ScriptPipeline:
         if not commands:
             return packed
         pool = self._redis.connection_pool
-        async with asyncio.timeout(self._timeout_s):
+        size = sum(map(len, commands))
+        async with asyncio.timeout(self._timeout_s + size // MIN_BYTES_PER_S):
             connection = await pool.get_connection()
             try:
-                await connection.send_packed_command(commands)
+                await _send(connection, commands, size)
                 return [
                     await _reply(connection) if isinstance(command, bytes) else command
                     for command in packed
@@ -67,6 +72,17 @@ def _packed(call: ScriptCall[Any]) -> bytes | Exception:
         return packed
     except Exception as error:
         return error
+
+
+async def _send(connection: Any, commands: list[bytes], size: int) -> None:
+    if size < MIN_BYTES_PER_S:
+        await connection.send_packed_command(commands)
+        return
+    # The driver's own timeout applies to each piece, and its health check must not be between two.
+    whole = b"".join(commands)
+    for start in range(0, size, MIN_BYTES_PER_S):
+        piece = whole[start : start + MIN_BYTES_PER_S]
+        await connection.send_packed_command([piece], check_health=start == 0)
 
 
 async def _reply(connection: Any) -> Any:

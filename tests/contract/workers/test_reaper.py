@@ -127,6 +127,27 @@ def test_a_request_in_the_queue_fails_once_its_deadline_has_passed(setup: Setup)
         client.messages.attach(id, timeout=10).until_done()
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_deadline_after_the_loss_of_a_worker_does_not_say_that_no_tokens_were_spent(
+    setup: Setup, released: bool
+) -> None:
+    id = setup.submit(deadline_s=0.001, due=False)
+    setup.claim(id, lease_ms=1)
+    setup.connection.delete(setup.keys.request(id).lease)
+    if released:  # the next worker had to wait for the rate limit
+        setup.connection.hset(
+            setup.keys.request(id).meta, mapping={"worker_losses": 1, "state": "queued"}
+        )
+    setup.make_due(id)
+    records = RequestRecords(setup.connection, setup.settings)
+    setup.reap(lambda: records.read(id).state.ended)
+    error = records.read(id).json("error")
+    assert error["type"] == "deadline_exceeded"
+    assert "tokens may have been spent" in error["message"]
+    ((_, entry),) = setup.connection.xrevrange(setup.keys.request(id).log, count=1)
+    assert orjson.loads(entry[b"d"])["data"]["error"] == error
+
+
 def test_a_record_lives_until_its_deadline(setup: Setup) -> None:
     day_s = 86_400
     id = setup.submit(deadline_s=30 * day_s, due=False)

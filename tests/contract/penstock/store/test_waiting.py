@@ -9,7 +9,7 @@ import pytest
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.store import request_scripts
-from penstock.store.request_scripts import ReaperAction
+from penstock.store.request_scripts import DeadlineEnd, ReaperAction
 from tests.contract.penstock.store.calls import (
     PREFIX,
     RETENTION_S,
@@ -24,6 +24,7 @@ from tests.contract.penstock.store.calls import (
 )
 
 DEADLINE_END = b'{"type":"penstock.end","state":"failed","error":{"type":"deadline_exceeded"}}'
+END_AFTER_LOSS = b'{"type":"penstock.end","state":"failed","error":{"type":"after_loss"}}'
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def reap(connection: Any, keys: RequestKeys, *, may_be_queued: bool = True) -> R
         Keys(keys.prefix),
         check_after_ms=60_000,
         may_be_queued=may_be_queued,
-        end_event=DEADLINE_END,
-        error=b'{"type":"deadline_exceeded"}',
+        deadline=DeadlineEnd(DEADLINE_END, b'{"type":"deadline_exceeded"}'),
+        deadline_after_loss=DeadlineEnd(END_AFTER_LOSS, b'{"type":"after_loss"}'),
         retention_s=RETENTION_S,
     ).run(connection)
 

@@ -8,6 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from penstock.async_client import AsyncClient
+from penstock.client import Client
+from penstock.errors import RequestFailed
+from penstock.events import decode
 from penstock.store import request_scripts
 from tasks.streams import relay as relay_module
 from tests.contract.tasks.streams.raw_api import Answer, whole
@@ -108,6 +112,8 @@ def test_a_log_that_cannot_be_read_fails_its_request_once(
         error = orjson.loads(stage.record(id)["error"])
         assert error["type"] == "invalid_record"
         assert "log" in error["message"]
+        end = decode(stage.connection.xrevrange(keys.log, count=1)[0][1][b"d"]).data
+        assert not {"characters", "text_sha256"} & end.keys()  # readers may have text
         assert stage.api.calls == 0
 
     perform(test, HELLO)
@@ -136,6 +142,47 @@ def test_a_record_that_cannot_be_claimed_fails_and_is_not_woken_again(
     perform(test, HELLO)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
+)
+def test_readers_of_a_record_that_cannot_be_claimed_raise_its_error(
+    perform: Perform, field: str, value: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        meta = stage.settings.keys.request(id).meta
+        stage.connection.hset(meta, mapping={field: value, "state": "running"})
+        await stage.run(id)
+        await asyncio.to_thread(read_in_threads, stage, id)
+        address = stage.settings.redis_url.get_secret_value()
+        async with AsyncClient(address, key_prefix=stage.settings.key_prefix) as client:
+            stream = await client.messages.attach(id, timeout=10)
+            with pytest.raises(RequestFailed, match="cannot be claimed"):
+                await stream.get_final_message()
+            stream = await client.messages.attach(id, timeout=10)
+            with pytest.raises(RequestFailed, match="cannot be claimed"):
+                [piece async for piece in stream.text_stream]
+
+    perform(test, HELLO)
+
+
+def read_in_threads(stage: RelayStage, id: str) -> None:
+    """Read a failed request in each of the ways there are."""
+    address = stage.settings.redis_url.get_secret_value()
+    with Client(address, key_prefix=stage.settings.key_prefix) as client:
+        request = client.messages.request(id)
+        assert request.record().json("error")["type"] == "invalid_record"
+        for read in (
+            lambda: request.result(timeout=10),
+            lambda: list(request.stream(timeout=10)),
+            lambda: list(request.stream(timeout=10).text_stream),
+            lambda: list(client.messages.attach(id, after="1-1", timeout=10)),
+        ):
+            with pytest.raises(RequestFailed, match="cannot be claimed") as failed:
+                read()
+            assert failed.value.error["type"] == "invalid_record"
+
+
 def test_keys_of_another_type_fail_their_request(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         body, meta = stage.submit(), stage.submit()
@@ -152,6 +199,17 @@ def test_keys_of_another_type_fail_their_request(perform: Perform) -> None:
         assert (await stage.end(stage.submit()))["state"] == "done"
 
     perform(test, HELLO)
+
+
+def test_an_event_of_many_mb_is_written(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        end = await stage.end(id)
+        assert (end["state"], end["characters"]) == ("done", len(large))
+        assert stage.text(id) == large
+
+    large = 12 * 2**20 * "x"
+    perform(test, whole(large))
 
 
 def test_an_outbox_that_cannot_be_written_ends_its_stream_alone(

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.clock import now_ms
 from penstock.store import request_scripts
-from tests.contract.tasks.streams.raw_api import Answer, answer, start, text, whole
+from tests.contract.tasks.streams.raw_api import Answer, answer, error_event, start, text, whole
 from tests.contract.tasks.streams.relay_stage import PREFILL, USER_TURN, RelayStage
 
 Perform = Callable[..., Any]
@@ -73,6 +73,23 @@ def test_a_request_is_not_called_for_the_first_time_after_its_deadline(
         assert (end["state"], stage.api.calls) == (state, calls)
         if state == "failed":
             assert end["error"]["type"] == "deadline_exceeded"
+
+    perform(test, HELLO)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_deadline_says_that_no_tokens_were_spent_only_if_no_worker_was_lost(
+    perform: Perform, lost: bool
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        if lost:
+            lose(stage, id)
+        set_fields(stage, id, deadline_ms=now_ms() - 1_000)
+        error = (await stage.end(id))["error"]
+        assert error["type"] == "deadline_exceeded"
+        assert ("no tokens were spent" in error["message"]) is not lost
+        assert ("tokens may have been spent" in error["message"]) is lost
 
     perform(test, HELLO)
 
@@ -162,6 +179,22 @@ def test_another_bad_request_in_place_of_a_resumption_is_not_repeated(perform: P
     perform(test, CUT, status(400, "invalid_request_error", "max_tokens: too large"))
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_the_end_counts_no_text_that_the_worker_has_not_read(
+    perform: Perform, attempts: int
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        lose(stage, id, attempts=attempts)
+        set_fields(stage, id, cancel="alice")
+        end = await stage.end(id)
+        assert end["state"] == "canceled"
+        assert end.get("characters") == (None if attempts else 0)
+        assert ("text_sha256" in end) is not bool(attempts)
+
+    perform(test, HELLO)
+
+
 def test_a_request_that_the_api_refuses_for_now_waits_in_the_queue(perform: Perform) -> None:
     async def test(stage: RelayStage) -> None:
         id = stage.submit(USER_TURN)
@@ -180,6 +213,41 @@ def test_a_request_that_the_api_refuses_for_now_waits_in_the_queue(perform: Perf
         status(429, "rate_limit_error", "Slow down.", headers=b"retry-after: 7\r\n"),
         api_retry_max_wait_s=60.0,
     )
+
+
+REFUSALS = {
+    "by status": status(429, "rate_limit_error", "Slow down.", b"retry-after: 0\r\n"),
+    "in the stream": answer(error_event("overloaded_error")),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_resumption_that_was_refused_first_still_has_the_reason_of_the_interruption(
+    perform: Perform, refusal: Answer
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        await stage.run(id, stage.new_relay("w2"))
+        attempts = [e.data for e in stage.events(id) if e.type == "penstock.attempt"]
+        assert [each["reason"] for each in attempts] == ["incomplete_stream"]
+        assert stage.events(id)[-1].data["state"] == "done"
+        assert "reason" not in json.loads(stage.record(id)["retry_budget"])
+
+    cut = answer(*start(), *text("Once upon a time, there was"))
+    perform(test, cut, refusal, refusal, whole(" a pump."))
+
+
+def test_the_reason_of_a_resumption_after_the_loss_of_a_worker_is_takeover(
+    perform: Perform,
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        lose(stage, id, attempts=1)
+        await stage.end(id)
+        attempts = [e.data for e in stage.events(id) if e.type == "penstock.attempt"]
+        assert [each["reason"] for each in attempts] == ["takeover"]
+
+    perform(test, REFUSALS["by status"], HELLO)
 
 
 def test_one_request_that_the_api_refuses_for_ever_fails_alone(perform: Perform) -> None:

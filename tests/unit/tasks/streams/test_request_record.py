@@ -72,6 +72,12 @@ def test_no_attempt_of_an_earlier_version_has_advanced() -> None:
     assert (record.stalled, record.kept) == (3, 9)
 
 
+@pytest.mark.parametrize(("reason", "read"), [("timeout_error", "timeout_error"), (7, "")])
+def test_the_reason_of_the_last_interruption_is_a_text(reason: Any, read: str) -> None:
+    assert parse({"retry_budget": json.dumps({"reason": reason})}).interruption == read
+    assert parse({}).interruption == ""
+
+
 @pytest.mark.parametrize("number", ["0", "1", "007", 18 * "9"])
 def test_a_number_has_at_most_18_digits(number: str) -> None:
     for field in ("deadline_ms", "attempts", "open_output", "first_delta_ms"):

@@ -42,11 +42,20 @@ class _Connection:
     def __init__(self, redis: "ScriptedRedis") -> None:
         self._redis = redis
         self._answers: deque[Any] = deque()
+        self._reader = hiredis.Reader()
         self.is_connected = True
 
-    async def send_packed_command(self, packed: list[bytes]) -> None:
+    async def send_packed_command(self, packed: list[bytes], *, check_health: bool = True) -> None:
         assert not self._answers, "the connection has unread replies of an earlier round trip"
-        calls = [_parse(command) for command in packed]
+        assert check_health is not self._reader.has_data(), "a health check inside a command"
+        await asyncio.sleep(self._redis.send_s)
+        for piece in packed:
+            self._reader.feed(piece)
+        calls = []
+        while command := self._reader.gets():
+            calls.append(_parse(command))
+        if not calls:
+            return  # the rest of a large call follows
         self._redis.round_trips.append(calls)
         self._answers.extend(self._redis.answer(call) for call in calls)
 
@@ -64,6 +73,7 @@ class _Connection:
         assert nowait
         self.is_connected = False
         self._answers.clear()
+        self._reader = hiredis.Reader()
 
 
 @dataclass
@@ -71,6 +81,7 @@ class ScriptedRedis:
     """The client, its pool, and what the test wants to know of both."""
 
     latency_s: float = 0.0  #: of each reply
+    send_s: float = 0.0  #: to send what is sent at once
     round_trips: list[list[Call]] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)  #: texts of scripts
     connections: list[_Connection] = field(default_factory=list)  #: all that were ever opened
@@ -121,10 +132,8 @@ class ScriptedRedis:
         return [call for call in made if call.script == script and call.id in (id or call.id)]
 
 
-def _parse(command: bytes) -> Call:
-    reader = hiredis.Reader()
-    reader.feed(command)
-    name, sha, count, *rest = reader.gets()
+def _parse(command: list[bytes]) -> Call:
+    name, sha, count, *rest = command
     assert name == b"EVALSHA"
     keys, args = rest[: int(count)], rest[int(count) :]
     id = keys[0].decode().partition("{")[2].partition("}")[0]

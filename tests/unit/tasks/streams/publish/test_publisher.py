@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from penstock.ids import new_id
 from penstock.store.scripts import ScriptCall
@@ -261,6 +261,46 @@ def test_a_refused_write_is_repeated_and_does_not_affect_other_streams(
     with caplog.at_level(logging.WARNING):
         perform(test, streams=2)
     assert sum("refuses to write" in message for message in caplog.messages) == 1
+
+
+def test_a_stream_whose_writes_are_refused_delays_no_other(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        refused, other = stage.boxes
+        stage.redis.latency_s = 0.001
+        stage.redis.will_answer("write", refused.id, *1_000 * [ResponseError("WRONGTYPE")])
+        loop = asyncio.get_running_loop()
+        for _ in range(50):
+            stage.write("a", box=refused)
+            stage.write("b", box=other)
+            began = loop.time()
+            await stage.publisher.drain(other)
+            assert loop.time() - began < RETRY_S / 2
+            await stage.seconds(RETRY_S / 2)
+        times = [call.at for call in stage.redis.calls("write", refused.id)]
+        assert len(times) > 20
+        assert all(later - earlier > 0.99 * RETRY_S for earlier, later in pairwise(times))
+
+    perform(test, streams=2)
+
+
+def test_a_redis_that_refuses_every_write_is_asked_again_at_intervals(perform: Perform) -> None:
+    async def test(stage: Stage) -> None:
+        stage.redis.latency_s = 0.005
+        for box in stage.boxes:
+            stage.redis.will_answer("write", box.id, *20 * [FULL])
+            stage.write("a", box=box)
+        for _ in range(500):  # deltas arrive all the time
+            await stage.seconds(0.01)
+            for box in stage.boxes:
+                stage.write("b", box=box)
+        for box in stage.boxes:
+            times = [call.at for call in stage.redis.calls("write", box.id)][:21]
+            assert len(times) == 21
+            assert all(later - earlier > 0.99 * RETRY_S for earlier, later in pairwise(times))
+            await stage.publisher.drain(box)
+            assert (box.n > 11, box.lost) == (True, "")
+
+    perform(test, streams=3)
 
 
 def test_a_stream_whose_writes_are_refused_for_too_long_is_given_up(perform: Perform) -> None:

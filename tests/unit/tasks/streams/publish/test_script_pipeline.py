@@ -9,7 +9,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from penstock.store import request_scripts
 from penstock.store.scripts import Script, ScriptCall
-from tasks.streams.publish.script_pipeline import ScriptPipeline
+from tasks.streams.publish.script_pipeline import MIN_BYTES_PER_S, ScriptPipeline
 from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, ok
 from tests.unit.tasks.streams.publish.scripted_redis import NEVER, ScriptedRedis
 from tests.unit.tasks.streams.publish.virtual_time import run_in_virtual_time
@@ -106,6 +106,20 @@ def test_the_timeout_bounds_the_whole_round_trip() -> None:
         run(scripted)
     assert scripted.is_idle
     assert not scripted.connections[0].is_connected
+
+
+def test_the_timeout_grows_with_the_size_of_the_calls() -> None:
+    scripted = ScriptedRedis(send_s=0.9)  # for each MB
+    large = calls()[:1]
+    large[0].args[4] = 20 * MIN_BYTES_PER_S * "x"
+    connection: Any = scripted
+    pipeline = ScriptPipeline(connection, timeout_s=5.0)
+    assert run_in_virtual_time(lambda: pipeline.run(large)) == [ok(11)]
+    assert scripted.round_trips[0][0].at > 1_000.0 + 15
+    scripted.will_answer("write", "a", NEVER)
+    with pytest.raises(TimeoutError):
+        run_in_virtual_time(lambda: pipeline.run(large))
+    assert scripted.is_idle
 
 
 def test_a_canceled_round_trip_closes_its_connection() -> None:
