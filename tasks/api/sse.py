@@ -46,7 +46,9 @@ class SSEDecoder:
             return []
         *complete, last = chunk.split(_BLANK)
         self._rest = bytearray(last)
-        return [data for block in complete if (data := _data(block)) is not None]
+        return [
+            data for block in complete if b"data" in block and (data := _data(block)) is not None
+        ]
 
     def unfinished(self) -> bytes | None:
         """Return the data of the last event if no blank line has ended it, and forget it."""
