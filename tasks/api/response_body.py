@@ -50,41 +50,41 @@ class ResponseBody:
         self._head = b""
         self._size = 0  # bytes, decompressed
         self._layers: list[Gunzip] = []
-        self._pieces: Iterator[bytes] | None = None  # what is left of the last chunk
+        self.has_more = False  #: whether `more` has to be called before the next chunk
+        self._pieces: Iterator[bytes] = iter(())  # what is left of the last chunk
         self._whole: bytearray | None = None  # a JSON body, which is decoded at its end
         self._decoder: SSEDecoder | None = None  # None: not enough has arrived to know what it is
+        self._stream: SSEDecoder | None = None  # the decoder once nothing else has to be done
         self._any = False  # an event has arrived
-
-    @property
-    def has_more(self) -> bool:
-        """Whether `more` has to be called before the next chunk."""
-        return self._pieces is not None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Add a chunk; returns the data of the events that its first piece completes.
 
         Raises `InvalidResponse`.
         """
+        if self._stream is not None and len(chunk) <= PIECE_BYTES:
+            self._size += len(chunk)
+            if self._size <= MAX_BODY_BYTES:
+                return self._stream.feed(chunk)
         if self._layers:
             self._pieces = iter((chunk,))
             for layer in self._layers:
                 self._pieces = layer.pieces(self._pieces)
+            self.has_more = True
             return self.more()
         if len(chunk) > PIECE_BYTES:
-            self._pieces = _split(chunk)
+            self._pieces, self.has_more = _split(chunk), True
             return self.more()
         return self._feed(chunk)
 
     def more(self) -> list[bytes]:
         """Decode the next piece of the last chunk. Raises `InvalidResponse`."""
-        pieces = self._pieces
-        assert pieces is not None
         try:
-            piece = next(pieces, None)
+            piece = next(self._pieces, None)
         except zlib.error:
             raise InvalidResponse(f"the response is damaged gzip{self._described(b'')}") from None
         if piece is None:
-            self._pieces = None
+            self.has_more = False
             return []
         return self._feed(piece)
 
@@ -116,6 +116,8 @@ class ResponseBody:
         found = self._decoder.feed(piece)
         if found:
             self._any = True
+            if not self._layers:
+                self._stream = self._decoder
         elif not self._any and len(self._head) < _HEAD_BYTES:
             self._head += piece
         return found
@@ -135,7 +137,8 @@ class ResponseBody:
         if begin.startswith(GZIP) and len(self._layers) < _MAX_LAYERS:
             layer, self._head = Gunzip(PIECE_BYTES), b""
             self._layers.append(layer)
-            self._pieces = layer.pieces(chain((begin,), self._pieces or ()))
+            self._pieces = layer.pieces(chain((begin,), self._pieces))
+            self.has_more = True
             return []
         return self._begin(begin)
 
