@@ -1,5 +1,6 @@
 """One streaming call of the Messages API, as the raw data of its events."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -7,12 +8,14 @@ from typing import Any, Final
 import anthropic
 import httpx2
 
-from tasks.api.response_body import ResponseBody
+from tasks.api.response_body import PIECE_BYTES, ResponseBody, ResponseTooLarge
 from tasks.api.retry import RETRYABLE_ERRORS
 from tasks.api.sse import InvalidResponse
 
 #: The type of the error when what arrived is not what the API sends.
 INVALID_RESPONSE: Final = "invalid_response"
+#: The type of the error when a response is larger than any answer; another call would be, too.
+RESPONSE_TOO_LARGE: Final = "response_too_large"
 #: Errors in the middle of a stream after which the same request may succeed: the API's, and our own
 #: for a lost connection and an invalid response. Those cannot occur in the results of a batch.
 RETRYABLE_INTERRUPTIONS: Final = RETRYABLE_ERRORS | {
@@ -54,18 +57,24 @@ class OpenStream:
     async def events(self) -> AsyncIterator[list[bytes]]:
         """Yield the data of the events as they arrive, those of one chunk together.
 
-        Raises `StreamInterrupted` if the body fails or is not an event stream.
+        The other streams of the process run between two pieces of a large response. Raises
+        `StreamInterrupted` if the body fails, is too large or is not an event stream.
         """
         headers = self.headers
-        # Nothing is encoded, so skip the decoding layers: they are a sixth of the cost of a chunk.
-        encoding = headers.get("content-encoding", "").strip().removeprefix("identity")
+        encoding = headers.get("content-encoding", "").strip().lower().removeprefix("identity")
         body = ResponseBody(headers.get("content-type", ""), encoding)
-        plain = self._response.http_response.aiter_raw
+        taken = 0  # bytes since other streams could run
         try:
-            async for chunk in self._response.iter_bytes() if encoding else plain():
+            async for chunk in self._chunks(encoding):
                 if found := body.feed(chunk):
                     yield found
-            yield body.finish()
+                taken += len(chunk)
+                if taken >= PIECE_BYTES or body.has_more:
+                    taken = 0
+                    async for found in _rest_of_chunk(body):
+                        yield found
+            async for found in _portions(body.finish()):
+                yield found
         except InvalidResponse as error:
             raise _invalid(error) from error
         except httpx2.DecodingError as error:
@@ -73,12 +82,27 @@ class OpenStream:
             raise _invalid(InvalidResponse(what)) from error
         except httpx2.HTTPError as error:
             # Once the body has begun, the SDK raises these errors of its transport unchanged.
-            with suppress(InvalidResponse):
-                if found := [*body.feed(self._unread()), *body.unfinished()]:
-                    yield found
+            async for found in self._last_events(body):
+                yield found
             silent = isinstance(error, httpx2.ReadTimeout)
             what = "fell silent" if silent else f"was interrupted: {type(error).__name__}"
             raise StreamInterrupted("connection_error", f"the stream {what}") from error
+
+    async def _last_events(self, body: ResponseBody) -> AsyncIterator[list[bytes]]:
+        """Yield the events that arrived whole before the connection was lost."""
+        with suppress(InvalidResponse):
+            yield body.feed(self._unread())
+            async for found in _rest_of_chunk(body):
+                yield found
+            yield body.unfinished()
+
+    def _chunks(self, encoding: str) -> AsyncIterator[bytes]:
+        """Return the chunks of the body, which `ResponseBody` can decode."""
+        # It decompresses gzip itself. Mostly nothing is encoded: the decoding layers of the SDK
+        # are a sixth of the cost of a chunk.
+        if encoding in ("", "gzip", "x-gzip"):
+            return self._response.http_response.aiter_raw()
+        return self._response.iter_bytes()
 
     def _unread(self) -> bytes:
         """Return what arrived before the connection was lost and was not read yet.
@@ -95,7 +119,32 @@ class OpenStream:
         return bytes(stream.read_nowait())
 
 
+async def _rest_of_chunk(body: ResponseBody) -> AsyncIterator[list[bytes]]:
+    """Let other streams run, then yield the events in the next piece, until there is none."""
+    await asyncio.sleep(0)  # a chunk that has arrived already does not wait
+    while body.has_more:
+        if found := body.more():
+            yield found
+        await asyncio.sleep(0)
+
+
+async def _portions(events: list[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield the events in lists of about one piece each; other streams run in between."""
+    portion: list[bytes] = []
+    size = 0
+    for event in events:
+        portion.append(event)
+        size += len(event)
+        if size >= PIECE_BYTES:
+            yield portion
+            portion, size = [], 0
+            await asyncio.sleep(0)
+    yield portion
+
+
 def _invalid(error: InvalidResponse) -> StreamInterrupted:
+    if isinstance(error, ResponseTooLarge):
+        return StreamInterrupted(RESPONSE_TOO_LARGE, str(error))
     what, _, _ = str(error).partition(" (")
     return StreamInterrupted(INVALID_RESPONSE, str(error), fault=f"{INVALID_RESPONSE}: {what}")
 

@@ -5,9 +5,9 @@ Only ``data`` is kept: the API repeats the event's name as ``type`` inside it.
 
 from typing import Final
 
-#: Maximum bytes of one event. The API sends none that is nearly as large, but a body without any
-#: blank line must not fill the memory of the worker.
-MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+#: Maximum bytes of one event, as of a request to the API: a larger block could not be sent back. A
+#: body without any blank line must neither fill the memory of the worker nor hold up its streams.
+MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BLANK: Final = b"\n\n"
 _PING: Final = b"event: ping"  # the SDK skips it whatever its data is
@@ -46,7 +46,9 @@ class SSEDecoder:
             return []
         *complete, last = chunk.split(_BLANK)
         self._rest = bytearray(last)
-        return [data for block in complete if (data := _data(block)) is not None]
+        return [
+            data for block in complete if b"data" in block and (data := _data(block)) is not None
+        ]
 
     def unfinished(self) -> bytes | None:
         """Return the data of the last event if no blank line has ended it, and forget it."""

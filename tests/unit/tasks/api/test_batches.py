@@ -15,6 +15,7 @@ import pytest
 
 from penstock import json_text
 from penstock.clock import now_ms
+from penstock.spool.chunks import CHUNK_BYTES
 from tasks.api.batches import UNKNOWN_REQUESTS, BatchesApi, ListedBatch, merged
 from tasks.api.client import UnexpectedResponse
 from tasks.api.gzip_body import plain
@@ -207,6 +208,16 @@ def test_results_that_are_gzip_without_a_header_are_decompressed(size: int) -> N
     body = httpx2.Response(200, content=iter([packed]))
     with calling(lambda _: body) as api, api.results("msgbatch_1", timeout=TIMEOUT) as pieces:
         assert b"".join(pieces) == lines
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000_000])
+def test_results_in_several_members_of_gzip_are_read_in_bounded_pieces(size: int) -> None:
+    lines = b'{"custom_id":"a"}\n' * 100_000
+    packed = gzip.compress(lines[:700]) + gzip.compress(b"") + gzip.compress(lines[700:])
+    packed += b"\0" * 8
+    pieces = list(plain(packed[at : at + size] for at in range(0, len(packed), size)))
+    assert b"".join(pieces) == lines
+    assert max(map(len, pieces)) <= CHUNK_BYTES
 
 
 @pytest.mark.parametrize("end", [3, 20, -1])

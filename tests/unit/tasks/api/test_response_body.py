@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.streams.message_builder import MessageBuilder
 from tasks.api import response_body, sse
-from tasks.api.response_body import ResponseBody
+from tasks.api.response_body import PIECE_BYTES, ResponseBody, ResponseTooLarge
 from tasks.api.sse import InvalidResponse
 
 EVENTS = [b'{"type":"message_start"}', b'{"type":"new","x":"a b"}', b'{"type":"message_stop"}']
@@ -39,6 +39,9 @@ BODIES = {
     "no blank line at the end": STREAM[:-2],
     "no line end at the end": STREAM[:-1],
     "gzip": gzip.compress(STREAM),
+    "gzip in gzip": gzip.compress(gzip.compress(STREAM)),
+    "gzip of several members": gzip.compress(STREAM[:70]) + gzip.compress(STREAM[70:]),
+    "gzip and zeros": gzip.compress(STREAM) + b"\0" * 10,
     "lines of JSON": b"\n".join(EVENTS),
     "lines of JSON, the last one cut": b"\n".join([*EVENTS, b'{"ty']),
     "data alone": STREAM.replace(b"event: x\n", b""),
@@ -56,7 +59,12 @@ def decoded(body: bytes, cuts: list[int], content_type: str = "text/event-stream
 
 
 def feed(decoder: ResponseBody, chunks: list[bytes]) -> list[bytes]:
-    return [event for chunk in chunks for event in decoder.feed(chunk)]
+    found: list[bytes] = []
+    for chunk in chunks:
+        found += decoder.feed(chunk)
+        while decoder.has_more:
+            found += decoder.more()
+    return found
 
 
 @settings(max_examples=300, deadline=None)
@@ -152,7 +160,33 @@ def test_a_body_without_an_end_is_refused_before_it_fills_the_memory(
         feed(body, [begin, *[b"x" * 1_000] * 30])
 
 
-def test_gzip_that_expands_too_far_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response_body, "MAX_EVENT_BYTES", 10_000)
-    with pytest.raises(InvalidResponse, match="too large gzip"):
-        ResponseBody().feed(gzip.compress(b"x" * 1_000_000))
+@pytest.mark.parametrize("body", [b"\n" * 1_000_000, STREAM * 10_000, b"\r\n" * 300_000])
+def test_a_chunk_is_decoded_in_bounded_pieces(body: bytes) -> None:
+    decoder = ResponseBody()
+    sizes = []
+    for chunk in (gzip.compress(body), b"", gzip.compress(body)[:100]):
+        sizes.append(sum(map(len, decoder.feed(chunk))))
+        while decoder.has_more:
+            sizes.append(sum(map(len, decoder.more())))
+    assert len(sizes) > len(body) // PIECE_BYTES
+    assert max(sizes) <= 2 * PIECE_BYTES
+
+
+def test_a_large_chunk_that_is_not_compressed_is_decoded_in_pieces() -> None:
+    decoder = ResponseBody()
+    body = STREAM * 10_000
+    found = [decoder.feed(body)]
+    while decoder.has_more:
+        found.append(decoder.more())
+    assert max(len(b"".join(events)) for events in found) <= PIECE_BYTES
+    assert [event for events in found for event in events] == EVENTS * 10_000
+
+
+@pytest.mark.parametrize("body", [b"\n" * 40_000, STREAM * 200, b"\n" + STREAM + b"\n" * 40_000])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_body_that_is_too_large_is_refused(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, packed: bool
+) -> None:
+    monkeypatch.setattr(response_body, "MAX_BODY_BYTES", 10_000)
+    with pytest.raises(ResponseTooLarge, match="more than 0 MB"):
+        feed(ResponseBody(), [gzip.compress(body)] if packed else [body])
