@@ -60,6 +60,22 @@ def hash_of(params: dict[str, Any]) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def accept_too_large(plan: JobPlan, lines: Iterable[bytes]) -> int:
+    """Expect the error of requests whose batch was rejected as too large; returns their number.
+
+    A batch with more requests is split; one request that is too large alone fails, unpaid.
+    """
+    found = [orjson.loads(line) for line in lines]
+    rejected = [
+        line["custom_id"]
+        for line in found
+        if line["result"]["type"] == "errored"
+        and line["result"]["error"]["error"]["type"] == "request_too_large"
+    ]
+    plan.ends.update(dict.fromkeys(rejected, "errored"))
+    return len(rejected)
+
+
 def job_faults(plan: JobPlan, state: str, lines: Iterable[bytes]) -> list[str]:
     """What is wrong with the results of a job that was not canceled."""
     faults = [] if state == "done" else [f"ended {state}"]

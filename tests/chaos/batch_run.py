@@ -23,7 +23,13 @@ from penstock.client import Client
 from penstock.errors import NotEnded, PenstockError
 from penstock.simulator.control import Control
 from tests.chaos.agent import Agent
-from tests.chaos.batch_jobs import JobPlan, job_faults, job_plan, payment_faults
+from tests.chaos.batch_jobs import (
+    JobPlan,
+    accept_too_large,
+    job_faults,
+    job_plan,
+    payment_faults,
+)
 from tests.chaos.command import keep_logs, options_of, report, say
 from tests.chaos.readers import UNAVAILABLE
 from tests.chaos.world import BatchWorld
@@ -185,6 +191,9 @@ class Run:
         except TimeoutError as error:
             self.tally.wrong(f"job {plan.number}: {error}")
             return
+        rejected = accept_too_large(plan, lines)
+        if rejected:
+            self.tally.counts["requests rejected as too large"] += rejected
         for fault in job_faults(plan, state, lines):
             self.tally.wrong(f"job {plan.number} {id}: {fault}")
         self.tally.counts["jobs"] += 1

@@ -170,7 +170,8 @@ def test_cursors_sort_like_the_entries_of_a_log() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, value in vars(events).items() if name.isupper() and name[0] != "_"]
+    "name",
+    [name for name in vars(events) if name.isupper() and name[0] != "_" and name != "OWN_PREFIX"],
 )
 def test_every_event_type_is_written_or_made_somewhere(name: str) -> None:
     """A constant alone is no event: a task, a client or a script has to use it."""

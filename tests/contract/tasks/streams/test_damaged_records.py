@@ -73,7 +73,7 @@ def test_a_log_without_a_last_event_is_no_message(
     perform(test, whole("Hello"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("state", "odd"), ("n", "x"), ("epoch", b"\xff")])
+@pytest.mark.parametrize(("field", "value"), [("state", "odd"), ("state", b"\xff")])
 def test_a_damaged_record_is_reported_as_unreadable(
     perform: Perform, penstock_redis: EmbeddedRedis, field: str, value: str | bytes
 ) -> None:
@@ -85,5 +85,18 @@ def test_a_damaged_record_is_reported_as_unreadable(
             pytest.raises(RecordUnreadable, match="is damaged"),
         ):
             client.messages.request(id).record()
+
+    perform(test, whole("Hello"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("n", "x"), ("epoch", b"\xff"), ("cancel", b"\xff")])
+def test_the_state_of_a_record_is_shown_although_another_field_is_damaged(
+    perform: Perform, penstock_redis: EmbeddedRedis, field: str, value: str | bytes
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        stage.connection.hset(stage.settings.keys.request(id).meta, field, value)
+        with Client(penstock_redis.url, key_prefix=stage.settings.key_prefix) as client:
+            assert client.messages.request(id).record().state == "queued"
 
     perform(test, whole("Hello"))
