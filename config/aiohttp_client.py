@@ -13,6 +13,8 @@ import anthropic
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
+from config.error_bodies import bound_error_bodies
+
 #: Maximum bytes of all headers of a response, as in the SDK's default client (httpcore), which has
 #: no limits for one line or for their number.
 MAX_HEADER_BYTES: Final = 100 * 1024
@@ -36,7 +38,7 @@ class _ResponseHandler(ResponseHandler):
 class StreamHttpClient(anthropic.DefaultAioHttpClient):
     """The SDK's aiohttp client, direct and through proxies, with larger header limits.
 
-    Its sessions keep no cookies.
+    Its sessions keep no cookies, and the bodies of errors are bounded.
     """
 
     def _init_transport(self, *args: Any, **options: Any) -> Any:
@@ -60,4 +62,4 @@ def _adapted(transport: Any) -> Any:
         return session
 
     transport.get_client = get_client
-    return transport
+    return bound_error_bodies(transport)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import httpx2
 
+from config.error_bodies import bound_error_bodies
 from config.proxies import Proxy, proxy_for
 from config.settings import WorkerSettings
 from penstock.errors import ConfigurationError
@@ -85,7 +86,10 @@ def async_http_client(
             socket_options=_socket_options(),
         )
         return anthropic.DefaultAsyncHttpxClient(
-            timeout=timeout, transport=transport, cookies=_NoCookies(), max_redirects=MAX_REDIRECTS
+            timeout=timeout,
+            transport=bound_error_bodies(transport),
+            cookies=_NoCookies(),
+            max_redirects=MAX_REDIRECTS,
         )
     return StreamHttpClient(
         timeout=timeout,

@@ -217,7 +217,7 @@ def test_an_answer_that_does_not_end_is_ended() -> None:
 
 @pytest.mark.parametrize("piece", [b"data: ", b"{"])
 def test_an_answer_without_an_end_does_not_fill_the_memory(piece: bytes) -> None:
-    with pytest.raises(CallFailed, match=r"more than (64|32) MB"):
+    with pytest.raises(CallFailed, match="more than 32 MB"):
         read_message(itertools.chain([piece], itertools.repeat(b"x" * 1_000_000)))
 
 
