@@ -102,10 +102,6 @@ MALFORMED: dict[str, tuple[Reply, str]] = {
         Reply(sse(START, block(), delta(text="a"), END[0], ending(delta={}), END[2])),
         "message_stop is before any stop_reason",
     ),
-    "gzip that is none": (
-        Reply(answer("Plain."), headers={"Content-Encoding": "gzip"}),
-        "content encoding gzip",
-    ),
     "brotli": (
         Reply(b"\x1b\x30\x00\xf8\x25\x00", headers={"Content-Encoding": "br"}),
         "content encoding br",
@@ -125,6 +121,10 @@ GOOD: dict[str, tuple[Reply, str]] = {
     "data in several lines": (
         Reply(answer("One\nline.").replace(b', "delta": ', b',\ndata: "delta": ')),
         "One\nline.",
+    ),
+    "a label of gzip on plain text": (
+        Reply(answer("Plain."), headers={"Content-Encoding": "gzip"}),
+        "Plain.",
     ),
     "gzip without a label": (Reply(gzip.compress(answer("Packed."))), "Packed."),
     "gzip": (
