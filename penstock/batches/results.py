@@ -19,7 +19,7 @@ from penstock.batches.shard import UNREADABLE_RECORD, Shard, ShardState
 from penstock.batches.wire import ID_END, INDEX, LINE_HEAD, LINE_TAIL, RESULT
 from penstock.errors import InvalidRequest, NotFound, RecordUnreadable
 from penstock.events import Event
-from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_of, unpack
+from penstock.spool.chunks import ChunkMissing, ChunkStore, lines_in, lines_of, unpack
 
 #: Orders of result lines: in which shards were collected, or in which requests were submitted.
 ORDERS: Final = ("completed", "submitted")
@@ -58,8 +58,7 @@ class Results:
 
     def chunk_lines(self, name: str, count: int) -> Iterator[bytes]:
         """Yield the lines of chunks as they are stored. Raises `NotFound` if they have expired."""
-        for chunk in self._chunks(name, count):
-            yield from lines_of(chunk)
+        return lines_in(self._chunks(name, count))
 
     def custom_ids(self, shard: Shard) -> list[str]:
         """Return the custom_ids of a shard's requests. Raises `NotFound` if they have expired."""

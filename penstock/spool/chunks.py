@@ -82,6 +82,12 @@ def lines_of(chunk: bytes) -> list[bytes]:
     return unpack(chunk)[:-1].split(b"\n")
 
 
+def lines_in(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of all chunks, without their line ends."""
+    for chunk in chunks:
+        yield from lines_of(chunk)
+
+
 class ChunkStore(Protocol):
     """Stores the chunks of one job."""
 

@@ -23,6 +23,7 @@ CORE: Final = (
     "tasks/batches/poll.py",
     "tasks/batches/result_lines.py",
     "tasks/batches/steps.py",
+    "tasks/batches/stored_requests.py",
     "tasks/batches/collect/*.py",
     "tasks/batches/create/*.py",
     "tasks/batches/limits/*.py",
@@ -46,6 +47,7 @@ ELSEWHERE: Final = {
     "tasks/api/rate_limits.py": "tests/contract/tasks/streams/test_rate_limit",
     "tasks/batches/claimed_shard.py": "tests/contract/tasks/batches/test_fence",
     "tasks/batches/collect/classifier.py": "tests/unit/tasks/batches/test_result_lines",
+    "tasks/batches/stored_requests.py": "tests/contract/tasks/batches/create/test_split",
     "tasks/batches/limits/active_batches.py": "tests/contract/tasks/batches/create/",
     "tasks/batches/limits/cost_cap.py": "tests/contract/tasks/batches/create/",
 }

@@ -30,7 +30,7 @@ from penstock import json_text
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.batches.wire import INDEX, LINE_HEAD, LINE_TAIL, RESULT, wire_id
-from penstock.spool.chunks import lines_of, pack
+from penstock.spool.chunks import lines_in, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, idle_timeout, problem_of
 from tasks.api.live_message import CallFailed
@@ -40,6 +40,7 @@ from tasks.batches.limits import cost_cap
 from tasks.batches.limits.prices import actual_cost, most_usd
 from tasks.batches.result_lines import read_line
 from tasks.batches.step_result import Next, Parked, RetryIn, StepResult
+from tasks.batches.stored_requests import requests_of
 
 #: Maximum number of live calls that one canary makes at the same time.
 _MAX_CONCURRENT: Final = 4
@@ -177,15 +178,13 @@ def _resume(work: ClaimedShard) -> set[int]:
         if shard.live_results:
             store.remove([shard.live_results])
     store.refresh_ttl(work.shard.chunk_names, work.settings.batch_ttl_s)
-    return {int(line[INDEX]) for chunk in chunks for line in lines_of(chunk)}
+    return {int(line[INDEX]) for line in lines_in(chunks)}
 
 
 def _requests(work: ClaimedShard, answered: set[int]) -> Iterator[tuple[int, bytes]]:
     """Yield the index and the params of each request that has no answer."""
-    shard = work.shard
-    chunks = work.job.store().read(shard.request_chunk_name, shard.request_chunks)
-    lines = (line for chunk in chunks for line in lines_of(chunk))
-    return ((index, line) for index, line in enumerate(lines) if index not in answered)
+    requests = enumerate(requests_of(work.job.store(), work.shard))
+    return ((index, request) for index, request in requests if index not in answered)
 
 
 def _record_answer(

@@ -9,17 +9,16 @@ first part and adds the others, so a request is always in exactly one shard.
 from collections.abc import Iterator
 from typing import Final
 
-from penstock import json_text
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Counts, Shard, ShardState
-from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
-from penstock.spool.chunks import ChunkMissing, ChunkStore, ChunkWriter, lines_of
+from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
 from tasks.api.client import ApiProblem
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import Next, Parked
+from tasks.batches.stored_requests import ShardWriter, body_bytes, ids_of, requests_of
 
 #: Retry rounds for whose shards numbers are kept free: a retry shard's number is its parent's plus
 #: the number of the job's first shards, and no two shards may get the same.
@@ -113,18 +112,19 @@ def _stored_parts(
     work: ClaimedShard, staging: ChunkStore, limit: int, first_shards: int
 ) -> list[Shard]:
     """Store the shard's requests in parts of at most ``limit`` bytes; returns their records."""
-    shard, parts = work.shard, list[_Part]()
+    shard, parts = work.shard, list[ShardWriter]()
     number = shard.number
     for request, id_line in _lines(work.job.store(), shard):
-        added = len(request) + REQUEST_BYTES + 1  # the comma before the next
-        if not parts or parts[-1].size + added > limit:
+        if not parts or parts[-1].size + body_bytes(request) > limit:
             if parts:
                 parts[-1].close()
                 number = _new_number(work, first_shards)
-            parts.append(_Part(staging, number, work.lease.epoch))
-        parts[-1].add(request, id_line, added)
+            # Unlike that of a retry shard, which can have the same number and epoch.
+            spool = f"{number}-{work.lease.epoch}-split"
+            parts.append(ShardWriter(staging, number=number, spool=spool))
+        parts[-1].add(request, id_line)
     parts[-1].close()
-    return [part.record(shard) for part in parts]
+    return [part.record(shard, round=shard.round) for part in parts]
 
 
 def _new_number(work: ClaimedShard, first_shards: int) -> int:
@@ -136,63 +136,4 @@ def _new_number(work: ClaimedShard, first_shards: int) -> int:
 
 def _lines(store: ChunkStore, shard: Shard) -> Iterator[tuple[bytes, bytes]]:
     """Yield each request with the line of its position and custom_id."""
-    names = (
-        (shard.request_chunk_name, shard.request_chunks),
-        (shard.id_chunk_name, shard.id_chunks),
-    )
-    requests, ids = (
-        (line for chunk in store.read(name, count) for line in lines_of(chunk))
-        for name, count in names
-    )
-    return zip(requests, ids, strict=True)
-
-
-class _Part:
-    """A part of a shard that is being stored."""
-
-    def __init__(self, store: ChunkStore, number: int, epoch: int) -> None:
-        # Unlike those of a retry shard, which can have the same number and epoch.
-        self._spool = f"{number}-{epoch}-split"
-        self._number = number
-        self._requests = ChunkWriter(store, f"requests-{self._spool}")
-        self._ids = ChunkWriter(store, f"ids-{self._spool}")
-        self._count = 0
-        self._positions: list[int] = []
-        self._size_by_model: dict[str, list[int]] = {}
-        self.size = EMPTY_BODY_BYTES - 1  #: bytes of its body: one comma less than requests
-
-    def add(self, request: bytes, id_line: bytes, added: int) -> None:
-        """Store a request, which adds this many bytes to the body."""
-        self._requests.line(request)
-        self._ids.line(id_line)
-        self._count += 1
-        self.size += added
-        position = int(id_line.partition(b" ")[0])
-        self._positions = [*self._positions[:1], position]
-        params = json_text.loads(request)
-        sizes = self._size_by_model.setdefault(params["model"], [0, 0])
-        sizes[0] += len(request)
-        sizes[1] += params["max_tokens"]
-
-    def close(self) -> None:
-        """Store the last lines."""
-        self._requests.close()
-        self._ids.close()
-
-    def record(self, shard: Shard) -> Shard:
-        """Return the record of this part of ``shard``, which is planned."""
-        return Shard(
-            number=self._number,
-            requests=self._count,
-            size=self.size,
-            first=self._positions[0],
-            last=self._positions[-1],
-            model=next(iter(self._size_by_model)),
-            betas=shard.betas,
-            round=shard.round,
-            size_by_model=self._size_by_model,
-            spool=self._spool,
-            request_chunks=self._requests.chunks,
-            id_chunks=self._ids.chunks,
-            counts=Counts(processing=self._count),
-        )
+    return zip(requests_of(store, shard), ids_of(store, shard), strict=True)
