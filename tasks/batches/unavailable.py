@@ -5,6 +5,7 @@ from typing import Any
 from penstock import json_text
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Counts, ShardState
+from penstock.batches.unreadable import errored
 from penstock.clock import now_ms
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits import active_batches
@@ -28,7 +29,7 @@ def collect_without(work: ClaimedShard, error_type: Alert, message: str, *, fata
             collected_ms=now_ms(),
             counts=Counts(errored=shard.requests),
             errors={str(error_type): shard.requests},
-            uniform_result={"type": "errored", "error": {"type": "error", "error": error}},
+            uniform_result=errored(error_type, message),
         ),
         left=-1,
         spent="all",  # the actual cost is unknown

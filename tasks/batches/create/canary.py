@@ -29,6 +29,7 @@ from config.settings import WorkerSettings
 from penstock import json_text
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard, ShardState
+from penstock.batches.unreadable import errored
 from penstock.batches.wire import INDEX, LINE_HEAD, LINE_TAIL, RESULT, wire_id
 from penstock.spool.chunks import lines_in, pack
 from tasks.api.batches import BatchesApi
@@ -202,8 +203,7 @@ def _record_answer(
             if not _may_be_paid(error, problem):
                 work.write(_with_calls(work.shard, index, params, -1))
             raise
-        detail = {"type": problem.type, "message": problem.message}
-        result = {"type": "errored", "error": {"type": "error", "error": detail}}
+        result = errored(problem.type, problem.message)
         _store_result(work, index, json_text.dumps(result), params)
         return [problem]
     except Exception:  # the SDK has made no call, for example without credentials

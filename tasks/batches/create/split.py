@@ -11,6 +11,7 @@ from typing import Final
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Counts, Shard, ShardState
+from penstock.batches.unreadable import errored
 from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
@@ -96,10 +97,9 @@ def split_shard(work: ClaimedShard) -> None:
 
 def _give_up(work: ClaimedShard, message: str) -> Next:
     shard = work.shard
-    error = {"type": PauseReason.REQUEST_TOO_LARGE, "message": message}
     rejected = shard.evolve(
         state=ShardState.COLLECTED,
-        uniform_result={"type": "errored", "error": {"type": "error", "error": error}},
+        uniform_result=errored(PauseReason.REQUEST_TOO_LARGE, message),
         counts=Counts(errored=shard.requests),
         errors={str(PauseReason.REQUEST_TOO_LARGE): shard.requests},
         collected_ms=work.job.now_ms(),
