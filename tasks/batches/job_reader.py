@@ -1,7 +1,7 @@
 """Reads a batch job: the fields of its record, its shards, and where its chunks are stored."""
 
 import contextlib
-from typing import cast
+from typing import Final, cast
 
 from config.settings import WorkerSettings
 from penstock import json_text
@@ -11,6 +11,10 @@ from penstock.keys import Keys
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.stores import open_chunk_store
 from penstock.store.connection import Connection
+
+#: Seconds until staged chunks expire, from the last one on. Without it, the chunks of a worker that
+#: was killed would fill Redis for as long as the job lives.
+STAGING_TTL_S: Final = 3_600
 
 
 class JobReader:
@@ -55,6 +59,10 @@ class JobReader:
         """Where the job's chunks are stored."""
         [url] = self.fields("spool")
         return open_chunk_store(url, self.redis, self.keys, self.settings.batch_ttl_s)
+
+    def staging_store(self, url: str) -> ChunkStore:
+        """The same for chunks that no record names yet; ``url``: the job's field ``spool``."""
+        return open_chunk_store(url, self.redis, self.keys, STAGING_TTL_S)
 
     def now_ms(self) -> int:
         """The time by Redis's clock, so that the times different workers note are comparable."""

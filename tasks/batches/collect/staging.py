@@ -6,18 +6,13 @@ two workers that collect the same shard never mix what they store.
 
 import contextlib
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from penstock.batches.shard import Shard
 from penstock.spool.chunks import ChunkMissing
-from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.collect.retry_shard import store_failed_requests, store_retry_shard
-
-#: Seconds until staged chunks expire, from the last one on. Without it, the chunks of a worker that
-#: was killed would fill Redis for as long as the job lives.
-STAGING_TTL_S: Final = 3_600
 
 
 class RequestsMissing(Exception):
@@ -29,7 +24,7 @@ class Staging:
 
     def __init__(self, work: ClaimedShard) -> None:
         [url, shards] = work.job.fields("spool", "shards")
-        self.store = open_chunk_store(url, work.redis, work.job.keys, STAGING_TTL_S)
+        self.store = work.job.staging_store(url)
         self.results = f"results-{work.shard.number}-{work.lease.epoch}"
         self.chunks = 0  #: of the results
         self.children: tuple[Shard, ...] = ()  #: the retry shard, if there is one

@@ -21,7 +21,6 @@ from penstock.batches.wire import EMPTY_BODY_BYTES
 from penstock.clock import now_ms
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing, ChunkStore
-from penstock.spool.stores import open_chunk_store
 from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import split
@@ -38,9 +37,6 @@ _TAKEN_WITHIN_S: Final = 30.0
 
 #: Maximum number of shards that are taken at once.
 _SHARDS_AT_ONCE: Final = 50
-
-#: Seconds until stored requests expire whose shard was not written.
-_STAGING_TTL_S: Final = 3_600
 
 
 def gather(work: ClaimedShard) -> RetryIn | None:
@@ -223,7 +219,7 @@ def _emptied(shard: Shard) -> Shard:
 def _staged(work: ClaimedShard, shard: Shard, sources: Sequence[Shard]) -> Iterator[None]:
     """Store the chunks of ``sources`` as those of ``shard``, which the block records."""
     [url] = work.job.fields("spool")
-    store = open_chunk_store(url, work.redis, work.job.keys, _STAGING_TTL_S)
+    store = work.job.staging_store(url)
     names = (shard.request_chunk_name, shard.id_chunk_name)
     try:
         _copy(store, shard, sources, work.settings.batch_ttl_s)

@@ -13,7 +13,6 @@ from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.batches.unreadable import errored
 from penstock.spool.chunks import ChunkMissing, ChunkStore
-from penstock.spool.stores import open_chunk_store
 from penstock.store import job_scripts
 from tasks.api.client import ApiProblem
 from tasks.batches.claim import Fenced
@@ -24,9 +23,6 @@ from tasks.batches.stored_requests import ShardWriter, body_bytes, ids_of, reque
 #: Retry rounds for whose shards numbers are kept free: a retry shard's number is its parent's plus
 #: the number of the job's first shards, and no two shards may get the same.
 _ROUNDS: Final = 1_000
-
-#: Seconds until the chunks of a split expire whose worker died before it recorded them.
-_STAGING_TTL_S: Final = 3_600
 
 
 def after_rejection(work: ClaimedShard, problem: ApiProblem) -> Parked | Next:
@@ -84,7 +80,7 @@ def split_shard(work: ClaimedShard) -> None:
     shard = work.shard
     limit = part_bytes(work, rejected)
     assert limit is not None
-    staging = open_chunk_store(url, work.redis, work.job.keys, _STAGING_TTL_S)
+    staging = work.job.staging_store(url)
     parts = _stored_parts(work, staging, limit, int(first_shards))
     first, *others = parts
     names = [name for part in parts for name in part.chunk_names]
