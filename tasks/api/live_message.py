@@ -10,14 +10,11 @@ from typing import Any, Final
 
 from penstock import json_text
 from tasks.api.client import UnexpectedResponse
+from tasks.api.retry import REFUSALS
 from tasks.api.sse import MAX_EVENT_BYTES, InvalidResponse, SSEDecoder
 
 #: Characters of an unexpected response that its error quotes.
 _QUOTED: Final = 120
-
-#: Errors with which the API refuses a call although the status says success. They are free if they
-#: come before the answer; any other may have been paid for.
-_REFUSALS: Final = frozenset({"overloaded_error", "rate_limit_error"})
 
 #: Fields of a delta that are a value of their own; other texts continue what the block has.
 _WHOLE: Final = frozenset({"signature", "content", "encrypted_content"})
@@ -104,7 +101,7 @@ def _error(error: Any, *, begun: bool = True) -> CallFailed:
     fields = error if isinstance(error, dict) else {}
     type = str(fields.get("type") or "api_error")
     message = str(fields.get("message") or "no message")
-    return CallFailed(type, message, refused=not begun and type in _REFUSALS)
+    return CallFailed(type, message, refused=not begun and type in REFUSALS)
 
 
 def _from_stream(body: Iterable[bytes], head: bytes) -> dict[str, Any]:

@@ -19,6 +19,10 @@ RETRYABLE_ERRORS: Final = frozenset(
     {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
 )
 
+#: Errors with which the API refuses a call for now, and the status of each. After status 200, as
+#: the first event or as the whole body, they are a refusal as well, and free.
+REFUSALS: Final = {"rate_limit_error": 429, "overloaded_error": 529}
+
 #: Statuses below 500 after which the same call may succeed later.
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
 

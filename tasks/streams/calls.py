@@ -21,7 +21,7 @@ from penstock.store.connection import AsyncConnection
 from penstock.streams.records import DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS
 from tasks.api.client import ApiProblem, problem_of
 from tasks.api.message_stream import INVALID_RESPONSE, StreamInterrupted, open_stream
-from tasks.api.retry import wait_s
+from tasks.api.retry import REFUSALS, wait_s
 from tasks.retry import Deferred
 from tasks.streams.attempt import Attempt
 from tasks.streams.claim import ClaimedRequest
@@ -29,7 +29,7 @@ from tasks.streams.continuation import AttemptPlan, Mode, OnInterrupt, plan_atte
 from tasks.streams.event_parser import reports_error
 from tasks.streams.publish.outbox import Outbox
 from tasks.streams.rate_limiter import RateLimiter
-from tasks.streams.refusals import REFUSALS_IN_STREAM, refused
+from tasks.streams.refusals import refused
 from tasks.streams.result import RequestFailed
 from tasks.streams.retry_budget import Cost, Fault
 
@@ -223,7 +223,7 @@ class ApiCalls:
         Raises `Deferred` if the response was only a refusal: its status can no longer say so.
         """
         error = interruption.error
-        status = REFUSALS_IN_STREAM.get(str(error["type"]))
+        status = REFUSALS.get(str(error["type"]))
         if status and not call.announced:
             request.undo_attempt()
             problem = ApiProblem(error["type"], error["message"], status=status, retryable=True)
@@ -300,7 +300,7 @@ class ApiCalls:
             request.lane,
             request.id,
             headers or {},
-            refused=problem.status in (429, 529) and problem.retryable,
+            refused=problem.status in REFUSALS.values() and problem.retryable,
             retry_after_s=problem.retry_after,
         )
 

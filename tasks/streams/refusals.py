@@ -1,7 +1,5 @@
 """What follows when the API refuses a call for now: the request waits in the queue."""
 
-from typing import Final
-
 from config.settings import WorkerSettings
 from penstock.jitter import jitter
 from tasks.api.client import ApiProblem
@@ -9,10 +7,6 @@ from tasks.api.retry import wait_s
 from tasks.retry import Deferred
 from tasks.streams.claim import ClaimedRequest
 from tasks.streams.result import RequestFailed, error_after_retries
-
-#: Errors with which the API refuses a call after status 200, as the first event or as the whole
-#: body, and the status that stands for each of them otherwise.
-REFUSALS_IN_STREAM: Final = {"rate_limit_error": 429, "overloaded_error": 529}
 
 
 def refused(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: The API's errors that pass with time. Their repetition says nothing about the request.
-_PASSING: Final = frozenset({"overloaded_error", "rate_limit_error"})
+from tasks.api.retry import REFUSALS
+
 #: Input tokens that cost as much as one output token, at the prices of every current model.
 _INPUT_PER_OUTPUT: Final = 5
 #: Maximum calls for one answer, however far each of them advances it.
@@ -92,7 +92,7 @@ class RetryBudget:
     def _is_repeated(self, fault: Fault) -> bool:
         kind, name = str(fault.error.get("type")), fault.name or str(fault.error.get("message"))
         last = self._last
-        if fault.place is None or kind in _PASSING:
+        if fault.place is None or kind in REFUSALS:  # they pass with time, whatever the request is
             self._last = None
         else:
             self._last = (kind, name, fault.place)
