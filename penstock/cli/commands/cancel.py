@@ -1,5 +1,7 @@
 """``penstock cancel``: cancel a request, a batch job, or all requests that wait."""
 
+from contextlib import closing
+
 import click
 
 from penstock.cli.command_error import CommandError
@@ -58,17 +60,13 @@ def cancel_queued(*, confirmed: bool) -> None:
     Raises `CommandError`, which has the number, if there are any and ``confirmed`` is False.
     """
     settings = ClientSettings.load()
-    connection = connect(settings)
-    records = RequestRecords(connection, settings)
-    try:
-        with redis_errors_translated(settings):
-            waiting = records.waiting()
-            count = quantity(len(waiting), "queued request")
-            if waiting and not confirmed:
-                raise CommandError(f"this cancels {count}; to confirm, add --yes")
-            canceled = sum(records.cancel_waiting(id, WHO) for id in waiting)
-    finally:
-        connection.close()
+    with closing(connect(settings)) as connection, redis_errors_translated(settings):
+        records = RequestRecords(connection, settings)
+        waiting = records.waiting()
+        count = quantity(len(waiting), "queued request")
+        if waiting and not confirmed:
+            raise CommandError(f"this cancels {count}; to confirm, add --yes")
+        canceled = sum(records.cancel_waiting(id, WHO) for id in waiting)
     if left := len(waiting) - canceled:
         print_status(f"{left:,} of {count} had been claimed or had ended by then")
     skipped = "; workers skip the messages that `penstock queues` still counts" if canceled else ""

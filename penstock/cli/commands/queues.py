@@ -1,6 +1,7 @@
 """``penstock queues``: what waits in the queues, and which workers take it."""
 
 import json
+from contextlib import closing
 from typing import Any
 
 import click
@@ -26,12 +27,8 @@ def queues(as_json: bool) -> None:
       penstock queues --json
     """
     settings = ClientSettings.load()
-    connection = connect(settings)
-    try:
-        with redis_errors_translated(settings):
-            found = queue_lengths(connection, settings)
-    finally:
-        connection.close()
+    with closing(connect(settings)) as connection, redis_errors_translated(settings):
+        found = queue_lengths(connection, settings)
     for queue, workers in find_consumers(settings).items():
         found["queues"][queue]["workers"] = workers
     if as_json:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 
 import click
 
@@ -92,10 +93,8 @@ def _existing_redis(named: str | None, *, simulate: bool) -> str | None:
             "the requests in its queues with invented text. Unset it to use a private Redis, or "
             "name the server: penstock up --simulate --redis-url URL"
         )
-    connection = connect(settings)
-    with redis_errors_translated(settings):
+    with closing(connect(settings)) as connection, redis_errors_translated(settings):
         connection.ping()
-    connection.close()
     forget_other_redis()
     found = find_consumers(settings)
     check_other_workers(sorted(set().union(*found.values())), simulate=simulate)
