@@ -14,8 +14,9 @@ from penstock.cli.text.output import print_line, quantity, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.queue.consumers import find_consumers
+from penstock.queue.lengths import lengths_by_priority
 from penstock.settings import ClientSettings
-from penstock.store.connection import Connection, connect, redis_address, redis_errors_translated
+from penstock.store.connection import connect, redis_address, redis_errors_translated
 from penstock.store.server_version import REQUIRED, version_running
 
 #: Share of ``maxmemory`` above which the memory finding is a warning.
@@ -64,7 +65,7 @@ def _findings(settings: ClientSettings) -> Iterator[Finding]:
         with redis_errors_translated(settings):
             info = connection.info()
             lengths = {
-                queue: _queue_length(connection, queue, settings.key_prefix)
+                queue: sum(lengths_by_priority(connection, queue, settings.key_prefix).values())
                 for queue in names.QUEUES
             }
     except RedisUnavailable as error:
@@ -164,7 +165,3 @@ def queue_health(queue: str, workers: Iterable[str], waiting: int) -> Finding:
         return Finding("ok", queue, f"{waiting:,} queued, {count}: {', '.join(running)}")
     detail = f"{waiting:,} queued, no worker"
     return Finding("error", queue, detail, f"to start one: penstock worker {queue}")
-
-
-def _queue_length(connection: Connection, queue: str, key_prefix: str) -> int:
-    return sum(int(connection.llen(name)) for name in names.queue_keys(queue, key_prefix))

@@ -9,6 +9,7 @@ import click
 from penstock.cli.text.output import print_line, quantity
 from penstock.queue import names
 from penstock.queue.consumers import find_consumers
+from penstock.queue.lengths import lengths_by_priority
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, connect, redis_errors_translated
 
@@ -50,12 +51,9 @@ def queue_lengths(connection: Connection, settings: ClientSettings) -> dict[str,
     """Count the messages in the queues, and the requests and shards that have not ended."""
     found = {}
     for queue in names.QUEUES:
-        keys = names.queue_keys(queue, settings.key_prefix)
-        lengths = {
-            str(priority): int(connection.llen(key))
-            for priority, key in zip(names.PRIORITIES, keys, strict=True)
-        }
-        found[queue] = {"waiting": sum(lengths.values()), "by_priority": lengths}
+        lengths = lengths_by_priority(connection, queue, settings.key_prefix)
+        by_priority = {str(priority): length for priority, length in lengths.items()}
+        found[queue] = {"waiting": sum(lengths.values()), "by_priority": by_priority}
     unfinished = {
         "requests": int(connection.zcard(settings.keys.live)),
         "shards": int(connection.zcard(settings.keys.live_shards)),
