@@ -16,19 +16,13 @@ from penstock.errors import InvalidRequest, NotEnded
 from penstock.ids import created_ms, new_id
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from tests.contract.tasks.batches.batch_stage import BatchStage, StagedJob
 
 
-@pytest.fixture(scope="module")
-def control() -> Iterator[Control]:
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
 @pytest.fixture
-def stage(penstock_redis: EmbeddedRedis, control: Control) -> Iterator[BatchStage]:
-    stage = BatchStage(penstock_redis, control, shard_requests=10)
+def stage(penstock_redis: EmbeddedRedis, quiet_simulator: Control) -> Iterator[BatchStage]:
+    quiet_simulator.reset()
+    stage = BatchStage(penstock_redis, quiet_simulator, shard_requests=10)
     yield stage
     stage.redis.flushdb()
     stage.close()

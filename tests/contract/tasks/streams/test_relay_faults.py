@@ -21,6 +21,11 @@ Perform = Callable[..., Any]
 
 HELLO = whole("Hello")
 
+#: Numbers of a record without which the claim script cannot claim it.
+unclaimable = pytest.mark.parametrize(
+    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
+)
+
 
 @pytest.mark.parametrize(
     ("field", "value"),
@@ -119,9 +124,7 @@ def test_a_log_that_cannot_be_read_fails_its_request_once(
     perform(test, HELLO)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
-)
+@unclaimable
 def test_a_record_that_cannot_be_claimed_fails_and_is_not_woken_again(
     perform: Perform, field: str, value: str
 ) -> None:
@@ -142,9 +145,7 @@ def test_a_record_that_cannot_be_claimed_fails_and_is_not_woken_again(
     perform(test, HELLO)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("epoch", "abc"), ("epoch", ""), ("worker_losses", "x")]
-)
+@unclaimable
 def test_readers_of_a_record_that_cannot_be_claimed_raise_its_error(
     perform: Perform, field: str, value: str
 ) -> None:

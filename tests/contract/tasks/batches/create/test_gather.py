@@ -11,7 +11,6 @@ from penstock.batches.shard import Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.simulator.control import Control
-from penstock.simulator.process import simulator
 from penstock.store.scripts import ScriptCall
 from tasks.batches.claim import Fenced
 from tasks.batches.create.gather import gather
@@ -23,16 +22,10 @@ from tests.contract.jobs import expect
 from tests.contract.tasks.batches.batch_stage import BatchStage, StagedJob
 
 
-@pytest.fixture(scope="module")
-def control() -> Iterator[Control]:
-    with simulator(batch_seconds=3600) as control:
-        yield control
-
-
 @pytest.fixture
-def stage(penstock_redis: EmbeddedRedis, control: Control) -> Iterator[BatchStage]:
-    control.reset()
-    stage = BatchStage(penstock_redis, control, shard_requests=4)
+def stage(penstock_redis: EmbeddedRedis, quiet_simulator: Control) -> Iterator[BatchStage]:
+    quiet_simulator.reset()
+    stage = BatchStage(penstock_redis, quiet_simulator, shard_requests=4)
     yield stage
     stage.redis.flushdb()
     stage.close()

@@ -27,14 +27,6 @@ from tests.contract.tasks.batches.batch_stage import BatchStage, StagedJob
 _opened: list["Gateway"] = []
 
 
-@pytest.fixture
-def stage(penstock_redis: EmbeddedRedis, penstock_control: Control) -> Iterator[BatchStage]:
-    stage = BatchStage(penstock_redis, penstock_control)
-    yield stage
-    stage.redis.flushdb()
-    stage.close()
-
-
 @pytest.fixture(autouse=True)
 def closed_gateways() -> Iterator[None]:
     yield
