@@ -1,30 +1,19 @@
 """Publisher: a call of many MB has a round trip of its own, and delays only its own stream."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
 
 from tasks.streams.publish.publisher import LARGE_CALL_BYTES, LARGE_CALLS_LIMIT, RETRY_S
-from tests.unit.tasks.streams.publish.publisher_stage import TIMEOUT_S, Stage, on_stage
+from tests.unit.tasks.streams.publish.publisher_stage import TIMEOUT_S, Stage
 from tests.unit.tasks.streams.publish.scripted_redis import NEVER
 
-T = TypeVar("T")
 Perform = Callable[..., Any]
 
 LARGE = 3 * LARGE_CALL_BYTES * "x"
-
-
-@pytest.fixture
-def perform(monkeypatch: pytest.MonkeyPatch) -> Perform:
-    """Runs a test with a publisher and its streams."""
-
-    def run(test: Callable[[Stage], Awaitable[T]], streams: int = 1) -> T:
-        return on_stage(monkeypatch, test, streams)
-
-    return run
 
 
 def test_a_large_call_that_is_not_answered_delays_no_other_stream(perform: Perform) -> None:

@@ -6,7 +6,7 @@ The connection is scripted and the time is virtual: one group of streams is rene
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from penstock.store.request_scripts import renew
 from tasks.streams.publish.publisher import RENEWAL_GROUPS, RENEWALS_PER_LEASE
 from tests.unit.tasks.streams.publish.outbox_calls import DEPLOYMENT, ok
-from tests.unit.tasks.streams.publish.publisher_stage import LEASE_MS, TIMEOUT_S, Stage, on_stage
+from tests.unit.tasks.streams.publish.publisher_stage import LEASE_MS, TIMEOUT_S, Stage
 from tests.unit.tasks.streams.publish.scripted_redis import NEVER
 
 Perform = Callable[..., None]
@@ -25,16 +25,6 @@ Perform = Callable[..., None]
 FENCED = [b"fenced"]
 FULL = ResponseError("OOM command not allowed when used memory > 'maxmemory'")
 LEASE_S = LEASE_MS / 1000
-
-
-@pytest.fixture
-def perform(monkeypatch: pytest.MonkeyPatch) -> Perform:
-    """Runs a test with a publisher and its streams."""
-
-    def run(test: Callable[[Stage], Awaitable[None]], streams: int = 1) -> None:
-        on_stage(monkeypatch, test, streams)
-
-    return run
 
 
 def renewed(n: int, cancel: bytes = b"") -> list[Any]:
