@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest docs chaos mutants bench lock clean
+.PHONY: help setup demo test lint types pytest docs chaos soak mutants bench lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -46,6 +46,9 @@ chaos: setup     ## run streams and jobs under faults, kills and outages (STREAM
 	@$(BIN)/python -m tests.chaos.malformed_run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
+
+soak: setup      ## run streams and jobs for 15 minutes; fails if memory, descriptors or keys grow (ARGS="--minutes 2")
+	@$(BIN)/python -m tests.chaos.soak_run $(ARGS)
 
 mutants: setup   ## plant small faults and list those that no test notices (ARGS="--sample 100 --seed 1")
 	@$(BIN)/python -m tests.mutants.run $(ARGS)
