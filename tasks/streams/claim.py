@@ -193,8 +193,15 @@ class ClaimedRequest:
         if self.attempts or self.usage.estimated:
             self._note_attempts()
 
+    def note_interruption(self, reason: str) -> None:
+        """Record why the next call is made, for the worker that makes it."""
+        self.interruption = reason
+        self._note_attempts()
+
     def _note_attempts(self) -> None:
         budget: dict[str, Any] = {"stalled": self.budget.stalled, "kept": self.budget.kept}
+        if self.budget.last:
+            budget["last"] = self.budget.last
         if self.interruption:
             budget["reason"] = self.interruption
         self.outbox.note(
