@@ -12,7 +12,11 @@ try:
 except ConfigurationError as error:
     raise startup.StartRefused(str(error)) from None
 
-app = Celery("penstock", include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"])
+app = Celery(
+    "penstock",
+    task_cls="workers.request:HandedOverTask",
+    include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"],
+)
 app.config_from_object(celery_config(settings))
 kombu_patch.install()
 startup.install(settings)
