@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock import json_text
+from penstock.errors import InvalidRequest
+from penstock.validation import MODEL_CHARACTERS, recorded_headers
 from tasks.retry import ControlSignal
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.retry_budget import RetryBudget
@@ -135,10 +137,10 @@ def _text(value: Any) -> str:
 
 
 def _headers(values: dict[str, str]) -> dict[str, str]:
-    headers = _object(values, "headers")
-    if not all(isinstance(value, str) for value in headers.values()):
-        raise RecordFault(_field("headers"), "has a value that is not a string")
-    return headers
+    try:
+        return recorded_headers(_object(values, "headers"))
+    except InvalidRequest as error:
+        raise RecordFault(_field("headers"), f"cannot be sent: {error}"[:200]) from None
 
 
 def _on_interrupt(text: str) -> OnInterrupt:
@@ -158,6 +160,8 @@ def _body(raw: bytes) -> dict[str, Any]:
     for name, kind in (("model", str), ("max_tokens", int), ("messages", list)):
         if type(body.get(name)) is not kind:
             raise RecordFault("the request's body", f"has no valid {name!r}")
+    if len(body["model"]) > MODEL_CHARACTERS:  # it becomes part of keys, and is shown
+        raise RecordFault("the request's body", "has no valid 'model'")
     return body
 
 
