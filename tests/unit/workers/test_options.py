@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from celery.concurrency.thread import TaskPool as ThreadPool  # type: ignore[attr-defined]
+from celery.concurrency.thread import TaskPool as ThreadPool
 
 from config.broker import celery_config
 from config.settings import WorkerSettings
@@ -22,7 +22,8 @@ def why(conf: dict[str, Any] | None = None, **options: Any) -> str | None:
 def test_an_option_without_meaning_is_refused_by_its_name(refusal: Refusal) -> None:
     reasons = []
     if refusal.option:
-        reasons.append(why(**{refusal.option.removeprefix("--").replace("-", "_"): 5}))
+        option: dict[str, Any] = {refusal.option.removeprefix("--").replace("-", "_"): 5}
+        reasons.append(why(**option))
     if refusal.setting:
         reasons.append(why({refusal.setting: 5}))
     for reason in reasons:
