@@ -85,6 +85,7 @@ class Publisher:
         self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
+        outage.end(outbox, served=False)
         if timer := self._held.pop(outbox, None):
             timer.cancel()
         for group in self._groups:
@@ -178,7 +179,7 @@ class Publisher:
         elif isinstance(reply, Exception):
             raise reply
         else:
-            outage.end(self)
+            outage.end(outbox)
             self._refused_since.pop(outbox, None)
             outbox.apply_reply(reply)
         self._after_reply(outbox)
@@ -204,7 +205,7 @@ class Publisher:
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
         if is_unavailable(error):
-            outage.note(self, error)
+            outage.note(outbox, error)
         elif now == since:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
         if now - since > MAX_REFUSAL_S:
@@ -294,7 +295,9 @@ class Publisher:
         if not calls:
             return []
         try:
-            return await self._pipeline.run(calls)
+            replies = await self._pipeline.run(calls)
         except ANY_FAILURE as error:
             outage.note(self, error)
             return None
+        outage.end(self)
+        return replies
