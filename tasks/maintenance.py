@@ -40,7 +40,7 @@ def _clean_up(connection: Connection) -> Callable[[], None]:
         try:
             pruned = job_index.prune(connection, settings.keys, pruned)
         finally:
-            remove_orphans(connection, settings.keys)
+            remove_orphans(connection, settings)
 
     return run
 

@@ -15,6 +15,7 @@ from penstock.ids import is_id
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
+from penstock.spool.names import permitted_spool
 from penstock.spool.stores import open_chunk_store
 from penstock.states import State
 from penstock.store import job_index, job_scripts
@@ -185,7 +186,7 @@ class JobRecords:
         return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
-        url = record.fields.get("spool", "")
+        url = permitted_spool(record.fields.get("spool", ""), self._settings)
         return open_chunk_store(url, self._redis, keys, self._settings.batch_ttl_s)
 
     def _wake(
