@@ -105,7 +105,7 @@ def test_a_certificate_of_a_named_authority_is_trusted(
     assert b"tls-test" in good.received[before:]
 
 
-@every_use
+@halves
 def test_by_default_the_password_is_not_sent_to_an_unknown_server(
     use: Use, good: TlsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
