@@ -89,6 +89,11 @@ class ClientSettings(BaseSettings):
         "supports, such as s3://bucket/path or file:///srv/spool, the same for producers and "
         "workers. User and password belong in fsspec's own configuration. Empty: Redis.",
     )
+    former_spool_urls: tuple[str, ...] = Field(
+        default=(),
+        description="JSON array of other spools whose jobs may still be read, after a change of "
+        "PENSTOCK_SPOOL_URL. The address in a job's record is used only if it is one of these.",
+    )
     shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
         default=10_000,
         description="Maximum requests of a batch job in one batch at the API. Progress is known "
@@ -119,18 +124,12 @@ class ClientSettings(BaseSettings):
     @field_validator("spool_url")
     @classmethod
     def _without_secrets(cls, value: str) -> str:
-        # The URL is in the record of every job, and in logs.
-        scheme, separator, rest = value.partition("://")
-        if value and not (scheme and separator):
-            raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
-        if ":" in rest.partition("/")[0].rpartition("@")[0]:
-            raise ValueError(
-                "must not contain a password: it belongs in fsspec's own configuration "
-                "(environment or ~/.config/fsspec)"
-            )
-        if set("*?[") & set(value):
-            raise ValueError("must not contain * ? or [, which fsspec reads as patterns")
-        return value
+        return _checked_spool(value)
+
+    @field_validator("former_spool_urls")
+    @classmethod
+    def _former_without_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_checked_spool(each) for each in value)
 
     @property
     def redis(self) -> RedisUrl:
@@ -156,6 +155,21 @@ class ClientSettings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             raise ConfigurationError(_one_line(cls, error)) from None
+
+
+def _checked_spool(value: str) -> str:
+    # The URL is in the record of every job, and in logs.
+    scheme, separator, rest = value.partition("://")
+    if value and not (scheme and separator):
+        raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise ValueError(
+            "must not contain a password: it belongs in fsspec's own configuration "
+            "(environment or ~/.config/fsspec)"
+        )
+    if set("*?[") & set(value):
+        raise ValueError("must not contain * ? or [, which fsspec reads as patterns")
+    return value
 
 
 def variable_of(settings: type[BaseSettings], field: str) -> str:
