@@ -11,6 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
+from penstock.access.redaction import redacted
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
@@ -175,6 +176,7 @@ class ClaimedShard:
         [before] = self.job.fields("alert")
         if (_notice(before.encode()) or {}).get("type") == kind:
             return
+        message = redacted(message)
         alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job.id, self.shard.number, kind, message)
         event = {"type": events.ALERT, "alert": alert}
