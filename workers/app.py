@@ -5,7 +5,7 @@ from celery import Celery
 from config.broker import celery_config
 from config.settings import WorkerSettings
 from penstock.errors import ConfigurationError
-from workers import kombu_patch, startup
+from workers import kombu_patch, messages, startup
 
 try:
     settings = WorkerSettings.load()
@@ -15,6 +15,7 @@ except ConfigurationError as error:
 app = Celery("penstock", include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"])
 app.config_from_object(celery_config(settings))
 kombu_patch.install()
+messages.install()
 startup.install(settings)
 
 # Import the tasks now: the `celery` command has the current folder on the path only while it
