@@ -8,19 +8,15 @@ have: a task and its arguments, a time, and what Flower shows. It drops every ot
 
 import base64
 import json
-import logging
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from kombu.transport.redis import Channel, Transport
+from kombu.transport.redis import Transport
 
 from penstock.ids import is_id
 from penstock.queue import names
-
-logger = logging.getLogger(__name__)
 
 TASKS: Final = (names.STREAM, *names.BATCH_STEPS)
 
@@ -30,8 +26,6 @@ _MAX_BODY: Final = 65_536
 _MAX_SHOWN: Final = 500
 #: Maximum time until a message is due. Workers wait for minutes; clocks may differ.
 _MAX_WAIT: Final = timedelta(days=1)
-#: Seconds in which dropped messages are logged once.
-_LOG_EVERY_S: Final = 10.0
 
 
 class MessageRefused(ValueError):
@@ -170,44 +164,18 @@ def _reprs(found: Mapping[str, Any]) -> dict[str, str]:
     return {name: _shown(found.get(name)) for name in ("argsrepr", "kwargsrepr")}
 
 
-class _Dropped:
-    """Counts dropped messages, and logs them once in a while: there can be millions."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._logged_at = 0.0
-
-    def add(self, error: Exception) -> None:
-        self._count += 1
-        now = time.monotonic()
-        if self._logged_at and now - self._logged_at < _LOG_EVERY_S:
-            return
-        kind = type(error).__name__
-        reason = str(error) if isinstance(error, MessageRefused) else f"cannot be read: {kind}"
-        logger.error(
-            "dropped %d messages that are not wake-ups; the last one %s", self._count, reason
-        )
-        self._count, self._logged_at = 0, now
-
-
 def install() -> None:
-    """Make kombu deliver only wake-ups from the queues. Idempotent."""
-    channel: Any = Channel  # what follows is private, and the only place
-    transport: Any = Transport
-    read, deliver = channel._brpop_read, transport._deliver
-    if getattr(read, "checks", False):
-        return
-    dropped = _Dropped()
+    """Make kombu deliver only wake-ups from the queues. Idempotent.
 
-    def brpop_read(self: Any, **options: Any) -> Any:
-        try:
-            return read(self, **options)
-        except (ValueError, RecursionError) as error:
-            dropped.add(error)
-            return True
+    `workers.transport` logs and drops a message that is refused.
+    """
+    transport: Any = Transport
+    deliver = transport._deliver  # private, and the only place
+    if getattr(deliver, "checks", False):
+        return
 
     def deliver_checked(self: Any, message: Any, queue: str) -> Any:
         return deliver(self, rebuilt(message, queue) if queue in names.QUEUES else message, queue)
 
-    brpop_read.checks = True  # type: ignore[attr-defined]
-    channel._brpop_read, transport._deliver = brpop_read, deliver_checked
+    deliver_checked.checks = True  # type: ignore[attr-defined]
+    transport._deliver = deliver_checked

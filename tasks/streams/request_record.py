@@ -65,6 +65,7 @@ class RequestRecord:
     simulated: bool  #: the simulator has answered it
     stalled: int  #: of the retry budget
     kept: int
+    last_fault: str  #: of the retry budget
     interruption: str  #: type of the error that ended the last call; empty: its worker was lost
 
     @classmethod
@@ -88,12 +89,13 @@ class RequestRecord:
             # A worker of an earlier version wrote no budget: none of its attempts has advanced.
             stalled=_part(budget, "stalled", attempts),
             kept=_part(budget, "kept", 0),
+            last_fault=_text(budget.get("last")),
             interruption=_text(budget.get("reason")),
         )
 
     def budget(self, max_attempts: int) -> RetryBudget:
         """Return the retry budget as it was left."""
-        return RetryBudget(max_attempts, stalled=self.stalled, kept=self.kept)
+        return RetryBudget(max_attempts, stalled=self.stalled, kept=self.kept, last=self.last_fault)
 
 
 def _number(values: dict[str, str], name: str) -> int | None:
