@@ -11,8 +11,9 @@ from config.http_clients import check_http, sync_http_client
 from config.logs import configure_logs
 from config.settings import WorkerSettings
 from penstock.errors import ConfigurationError
-from penstock.queue.names import BATCHES_QUEUE
 from penstock.store.connection import connect, redis_address
+from workers import hangup, remote_control
+from workers.options import concurrency, why_refused
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +32,27 @@ def install(settings: WorkerSettings) -> None:
     def _logs(**_: Any) -> None:
         configure_logs(settings)
 
+    hangup.install()
+
     @celeryd_init.connect(weak=False)
-    def _check(**_: Any) -> None:
+    def _check(conf: Any, options: dict[str, Any], **_: Any) -> None:
+        remote_control.install()
+        check_options(options, conf)
         check_http_settings(settings)
         check_credentials(settings)
         check_redis(settings)
 
     @worker_init.connect(weak=False)
     def _size(sender: Any, **_: Any) -> None:
-        queues = set(sender.app.amqp.queues.consume_from)
-        # Without -c, Celery uses the app's default.
-        if queues == {BATCHES_QUEUE} and sender.concurrency == settings.streams_concurrency:
-            sender.concurrency = settings.batches_concurrency
+        queues = sender.app.amqp.queues.consume_from
+        sender.concurrency = concurrency(sender.concurrency, settings, queues)
+
+
+def check_options(options: dict[str, Any], conf: Any) -> None:
+    """Refuse to start with an option of Celery that has no meaning here."""
+    why = why_refused(options, conf, [queue.name for queue in conf.task_queues])
+    if why is not None:
+        raise StartRefused(why)
 
 
 def check_http_settings(settings: WorkerSettings) -> None:

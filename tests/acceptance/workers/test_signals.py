@@ -15,7 +15,7 @@ from tests.acceptance.stage import Stage, content, events_of, request_body, resu
 
 SURVIVOR = "not stopped"
 #: How a worker is stopped → signals, settings.
-STOPS: dict[str, tuple[list[int], dict[str, str]]] = {
+STOPS: dict[str, tuple[list[int], dict[str, Any]]] = {
     "SIGQUIT": ([signal.SIGQUIT], {}),
     "SIGTERM as SIGQUIT": ([signal.SIGTERM], {"REMAP_SIGTERM": "SIGQUIT"}),
     "Ctrl-C twice": ([signal.SIGINT, signal.SIGINT], {}),
