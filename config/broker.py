@@ -6,13 +6,13 @@ from kombu import Exchange, Queue
 
 from config.settings import WorkerSettings
 from penstock.queue import names
-from penstock.queue.wakeups import transport_options
+from penstock.queue.wakeups import broker_settings, transport_options
 
 
 def celery_config(settings: WorkerSettings) -> dict[str, Any]:
     """Return the configuration of the workers' Celery app."""
     return {
-        "broker_url": settings.redis_url.get_secret_value(),
+        **broker_settings(settings),
         # In many deployments workers start before Redis; Celery logs one line and waits.
         "broker_connection_retry_on_startup": True,
         # Without limit instead of a hundred times: a worker must survive any outage.

@@ -10,8 +10,10 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 from config.http_clients import check_http, sync_http_client
 from config.logs import configure_logs
 from config.settings import WorkerSettings
+from penstock.access.redaction import redacted
 from penstock.errors import ConfigurationError
 from penstock.store.connection import connect, redis_address
+from penstock.store.tls_errors import tls_problem
 from workers import hangup, remote_control
 from workers.options import concurrency, why_refused
 
@@ -29,8 +31,8 @@ def install(settings: WorkerSettings) -> None:
     """Connect the checks and the logs to the signals of Celery's start."""
 
     @setup_logging.connect(weak=False)
-    def _logs(**_: Any) -> None:
-        configure_logs(settings)
+    def _logs(logfile: str | None = None, **_: Any) -> None:
+        configure_logs(settings, logfile)
 
     hangup.install()
 
@@ -67,7 +69,7 @@ def check_credentials(settings: WorkerSettings) -> None:
     """Refuse to start without credentials for the API: every request would fail."""
     import anthropic
 
-    if settings.anthropic_api_key is not None:
+    if settings.anthropic_api_key is not None or settings.anthropic_auth_token is not None:
         return
     timeout = httpx2.Timeout(settings.connect_timeout_s)
     client = anthropic.Anthropic(max_retries=0, http_client=sync_http_client(settings, timeout))
@@ -86,9 +88,11 @@ def check_redis(settings: WorkerSettings) -> None:
     except redis.AuthenticationError as error:
         raise StartRefused(
             f"Redis at {redis_address(settings)} refused the user or password "
-            f"in PENSTOCK_REDIS_URL: {error}"
+            f"in PENSTOCK_REDIS_URL: {redacted(str(error))}"
         ) from None
-    except redis.RedisError:
+    except redis.RedisError as error:
+        if problem := tls_problem(error):  # waiting does not repair it
+            raise StartRefused(f"Redis at {redis_address(settings)}: {problem}") from None
         return  # unavailable: Celery waits for it. No right to use CONFIG: nothing to check.
     finally:
         connection.close()

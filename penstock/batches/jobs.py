@@ -16,6 +16,7 @@ from penstock.events import Event
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
+from penstock.spool.names import permitted_spool
 from penstock.spool.stores import open_chunk_store
 from penstock.states import State
 from penstock.store import job_scripts
@@ -193,7 +194,7 @@ class JobRecords:
         return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:
-        url = record.fields.get("spool", "")
+        url = permitted_spool(record.fields.get("spool", ""), self._settings)
         return open_chunk_store(url, self._redis, keys, self._settings.batch_ttl_s)
 
     def _wake(

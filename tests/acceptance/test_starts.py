@@ -46,7 +46,7 @@ def test_a_wrong_redis_password_is_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
+        ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis://, rediss:// or unix://"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
         ("PENSTOCK_POLL_INTERVAL_RATIO", "7", "less than or equal to 1"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com", "match pattern"),
