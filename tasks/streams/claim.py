@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
@@ -16,6 +16,7 @@ from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
 from penstock.simulator.mark import is_simulated
 from penstock.store import request_scripts
+from penstock.store.availability import is_unavailable
 from penstock.store.connection import AsyncConnection
 from penstock.store.request_scripts import Invalid
 from penstock.store.scripts import ClaimRefused, Restarted
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: Entries of the log to read at once.
 _PAGE: Final = 1_000
-#: Errors of a script that are Redis's own state, not that of the record.
-_REFUSED = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
 
 
 class NotClaimable(ControlSignal):
@@ -80,7 +79,7 @@ class ClaimedRequest:
                 keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
             ).run_async(connection)
         except ResponseError as error:
-            if "user_script" not in str(error) or isinstance(error, _REFUSED):
+            if "user_script" not in str(error) or is_unavailable(error):
                 raise
             await _fail(connection, settings, id, str(error))
             raise NotClaimable(f"its record is not a request's: {error}") from error
