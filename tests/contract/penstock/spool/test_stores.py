@@ -283,6 +283,8 @@ def test_the_spool_of_a_record_is_used_only_if_the_settings_name_it(
         connection.hset(meta, "spool", f"{url}/../elsewhere")
         with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
             later.messages.batches.delete(job.id)
+        with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
+            list(later.messages.batches.results(job.id))
 
 
 @pytest.mark.parametrize("linked", ["{id}", "{id}/requests-0", "{id}/requests-0/000000"])
