@@ -141,7 +141,10 @@ class JobRecords:
 
     def results(self, record: Record) -> Results:
         """Return the result lines of a job. Reading them waits while Redis is unavailable."""
-        keys, url = self._settings.keys.job(record.id), record.fields.get("spool", "")
+        keys, url = (
+            self._settings.keys.job(record.id),
+            permitted_spool(record.fields.get("spool", ""), self._settings),
+        )
         waiting = cast(Connection, _WaitingLists(self._redis))
         return Results(record.id, open_chunk_store(url, waiting, keys, self._settings.batch_ttl_s))
 
