@@ -7,9 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from config.settings import WorkerSettings
+from penstock.access.redaction import redacted
 
-#: Loggers that write bodies and headers at DEBUG; limited to WARNING and above.
-_VERBOSE = ("anthropic", "httpx2", "httpcore2", "aiohttp")
+#: Loggers that write bodies and headers at DEBUG; limited to WARNING and above. The last ones are
+#: of the storage that a spool may use.
+_VERBOSE = (
+    *("anthropic", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "urllib3"),
+    *("botocore", "aiobotocore", "boto3", "s3fs", "gcsfs", "azure", "adlfs", "paramiko", "fsspec"),
+)
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -28,7 +33,8 @@ class JsonFormatter(logging.Formatter):
         extra = _added(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**extra, **fields}, default=str)  # serializes what orjson refuses
+        # `json` serializes what orjson refuses.
+        return redacted(json.dumps({**extra, **fields}, default=str))
 
 
 def _added(record: logging.LogRecord) -> dict[str, Any]:
@@ -41,6 +47,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines for ``record`` and its exception."""
+        return redacted(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """Return the line without its exception."""

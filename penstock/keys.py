@@ -53,8 +53,9 @@ class RecordKeys:
         also have ``attempts``, ``spent`` (usage of all attempts so far), ``open_output`` (output
         tokens in it that the attempt in progress has reported; empty: none is in progress),
         ``usage_estimated``, ``retry_budget`` (JSON: ``stalled``, attempts since the answer last
-        advanced, ``kept``, characters it had then, and ``reason``, the error that interrupted the
-        last of them, until the next begins), ``api_retries`` (retryable errors of the API),
+        advanced, ``kept``, characters it had then, ``last``, a digest of the last fault, by which
+        a repetition is recognised, and ``reason``, the error that interrupted the last of them,
+        until the next begins), ``api_retries`` (retryable errors of the API),
         ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``waits_for`` (why a
         queued request is not sent to the API yet, such as a rate limit) and ``wait_until_ms``
         (when it is tried again), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,

@@ -24,7 +24,7 @@ def _ready(**_: Any) -> None:
         process_name(),
         functools.partial(send_stream, app),
         functools.partial(send_shard, app),
-        functools.partial(remove_orphans, connect(settings), settings.keys),
+        functools.partial(remove_orphans, connect(settings), settings),
     )
     streams_loop.submit(_keep(reaper))
 

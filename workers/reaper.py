@@ -20,7 +20,7 @@ from penstock import events
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import request_scripts, shard_scripts
-from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
+from penstock.store.availability import ANY_FAILURE, is_unavailable, outage
 from penstock.store.connection import AsyncConnection
 from penstock.store.record import DEFAULT_PRIORITY
 from penstock.store.request_scripts import DeadlineEnd, ReaperAction
@@ -85,8 +85,9 @@ class Reaper:
             try:
                 if await self._holds_key():
                     await self._tick()
+                outage.end(self)
             except (*ANY_FAILURE, OperationalError) as error:
-                logger.warning("the reaper cannot reach Redis: %s", error)
+                outage.note(self, error)
             except Exception:
                 # A reaper that ends goes unnoticed until requests hang.
                 logger.exception("reaper tick failed; continuing")
@@ -125,9 +126,9 @@ class Reaper:
         """Make one check. If the record itself is odd, check it later and continue with others."""
         try:
             await check
-        except (*UNAVAILABLE, OperationalError):
-            raise
-        except Exception:
+        except Exception as error:
+            if is_unavailable(error) or isinstance(error, OperationalError):
+                raise
             logger.exception("%s cannot be checked; it is checked again later", member)
             await self._redis.zadd(live, {member: now_ms + ODD_RECORD_WAIT_MS}, xx=True)
 

@@ -10,9 +10,12 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 from config.http_clients import check_http, sync_http_client
 from config.logs import configure_logs
 from config.settings import WorkerSettings
+from penstock.access.redaction import redacted
 from penstock.errors import ConfigurationError
-from penstock.queue.names import BATCHES_QUEUE
 from penstock.store.connection import connect, redis_address
+from penstock.store.tls_errors import tls_problem
+from workers import hangup, remote_control
+from workers.options import concurrency, why_refused
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +34,27 @@ def install(settings: WorkerSettings) -> None:
     def _logs(**_: Any) -> None:
         configure_logs(settings)
 
+    hangup.install()
+
     @celeryd_init.connect(weak=False)
-    def _check(**_: Any) -> None:
+    def _check(conf: Any, options: dict[str, Any], **_: Any) -> None:
+        remote_control.install()
+        check_options(options, conf)
         check_http_settings(settings)
         check_credentials(settings)
         check_redis(settings)
 
     @worker_init.connect(weak=False)
     def _size(sender: Any, **_: Any) -> None:
-        queues = set(sender.app.amqp.queues.consume_from)
-        # Without -c, Celery uses the app's default.
-        if queues == {BATCHES_QUEUE} and sender.concurrency == settings.streams_concurrency:
-            sender.concurrency = settings.batches_concurrency
+        queues = sender.app.amqp.queues.consume_from
+        sender.concurrency = concurrency(sender.concurrency, settings, queues)
+
+
+def check_options(options: dict[str, Any], conf: Any) -> None:
+    """Refuse to start with an option of Celery that has no meaning here."""
+    why = why_refused(options, conf, [queue.name for queue in conf.task_queues])
+    if why is not None:
+        raise StartRefused(why)
 
 
 def check_http_settings(settings: WorkerSettings) -> None:
@@ -57,7 +69,7 @@ def check_credentials(settings: WorkerSettings) -> None:
     """Refuse to start without credentials for the API: every request would fail."""
     import anthropic
 
-    if settings.anthropic_api_key is not None:
+    if settings.anthropic_api_key is not None or settings.anthropic_auth_token is not None:
         return
     timeout = httpx2.Timeout(settings.connect_timeout_s)
     client = anthropic.Anthropic(max_retries=0, http_client=sync_http_client(settings, timeout))
@@ -76,9 +88,11 @@ def check_redis(settings: WorkerSettings) -> None:
     except redis.AuthenticationError as error:
         raise StartRefused(
             f"Redis at {redis_address(settings)} refused the user or password "
-            f"in PENSTOCK_REDIS_URL: {error}"
+            f"in PENSTOCK_REDIS_URL: {redacted(str(error))}"
         ) from None
-    except redis.RedisError:
+    except redis.RedisError as error:
+        if problem := tls_problem(error):  # waiting does not repair it
+            raise StartRefused(f"Redis at {redis_address(settings)}: {problem}") from None
         return  # unavailable: Celery waits for it. No right to use CONFIG: nothing to check.
     finally:
         connection.close()

@@ -3,7 +3,7 @@
 from typing import Final
 
 from penstock.queue import names
-from penstock.queue.wakeups import transport_options
+from penstock.queue.wakeups import broker_settings
 from penstock.settings import ClientSettings
 
 #: Seconds to wait for the replies of workers.
@@ -21,10 +21,7 @@ def find_consumers(settings: ClientSettings) -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {queue: [] for queue in names.QUEUES}
     with Celery("penstock-inspect", set_as_current=False) as app:
-        app.conf.update(
-            broker_url=settings.redis_url.get_secret_value(),
-            broker_transport_options=transport_options(settings),
-        )
+        app.conf.update(**broker_settings(settings))
         answers = app.control.inspect(timeout=REPLY_TIMEOUT_S).active_queues() or {}
     for worker, queues in answers.items():
         for queue in queues:

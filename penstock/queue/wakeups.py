@@ -9,19 +9,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from penstock.access.redaction import redact_exception
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.record import DEFAULT_PRIORITY
+from penstock.store.tls_errors import tls_problem
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
 
 
+def broker_settings(settings: ClientSettings) -> dict[str, Any]:
+    """Celery's configuration of the broker, for producers and workers.
+
+    The URLs for reading and writing are given as well, so that ``CELERY_BROKER_URL``, which may be
+    of another Celery app in the same process, does not take their place.
+    """
+    url = settings.redis.broker_url
+    return {
+        "broker_url": url,
+        "broker_read_url": url,
+        "broker_write_url": url,
+        "broker_use_ssl": settings.redis.broker_tls,
+        "broker_transport_options": transport_options(settings),
+    }
+
+
 def transport_options(settings: ClientSettings) -> dict[str, Any]:
     """The options of kombu's Redis transport, for producers and workers."""
     return {
+        **({"client_name": settings.redis.client_name} if settings.redis.client_name else {}),
         "global_keyprefix": names.celery_prefix(settings.key_prefix),
         # By default kombu waits without limit on a dead connection, and so would a publish.
         "socket_connect_timeout": settings.redis_timeout_s,
@@ -85,8 +104,7 @@ class WakeUps:
 
         self._app = Celery("penstock-producer", set_as_current=False)
         self._app.conf.update(
-            broker_url=settings.redis_url.get_secret_value(),
-            broker_transport_options=transport_options(settings),
+            **broker_settings(settings),
             result_backend=None,
             task_serializer="json",
             accept_content=["json"],
@@ -117,4 +135,6 @@ def _errors_translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise RedisUnavailable(f"the Celery queue cannot be reached: {error}") from error
+        redact_exception(error)
+        problem = tls_problem(error) or str(error)
+        raise RedisUnavailable(f"the Celery queue cannot be reached: {problem}") from error

@@ -9,7 +9,6 @@ within seconds that Redis is unavailable. So the driver never retries.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -18,10 +17,12 @@ import redis.backoff
 import redis.exceptions
 import redis.retry
 
+from penstock.access.redaction import redact_exception
 from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
 from penstock.store.availability import UNREACHABLE
 from penstock.store.redis_protocol import AsyncConnection, Connection
+from penstock.store.tls_errors import tls_problem
 
 __all__ = [
     "AsyncConnection",
@@ -54,7 +55,7 @@ def _options(settings: ClientSettings) -> dict[str, Any]:
 def connect(settings: ClientSettings) -> Connection:
     """Create a synchronous client with its own pool. Replies are bytes."""
     client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
+        settings.redis.driver_url,
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         **_options(settings),
     )
@@ -64,7 +65,7 @@ def connect(settings: ClientSettings) -> Connection:
 def connect_async(settings: ClientSettings) -> AsyncConnection:
     """Create an asyncio client with its own pool. Replies are bytes."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
+        settings.redis.driver_url,
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         timeout=settings.redis_timeout_s,
         **_options(settings) | {"max_connections": ASYNC_CONNECTIONS},
@@ -75,7 +76,7 @@ def connect_async(settings: ClientSettings) -> AsyncConnection:
 def connect_listener(settings: ClientSettings) -> AsyncConnection:
     """Create an asyncio client for pub/sub alone."""
     client = redis.asyncio.Redis.from_url(
-        settings.redis_url.get_secret_value(),
+        settings.redis.driver_url,
         # RESP2: redis-py needs a third less time for a message than with RESP3's push messages.
         protocol=2,
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -93,22 +94,33 @@ def connect_listener(settings: ClientSettings) -> AsyncConnection:
 
 def redis_address(settings: ClientSettings) -> str:
     """The address of Redis for messages, without user and password."""
-    url = settings.redis_url.get_secret_value()
-    parts = urlsplit(url)  # without the query, which may contain a password as well
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return settings.redis.address
+
+
+@contextmanager
+def _secrets_removed() -> Iterator[None]:
+    """Remove the password from errors: a server that lacks a command quotes its arguments."""
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        redact_exception(error)
+        raise
 
 
 @contextmanager
 def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
     """Translate the driver's errors to `RedisUnavailable`, whose message says what to do."""
     try:
-        yield
+        with _secrets_removed():
+            yield
     except redis.exceptions.AuthenticationError as error:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} refused the user or password "
             f"in PENSTOCK_REDIS_URL: {error}"
         ) from error
     except UNREACHABLE as error:
+        if problem := tls_problem(error):
+            raise RedisUnavailable(f"Redis at {redis_address(settings)}: {problem}") from error
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} cannot be reached ({error}). "
             "Is it running, and is PENSTOCK_REDIS_URL correct?"

@@ -4,6 +4,7 @@ Workers use it to know what they have published, readers to build the message. B
 same text after the same events, above all after a rewind; so there is one implementation.
 """
 
+from bisect import bisect_left, insort
 from typing import Any, Final
 
 #: Delta type → the field that holds its piece. The pieces of a block are concatenated.
@@ -20,13 +21,14 @@ TEXT_KINDS: Final = frozenset({"text", "thinking"})
 class Block:
     """One content block: its kind, and the pieces that its deltas have added."""
 
-    __slots__ = ("fields", "kind", "open", "pieces")
+    __slots__ = ("added_citations", "fields", "kind", "open", "pieces")
 
     def __init__(self, kind: str, text: str = "", *, open: bool = True) -> None:
         self.kind = kind  #: text, thinking, tool_use, …
         self.open = open
         self.pieces: list[str] = [text] if text else []
         self.fields: dict[str, Any] = {}  #: of the block itself, for a reader that builds it
+        self.added_citations: list[Any] = []  #: by its deltas
 
     @property
     def text(self) -> str:
@@ -37,17 +39,34 @@ class Block:
 
 
 class Blocks(dict[int, Block]):
-    """Blocks by their index in the message."""
+    """Blocks by their index in the message.
+
+    An answer may have thousands, so no event of one block looks at all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[int] = []  #: the indexes, in the order of the message
+
+    def __setitem__(self, index: int, block: Block) -> None:
+        if index not in self:
+            insort(self.order, index)
+        super().__setitem__(index, block)
+
+    def clear(self) -> None:
+        """Remove all blocks."""
+        super().clear()
+        self.order.clear()
 
     @property
     def text(self) -> str:
         """All visible text, in the order of the blocks."""
-        return "".join(self[index].text for index in sorted(self) if self[index].kind == "text")
+        return "".join(self[index].text for index in self.order if self[index].kind == "text")
 
     @property
     def end(self) -> int:
         """The index of the block that comes next."""
-        return max(self, default=-1) + 1
+        return self.order[-1] + 1 if self.order else 0
 
     def start(self, index: int, block: Block) -> None:
         """Begin a block; it replaces all blocks from ``index`` on."""
@@ -84,8 +103,10 @@ class Blocks(dict[int, Block]):
             block.pieces.append(piece)
 
     def _discard_from(self, index: int) -> None:
-        for later in [i for i in self if i >= index]:
+        first = bisect_left(self.order, index)
+        for later in self.order[first:]:
             del self[later]
+        del self.order[first:]
 
 
 def text_in(data: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ class MessageBuilder:
     @property
     def content(self) -> list[dict[str, Any]]:
         """The blocks so far; open ones hold what has arrived of them."""
-        return [_built(self._blocks[index]) for index in sorted(self._blocks)]
+        return [_built(self._blocks[index]) for index in self._blocks.order]
 
     @property
     def text(self) -> str:
@@ -130,9 +130,7 @@ class MessageBuilder:
         elif block is None:
             return
         elif kind == "citations_delta" and "citation" in delta:
-            citations = block.fields.get("citations")
-            before = citations if isinstance(citations, list) else []
-            block.fields["citations"] = [*before, delta["citation"]]
+            block.added_citations.append(delta["citation"])
         else:
             for field in _SET_FIELDS.get(kind, ()):
                 block.fields[field] = delta.get(field)
@@ -165,7 +163,12 @@ def _new(kind: str, fields: dict[str, Any]) -> Block:
 
 def _built(block: Block) -> dict[str, Any]:
     """The block as plain data. Half a tool's input is not an input, so it is left out."""
-    return {**block.fields, block.kind: block.text} if block.kind in TEXT_KINDS else block.fields
+    fields = block.fields
+    if block.added_citations:
+        citations = fields.get("citations")
+        before = citations if isinstance(citations, list) else []
+        fields = {**fields, "citations": [*before, *block.added_citations]}
+    return {**fields, block.kind: block.text} if block.kind in TEXT_KINDS else fields
 
 
 def _parsed(pieces: str) -> Any:

@@ -1,7 +1,7 @@
 """The visible text of an answer as a stream that only grows. Pure."""
 
 from penstock.errors import TextRewound
-from penstock.streams.final_text import TextFinal, has_final_start
+from penstock.streams.final_text import TextFinal, TextStart
 
 
 class TextFlow:
@@ -14,11 +14,13 @@ class TextFlow:
 
     def __init__(self, given: str = "", *, final: TextFinal = TextFinal.AFTER_START) -> None:
         self._given = [given]
-        self._owed = ""  # given to the reader, rewound, and not repeated yet
-        self._held = ""  # visible, but not final yet
+        self._owed = ""  # given to the reader and rewound, of which...
+        self._repaid = 0  # ...these first characters have been repeated
+        self._held: list[str] = []  # visible, but not final yet
         self._final = final
-        self._begun = final is TextFinal.AT_ONCE or has_final_start(given)
-        self._blank_from: int | None = None  # where in the held text a block of white space begins
+        self._start = TextStart()
+        self._start.add(given)
+        self._blank = False  # whether a block that is held is only white space so far
 
     @property
     def holds(self) -> bool:
@@ -27,24 +29,28 @@ class TextFlow:
 
     def begin_block(self) -> None:
         """Begin a text block. While it is only white space, a rewind may withdraw it."""
-        self._blank_from = len(self._held)
+        self._blank = True
 
     def add(self, piece: str) -> str:
         """Add new text; returns the part that is final and that the reader does not have yet."""
-        if self._owed:
-            length = min(len(piece), len(self._owed))
-            if piece[:length] != self._owed[:length]:
+        if self._repaid < len(self._owed):
+            length = min(len(piece), len(self._owed) - self._repaid)
+            if not self._owed.startswith(piece[:length], self._repaid):
                 raise TextRewound
-            self._owed, piece = self._owed[length:], piece[length:]
-        self._held += piece
-        return self._release() if self._is_final() else ""
+            self._repaid, piece = self._repaid + length, piece[length:]
+        if piece:
+            self._held.append(piece)
+            self._start.add(piece)
+        return self._release() if self._is_final(piece) else ""
 
     def reset(self, text: str) -> str:
         """Replace the visible text; returns what `add` returns."""
         given = "".join(self._given)
-        self._held, self._blank_from = "", None
+        self._given, self._held, self._blank = [given], [], False
+        self._owed, self._repaid = "", 0
+        self._start = TextStart()
+        self._start.add(given)
         if text.startswith(given):
-            self._owed = ""
             return self.add(text[len(given) :])
         if given.startswith(text):
             self._owed = given[len(text) :]
@@ -53,9 +59,12 @@ class TextFlow:
 
     def rebuilt(self, text: str) -> "TextFlow":
         """Return the same flow for a reader whose whole visible text is now known."""
-        given = text.removesuffix(self._held) if self._held else text
+        held = "".join(self._held)
+        given = text.removesuffix(held) if held else text
         flow = TextFlow(given, final=self._final)
-        flow._held = self._held
+        if held:
+            flow._held = [held]
+            flow._start.add(held)
         return flow
 
     def rest(self) -> str:
@@ -64,22 +73,19 @@ class TextFlow:
 
     def finish(self) -> None:
         """End the flow. Raises `TextRewound` if the reader has more text than remains."""
-        if self._owed:
+        if self._repaid < len(self._owed):
             raise TextRewound
 
-    def _is_final(self) -> bool:
+    def _is_final(self, piece: str) -> bool:
         if self._final is TextFinal.AT_ONCE:
             return True
         if self._final is TextFinal.AT_END:
             return False
-        if self._blank_from is not None:
-            if not self._held[self._blank_from :].strip():
-                return False
-            self._blank_from = None
-        self._begun = self._begun or has_final_start("".join(self._given) + self._held)
-        return self._begun
+        self._blank = self._blank and not piece.strip()
+        return not self._blank and self._start.is_final
 
     def _release(self) -> str:
-        piece, self._held = self._held, ""
+        piece = "".join(self._held)
+        self._held = []
         self._given.append(piece)
         return piece

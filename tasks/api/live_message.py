@@ -155,6 +155,7 @@ class _StreamedMessage:
         self._message: dict[str, Any] = {}
         #: index of a block, name of a field → the pieces of its text
         self._pieces: dict[tuple[int, str], list[str]] = {}
+        self._citations: dict[int, list[Any]] = {}  # index of a block → all its citations
 
     @property
     def stop_reason(self) -> Any:
@@ -187,6 +188,8 @@ class _StreamedMessage:
                 self._content[index][name] = text
             elif text:
                 self._content[index]["input"] = self._input(text)
+        for index, citations in self._citations.items():
+            self._content[index]["citations"] = citations
         return _checked(self._message, "not a message")
 
     @property
@@ -197,7 +200,8 @@ class _StreamedMessage:
     def _add_delta(self, index: int, delta: dict[str, Any]) -> None:
         block = self._content[index]
         if delta["type"] == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            self._citations.setdefault(index, list(block.get("citations") or ()))
+            self._citations[index].append(delta["citation"])
             return
         for name, value in delta.items():
             if name == "type":

@@ -11,7 +11,7 @@ import orjson
 from penstock import json_text
 from penstock.streams.blocks import PIECE_FIELDS
 from tasks.streams.continuation import AttemptPlan, Mode
-from tasks.streams.event_parser import EventParser, ParsedEvent, invalid, plain_delta
+from tasks.streams.event_parser import USAGE_LIMIT, EventParser, ParsedEvent, invalid, plain_delta
 from tasks.streams.partial_message import PartialMessage
 from tasks.streams.usage import Usage
 
@@ -122,8 +122,7 @@ class Attempt:
                 return False
             self._open.discard(data["index"])
         elif kind == "message_delta":
-            self._usage.add(data.get("usage"))
-            self.usage_changed = True
+            self._add_usage(data.get("usage"))
         elif kind == "message_stop" and self._message.stop_reason is None:
             invalid("message_stop is before any stop_reason")
         return True
@@ -132,9 +131,14 @@ class Attempt:
         if self._started:
             return False
         self._started = True
-        self._usage.add(data["message"].get("usage"))
-        self.usage_changed = True
+        self._add_usage(data["message"].get("usage"))
         return True
+
+    def _add_usage(self, reported: Event | None) -> None:
+        self._usage.add(reported)
+        self.usage_changed = True
+        if self._usage.reported_bytes > USAGE_LIMIT:
+            invalid(f"the usage has more than {USAGE_LIMIT // 1024} KB")
 
     def _check_start(self, data: Event) -> None:
         index = data["index"]

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
@@ -16,6 +16,7 @@ from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
 from penstock.simulator.mark import is_simulated
 from penstock.store import request_scripts
+from penstock.store.availability import is_unavailable
 from penstock.store.connection import AsyncConnection
 from penstock.store.request_scripts import Invalid
 from penstock.store.scripts import ClaimRefused, Restarted
@@ -30,8 +31,8 @@ from tasks.streams.usage import Usage, piece_bytes
 
 logger = logging.getLogger(__name__)
 
-#: Errors of a script that are Redis's own state, not that of the record.
-_REFUSED = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
+#: Entries of the log to read at once.
+_PAGE: Final = 1_000
 
 
 class NotClaimable(ControlSignal):
@@ -78,7 +79,7 @@ class ClaimedRequest:
                 keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
             ).run_async(connection)
         except ResponseError as error:
-            if "user_script" not in str(error) or isinstance(error, _REFUSED):
+            if "user_script" not in str(error) or is_unavailable(error):
                 raise
             await _fail(connection, settings, id, str(error))
             raise NotClaimable(f"its record is not a request's: {error}") from error
@@ -127,39 +128,54 @@ class ClaimedRequest:
         self.interruption = record.interruption
         if not self.attempts:
             return
-        published = await self._published(connection)
-        await self._replay(connection, published, trimmed=record.trimmed)
+        received = await self._replay(connection, trimmed=record.trimmed)
         self.replayed = True
         if record.open_output is not None and self.message.stop_reason is None:
-            self.usage.end_lost_attempt(record.open_output, _received(published))
+            self.usage.end_lost_attempt(record.open_output, received)
             self.outbox.note(**self.usage.fields())
 
-    async def _published(self, connection: AsyncConnection) -> list[dict[str, Any]]:
-        """Read the events of earlier attempts.
+    async def _pages(self, connection: AsyncConnection) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the events of earlier attempts, page by page: other streams run in between.
 
         The log no longer changes: this claim has fenced all earlier writers.
         """
-        published = []
         after = Cursor()
         while True:
-            page = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=1000)
-            for place, fields in page:
+            entries = await connection.xrange(self.outbox.keys.log, min=f"({after}", count=_PAGE)
+            page = []
+            for place, fields in entries:
                 event = decode_entry(place, fields)
                 if event.data["type"] == events.UNREADABLE:
                     raise _unreadable(place)
-                published.append(event.data)
+                page.append(event.data)
                 after = event.cursor
-            if len(page) < 1000:
-                return published
+            yield page
+            if len(entries) < _PAGE:
+                return
 
-    async def _replay(
-        self, connection: AsyncConnection, published: list[dict[str, Any]], *, trimmed: bool
-    ) -> None:
-        """Rebuild the message from the events of earlier attempts."""
+    async def _replay(self, connection: AsyncConnection, *, trimmed: bool) -> int:
+        """Rebuild the message from the events of earlier attempts.
+
+        Returns the bytes that the last attempt has received.
+        """
         text = (await connection.get(self.outbox.keys.text)) or b"" if trimmed else b""
-        try:
+        received = 0
+        rest: list[dict[str, Any]] = []  # of a trimmed log, whose length is bounded
+        async for page in self._pages(connection):
+            received = _received(page, received)
             if trimmed:
-                self.message.restore(text.decode(errors="replace"), published)
+                rest += page
+            else:
+                self._apply(page)
+        if trimmed:
+            self._apply(rest, before=text.decode(errors="replace"))
+        return received
+
+    def _apply(self, published: list[dict[str, Any]], before: str | None = None) -> None:
+        """Apply events. ``before``: all visible text, if the log no longer has its beginning."""
+        try:
+            if before is not None:
+                self.message.restore(before, published)
             for data in published:
                 self.message.apply(data)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -193,8 +209,15 @@ class ClaimedRequest:
         if self.attempts or self.usage.estimated:
             self._note_attempts()
 
+    def note_interruption(self, reason: str) -> None:
+        """Record why the next call is made, for the worker that makes it."""
+        self.interruption = reason
+        self._note_attempts()
+
     def _note_attempts(self) -> None:
         budget: dict[str, Any] = {"stalled": self.budget.stalled, "kept": self.budget.kept}
+        if self.budget.last:
+            budget["last"] = self.budget.last
         if self.interruption:
             budget["reason"] = self.interruption
         self.outbox.note(
@@ -261,9 +284,8 @@ def _unreadable(entry: bytes) -> RecordFault:
     return RecordFault(f"entry {entry.decode(errors='replace')} of the log", "is not an event")
 
 
-def _received(published: list[dict[str, Any]]) -> int:
-    """Return the bytes that the last attempt in the log has received."""
-    received = 0
+def _received(published: list[dict[str, Any]], received: int) -> int:
+    """Add the bytes that the last attempt in these events has received to those before them."""
     for data in published:
         if data.get("type") == events.ATTEMPT:
             received = 0

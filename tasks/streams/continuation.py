@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from penstock.streams.final_text import TextFinal, has_final_start, text_final
-from tasks.streams.overlap import OverlapFilter, PassThrough, WhitespaceFilter, is_distinctive
+from tasks.streams.overlap import PassThrough, WhitespaceFilter, filter_after
 from tasks.streams.partial_message import PartialMessage
 
 
@@ -81,8 +81,7 @@ def plan_attempt(
         turn = {"role": "assistant", "content": trimmed}
         mode = Mode.PREFILL
     else:
-        # Of a text that repeats itself, a repetition cannot be recognized: nothing is cut.
-        text_filter = OverlapFilter(text) if is_distinctive(text) else PassThrough()
+        text_filter = filter_after(text)
         turn = {"role": "user", "content": _CONTINUE_TURN.format(text=text)}
         mode = Mode.USER_TURN
     messages = [*body["messages"], turn]

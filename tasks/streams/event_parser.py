@@ -69,6 +69,9 @@ _BOUNDARIES: Final = frozenset(
     {"content_block_start", "content_block_stop", "message_delta", "message_stop"}
 )
 _LARGEST_COUNT: Final = 2**53  # that every JSON parser reads exactly
+#: Maximum bytes of the usage that one call reports, many times what the API sends: with each event
+#: that reports any, all of it is added up and stored.
+USAGE_LIMIT: Final = 16 * 1024
 
 
 def plain_delta(raw: bytes) -> dict[str, Any] | None:
@@ -188,9 +191,9 @@ def check(kind: str, data: dict[str, Any]) -> None:
     elif kind == "content_block_start":
         _check_fields(kind, data, _BLOCK_FIELDS.get(data["content_block"]["type"], {}))
     elif kind == "message_start":
-        _check_counts(f"{kind}.message.usage", data["message"].get("usage"))
+        _check_usage(f"{kind}.message.usage", data["message"].get("usage"))
     elif kind == "message_delta":
-        _check_counts(f"{kind}.usage", data.get("usage"))
+        _check_usage(f"{kind}.usage", data.get("usage"))
 
 
 def invalid(what: str, shown: str = "") -> NoReturn:
@@ -209,6 +212,12 @@ def _check_fields(kind: str, data: dict[str, Any], fields: dict[str, _Types]) ->
             continue
         wanted = _NAMES[types[0]] + (" or null" if type(None) in types else "")
         invalid(f"{kind}.{path} is not {wanted}", excerpt_of_value(value))
+
+
+def _check_usage(path: str, usage: Any) -> None:
+    if len(json_text.dumps(usage)) > USAGE_LIMIT:
+        invalid(f"{path} has more than {USAGE_LIMIT // 1024} KB")
+    _check_counts(path, usage)
 
 
 def _check_counts(path: str, usage: Any) -> None:

@@ -114,7 +114,7 @@ class PartialMessage:
 
     def last_text_block(self) -> int | None:
         """Return the index of the last text block that is more than white space, if any."""
-        for index in sorted(self.blocks, reverse=True):
+        for index in reversed(self.blocks.order):
             if self.blocks[index].kind == "text" and self.blocks[index].text.strip():
                 return index
         return None

@@ -19,21 +19,25 @@ class WaitingHalves:
     """The first halves that wait, each at the end of the deltas of one type of a block."""
 
     def __init__(self) -> None:
-        self._places: dict[Place, str] = {}
+        self._blocks: dict[int, dict[str, str]] = {}  # index of the block → type of delta → half
 
     def __bool__(self) -> bool:
-        return bool(self._places)
+        return bool(self._blocks)
 
     def join(self, place: Place, piece: str) -> str:
         """Return the whole characters of a piece and of what waits at its place."""
-        joined = self._places.pop(place, "") + piece
+        index, kind = place
+        waiting = self._blocks.pop(index, {})
+        joined = waiting.pop(kind, "") + piece
         if joined and "\ud800" <= joined[-1] <= "\udbff":
-            self._places[place], joined = joined[-1], joined[:-1]
+            waiting[kind], joined = joined[-1], joined[:-1]
+        if waiting:
+            self._blocks[index] = waiting
         return whole_characters(joined)
 
     def give_up(self, index: int | None = None) -> list[tuple[Place, str]]:
         """Return replacements for the halves that wait in block ``index``, or in any block."""
-        places = [place for place in self._places if index is None or place[0] == index]
-        for place in places:
-            del self._places[place]
-        return [(place, _REPLACEMENT) for place in places]
+        indexes = list(self._blocks) if index is None else [index]
+        return [
+            ((each, kind), _REPLACEMENT) for each in indexes for kind in self._blocks.pop(each, {})
+        ]

@@ -29,6 +29,11 @@ class Usage:
         """Apply the usage of one event of the current attempt."""
         self._this.update({k: v for k, v in (reported or {}).items() if v is not None})
 
+    @property
+    def reported_bytes(self) -> int:
+        """The size of all that the current attempt has reported, as JSON."""
+        return len(json_text.dumps(self._this))
+
     def receive(self, delta: dict[str, Any]) -> None:
         """Count a delta of the current attempt."""
         self.received += piece_bytes(delta)

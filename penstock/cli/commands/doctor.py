@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from penstock.access.credentials import header_problem, without_wrapping
+from penstock.access.redaction import shown_url
 from penstock.cli.text.output import print_line, quantity, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
@@ -129,7 +131,10 @@ def _memory(info: Mapping[str, Any]) -> Finding:
 def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
     """Check the API key and address that a worker started from this shell would use."""
     found = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if env.get(name)]
-    if found:
+    problems = [f"{name} {what}" for name in found if (what := _key_problem(env[name]))]
+    if problems:
+        yield Finding("error", "api key", "; ".join(problems), "set it again, to the key alone")
+    elif found:
         yield Finding("ok", "api key", " and ".join(found))
     else:
         yield Finding(
@@ -142,12 +147,17 @@ def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
         yield base_url(url)
 
 
+def _key_problem(key: str) -> str:
+    key = without_wrapping(key)
+    return header_problem(key) if key else "is blank"
+
+
 def base_url(url: str) -> Finding:
     """Check ANTHROPIC_BASE_URL, to which the SDK adds ``/v1/messages``."""
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = shown_url(without_wrapping(url))
+    parts = urlsplit(shown)
     detail = f"{shown} (ANTHROPIC_BASE_URL)"
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc == "…":
         problem, fix = "it is not an address", "set it to https:// or http:// with a host"
     elif end := _API_PATH.search(shown.rstrip("/")):
         problem = f"calls go to {shown.rstrip('/')}/v1/messages"

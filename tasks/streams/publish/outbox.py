@@ -10,6 +10,7 @@ the log and replies ``gap`` to the next call; the outbox then writes the same li
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -24,6 +25,9 @@ from penstock.streams.blocks import PIECE_FIELDS, text_in
 #: Maximum bytes of written events kept in memory, in case Redis loses them. With ``appendfsync
 #: everysec`` it can lose a second or two; at 40 deltas a second this covers about five.
 MAX_KEPT_BYTES: Final = 80 * 1024
+#: Maximum events of one call. While a call runs, Redis serves no other client: an answer of a
+#: million events must not arrive in one, however long Redis was unavailable.
+EVENTS_PER_CALL_LIMIT: Final = 500
 #: Bytes that a kept call occupies besides its lines and its text.
 CALL_OVERHEAD_BYTES: Final = 250
 
@@ -36,6 +40,8 @@ class _Entry:
     index: int = -1  #: block of a delta that can be merged; -1 for other events
     kind: str = ""
     parts: list[str] = field(default_factory=list)
+    text: Sequence[str] = ()  #: pieces that it adds to the visible text
+    left: str | None = None  #: of a rewind: what remains of the visible text; None: all of it
 
     def render(self) -> bytes:
         if len(self.parts) < 2:
@@ -92,11 +98,10 @@ class Outbox:
         self.ttl_s = ttl_s
         self._retention_s = retention_s
         self._log_limit = log_limit
-        self._entries: list[_Entry] = []
-        self._text: list[str] = []
+        self._entries: deque[_Entry] = deque()
         self._textless: set[int] = set()  # blocks that are not text, whatever their deltas are
-        self._fresh = False
         self._meta: dict[str, Any] = {}
+        self._end_meta: dict[str, Any] = {}  # written with the last event
         self._final = ""
         self._sent: _CallContent | None = None  # outstanding
         self._call: WriteCall | None = None
@@ -108,9 +113,8 @@ class Outbox:
     def add(self, raw: bytes, data: dict[str, Any]) -> None:
         """Add an event of the API: ``raw`` is its JSON, ``data`` the same, parsed and checked."""
         if data.get("type") != "content_block_delta":
-            if data.get("type") == "content_block_start":
-                self._begin_block(data)
-            self._entries.append(_Entry(raw))
+            text = self._begin_block(data) if data.get("type") == "content_block_start" else ""
+            self._entries.append(_Entry(raw, text=(text,) if text else ()))
             return
         delta, index = data.get("delta"), data.get("index")
         if type(delta) is not dict or type(index) is not int:
@@ -118,17 +122,17 @@ class Outbox:
             return
         kind = delta.get("type", "")
         piece = delta.get(PIECE_FIELDS.get(kind, ""))
-        if kind == "text_delta" and piece and index not in self._textless:
-            self._text.append(piece)
+        visible = kind == "text_delta" and index not in self._textless
         if piece is None or len(data) > 3 or len(delta) > 2:
             # Not merged: a field that is new in the API must not disappear under load.
-            self._entries.append(_Entry(raw))
+            self._entries.append(_Entry(raw, text=(piece,) if visible and piece else ()))
             return
         last = self._entries[-1] if self._entries else None
         if last is not None and last.index == index and last.kind == kind:
             last.parts.append(piece)
         else:
-            self._entries.append(_Entry(raw, index, kind, [piece]))
+            parts = [piece]
+            self._entries.append(_Entry(raw, index, kind, parts, parts if visible else ()))
 
     def add_own(self, data: dict[str, Any]) -> None:
         """Add an event of Penstock's own."""
@@ -140,8 +144,7 @@ class Outbox:
         ``left``: the visible text that remains, None if no visible text is discarded.
         """
         self.add_own({"type": events.REWIND, "index": index, "offset": offset})
-        if left is not None:
-            self._text, self._fresh = [left], True
+        self._entries[-1].left = left
 
     def note(self, **fields: Any) -> None:
         """Write these fields of the record together with the next events."""
@@ -150,7 +153,7 @@ class Outbox:
     def end(self, data: dict[str, Any], **fields: Any) -> None:
         """Add the last event; the call that writes it also sets the final state."""
         self._final = State(data["state"])
-        self.note(**fields)
+        self._end_meta.update(fields)
         self.add_own({"type": events.END, **data})
 
     @property
@@ -201,27 +204,31 @@ class Outbox:
             return not self.lost
         return False
 
-    def _begin_block(self, data: dict[str, Any]) -> None:
+    def _begin_block(self, data: dict[str, Any]) -> str:
+        """Note the kind of a block that begins; returns its visible text."""
         if data["content_block"]["type"] != "text":
             self._textless.add(data["index"])
-            return
+            return ""
         self._textless.discard(data["index"])
-        if text := text_in(data):
-            self._text.append(text)
+        return text_in(data)
 
     def _gather(self) -> _CallContent:
         first = self._n + 1
-        lines = tuple(
-            [
-                events.wrap(self.epoch, first + i, entry.render())
-                for i, entry in enumerate(self._entries)
-            ]
-        )
-        text, meta = "".join(self._text), tuple(self._meta.items())
-        size = sum(map(len, lines)) + len(text) + CALL_OVERHEAD_BYTES
-        content = _CallContent(first, lines, text, self._fresh, meta, self._final, size)
-        self._entries, self._text, self._meta, self._fresh = [], [], {}, False
-        return content
+        lines: list[bytes] = []
+        text: list[str] = []
+        fresh = False
+        for n in range(first, first + min(len(self._entries), EVENTS_PER_CALL_LIMIT)):
+            entry = self._entries.popleft()
+            lines.append(events.wrap(self.epoch, n, entry.render()))
+            if entry.left is not None:
+                text, fresh = [entry.left], True
+            text += entry.text
+        is_last = bool(self._final) and not self._entries
+        meta = {**self._meta, **self._end_meta} if is_last else self._meta
+        self._meta = {}
+        whole, final = "".join(text), self._final if is_last else ""
+        size = sum(map(len, lines)) + len(whole) + CALL_OVERHEAD_BYTES
+        return _CallContent(first, tuple(lines), whole, fresh, tuple(meta.items()), final, size)
 
     def _call_for(self, content: _CallContent) -> WriteCall:
         self._calls += 1

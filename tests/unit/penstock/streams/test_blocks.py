@@ -1,6 +1,10 @@
 """Blocks: starts, pieces and rewinds, as workers and readers both apply them."""
 
+from collections.abc import Iterator
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.streams.blocks import Block, Blocks
 
@@ -49,3 +53,34 @@ def test_a_rewind_cuts_text_and_discards_other_blocks_whole(
 def test_the_next_index_follows_the_last_block() -> None:
     assert Blocks().end == 0
     assert blocks(("text", "a"), ("text", "b")).end == 2
+
+
+def test_no_event_of_a_block_looks_at_all_blocks() -> None:
+    class Watched(Blocks):
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError("all blocks were looked at")
+
+    found = Watched()
+    for index in range(100):
+        found.start(index, Block("text"))
+        found.add_text(index, {"type": "text_delta", "text": str(index)})
+    found.rewind(90, 1)
+    assert (found.end, found.order) == (91, list(range(91)))
+    assert found.text == "".join(map(str, range(90))) + "9"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["start", "rewind", "add"]), st.integers(-1, 9))))
+def test_blocks_stay_in_order_whatever_starts_and_is_discarded(
+    steps: list[tuple[str, int]],
+) -> None:
+    found = Blocks()
+    for step, index in steps:
+        if step == "start":
+            found.start(index, Block("text", "x"))
+        elif step == "rewind":
+            found.rewind(index, 1)
+        else:
+            found.add_text(index, {"type": "text_delta", "text": "y"})
+        assert found.order == sorted(found)
+    found.clear()
+    assert (found.order, found.end) == ([], 0)

@@ -138,6 +138,15 @@ def test_citations_are_gathered() -> None:
     assert builder.content == [{"type": "text", "text": "see", "citations": [{"n": 1}, {"n": 2}]}]
 
 
+def test_content_that_was_read_does_not_change_when_citations_follow() -> None:
+    first: Data = {"type": "text", "text": "", "citations": [{"n": 0}]}
+    builder = built(started(), block(0, **first))
+    read = builder.content
+    builder.apply(delta(0, "citations_delta", citation={"n": 1}))
+    assert (read[0]["citations"], first["citations"]) == ([{"n": 0}], [{"n": 0}])
+    assert builder.content[0]["citations"] == [{"n": 0}, {"n": 1}]
+
+
 def test_blocks_stay_apart_and_in_order() -> None:
     builder = built(
         started(), *text(0, "a"), stop(0), *tool(1, '{"x":1}'), stop(1), *text(2, "b"), stop(2)

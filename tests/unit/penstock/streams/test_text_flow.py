@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from penstock.errors import TextRewound
 from penstock.events import ATTEMPT, END, QUEUED, REWIND, Event
-from penstock.streams.final_text import TextFinal, has_final_start, text_final
+from penstock.streams import final_text
+from penstock.streams.final_text import TextFinal, TextStart, has_final_start, text_final
 from penstock.streams.transcript import Transcript
 from tasks.streams.continuation import Mode, OnInterrupt, plan_attempt
 from tasks.streams.partial_message import PartialMessage
@@ -43,6 +44,37 @@ def shown(events: list[dict[str, Any]], final: str | None = None) -> list[str]:
 @given(texts, texts)
 def test_a_final_start_stays_final_whatever_follows(text: str, more: str) -> None:
     assert not has_final_start(text) or has_final_start(text + more)
+
+
+def has_final_start_by_definition(text: str) -> bool:
+    start = text.strip()
+    repeated = any(start.startswith(start[unit:]) for unit in range(1, final_text.MAX_UNIT + 1))
+    return len(start) >= final_text.MIN_CHARACTERS and not repeated
+
+
+@given(st.lists(st.one_of(words, st.sampled_from(["--------", "ab" * 9, " " * 20])), max_size=30))
+def test_the_pieces_of_a_text_do_not_change_when_its_start_is_final(some: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(final_text, "_CHARACTERS_AT_ONCE", 7)
+        start = TextStart()
+        for n, piece in enumerate(some, 1):
+            start.add(piece)
+            assert start.is_final is has_final_start_by_definition("".join(some[:n]))
+
+
+@pytest.mark.parametrize("final", list(TextFinal))
+@pytest.mark.parametrize("piece", ["-", " ", "ab", "\n"])
+def test_a_piece_is_looked_at_once_however_much_text_is_held_back(
+    monkeypatch: pytest.MonkeyPatch, final: TextFinal, piece: str
+) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(TextStart, "_extend", lambda _, more: looked_at.append(more))
+    flow = Transcript().flow(final)
+    flow.begin_block()
+    for _ in range(500):
+        flow.add(piece)
+    assert sum(map(len, looked_at)) <= 500 * len(piece)
+    assert flow.rest() == ("" if final is TextFinal.AT_ONCE else piece * 500)
 
 
 @pytest.mark.parametrize(

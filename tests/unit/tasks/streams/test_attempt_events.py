@@ -304,3 +304,15 @@ def test_two_attempts_with_any_blocks_make_one_coherent_message(
     assert builder.text == written
     tools = [block for block in builder.content if block["type"] == "tool_use"]
     assert tools[len(tools) - second.count(TOOL) :] == second.count(TOOL) * [TOOL]
+
+
+def test_the_usage_of_many_events_together_is_limited_as_that_of_one() -> None:
+    message, usage = PartialMessage(), Usage()
+    plan = plan_attempt(message, BODY, OnInterrupt.CONTINUE, prefill=False)
+    attempt = Attempt(plan, message, usage)
+    attempt.feed(b'{"type": "message_start", "message": {}}')
+    fields = [{f"field {n}": "x" * 1_000} for n in range(17)]
+    ends = [orjson.dumps({"type": "message_delta", "delta": {}, "usage": each}) for each in fields]
+    assert all(attempt.feed(end) for end in ends[:15])
+    with pytest.raises(StreamInterrupted, match="the usage has more than 16 KB"):
+        _ = [attempt.feed(end) for end in ends[15:]]

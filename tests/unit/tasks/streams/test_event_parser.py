@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock import events, json_text
 from tasks.api.message_stream import StreamInterrupted
-from tasks.streams.event_parser import EventParser, ParsedEvent, plain_delta
+from tasks.streams.event_parser import USAGE_LIMIT, EventParser, ParsedEvent, plain_delta
 
 Data = dict[str, Any]
 
@@ -107,6 +107,15 @@ def test_a_field_of_an_unexpected_type_is_named_and_its_value_shown(
     assert error.error["type"] == "invalid_response"
     assert f"{event['type']}.{path}" in error.error["message"]
     assert f"{event['type']}.{path}" in error.fault
+
+
+@pytest.mark.parametrize("event", [START, END])
+def test_a_usage_larger_than_the_apis_is_refused(event: Data) -> None:
+    """It would be added up and stored again with each event that reports usage."""
+    path = "message.usage" if event is START else "usage"
+    parse(at(path, {"tier": "x" * (USAGE_LIMIT - 100)}, event))
+    with pytest.raises(StreamInterrupted, match=f"{path} has more than 16 KB"):
+        parse(at(path, {"x" * USAGE_LIMIT: {"output_tokens": -1}}, event))
 
 
 @pytest.mark.parametrize(

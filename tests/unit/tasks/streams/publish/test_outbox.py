@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from penstock import events
+from tasks.streams.publish.outbox import EVENTS_PER_CALL_LIMIT
 from tests.unit.tasks.streams.publish.outbox_calls import (
     DEPLOYMENT,
     KEYS,
@@ -340,3 +341,23 @@ def test_an_own_event_may_hold_a_long_integer() -> None:
     box = outbox()
     box.add_own({"type": "x", "n": 2**70})
     assert next_write(box).lines == [b'{"e":3,"n":11,"data":{"type":"x","n":%d}}' % 2**70]
+
+
+def test_a_call_has_a_limited_number_of_events_and_only_the_last_one_ends_the_stream() -> None:
+    """Redis serves no other client during a call."""
+    box, count = outbox(), EVENTS_PER_CALL_LIMIT + 10
+    box.note(attempts=1)
+    for n in range(count):
+        add(box, text(f"{n} ", index=n))  # not merged
+    box.end({"state": "done"}, ended_ms=1)
+    first = next_write(box)
+    assert (len(first.lines), first.final) == (EVENTS_PER_CALL_LIMIT, "")
+    assert first.fields == {"attempts": 1}
+    assert first.text == "".join(f"{n} " for n in range(EVENTS_PER_CALL_LIMIT))
+    box.apply_reply(ok(10 + EVENTS_PER_CALL_LIMIT))
+    assert not box.acknowledged
+    last = next_write(box)
+    assert (len(last.lines), last.final, last.fields) == (11, "done", {"ended_ms": 1})
+    assert last.text == "".join(f"{n} " for n in range(EVENTS_PER_CALL_LIMIT, count))
+    box.apply_reply(ok(10 + count + 1))
+    assert box.acknowledged

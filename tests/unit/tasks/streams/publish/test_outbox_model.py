@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock import events
 from penstock.events import decode
+from tasks.streams.publish import outbox as outbox_module
 from tasks.streams.publish.outbox import Outbox, WriteCall
 from tests.unit.tasks.streams.publish.outbox_calls import outbox, parse_call
 
@@ -193,6 +195,20 @@ def test_whatever_redis_or_the_network_loses_each_event_is_written_once_in_order
     assert_whole(stream)
     if "restarted" not in [*happened, *before_end, *after_end]:
         assert stream.redis.log.meta == {**stream.meta, "ended_ms": 1}
+
+
+@STEPS
+@given(mishap_steps, endings)
+def test_events_that_need_several_calls_are_written_once_in_order(
+    happened: list[Any], fates: list[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox_module, "EVENTS_PER_CALL_LIMIT", 2)
+        stream = Stream()
+        for step in happened:
+            stream.apply(step)
+        stream.finish(fates)
+        assert_whole(stream)
 
 
 @STEPS
