@@ -1,13 +1,15 @@
 """Starts a reaper in every worker; the one that holds the reaper's key works."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import worker_ready
 
 from penstock.queue.wakeups import send_shard, send_stream
 from penstock.spool.stores import remove_orphans
-from penstock.store.connection import connect, connect_async
+from penstock.store import job_index
+from penstock.store.connection import Connection, connect, connect_async
 from workers.app import app, settings
 from workers.identity import process_name
 from workers.loop import BackgroundTasks, streams_loop
@@ -24,9 +26,23 @@ def _ready(**_: Any) -> None:
         process_name(),
         functools.partial(send_stream, app),
         functools.partial(send_shard, app),
-        functools.partial(remove_orphans, connect(settings), settings),
+        _clean_up(connect(settings)),
     )
     streams_loop.submit(_keep(reaper))
+
+
+def _clean_up(connection: Connection) -> Callable[[], None]:
+    """Return what the reaper calls once a minute."""
+    pruned = 0
+
+    def run() -> None:
+        nonlocal pruned
+        try:
+            pruned = job_index.prune(connection, settings.keys, pruned)
+        finally:
+            remove_orphans(connection, settings)
+
+    return run
 
 
 async def _keep(reaper: Reaper) -> None:

@@ -6,9 +6,10 @@ the worker decides when to call it again. And a producer that enqueues from a we
 within seconds that Redis is unavailable. So the driver never retries.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -22,7 +23,7 @@ from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
 from penstock.store.availability import UNREACHABLE
 from penstock.store.redis_protocol import AsyncConnection, Connection
-from penstock.store.tls_errors import tls_problem
+from penstock.store.tls_errors import tls_problem, tls_question
 
 __all__ = [
     "AsyncConnection",
@@ -33,6 +34,11 @@ __all__ = [
     "redis_address",
     "redis_errors_translated",
 ]
+
+logger = logging.getLogger(__name__)
+
+#: Addresses whose certificates are not verified, and for which that was logged.
+_UNVERIFIED: Final[set[str]] = set()
 
 #: Seconds of idle time after which a connection is checked with PING before it is used again, so
 #: that one closed by a firewall is noticed before a command is sent.
@@ -67,6 +73,7 @@ def _options(settings: ClientSettings) -> dict[str, Any]:
 
 def connect(settings: ClientSettings) -> Connection:
     """Create a synchronous client with its own pool. Replies are bytes."""
+    _warn_if_unverified(settings)
     client = redis.Redis.from_url(
         settings.redis.driver_url,
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -77,6 +84,7 @@ def connect(settings: ClientSettings) -> Connection:
 
 def connect_async(settings: ClientSettings) -> AsyncConnection:
     """Create an asyncio client with its own pool. Replies are bytes."""
+    _warn_if_unverified(settings)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis.driver_url,
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -103,6 +111,19 @@ def connect_listener(settings: ClientSettings) -> AsyncConnection:
         },
     )
     return cast(AsyncConnection, client)
+
+
+def _warn_if_unverified(settings: ClientSettings) -> None:
+    url = settings.redis
+    if url.scheme == "rediss" and not url.is_verified and url.address not in _UNVERIFIED:
+        _UNVERIFIED.add(url.address)
+        logger.warning(
+            "the certificate of Redis at %s is not verified (ssl_cert_reqs=%s, "
+            "ssl_check_hostname=%s in PENSTOCK_REDIS_URL): another server can read the password",
+            url.address,
+            url.tls["ssl_cert_reqs"],
+            url.tls["ssl_check_hostname"],
+        )
 
 
 def redis_address(settings: ClientSettings) -> str:
@@ -135,8 +156,8 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
         if problem := tls_problem(error):
             raise RedisUnavailable(f"Redis at {redis_address(settings)}: {problem}") from error
         raise RedisUnavailable(
-            f"Redis at {redis_address(settings)} cannot be reached ({error}). "
-            "Is it running, and is PENSTOCK_REDIS_URL correct?"
+            f"Redis at {redis_address(settings)} cannot be reached ({error}). Is it running, and "
+            f"is PENSTOCK_REDIS_URL correct?{tls_question(settings.redis, error)}"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(

@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
+from penstock.store.availability import is_unavailable
 from penstock.store.redis_protocol import AsyncConnection, Connection, QueuedCommands
 
 _FOLDER = Path(__file__).parent / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+\.lua)$", re.MULTILINE)
 
 T = TypeVar("T")
+
+#: Why a task waits during the grace, for Flower and the logs.
+IN_GRACE: Final = "Redis was interrupted; workers have one lease to renew the claims they hold"
 
 #: What Redis takes as an argument of a script.
 Arg: TypeAlias = str | bytes | int
@@ -86,10 +90,19 @@ class ClaimRefused(NamedTuple):
     reason: str  #: gone · ended · leased · early (the last for shards only)
 
 
-class Restarted(NamedTuple):
-    """Redis was restarted: nothing is claimed before lost claims could be renewed."""
+class InGrace(NamedTuple):
+    """Redis was interrupted: its workers can renew their claims before others take the work."""
 
     wait_ms: int  #: until a claim can be made
+
+
+def is_state_of_redis(error: ResponseError) -> bool:
+    """Whether Redis refused a script for now, whatever its keys contain: it is full, a replica, …
+
+    False: the script failed because a key or a field is not what it expects.
+    """
+    refused = is_unavailable(error) or type(error) is not ResponseError
+    return refused or "user_script" not in str(error)
 
 
 @cache

@@ -11,6 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
+from penstock.access.redaction import redacted
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
@@ -60,7 +61,7 @@ class ClaimedShard:
         shard: int,
         worker: str,
     ) -> Iterator[Self]:
-        """Claim a shard for the length of the block. Raises `NotClaimed`, `RestartGrace`.
+        """Claim a shard for the length of the block. Raises `NotClaimed`, `InGracePeriod`.
 
         If the block is left without a `release`, by an error, the shard is due again after a while.
         """
@@ -176,6 +177,7 @@ class ClaimedShard:
         [before] = self.job.fields("alert")
         if (_notice(before.encode()) or {}).get("type") == kind:
             return
+        message = redacted(message)
         alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job.id, self.shard.number, kind, message)
         event = {"type": events.ALERT, "alert": alert}

@@ -14,6 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from penstock.access.redaction import redacted
 from penstock.keys import Keys
 from penstock.store import request_scripts
 from penstock.store.availability import ANY_FAILURE, is_unavailable, outage
@@ -209,7 +210,8 @@ class Publisher:
         elif now == since:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
         if now - since > MAX_REFUSAL_S:
-            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
+            words = redacted(str(error))
+            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {words}"
             return
         self._hold(outbox)  # only this stream waits: the fault may be that of its keys
 
