@@ -43,7 +43,7 @@ UNAVAILABLE: Final = (
 #: minus sign before the code.
 _CODES: Final = re.compile(
     r"(^|\s-)(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY"
-    r"|TRYAGAIN|UNBLOCKED|max number of clients reached)\b"
+    r"|TRYAGAIN|UNBLOCKED|max number of clients reached|ACL failure in script)\b"
 )
 
 #: For loops that continue whatever Redis answers, a missing permission included.

@@ -48,6 +48,19 @@ HEALTH_CHECK_S = 25
 #: Each costs about 60 kB, and a few milliseconds of CPU to open.
 ASYNC_CONNECTIONS = 32
 
+#: Follows the address of a Redis in messages.
+IN_CLUSTER_MODE = (
+    "is in cluster mode, which Celery's Redis transport does not support: use one server without "
+    "cluster-enabled, or a primary with replicas"
+)
+
+#: What only a Redis in cluster mode answers.
+_OF_A_CLUSTER = (
+    redis.exceptions.AskError,
+    redis.exceptions.ClusterCrossSlotError,
+    redis.exceptions.ClusterDownError,
+)
+
 
 def _options(settings: ClientSettings) -> dict[str, Any]:
     return {
@@ -154,6 +167,8 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} denies this user: {error}"
         ) from error
+    except _OF_A_CLUSTER as error:
+        raise RedisUnavailable(f"Redis at {redis_address(settings)} {IN_CLUSTER_MODE}") from error
     except redis.exceptions.RedisError as error:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} returned an error: {error}"

@@ -19,6 +19,7 @@ from penstock.errors import RecordUnreadable
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
+from penstock.store.durability import NotDurable, is_without_file, warn_without_file
 from penstock.store.scripts import ScriptCall
 from penstock.store.shard_scripts import Becomes, ShardWritten
 from tasks.batches.claim import Fenced, Lease
@@ -240,8 +241,11 @@ class ClaimedShard:
             written, on_disk = pipe.execute(raise_on_error=False)
         if isinstance(written, Exception):
             raise written
+        if isinstance(on_disk, redis.ResponseError) and is_without_file(on_disk):
+            warn_without_file()
+            return call.parse(written)
         if isinstance(on_disk, redis.ResponseError):
-            return call.parse(written)  # no append-only file, or a server from before Redis 7.2
+            raise NotDurable(on_disk)
         if isinstance(on_disk, Exception):
             raise on_disk
         if not on_disk[0]:

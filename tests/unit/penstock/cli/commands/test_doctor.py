@@ -31,9 +31,9 @@ def test_the_version_is_that_of_the_server() -> None:
     assert finding_about("redis", **valkey).detail == "Valkey 9.1.2 at redis://here:6379/0"
 
 
-def test_a_redis_without_waitaof_is_a_warning() -> None:
+def test_a_redis_without_waitaof_is_an_error() -> None:
     finding = finding_about("redis", redis_version="7.0.15")
-    assert finding.level == "warn"
+    assert finding.level == "error"
     assert finding.detail == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
     assert finding.remedy.startswith("use Redis 7.2 or later, or Valkey")
 
