@@ -62,7 +62,8 @@ def worker_transport_options(settings: WorkerSettings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         # kombu's 10 connections are too few when many tasks end at the same moment.
         "max_connections": 2 * max(settings.streams_concurrency, settings.batches_concurrency),
-        # Above the health check's interval, so that a dead link is dropped but not a quiet one.
-        "socket_timeout": 30,
+        # The main loop waits for each reply, also when the worker is to shut down. Only replies to
+        # commands are waited for: a consumer without messages is quiet for as long as it likes.
+        "socket_timeout": settings.redis_timeout_s,
         "health_check_interval": 25,
     }

@@ -31,8 +31,8 @@ def install(settings: WorkerSettings) -> None:
     """Connect the checks and the logs to the signals of Celery's start."""
 
     @setup_logging.connect(weak=False)
-    def _logs(**_: Any) -> None:
-        configure_logs(settings)
+    def _logs(logfile: str | None = None, **_: Any) -> None:
+        configure_logs(settings, logfile)
 
     hangup.install()
 

@@ -16,6 +16,9 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual as kombu_virtual
 
+from penstock.store.availability import CONNECTION_LOST
+from workers.shutdown import shutdown
+
 logger = logging.getLogger(__name__)
 
 # The stubs of kombu lack most of what is used here.
@@ -84,6 +87,7 @@ class Channel(_redis.Channel):  # type: ignore[misc]  # a gap of the stubs
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises redis-py's error if Redis does not accept the writes of a worker."""
+        shutdown.interrupt()
         super().__init__(*args, **kwargs)
         try:
             with self.conn_or_acquire() as client:
@@ -92,6 +96,18 @@ class Channel(_redis.Channel):  # type: ignore[misc]  # a gap of the stubs
         except Exception:
             self.connection.cycle.discard(self)
             self._disconnect_pools()
+            raise
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Yield a client; in a shutdown, only as long as Redis answers."""
+        if shutdown.silent:
+            raise redis.ConnectionError("Redis does not answer, and this worker shuts down")
+        try:
+            with super().conn_or_acquire(client) as connection:
+                yield connection
+        except CONNECTION_LOST:
+            shutdown.note_silence()
             raise
 
     def _create_client(self, asynchronous: bool = False) -> Any:
@@ -112,6 +128,8 @@ class Channel(_redis.Channel):  # type: ignore[misc]  # a gap of the stubs
             return super()._brpop_read(**options)
         except CONNECTION_ERRORS as error:
             if not isinstance(error, KeyError):
+                if isinstance(error, CONNECTION_LOST):
+                    shutdown.note_silence()
                 if self._closing:
                     raise queue.Empty from error  # `close` has more to do
                 raise
@@ -137,6 +155,8 @@ class Channel(_redis.Channel):  # type: ignore[misc]  # a gap of the stubs
 
     def close(self) -> None:
         """Close the channel, whatever Redis answers to that."""
+        if shutdown.silent:
+            self._in_poll = None  # no reply to wait for
         try:
             super().close()
         except _REFUSALS:

@@ -5,8 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from redis.exceptions import NoPermissionError
-
 from penstock import events, json_text
 from penstock.batches.failed_requests import FailedRequests
 from penstock.batches.results import Results
@@ -14,13 +12,14 @@ from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
 from penstock.follow.waiting import read_waiting
+from penstock.ids import is_id
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkStore
 from penstock.spool.names import permitted_spool
 from penstock.spool.stores import open_chunk_store
 from penstock.states import State
-from penstock.store import job_scripts
+from penstock.store import job_index, job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found
 from penstock.store.redis_protocol import QueuedCommands
@@ -142,7 +141,10 @@ class JobRecords:
 
     def results(self, record: Record) -> Results:
         """Return the result lines of a job. Reading them waits while Redis is unavailable."""
-        keys, url = self._settings.keys.job(record.id), record.fields.get("spool", "")
+        keys, url = (
+            self._settings.keys.job(record.id),
+            permitted_spool(record.fields.get("spool", ""), self._settings),
+        )
         waiting = cast(Connection, _WaitingLists(self._redis))
         return Results(record.id, open_chunk_store(url, waiting, keys, self._settings.batch_ttl_s))
 
@@ -157,18 +159,11 @@ class JobRecords:
 
     def ids(self) -> list[str]:
         """Return the ids of the jobs that still have a record, newest first."""
-        known = [id.decode() for id in self._redis.zrange(self._settings.keys.jobs, 0, -1)]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for id in known:
-                pipe.exists(self._settings.keys.job(id).meta)
-            alive = pipe.execute()
-        gone = [id for id, exists in zip(known, alive, strict=True) if not exists]
-        if gone:
-            with suppress(NoPermissionError):  # a user who only reads
-                self._redis.zrem(self._settings.keys.jobs, *gone)
-        found = [id for id, exists in zip(known, alive, strict=True) if exists]
+        keys = self._settings.keys
+        known = (id.decode(errors="replace") for id in self._redis.zrange(keys.jobs, 0, -1))
         # Scores are the times at which submissions were complete. Sorted by id, an id is a cursor.
-        return sorted(found, reverse=True)
+        ours = sorted((id for id in known if is_id(id)), reverse=True)
+        return job_index.existing(self._redis, keys, ours)
 
     def discard(self, id: str) -> None:
         """Remove an ended job with its chunks. Raises `NotFound`."""

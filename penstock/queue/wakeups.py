@@ -17,6 +17,9 @@ from penstock.settings import ClientSettings
 from penstock.store.record import DEFAULT_PRIORITY
 from penstock.store.tls_errors import tls_problem, tls_question
 
+#: Maximum characters of a model's name in Flower.
+_MODEL_SHOWN = 100
+
 if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
@@ -55,6 +58,10 @@ def transport_options(settings: ClientSettings) -> dict[str, Any]:
     }
 
 
+# ``declare=[]`` below: workers declare the queues. A producer would write to the keys of Celery's
+# bindings, which say to which lists every message goes.
+
+
 def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "Signature[Any]":
     """The Celery chain of a shard, from ``step`` on. Any step can begin a new chain."""
     from celery import chain
@@ -69,6 +76,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
                 options={
                     "queue": names.BATCHES_QUEUE,
                     "ignore_result": True,
+                    "declare": [],
                     **flower_reprs("batch", model, job, shard),
                 },
             )
@@ -79,7 +87,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
 
 def flower_reprs(kind: str, model: str, id: str, shard: int | None = None) -> dict[str, Any]:
     """The arguments of a message as Flower and the logs show them. Never a prompt."""
-    shown = {"kind": kind, "model": model}
+    shown = {"kind": kind, "model": model[:_MODEL_SHOWN]}
     args = f"({id!r},)" if shard is None else f"({id!r}, {shard})"
     return {"argsrepr": args, "kwargsrepr": repr(shown)}
 
@@ -93,6 +101,7 @@ def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
         queue=names.STREAMS_QUEUE,
         priority=priority,
         ignore_result=True,
+        declare=[],
         **flower_reprs("stream", model, id),
     )
 

@@ -60,7 +60,7 @@ class ClaimedShard:
         shard: int,
         worker: str,
     ) -> Iterator[Self]:
-        """Claim a shard for the length of the block. Raises `NotClaimed`, `RestartGrace`.
+        """Claim a shard for the length of the block. Raises `NotClaimed`, `InGracePeriod`.
 
         If the block is left without a `release`, by an error, the shard is due again after a while.
         """

@@ -22,7 +22,7 @@ from penstock.store.availability import is_unavailable, outage
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.api.retry import MAX_WAIT_S
-from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
+from tasks.batches.claim import Fenced, InGracePeriod, JobUnreadable, NotClaimed
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.step_result import (
     JobEnded,
@@ -80,8 +80,10 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         ) as work:
             outage.end(_PART)
             return _execute(task, work, _step(task, work))
-    except RestartGrace as error:
+    except InGracePeriod as error:
         raise wait_later(task, reason=str(error), countdown_s=error.wait_s) from None
+    except JobUnreadable as error:
+        raise end_as(task, SKIPPED, {"reason": f"the job has failed: {error}"}) from None
     except (NotClaimed, Fenced) as error:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
         reason = _WHY_NOT.get(str(error), "another worker has claimed it")

@@ -11,6 +11,8 @@
 --         {'gap', n}: the log ends at n; send again from n + 1.
 --         {'gone'}: the record has expired or was deleted; stop.
 
+-- include of_type.lua
+
 local meta_key, log_key, lease_key, events_channel = unpack(KEYS, 1, 4)
 local text_key, body_key, live_key, typed_channel = unpack(KEYS, 5, 8)
 local worker, epoch, first, ttl_s, text, empty_text, final_state, keep, count = unpack(ARGV, 1, 9)
@@ -77,6 +79,7 @@ if final_state ~= '' then
   fields[#fields + 1] = 'state'
   fields[#fields + 1] = final_state
   redis.call('DEL', lease_key)
+  of_type(live_key, 'zset')
   redis.call('ZREM', live_key, string.match(meta_key, '{(.-)}'))
 end
 redis.call('HSET', meta_key, unpack(fields))

@@ -1,5 +1,7 @@
 """Workers survive every error of Redis, and continue without an operator once it is over."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from penstock.simulator.control import Control
 from penstock.testing import wait_until
 from tests.acceptance.stage import request_body
 from tests.refusing_redis import REFUSALS, RefusingRedis
+from workers.shutdown import STREAMS_LIMIT_S
 
 REFUSED = "Redis is unavailable or refuses commands"
 SERVED = "Redis is available again"
@@ -25,6 +28,7 @@ SETTINGS = {
     "PENSTOCK_WAKEUP_RETRY_S": "0.5",
     "PENSTOCK_POLL_INTERVAL_MIN_S": "1",
     "PENSTOCK_POLL_INTERVAL_MAX_S": "1",
+    "PENSTOCK_REDIS_TIMEOUT_S": "1",  # so that a hanging Redis is noticed soon
 }
 
 
@@ -130,3 +134,21 @@ def test_workers_survive_messages_that_are_not_celerys(deployment: Deployment) -
     dropped = "was dropped: it is not Celery's"
     wait_until(lambda: deployment.counts(dropped) == [6, 6])
     assert all(worker.alive for worker in deployment.workers)
+
+
+def test_sigterm_ends_workers_within_the_grace_period_while_redis_hangs(
+    deployment: Deployment,
+) -> None:
+    running = deployment.client.messages.enqueue(**request_body("Run. [[sim deltas=3000 rate=20]]"))
+    wait_until(running.text, what="some text")
+    deployment.proxy.hang()
+    for worker in deployment.workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    wait_until(
+        lambda: not any(worker.alive for worker in deployment.workers),
+        timeout=STREAMS_LIMIT_S,
+        what="the workers to end",
+    )
+    assert [worker.exit_code for worker in deployment.workers] == [0, 0]
+    deployment.proxy.resume()
+    running.cancel()

@@ -89,8 +89,8 @@ class Creating:
             self.step(id, number, api=api)
             raise AssertionError("the worker was not killed")
 
-    def pass_restart_grace(self, id: str, number: int = 0) -> None:
-        """End the restart grace, in which no shard can be claimed after a restart of Redis."""
+    def pass_grace(self, id: str, number: int = 0) -> None:
+        """End the grace, in which no shard can be claimed after a restart of Redis."""
         self.desk.connection.delete(self.desk.settings.keys.run)
         self.desk.connection.delete(self.desk.keys(id).shard_lease(number))
 

@@ -173,7 +173,7 @@ def test_no_body_is_completed_without_redis(creating: Creating) -> None:
             own.step(id, api=api)
         assert own.control.batches() == []
         with EmbeddedRedis(port=server.port, folder=server.folder):
-            own.pass_restart_grace(id)
+            own.pass_grace(id)
             own.step(id)
             assert own.shard(id).batch_id == own.only_batch()["id"]
             own.close()
@@ -188,7 +188,7 @@ def test_the_batch_of_a_call_after_which_redis_died_is_found(creating: Creating)
             own.step(id, api=api)
         with EmbeddedRedis(port=server.port, folder=server.folder):
             assert own.shard(id).sent_ms
-            own.pass_restart_grace(id)
+            own.pass_grace(id)
             assert isinstance(own.step(id), Next)
             assert own.shard(id).batch_id == own.only_batch()["id"]
             own.close()
