@@ -73,6 +73,14 @@ def test_a_missing_api_key_is_an_error_only_if_no_worker_runs() -> None:
     assert elsewhere.level == "warn"
 
 
+@pytest.mark.parametrize("key", ["sk-secret\nsk-secret", "sk-s\u00e9cret", "\n"])
+def test_a_key_that_no_header_can_carry_is_an_error_and_not_printed(key: str) -> None:
+    (finding,) = credentials({"ANTHROPIC_API_KEY": key}, workers=True)
+    assert finding.level == "error"
+    assert finding.detail.startswith("ANTHROPIC_API_KEY ")
+    assert "cret" not in finding.detail + finding.remedy
+
+
 @pytest.mark.parametrize("host", ["https://gateway.example", "http://127.0.0.1:8099/anthropic"])
 @pytest.mark.parametrize("end", ["/v1", "/v1/", "/v1/messages", "/v1/messages/batches/"])
 def test_a_base_url_with_the_path_that_the_sdk_adds_is_an_error(host: str, end: str) -> None:
