@@ -6,6 +6,7 @@ import sys
 from pydantic import SecretStr
 
 from config.settings import WorkerSettings
+from penstock.access.redaction import shown_url
 from penstock.errors import ConfigurationError
 from penstock.settings import variable_of
 from penstock.store.connection import redis_address
@@ -25,6 +26,8 @@ def main() -> int:
             value, default = redis_address(settings), default.get_secret_value()
         elif isinstance(value, SecretStr):
             value = "(set)"
+        elif name == "anthropic_base_url" and value:
+            value = shown_url(value)
         shown = "" if value is None else str(value)
         changed = "" if value == default else f"   (default: {default})"
         print(f"{variable_of(WorkerSettings, name)} = {shown}{changed}")  # noqa: T201

@@ -18,6 +18,7 @@ import httpx2
 from config.error_bodies import bound_error_bodies
 from config.proxies import Proxy, proxy_for
 from config.settings import WorkerSettings
+from penstock.access.redaction import login_secrets, protect, shown_url
 from penstock.errors import ConfigurationError
 
 #: Where the API is without ``ANTHROPIC_BASE_URL``.
@@ -34,7 +35,11 @@ MAX_REDIRECTS: Final = 3
 
 
 #: Errors after which the same call can never work: an address or its redirects lead nowhere.
-_WRONG_ADDRESS: Final = httpx2.UnsupportedProtocol | httpx2.TooManyRedirects
+class RedirectRefused(httpx2.RequestError):
+    """The API redirects to another origin, which would get the credentials and the prompt."""
+
+
+_WRONG_ADDRESS: Final = httpx2.UnsupportedProtocol | httpx2.TooManyRedirects | RedirectRefused
 
 
 class _NoCookies(CookieJar):
@@ -61,7 +66,11 @@ def sync_http_client(settings: WorkerSettings, timeout: httpx2.Timeout) -> httpx
         socket_options=_socket_options(),
     )
     return anthropic.DefaultHttpxClient(
-        timeout=timeout, transport=transport, cookies=_NoCookies(), max_redirects=MAX_REDIRECTS
+        timeout=timeout,
+        transport=transport,
+        cookies=_NoCookies(),
+        max_redirects=MAX_REDIRECTS,
+        event_hooks={"response": [refuse_other_origin]},
     )
 
 
@@ -90,6 +99,7 @@ def async_http_client(
             transport=bound_error_bodies(transport),
             cookies=_NoCookies(),
             max_redirects=MAX_REDIRECTS,
+            event_hooks={"response": [_refuse_other_origin]},
         )
     return StreamHttpClient(
         timeout=timeout,
@@ -99,6 +109,42 @@ def async_http_client(
         trust_env=False,
         cookies=_NoCookies(),
         max_redirects=MAX_REDIRECTS,
+        event_hooks={"response": [_refuse_other_origin]},
+    )
+
+
+def refuse_other_origin(response: httpx2.Response) -> None:
+    """Raise `RedirectRefused` for a redirect to another host, port or to http.
+
+    The HTTP client would send ``x-api-key``, custom headers and the body there. The one exception
+    is from http to https on the same host, by the default ports.
+    """
+    if not response.has_redirect_location:
+        return
+    here = response.request.url
+    try:
+        there = here.join(response.headers["location"])
+    except httpx2.InvalidURL:
+        there = None
+    if there is not None and (there.origin == here.origin or _is_upgrade(here, there)):
+        return
+    target = shown_url(str(there)) if there is not None else "an address that is not a URL"
+    raise RedirectRefused(
+        f"redirects to {target}, which must not get the credentials; set ANTHROPIC_BASE_URL to the "
+        "address that answers",
+        request=response.request,
+    )
+
+
+async def _refuse_other_origin(response: httpx2.Response) -> None:
+    refuse_other_origin(response)
+
+
+def _is_upgrade(here: httpx2.URL, there: httpx2.URL) -> bool:
+    return (
+        (here.scheme, there.scheme) == ("http", "https")
+        and here.host == there.host
+        and (here.port or 80, there.port or 443) == (80, 443)
     )
 
 
@@ -160,6 +206,7 @@ def _httpx_proxy(settings: WorkerSettings) -> httpx2.Proxy | None:
         return httpx2.Proxy(url)
     # As a header, since aiohttp warns of user and password given apart from it.
     credentials = b64encode(f"{url.username}:{url.password}".encode()).decode()
+    protect(login_secrets(url.username, url.password))
     headers = {"proxy-authorization": f"Basic {credentials}"}
     return httpx2.Proxy(url.copy_with(username=None, password=None), headers=headers)
 

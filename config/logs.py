@@ -4,12 +4,18 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from config.settings import WorkerSettings
+from penstock.access.redaction import redacted
 
-#: Loggers that write bodies and headers at DEBUG; limited to WARNING and above.
-_VERBOSE = ("anthropic", "httpx2", "httpcore2", "aiohttp")
+#: Loggers that write bodies and headers at DEBUG; limited to WARNING and above. The last ones are
+#: of the storage that a spool may use.
+_VERBOSE = (
+    *("anthropic", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "urllib3"),
+    *("botocore", "aiobotocore", "boto3", "s3fs", "gcsfs", "azure", "adlfs", "paramiko", "fsspec"),
+)
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -28,7 +34,8 @@ class JsonFormatter(logging.Formatter):
         extra = _added(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**extra, **fields}, default=str)  # serializes what orjson refuses
+        # `json` serializes what orjson refuses.
+        return redacted(json.dumps({**extra, **fields}, default=str))
 
 
 def _added(record: logging.LogRecord) -> dict[str, Any]:
@@ -42,15 +49,26 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines for ``record`` and its exception."""
+        return redacted(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """Return the line without its exception."""
         added = "".join(f" {name}={value}" for name, value in _added(record).items())
         return super().formatMessage(record) + added
 
 
-def configure_logs(settings: WorkerSettings) -> None:
-    """Send all logs to standard error in the format of the settings."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure_logs(settings: WorkerSettings, logfile: str | None = None) -> None:
+    """Send all logs to a file, or to standard error, in the format of the settings.
+
+    ``logfile`` is Celery's ``--logfile``. A detached worker has no standard error.
+    """
+    handler = (
+        WatchedFileHandler(logfile, encoding="utf-8")
+        if logfile
+        else logging.StreamHandler(sys.stderr)
+    )
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,10 +1,12 @@
 """The settings of the workers, documented here and shown by ``penstock settings``."""
 
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, FiniteFloat, SecretStr, field_validator
 
+from penstock.access.credentials import custom_headers_problem, header_problem, without_wrapping
+from penstock.access.redaction import login_secrets, protect
 from penstock.settings import ClientSettings
 
 Count = Annotated[int, Field(gt=0)]
@@ -17,13 +19,24 @@ class WorkerSettings(ClientSettings):
     anthropic_api_key: SecretStr | None = Field(
         default=None,
         validation_alias="ANTHROPIC_API_KEY",
-        description="Key for the Anthropic API. The SDK's other credentials (ANTHROPIC_AUTH_TOKEN, "
-        "a profile, workload identity) work as well.",
+        description="Key for the Anthropic API. The SDK's other credentials (a profile, workload "
+        "identity) work as well. White space and quotation marks around it are removed.",
+    )
+    anthropic_auth_token: SecretStr | None = Field(
+        default=None,
+        validation_alias="ANTHROPIC_AUTH_TOKEN",
+        description="Bearer token, such as of a gateway; used if there is no ANTHROPIC_API_KEY.",
+    )
+    anthropic_custom_headers: SecretStr | None = Field(
+        default=None,
+        validation_alias="ANTHROPIC_CUSTOM_HEADERS",
+        description="More headers for every call of the API, one a line: `name: value`.",
     )
     anthropic_base_url: str | None = Field(
         default=None,
         validation_alias="ANTHROPIC_BASE_URL",
         pattern=r"^https?://",
+        repr=False,  # it may have a password
         description="Address of the API without /v1; set it for a gateway or the simulator.",
     )
     streams_concurrency: Annotated[int, Field(gt=0, le=5000)] = Field(
@@ -156,6 +169,34 @@ class WorkerSettings(ClientSettings):
         default="text", description="Format of a log line: text, or one JSON object."
     )
 
+    @field_validator(
+        "anthropic_api_key", "anthropic_auth_token", "anthropic_base_url", mode="before"
+    )
+    @classmethod
+    def _unwrapped(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str) or not text:
+            return value
+        if not (unwrapped := without_wrapping(text)):
+            raise ValueError("is blank; set it to a value, or unset it")
+        return unwrapped
+
+    @field_validator("anthropic_api_key", "anthropic_auth_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            if problem := header_problem(value.get_secret_value()):
+                raise ValueError(problem)
+            protect([value.get_secret_value()])
+        return value
+
+    @field_validator("anthropic_custom_headers")
+    @classmethod
+    def _sendable_headers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (problem := custom_headers_problem(value.get_secret_value())):
+            raise ValueError(problem)
+        return value
+
     @field_validator("anthropic_base_url")
     @classmethod
     def _usable_address(cls, value: str | None) -> str | None:
@@ -169,4 +210,10 @@ class WorkerSettings(ClientSettings):
             raise ValueError("is not a URL; write https://host or https://host:port")
         if parts.path.rstrip("/").endswith("/v1"):
             raise ValueError("ends in /v1, which every call adds itself; remove it")
+        if "@" in f"{parts.path}{parts.query}{parts.fragment}" or parts.query or parts.fragment:
+            raise ValueError(
+                "has more than a host and a path; write / ? # and @ in a password as "
+                "%2F %3F %23 %40"
+            )
+        protect(login_secrets(unquote(parts.username or ""), unquote(parts.password or "")))
         return value

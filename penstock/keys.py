@@ -53,22 +53,23 @@ class RecordKeys:
         also have ``attempts``, ``spent`` (usage of all attempts so far), ``open_output`` (output
         tokens in it that the attempt in progress has reported; empty: none is in progress),
         ``usage_estimated``, ``retry_budget`` (JSON: ``stalled``, attempts since the answer last
-        advanced, ``kept``, characters it had then, and ``reason``, the error that interrupted the
-        last of them, until the next begins), ``api_retries`` (retryable errors of the API),
-        ``worker_losses``, ``woken`` (wake-ups sent by the reaper), ``waits_for`` (why a
-        queued request is not sent to the API yet, such as a rate limit) and ``wait_until_ms``
-        (when it is tried again), ``on_interrupt``, ``priority``, ``deadline_ms``, ``typed``,
-        ``headers``, ``text_final`` (a `TextFinal`: when the text is final) and ``base`` (number of
-        the first event that the log still has, if not 1). Jobs also have ``shards`` (of the first
-        round), ``left`` (shards not collected), ``requests``, ``spool`` (address of the chunks;
-        empty: Redis), ``headers``, ``retry_of`` and ``retried_by`` (the jobs before and after a
-        retry of failed requests), ``too_large`` (bytes of the smallest body that was rejected as
-        too large), ``splits`` (number of shards that were added by splitting others),
-        ``waiting_for_canary`` (no other shard is sent before the canary has its results),
-        ``paused`` and ``alert`` (JSON: ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the
-        API simulator has answered; a job gets it at its end. Written by the producer before it
-        sends the wake-up, then by the worker that holds the lease; ``cancel`` by any client. Read
-        by any client."""
+        advanced, ``kept``, characters it had then, ``last``, a digest of the last fault, by
+        which a repetition is recognised, and ``reason``, the error that interrupted the last of
+        them, until the next begins), ``api_retries`` (retryable errors of the API),
+        ``worker_losses``, ``renewed_ms`` (last renewal of the lease), ``woken`` (wake-ups sent
+        by the reaper), ``waits_for`` (why a queued request is not sent to the API yet, such as a
+        rate limit) and ``wait_until_ms`` (when it is tried again), ``on_interrupt``,
+        ``priority``, ``deadline_ms``, ``typed``, ``headers``, ``text_final`` (a `TextFinal`:
+        when the text is final) and ``base`` (number of the first event that the log still has,
+        if not 1). Jobs also have ``shards`` (of the first round), ``left`` (shards not
+        collected), ``requests``, ``spool`` (address of the chunks; empty: Redis), ``headers``,
+        ``retry_of`` and ``retried_by`` (the jobs before and after a retry of failed requests),
+        ``too_large`` (bytes of the smallest body that was rejected as too large), ``splits``
+        (number of shards that were added by splitting others), ``waiting_for_canary`` (no other
+        shard is sent before the canary has its results), ``paused`` and ``alert`` (JSON:
+        ``type``, ``message``, ``at_ms``). ``simulated`` is 1 if the API simulator has answered;
+        a job gets it at its end. Written by the producer before it sends the wake-up, then by
+        the worker that holds the lease; ``cancel`` by any client. Read by any client."""
         return self._key("meta")
 
     @property
@@ -188,10 +189,12 @@ class Keys:
 
     @property
     def run(self) -> str:
-        """Hash, no TTL. The Redis process that was seen last: ``id`` (its run_id) and ``since_ms``
-        (when it was first seen; 0 for the first process ever). Nothing is claimed until a lease
-        after ``since_ms``, because the restart may have lost claims. Written and read by the
-        scripts that claim."""
+        """Hash, no TTL. When Redis was interrupted, in ms of its own clock. ``id`` (run_id of the
+        Redis process that was seen last) and ``since_ms`` (when it was first seen; 0 for the first
+        process ever): nothing is claimed until a lease after it, because the restart may have lost
+        claims. ``beat_ms`` (when a worker last wrote, by the tick of its reaper) and ``stall_ms``
+        (when it was last noticed that none could write): no work is taken from a worker until a
+        lease after it. Written and read by the scripts that claim and reap."""
         return f"{self.prefix}:run"
 
     @property
@@ -219,8 +222,8 @@ class Keys:
 
     @property
     def jobs(self) -> str:
-        """Sorted set, no TTL. Job id → time of creation in ms. Written by producers. Read by
-        ``batches.list()``, which also removes the ids whose records have expired."""
+        """Sorted set, no TTL. Job id → time of creation in ms. Written by producers, read by
+        ``batches.list()``. Both it and the reaper remove the ids whose records have expired."""
         return f"{self.prefix}:jobs"
 
     @property

@@ -6,8 +6,11 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.connection import parse_url
 
+from penstock.access.credentials import without_wrapping
+from penstock.access.redaction import login_secrets, protect
+from penstock.access.redis_url import RedisUrl
+from penstock.access.tls_files import check_files
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
@@ -40,13 +43,19 @@ class ClientSettings(BaseSettings):
     """Settings of every Penstock process, read from ``PENSTOCK_*`` environment variables."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PENSTOCK_", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix="PENSTOCK_",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # an input may be a password
     )
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis for records, events and the Celery queues: redis:// or "
-        "rediss://, with user and password where needed.",
+        description="Redis for records, events and the Celery queues: redis://, rediss:// (TLS) or "
+        "unix://, with user and password where needed. Options: db, client_name and, with "
+        "rediss://, ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile, ssl_password, "
+        "ssl_cert_reqs and ssl_check_hostname. Certificates are verified by default.",
     )
     key_prefix: str = Field(
         default="penstock",
@@ -80,6 +89,11 @@ class ClientSettings(BaseSettings):
         "supports, such as s3://bucket/path or file:///srv/spool, the same for producers and "
         "workers. User and password belong in fsspec's own configuration. Empty: Redis.",
     )
+    former_spool_urls: tuple[str, ...] = Field(
+        default=(),
+        description="JSON array of other spools whose jobs may still be read, after a change of "
+        "PENSTOCK_SPOOL_URL. The address in a job's record is used only if it is one of these.",
+    )
     shard_requests: Annotated[int, Field(gt=0, le=MAX_BATCH_REQUESTS)] = Field(
         default=10_000,
         description="Maximum requests of a batch job in one batch at the API. Progress is known "
@@ -91,35 +105,36 @@ class ClientSettings(BaseSettings):
         "of its own.",
     )
 
+    @field_validator("redis_url", "spool_url", mode="before")
+    @classmethod
+    def _unwrapped_url(cls, value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return SecretStr(without_wrapping(value.get_secret_value()))
+        return without_wrapping(value) if isinstance(value, str) else value
+
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must start with redis:// or rediss://")
-        try:
-            parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]  # a gap in redis-py
-        except ValueError:
-            # Its message may contain a part of the password.
-            raise ValueError(
-                "is not a URL; write / ? # and @ in a password as %2F %3F %23 %40"
-            ) from None
+    def _readable(cls, value: SecretStr) -> SecretStr:
+        url = RedisUrl.parse(value.get_secret_value())
+        check_files(url.tls)
+        secrets = [*login_secrets(url.username, url.password), url.tls.get("ssl_password", "")]
+        protect([*secrets, *([value.get_secret_value()] if url.password else [])])
         return value
 
     @field_validator("spool_url")
     @classmethod
     def _without_secrets(cls, value: str) -> str:
-        # The URL is in the record of every job, and in logs.
-        scheme, separator, rest = value.partition("://")
-        if value and not (scheme and separator):
-            raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
-        if ":" in rest.partition("/")[0].rpartition("@")[0]:
-            raise ValueError(
-                "must not contain a password: it belongs in fsspec's own configuration "
-                "(environment or ~/.config/fsspec)"
-            )
-        if set("*?[") & set(value):
-            raise ValueError("must not contain * ? or [, which fsspec reads as patterns")
-        return value
+        return _checked_spool(value)
+
+    @field_validator("former_spool_urls")
+    @classmethod
+    def _former_without_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_checked_spool(each) for each in value)
+
+    @property
+    def redis(self) -> RedisUrl:
+        """The parts of ``redis_url``."""
+        return RedisUrl.parse(self.redis_url.get_secret_value())
 
     @property
     def keys(self) -> Keys:
@@ -140,6 +155,21 @@ class ClientSettings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             raise ConfigurationError(_one_line(cls, error)) from None
+
+
+def _checked_spool(value: str) -> str:
+    # The URL is in the record of every job, and in logs.
+    scheme, separator, rest = value.partition("://")
+    if value and not (scheme and separator):
+        raise ValueError("must be a URL such as s3://bucket/path or file:///srv/spool")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise ValueError(
+            "must not contain a password: it belongs in fsspec's own configuration "
+            "(environment or ~/.config/fsspec)"
+        )
+    if set("*?[") & set(value):
+        raise ValueError("must not contain * ? or [, which fsspec reads as patterns")
+    return value
 
 
 def variable_of(settings: type[BaseSettings], field: str) -> str:

@@ -45,7 +45,8 @@ _PLAIN_PARAMS: Final = BODY_FIELDS - {"stream", "thread"}
 _SHOWN_NUMBERS: Final = 10**30
 
 _ROLES: Final = ("user", "assistant", "system")
-_MODEL_CHARACTERS: Final = 256
+#: Maximum characters of a model's name.
+MODEL_CHARACTERS: Final = 256
 
 #: Pydantic's names for the two types of ``content`` and ``system``, in the path of an error.
 _BRANCHES: Final = ("str", "list[_Block]")
@@ -75,7 +76,7 @@ class _Message(BaseModel):
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="allow")
-    model: Annotated[StrictStr, Field(min_length=1, max_length=_MODEL_CHARACTERS)]
+    model: Annotated[StrictStr, Field(min_length=1, max_length=MODEL_CHARACTERS)]
     max_tokens: Annotated[StrictInt, Field(ge=0)]
     messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     system: StrictStr | list[_Block] | None = None
@@ -178,7 +179,7 @@ def check_betas(betas: Any) -> tuple[str, ...]:
     if isinstance(betas, str) or not isinstance(betas, Sequence):
         raise InvalidRequest("must be a list of names", field="betas")
     for beta in betas:
-        if not isinstance(beta, str) or not _BETA.fullmatch(beta):
+        if not is_beta(beta):
             shown = repr(beta[:80]) if isinstance(beta, str) else kind_of(beta)
             raise InvalidRequest(f"{shown} is not the name of a beta", field="betas")
     return tuple(sorted(set(betas)))
@@ -196,6 +197,21 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise InvalidRequest("must be one line of ASCII", field=f"extra_headers.{name}")
+
+
+def recorded_headers(found: Any) -> dict[str, str]:
+    """Return the headers of a record, whose producer may not have checked them.
+
+    Raises `InvalidRequest` for one that cannot be sent to the API, or must not: a record never
+    decides which key a worker uses, or which host it calls.
+    """
+    check_headers(found)
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def is_beta(name: object) -> bool:
+    """Whether ``name`` can be in the beta header."""
+    return isinstance(name, str) and _BETA.fullmatch(name) is not None
 
 
 def merged_headers(headers: Mapping[str, str] | None, betas: Any = ()) -> dict[str, str]:
@@ -293,7 +309,7 @@ def _is_plain(body: dict[str, Any]) -> bool:
     system = body.get("system")
     return (
         type(model) is str
-        and 0 < len(model) <= _MODEL_CHARACTERS
+        and 0 < len(model) <= MODEL_CHARACTERS
         and type(max_tokens) is int
         and max_tokens >= 0
         and type(messages) is list

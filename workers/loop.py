@@ -62,7 +62,8 @@ class LoopThread:
     def __init__(self, on_dead: Callable[[str], None] = exit_process) -> None:
         """``on_dead`` is called with the reason once the loop has ended or is blocked."""
         self._on_dead = on_dead
-        self._lock = threading.Lock()
+        # Reentrant: a shutdown's signal handler runs in the main thread, which may hold it.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()

@@ -10,28 +10,39 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from kombu.exceptions import OperationalError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from config.settings import WorkerSettings
 from penstock import events
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
-from penstock.store import request_scripts, shard_scripts
-from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
+from penstock.store import reaper_scripts, request_scripts, shard_scripts
+from penstock.store.availability import ANY_FAILURE, is_unavailable, outage
 from penstock.store.connection import AsyncConnection
+from penstock.store.reaper_scripts import IndexPage
 from penstock.store.record import DEFAULT_PRIORITY
-from penstock.store.request_scripts import DeadlineEnd, ReaperAction
+from penstock.store.request_scripts import ReaperAction, UnclaimedEnd
 from penstock.streams.records import DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two ticks. With the lease it bounds the time until a lost worker is noticed.
+#: Maximum seconds between two ticks. With the lease they bound the time until a lost worker is
+#: noticed.
 TICK_S = 0.5
+#: Minimum ticks in the time of one lease. Redis counts as interrupted after half of that time.
+TICKS_PER_LEASE = 6
 #: Maximum requests, and maximum shards, checked in one tick.
 PAGE = 200
+#: Maximum characters of a model's name in a wake-up, where Flower shows it.
+MODEL_LIMIT = 256
+#: Minimum seconds between two log lines about members that were removed from one index.
+REPORT_S = 60.0
+#: Maximum members whose failed check is remembered, so that it is logged once.
+REPORTED_LIMIT = 1_000
 #: Milliseconds until a record that cannot be checked is checked again.
 ODD_RECORD_WAIT_MS = 60_000
 #: Seconds between two clean-ups.
@@ -39,7 +50,7 @@ CLEAN_UP_S = 60.0
 
 #: The end of a request whose deadline passes while no worker holds it.
 _DEADLINE_END, _DEADLINE_END_AFTER_LOSS = (
-    DeadlineEnd(
+    UnclaimedEnd(
         orjson.dumps({"type": events.END, "state": "failed", "stop_reason": None, "error": error}),
         orjson.dumps(error),
     )
@@ -73,7 +84,11 @@ class Reaper:
         self._clean_up = clean_up
         self._cleaned_at = 0.0
         self._cleaning: asyncio.Task[None] | None = None
-        self._last_tick = 0.0
+        self._refused = False  # Redis has refused a tick since the last one that succeeded
+        # index → members removed since they were last logged, and when that was
+        self._removed: dict[str, tuple[int, float]] = {}
+        # members whose check failed, so that each is logged once
+        self._reported: dict[str, None] = {}
 
     async def run(self) -> None:
         """Reap until canceled; waits while Redis is unavailable."""
@@ -81,55 +96,66 @@ class Reaper:
         # swallows a cancellation that arrives just as the sending completes.
         task = asyncio.current_task()
         while task is None or not task.cancelling():
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(min(TICK_S, self._settings.lease_ms / 1000 / TICKS_PER_LEASE))
             try:
-                if await self._holds_key():
-                    await self._tick()
+                if await self._tick():
+                    await self._reap()
+                outage.end(self)
             except (*ANY_FAILURE, OperationalError) as error:
-                logger.warning("the reaper cannot reach Redis: %s", error)
+                outage.note(self, error)
             except Exception:
                 # A reaper that ends goes unnoticed until requests hang.
                 logger.exception("reaper tick failed; continuing")
 
-    async def _holds_key(self) -> bool:
-        """Whether this worker holds the reaper's key; acquires the key if it is free."""
-        key, life_ms = self._settings.keys.reaper, self._settings.lease_ms
-        taken = await self._redis.set(key, self._worker, px=life_ms, nx=True, get=True)
-        if taken not in (None, self._worker.encode()):
-            return False
-        await self._redis.pexpire(key, life_ms)
-        return True
+    async def _tick(self) -> bool:
+        """Report that this worker can write. Returns whether it is the reaper.
 
-    async def _tick(self) -> None:
-        lease_s = self._settings.lease_ms / 1000
-        if self._last_tick and time.monotonic() - self._last_tick > TICK_S + lease_s / 2:
-            # Redis was unavailable: leases expired that no worker could renew. Give the workers
-            # time to renew them before their streams are woken elsewhere.
-            await asyncio.sleep(lease_s / 2)
-        self._last_tick = time.monotonic()
-        seconds, microseconds = await self._redis.time()
-        now_ms = seconds * 1000 + microseconds // 1000
-        live, live_shards = self._settings.keys.live, self._settings.keys.live_shards
-        due = await self._due(live, now_ms)
+        The scripts that claim compare the time of the last report with Redis's clock: this is how
+        they notice that Redis took no writes for a while.
+        """
+        call = reaper_scripts.tick(
+            self._settings.keys,
+            worker=self._worker,
+            lease_ms=self._settings.lease_ms,
+            refused=self._refused,
+        )
+        try:
+            tick = await call.run_async(self._redis)
+        except ResponseError as error:
+            # Full, or a replica: a state of Redis in which no worker can renew a lease either.
+            self._refused = not isinstance(error, NoPermissionError)
+            raise
+        self._refused = False
+        for key in tick.removed:
+            logger.error("%s had the wrong type and was removed; its members are lost", key)
+        return tick.is_reaper
+
+    async def _reap(self) -> None:
+        keys = self._settings.keys
+        due = await self._due(keys.live, "id")
         if due:
             next_ids = await self._next_messages()
             for id in due:
-                await self._check(live, id, now_ms, self._check_request(id, next_ids))
-        for member in await self._due(live_shards, now_ms):
-            await self._check(live_shards, member, now_ms, self._check_shard(member))
+                await self._check(keys.live, id, self._check_request(id, next_ids))
+        for member in await self._due(keys.live_shards, "shard"):
+            await self._check(keys.live_shards, member, self._check_shard(member))
         self._clean_up_if_due()
 
-    async def _check(
-        self, live: str, member: str, now_ms: int, check: Coroutine[Any, Any, None]
-    ) -> None:
-        """Make one check. If the record itself is odd, check it later and continue with others."""
+    async def _check(self, live: str, member: str, check: Coroutine[Any, Any, None]) -> None:
+        """Make one check. If it fails, check this member later and continue with others."""
         try:
             await check
-        except (*UNAVAILABLE, OperationalError):
-            raise
-        except Exception:
-            logger.exception("%s cannot be checked; it is checked again later", member)
-            await self._redis.zadd(live, {member: now_ms + ODD_RECORD_WAIT_MS}, xx=True)
+        except Exception as error:
+            if is_unavailable(error) or isinstance(error, OperationalError):
+                raise
+            if member not in self._reported:
+                logger.exception("%s cannot be checked; it is checked again later", member)
+            self._reported[member] = None
+            if len(self._reported) > REPORTED_LIMIT:
+                del self._reported[next(iter(self._reported))]
+            seconds, _ = await self._redis.time()
+            later_ms = seconds * 1000 + ODD_RECORD_WAIT_MS
+            await self._redis.zadd(live, {member: later_ms}, xx=True)
 
     def _clean_up_if_due(self) -> None:
         if self._clean_up is None or (
@@ -146,9 +172,24 @@ class Reaper:
         except Exception:
             logger.exception("the clean-up failed; it will be retried")
 
-    async def _due(self, live: str, now_ms: int) -> list[str]:
-        found = await self._redis.zrange(live, "-inf", now_ms, byscore=True, offset=0, num=PAGE)
-        return [member.decode(errors="replace") for member in found]
+    async def _due(self, live: str, kind: Literal["id", "shard"]) -> tuple[str, ...]:
+        page = await reaper_scripts.index_page(live, kind, limit=PAGE, only_due=True).run_async(
+            self._redis
+        )
+        self._report_removed(live, page)
+        return page.members
+
+    def _report_removed(self, live: str, page: IndexPage) -> None:
+        """Log the members that were removed, at most once a minute for each index."""
+        if not page.removed:
+            return
+        count, logged_at = self._removed.get(live, (0, 0.0))
+        count += page.removed
+        if not logged_at or time.monotonic() - logged_at > REPORT_S:
+            what = (count, live, page.example)
+            logger.error("%d members of %s were removed: they name no record, as %r", *what)
+            count, logged_at = 0, time.monotonic()
+        self._removed[live] = (count, logged_at)
 
     async def _check_shard(self, member: str) -> None:
         job, _, number = member.partition("/")
@@ -159,6 +200,7 @@ class Reaper:
             shared,
             shard,
             check_after_ms=int(self._settings.wakeup_retry_s * 1000),
+            lease_ms=self._settings.lease_ms,
         ).run_async(self._redis)
         if reaped.action is ReaperAction.WAKE:
             found = Shard.parse_or_placeholder(reaped.record, shard)
@@ -167,7 +209,10 @@ class Reaper:
 
     async def _check_request(self, id: str, next_ids: list[str]) -> None:
         keys, shared = self._settings.keys.request(id), self._settings.keys
-        model, stored = await self._redis.hmget(keys.meta, "model", "priority")
+        try:
+            model, stored = await self._redis.hmget(keys.meta, "model", "priority")
+        except ResponseError:
+            model = stored = None  # not a record: the worker that it wakes reports that
         priority = _priority(stored)
         # Messages are consumed roughly in the order of their ids: one that is older than the next
         # in its list has been consumed already, or was never there.
@@ -181,10 +226,11 @@ class Reaper:
             deadline=_DEADLINE_END,
             deadline_after_loss=_DEADLINE_END_AFTER_LOSS,
             retention_s=self._settings.retention_s,
+            lease_ms=self._settings.lease_ms,
         ).run_async(self._redis)
         if reaped is ReaperAction.WAKE:
             logger.warning("request %s has no worker; sending a wake-up", id)
-            name = (model or b"").decode(errors="replace")
+            name = (model or b"").decode(errors="replace")[:MODEL_LIMIT]
             await asyncio.to_thread(self._send_request, id, name, priority)
 
     async def _next_messages(self) -> list[str]:

@@ -10,9 +10,14 @@ from celery.signals import celeryd_init, setup_logging, worker_init
 from config.http_clients import check_http, sync_http_client
 from config.logs import configure_logs
 from config.settings import WorkerSettings
+from penstock.access.redaction import redacted
 from penstock.errors import ConfigurationError
 from penstock.queue.names import BATCHES_QUEUE
-from penstock.store.connection import connect, redis_address
+from penstock.store.connection import IN_CLUSTER_MODE, connect, redis_address
+from penstock.store.durability import NotDurable, check_durable
+from penstock.store.tls_errors import tls_problem
+from workers import hangup, remote_control
+from workers.options import concurrency, why_refused
 
 logger = logging.getLogger(__name__)
 
@@ -28,21 +33,32 @@ def install(settings: WorkerSettings) -> None:
     """Connect the checks and the logs to the signals of Celery's start."""
 
     @setup_logging.connect(weak=False)
-    def _logs(**_: Any) -> None:
-        configure_logs(settings)
+    def _logs(logfile: str | None = None, **_: Any) -> None:
+        configure_logs(settings, logfile)
+
+    hangup.install()
 
     @celeryd_init.connect(weak=False)
-    def _check(**_: Any) -> None:
+    def _check(conf: Any, options: dict[str, Any], **_: Any) -> None:
+        remote_control.install()
+        check_options(options, conf)
         check_http_settings(settings)
         check_credentials(settings)
         check_redis(settings)
 
     @worker_init.connect(weak=False)
     def _size(sender: Any, **_: Any) -> None:
-        queues = set(sender.app.amqp.queues.consume_from)
-        # Without -c, Celery uses the app's default.
-        if queues == {BATCHES_QUEUE} and sender.concurrency == settings.streams_concurrency:
-            sender.concurrency = settings.batches_concurrency
+        queues = sender.app.amqp.queues.consume_from
+        if BATCHES_QUEUE in queues:
+            check_durability(settings)
+        sender.concurrency = concurrency(sender.concurrency, settings, queues)
+
+
+def check_options(options: dict[str, Any], conf: Any) -> None:
+    """Refuse to start with an option of Celery that has no meaning here."""
+    why = why_refused(options, conf, [queue.name for queue in conf.task_queues])
+    if why is not None:
+        raise StartRefused(why)
 
 
 def check_http_settings(settings: WorkerSettings) -> None:
@@ -57,7 +73,7 @@ def check_credentials(settings: WorkerSettings) -> None:
     """Refuse to start without credentials for the API: every request would fail."""
     import anthropic
 
-    if settings.anthropic_api_key is not None:
+    if settings.anthropic_api_key is not None or settings.anthropic_auth_token is not None:
         return
     timeout = httpx2.Timeout(settings.connect_timeout_s)
     client = anthropic.Anthropic(max_retries=0, http_client=sync_http_client(settings, timeout))
@@ -68,17 +84,34 @@ def check_credentials(settings: WorkerSettings) -> None:
         )
 
 
+def check_durability(settings: WorkerSettings) -> None:
+    """Refuse to start a batch worker on a Redis that cannot promise that a write is on disk."""
+    connection = connect(settings)
+    try:
+        check_durable(connection)
+    except NotDurable as error:
+        raise StartRefused(f"Redis at {redis_address(settings)}: {error}") from None
+    except redis.RedisError:
+        return  # unavailable: Celery waits for it, and each create step asks again
+    finally:
+        connection.close()
+
+
 def check_redis(settings: WorkerSettings) -> None:
     """Refuse to start if Redis rejects the credentials, but not if it is unavailable."""
     connection = connect(settings)
     try:
+        if connection.info().get("cluster_enabled"):
+            raise StartRefused(f"Redis at {redis_address(settings)} {IN_CLUSTER_MODE}")
         policy = connection.config_get("maxmemory-policy").get("maxmemory-policy")
     except redis.AuthenticationError as error:
         raise StartRefused(
             f"Redis at {redis_address(settings)} refused the user or password "
-            f"in PENSTOCK_REDIS_URL: {error}"
+            f"in PENSTOCK_REDIS_URL: {redacted(str(error))}"
         ) from None
-    except redis.RedisError:
+    except redis.RedisError as error:
+        if problem := tls_problem(error):  # waiting does not repair it
+            raise StartRefused(f"Redis at {redis_address(settings)}: {problem}") from None
         return  # unavailable: Celery waits for it. No right to use CONFIG: nothing to check.
     finally:
         connection.close()

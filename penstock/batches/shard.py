@@ -1,14 +1,18 @@
 """The record of a shard: a part of a batch job that becomes one batch at the API; pure."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from penstock import json_text
+from penstock.api_limits import MAX_BATCH_REQUESTS
 from penstock.errors import RecordUnreadable
 from penstock.queue import names
+from penstock.spool.names import is_chunk_name, is_chunk_suffix
+from penstock.validation import is_beta
 
 
 class ShardState(StrEnum):
@@ -112,6 +116,8 @@ class Shard:
     over_ms: int = 0  #: when the call was known to be over; 0: its worker did not report it
     lost: str = ""  #: what came in place of the response that names the batch
     missed_ms: int = 0  #: when the list first had no matching batch after all waiting
+    #: when the API created the batch of an abandoned call at the latest; 0: unknown
+    until_ms: int = 0
     rejected: tuple[str, ...] = ()  #: batches that matched and turned out to be others
     abandoned_nonces: tuple[str, ...] = ()  #: nonces of abandoned calls
 
@@ -136,6 +142,9 @@ class Shard:
         _check("number" in known, "number")
         for name, value in known.items():
             _check(isinstance(value, _TYPES[name]), name)
+        for name, is_valid in _FORMS.items():
+            if name in known and not is_valid(known[name]):
+                raise RecordUnreadable(f"the record of a shard has an invalid {name!r}")
         return cls(**known)
 
     @classmethod
@@ -219,6 +228,40 @@ def _check(valid: bool, name: str) -> None:
     if not valid:
         raise RecordUnreadable(f"the record of a shard has another type in its field {name!r}")
 
+
+def _optional(form: Callable[[str], object]) -> Callable[[str], bool]:
+    return lambda value: not value or bool(form(value))
+
+
+def _each(form: Callable[[str], object]) -> Callable[[tuple[Any, ...]], bool]:
+    return lambda values: all(isinstance(value, str) and form(value) for value in values)
+
+
+def _up_to(limit: int) -> Callable[[int], bool]:
+    return lambda value: 0 <= value <= limit
+
+
+#: The API's id of a batch. It becomes part of an address, so it has no ``/``, ``?`` or ``%``.
+_BATCH_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_:-]{0,127}").fullmatch
+#: The beginning of wire ids. It becomes part of the body of a create call, which is not encoded.
+_NONCE: Final = re.compile(r"[A-Za-z0-9]{1,32}").fullmatch
+
+#: Field of a record → whether its value is one that becomes part of a path, a key, an address, a
+#: header or a body, or the size of something in memory. Every producer can write a record.
+_FORMS: Final[dict[str, Callable[[Any], bool]]] = {
+    "number": _up_to(10**15),
+    "requests": _up_to(MAX_BATCH_REQUESTS),
+    "spool": _optional(is_chunk_suffix),
+    "results": _optional(is_chunk_name),
+    "live_results": _optional(is_chunk_name),
+    "failed_requests": _optional(is_chunk_name),
+    "batch_id": _optional(_BATCH_ID),
+    "watermark": _optional(_BATCH_ID),
+    "rejected": _each(_BATCH_ID),
+    "nonce": _optional(_NONCE),
+    "abandoned_nonces": _each(_NONCE),
+    "betas": _each(is_beta),
+}
 
 #: Field of a record → what its value may be. The defaults have the types of the fields.
 _TYPES: Final[dict[str, Any]] = {

@@ -5,6 +5,7 @@ from typing import IO, Any
 
 import click
 
+from penstock.access.redaction import redacted
 from penstock.errors import PenstockError
 
 #: Exit code of a job that is done although some of its requests did not succeed.
@@ -27,7 +28,7 @@ class CommandError(click.ClickException):
             return
         # The terminal has just echoed ^C at the cursor; the carriage return overwrites it.
         start = "\r" if self.code == INTERRUPTED and sys.stderr.isatty() else ""
-        click.echo(f"{start}penstock: {self.message}", err=True)
+        click.echo(redacted(f"{start}penstock: {self.message}"), err=True)
 
 
 def as_command_error(error: BaseException) -> CommandError | None:

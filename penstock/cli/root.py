@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from penstock.access.redaction import redact_process
 from penstock.cli.command_error import BROKEN_PIPE, as_command_error
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
@@ -60,6 +61,7 @@ class RootGroup(click.Group):
         """Parse ``args``, run the command and exit with its exit code."""
         extra["standalone_mode"] = False
         _print_every_character()
+        redact_process(os.environ)
         try:
             code = super().main(args, **extra)
             sys.stdout.flush()

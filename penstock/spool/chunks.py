@@ -10,12 +10,16 @@ from typing import Any, Final, Protocol
 
 import zstandard
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, RecordUnreadable
 from penstock.keys import JobKeys
 from penstock.store.connection import Connection
 
 #: Bytes of lines, before compression, at which a chunk is full.
 CHUNK_BYTES: Final = 512 * 1024
+
+#: Maximum bytes of a chunk's lines: the longest line that is stored has 64 MiB, and a chunk that
+#: lacks a byte of being full may come before it.
+MAX_UNPACKED_BYTES: Final = 72 * 1024 * 1024
 
 #: Chunks fetched from Redis in one call.
 _FETCHED_AT_ONCE: Final = 4
@@ -72,8 +76,18 @@ def compressor() -> zstandard.ZstdCompressor:
 
 
 def unpack(chunk: bytes) -> bytes:
-    """Return the lines of a chunk as one block; every line ends in ``\\n``."""
-    return zstandard.ZstdDecompressor().decompress(chunk)
+    """Return the lines of a chunk as one block; every line ends in ``\\n``.
+
+    Raises `RecordUnreadable` for what is no chunk, or has more than `MAX_UNPACKED_BYTES`: a few kB
+    can claim to be gigabytes.
+    """
+    try:
+        size = zstandard.frame_content_size(chunk)
+        if size > MAX_UNPACKED_BYTES:
+            raise RecordUnreadable(f"a stored chunk claims to have {size} bytes")
+        return zstandard.ZstdDecompressor().decompress(chunk, max_output_size=MAX_UNPACKED_BYTES)
+    except zstandard.ZstdError as error:
+        raise RecordUnreadable(f"a stored chunk cannot be decompressed: {error}") from error
 
 
 def lines_of(chunk: bytes) -> list[bytes]:

@@ -7,13 +7,18 @@ those of a job whose record has expired.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from penstock.access.redaction import redacted
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
+from penstock.ids import is_id
 from penstock.keys import JobKeys, Keys
+from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkMissing, ChunkStore, RedisChunkStore
+from penstock.spool.names import is_chunk_name, permitted_spool
 from penstock.store.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -21,18 +26,27 @@ logger = logging.getLogger(__name__)
 #: Files fetched in one call, concurrently if the file system supports it.
 _FETCHED_AT_ONCE: Final = 4
 
-#: Maximum jobs that one call of `remove_orphans` checks.
-_ORPHANS_AT_ONCE: Final = 20
+#: Maximum members of the index that one call of `remove_orphans` checks, and maximum jobs whose
+#: files it removes.
+_CHECKED_AT_ONCE: Final = 1_000
+_REMOVED_AT_ONCE: Final = 20
 
 #: Milliseconds until the removal of files that failed is tried again.
 _RETRY_MS: Final = 600_000
+
+#: What PTTL returns for a key that does not exist.
+_NO_KEY: Final = -2
+
+#: Milliseconds until a spool that this process does not use is checked again.
+_OTHER_SPOOL_MS: Final = 86_400_000
 
 
 def open_chunk_store(url: str, connection: Connection, keys: JobKeys, ttl_s: int) -> ChunkStore:
     """Open the chunk store of the job with these keys.
 
-    ``url`` is the one in the job's record; empty: Redis. Chunks expire ``ttl_s`` seconds after they
-    were last written or refreshed. Raises `MissingDependency` or `ConfigurationError`.
+    ``url`` is one of this process's settings, never one from a record (`permitted_spool`); empty:
+    Redis. Chunks expire ``ttl_s`` seconds after they were last written or refreshed. Raises
+    `MissingDependency` or `ConfigurationError`.
     """
     if not url:
         return RedisChunkStore(connection, keys, ttl_s)
@@ -43,9 +57,13 @@ class FileChunkStore:
     """Chunks in files: ``<url>/<job>/<name>/<index>``."""
 
     def __init__(self, url: str, connection: Connection, keys: JobKeys, ttl_s: int) -> None:
+        if not is_id(keys.id):
+            raise ValueError("the id of a job becomes a folder, and this is not an id")
         self._files, root = _file_system(url)
         self._url = url
-        self._folder = f"{root.rstrip('/')}/{keys.id}"
+        self._root = root.rstrip("/")
+        self._folder = f"{self._root}/{keys.id}"
+        self._local = "file" in _protocols(self._files)
         self._redis = connection
         self._spools = Keys(keys.prefix).spools
         self._member = f"{keys.id} {url}"
@@ -58,7 +76,7 @@ class FileChunkStore:
             self.refresh_ttl((), self._ttl_s)  # before there is a file that could be orphaned
         try:
             if name not in self._folders:
-                self._files.makedirs(f"{self._folder}/{name}", exist_ok=True)
+                self._files.makedirs(self._inside(name), exist_ok=True)
                 self._folders.add(name)
             self._files.pipe_file(self._path(name, index), chunk)
         except OSError as error:
@@ -91,11 +109,11 @@ class FileChunkStore:
     def remove(self, names: Iterable[str]) -> None:
         """Remove the names' folders. Raises `SpoolUnavailable`."""
         for name in names:
-            self._remove(f"{self._folder}/{name}")
+            self._remove(self._inside(name))
 
     def remove_all(self, names: Iterable[str]) -> None:
         """Remove the job's folder. Raises `SpoolUnavailable`."""
-        self._remove(self._folder)
+        self._remove(self._checked(self._folder))
         self._redis.zrem(self._spools, self._member)
 
     def _remove(self, folder: str) -> None:
@@ -108,30 +126,77 @@ class FileChunkStore:
             raise self._unavailable(error) from error
 
     def _path(self, name: str, index: int) -> str:
-        return f"{self._folder}/{name}/{index:06d}"
+        return self._checked(f"{self._inside(name)}/{index:06d}")
+
+    def _inside(self, name: str) -> str:
+        """Return the folder of a name, which has one of the fixed forms."""
+        if not is_chunk_name(name):
+            raise ValueError(f"not the name of chunks: {name[:40]!r}")
+        return self._checked(f"{self._folder}/{name}")
+
+    def _checked(self, path: str) -> str:
+        """Return ``path``, or raise `SpoolUnavailable` if a link leads from it to another place.
+
+        Only the root of the spool may be a link: another user of the machine may be able to write
+        to a folder below it.
+        """
+        if self._local:
+            inside = path.removeprefix(self._root)
+            if os.path.realpath(path) != os.path.realpath(self._root) + inside:
+                raise SpoolUnavailable(f"the spool {self._url} has a link at {inside}; remove it")
+        return path
 
     def _unavailable(self, error: OSError) -> SpoolUnavailable:
-        return SpoolUnavailable(f"the spool {self._url} cannot be used: {error}")
+        return SpoolUnavailable(redacted(f"the spool {self._url} cannot be used: {error}"))
 
 
-def remove_orphans(connection: Connection, keys: Keys) -> None:
-    """Remove the files of jobs that have no record any more; to be called periodically."""
+def remove_orphans(connection: Connection, settings: ClientSettings) -> None:
+    """Remove the files of jobs that have no record any more; to be called periodically.
+
+    Only files below a spool of this process's settings: every program that enqueues can write to
+    the index.
+    """
+    keys, removed = settings.keys, 0
     due = connection.zrange(
-        keys.spools, "-inf", now_ms(), byscore=True, offset=0, num=_ORPHANS_AT_ONCE
+        keys.spools, "-inf", now_ms(), byscore=True, offset=0, num=_CHECKED_AT_ONCE
     )
     for member in due:
-        job, _, url = member.decode().partition(" ")
+        job, _, address = member.decode(errors="replace").partition(" ")
+        if not is_id(job) or not address:
+            connection.zrem(keys.spools, member)
+            logger.warning("removed what is no job from the index of spools: %.80r", member)
+            continue
         left_ms = connection.pttl(keys.job(job).meta)
-        # A job that has not ended renews its record, so its files are checked again when the
-        # record would expire. Files that cannot be removed now are tried again after all others.
-        if left_ms < 0:
-            try:
-                open_chunk_store(url, connection, keys.job(job), 0).remove_all(())
-                logger.info("removed the files of job %s, which has no record", job)
-                continue
-            except PenstockError as error:
-                logger.warning("cannot remove the files of job %s yet: %s", job, error)
-        connection.zadd(keys.spools, {member.decode(): now_ms() + max(left_ms, _RETRY_MS)}, xx=True)
+        if left_ms != _NO_KEY:
+            # A job that has not ended renews its record, so its files are checked again when the
+            # record would expire.
+            _postpone(connection, keys, member, max(left_ms, _RETRY_MS))
+            continue
+        if removed == _REMOVED_AT_ONCE:
+            return
+        try:
+            url = permitted_spool(address, settings)
+        except ConfigurationError:
+            # Its files, if there are any, are left to a process with that spool.
+            _postpone(connection, keys, member, _OTHER_SPOOL_MS)
+            continue
+        removed += 1
+        try:
+            open_chunk_store(url, connection, keys.job(job), 0).remove_all(())
+            connection.zrem(keys.spools, member)
+            logger.info("removed the files of job %s, which has no record", job)
+        except PenstockError as error:  # tried again after all others
+            _postpone(connection, keys, member, _RETRY_MS)
+            logger.warning("cannot remove the files of job %s yet: %s", job, error)
+
+
+def _postpone(connection: Connection, keys: Keys, member: bytes, wait_ms: int) -> None:
+    connection.zadd(keys.spools, {member: now_ms() + wait_ms}, xx=True)
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    names = files.protocol
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

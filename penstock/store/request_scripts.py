@@ -15,7 +15,7 @@ from penstock.store.scripts import (
     Arg,
     ClaimRefused,
     Fenced,
-    Restarted,
+    InGrace,
     ScriptCall,
     pairs,
     script,
@@ -32,9 +32,10 @@ class Claimed(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """The record is not a request's, and nothing was written."""
+    """The record cannot be read, and nothing was written."""
 
-    field: str  #: the field that is not a whole number
+    part: str  #: the key or field that cannot
+    problem: str  #: what is wrong with it
 
 
 class Renewed(NamedTuple):
@@ -62,8 +63,8 @@ class Gone:
     """The record has expired or was deleted."""
 
 
-class DeadlineEnd(NamedTuple):
-    """How a request ends after its deadline, as JSON."""
+class UnclaimedEnd(NamedTuple):
+    """How a request or a job ends that no worker holds, as JSON."""
 
     event: bytes  #: data of the last event
     error: bytes  #: of the record
@@ -77,7 +78,7 @@ class ReaperAction(StrEnum):
     GONE = "gone"  #: nothing any more: it has ended or expired
 
 
-ClaimReply: TypeAlias = Claimed | ClaimRefused | Invalid | Restarted
+ClaimReply: TypeAlias = Claimed | ClaimRefused | Invalid | InGrace
 WriteReply: TypeAlias = Written | Gap | Fenced | Gone
 
 
@@ -99,7 +100,7 @@ def submit(
 
 def claim(keys: RequestKeys, shared: Keys, *, worker: str, lease_ms: int) -> ScriptCall[ClaimReply]:
     """Claim a request for a worker."""
-    names = [keys.meta, keys.lease, shared.live, shared.run]
+    names = [keys.meta, keys.lease, shared.live, shared.run, keys.log, keys.text]
     return ScriptCall(script("claim"), names, [worker, lease_ms], _claim_reply)
 
 
@@ -209,9 +210,10 @@ def reap(
     *,
     check_after_ms: int,
     may_be_queued: bool,
-    deadline: DeadlineEnd,
-    deadline_after_loss: DeadlineEnd,
+    deadline: UnclaimedEnd,
+    deadline_after_loss: UnclaimedEnd,
     retention_s: int,
+    lease_ms: int,
 ) -> ScriptCall[ReaperAction]:
     """Check a live request whose time has come. ``may_be_queued``: its message may be waiting.
 
@@ -219,8 +221,18 @@ def reap(
     worker, which may have called the API.
     """
     names = [keys.meta, keys.lease, shared.live, keys.log, keys.events, keys.text, keys.request]
+    names.append(shared.run)
     args = [check_after_ms, int(may_be_queued), *deadline, *deadline_after_loss, retention_s]
-    return ScriptCall(script("reap"), names, args, _reap_reply)
+    args.append(lease_ms)
+    return ScriptCall(script("reaper/request"), names, args, _reap_reply)
+
+
+def fail_unreadable(
+    keys: RequestKeys, shared: Keys, *, end: UnclaimedEnd, retention_s: int
+) -> ScriptCall[bool]:
+    """Fail a request whose record cannot be read. The result is false if it has ended."""
+    names = [keys.meta, keys.lease, shared.live, keys.log, keys.events, keys.text, keys.request]
+    return ScriptCall(script("reaper/fail_unreadable"), names, [*end, retention_s, "string"], bool)
 
 
 def state_reply(reply: bytes) -> State | None:
@@ -234,8 +246,13 @@ def _claim_reply(reply: list[Any]) -> ClaimReply:
         _, epoch, n, cancel, worker_losses = reply
         return Claimed(epoch, n, _name(cancel), worker_losses)
     if kind == "invalid":
-        return Invalid(reply[1].decode())
-    return Restarted(reply[1]) if kind == "restarted" else ClaimRefused(kind)
+        return claim_fault(reply)
+    return InGrace(reply[1]) if kind == "grace" else ClaimRefused(kind)
+
+
+def claim_fault(reply: list[Any]) -> Invalid:
+    """What a claim script returned for a record that cannot be read."""
+    return Invalid(_name(reply[1]), _name(reply[2]))
 
 
 def renew_reply(reply: list[Any]) -> Renewed | Fenced:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from penstock.keys import JobKeys, Keys
-from penstock.store.request_scripts import ReaperAction
-from penstock.store.scripts import ClaimRefused, Fenced, Restarted, ScriptCall, pairs, script
+from penstock.store.request_scripts import Invalid, ReaperAction, UnclaimedEnd, claim_fault
+from penstock.store.scripts import ClaimRefused, Fenced, InGrace, ScriptCall, pairs, script
 
 
 class ShardClaimed(NamedTuple):
@@ -42,7 +42,7 @@ class ReapedShard(NamedTuple):
     record: bytes = b""  #: of the shard, JSON; only with ``WAKE``
 
 
-ShardClaimReply: TypeAlias = ShardClaimed | ClaimRefused | Restarted
+ShardClaimReply: TypeAlias = ShardClaimed | ClaimRefused | InGrace | Invalid
 
 #: What becomes of a claim with a write: keep it, give it up and park the shard until the job is
 #: resumed, the same but check it once a day, give it up with nothing left to do, or give it up and
@@ -55,7 +55,7 @@ def claim(
 ) -> ScriptCall[ShardClaimReply]:
     """Claim a shard. ``early_ms``: how long before its time a wake-up is still taken."""
     names = [keys.meta, keys.shards, keys.shard_lease(number), keys.claims]
-    names += [shared.live_shards, shared.run]
+    names += [shared.live_shards, shared.run, keys.log, keys.money]
     return ScriptCall(
         script("shard_claim"), names, [number, worker, lease_ms, early_ms], _claim_reply
     )
@@ -112,11 +112,23 @@ def write(
 
 
 def reap(
-    keys: JobKeys, shared: Keys, number: int, *, check_after_ms: int
+    keys: JobKeys, shared: Keys, number: int, *, check_after_ms: int, lease_ms: int
 ) -> ScriptCall[ReapedShard]:
     """Check a live shard whose time has come."""
-    names = [keys.meta, keys.shards, keys.shard_lease(number), keys.claims, shared.live_shards]
-    return ScriptCall(script("reap_shard"), names, [number, check_after_ms], _reap_reply)
+    names = [keys.meta, keys.shards, keys.shard_lease(number), keys.claims]
+    names += [shared.live_shards, shared.run]
+    return ScriptCall(
+        script("reaper/shard"), names, [number, check_after_ms, lease_ms], _reap_reply
+    )
+
+
+def fail_unreadable(
+    keys: JobKeys, shared: Keys, number: int, *, end: UnclaimedEnd, retention_s: int
+) -> ScriptCall[bool]:
+    """Fail a job whose record cannot be read. The result is false if it has ended."""
+    names = [keys.meta, keys.shard_lease(number), shared.live_shards, keys.log, keys.events]
+    names += [keys.shards, keys.money]
+    return ScriptCall(script("reaper/fail_unreadable"), names, [*end, retention_s, "hash"], bool)
 
 
 def _claim_reply(reply: list[Any]) -> ShardClaimReply:
@@ -124,7 +136,9 @@ def _claim_reply(reply: list[Any]) -> ShardClaimReply:
     if kind == "claimed":
         _, epoch, record, cancel, paused = reply
         return ShardClaimed(epoch, record, cancel.decode(errors="replace"), paused)
-    return Restarted(reply[1]) if kind == "restarted" else ClaimRefused(kind)
+    if kind == "invalid":
+        return claim_fault(reply)
+    return InGrace(reply[1]) if kind == "grace" else ClaimRefused(kind)
 
 
 def _renew_reply(reply: list[Any]) -> ShardRenewed | Fenced:

@@ -13,8 +13,14 @@ import aiohttp
 import anthropic
 import httpx2
 
-from config.http_clients import MAX_REDIRECTS, async_http_client, sync_http_client
+from config.http_clients import (
+    MAX_REDIRECTS,
+    RedirectRefused,
+    async_http_client,
+    sync_http_client,
+)
 from config.settings import WorkerSettings
+from penstock.access.redaction import error_words, redact_exception, redacted
 from tasks.api.excerpt import error_text, excerpt
 from tasks.api.retry import is_retryable, retry_after_s
 
@@ -64,7 +70,11 @@ class ApiProblem:
 
 
 def problem_of(error: Exception) -> ApiProblem:
-    """Turn an exception of the SDK or its transport into plain data."""
+    """Turn an exception of the SDK or its transport into plain data.
+
+    Neither the result nor the exception, which may be logged, has a secret in it.
+    """
+    redact_exception(error)
     if isinstance(error, anthropic.APIStatusError):
         headers = error.response.headers
         return ApiProblem(
@@ -81,16 +91,14 @@ def problem_of(error: Exception) -> ApiProblem:
         cause = error.__cause__ or error
         return _connection_problem(cause, _address(error))
     if isinstance(error, UnexpectedResponse):
-        return ApiProblem(type="unexpected_response", message=str(error), retryable=True)
+        return ApiProblem("unexpected_response", redacted(str(error)), retryable=True)
     if isinstance(
         error, anthropic.AnthropicError
     ):  # the SDK has no credentials, so it made no call
-        words = f"no credentials for the API: {type(error).__name__}: {error}"
+        words = f"no credentials for the API: {error_words(error)}"
         return ApiProblem(type="authentication_error", message=words)
     retryable = isinstance(error, httpx2.HTTPError)  # while the response was read
-    return ApiProblem(
-        type="connection_error", message=f"{type(error).__name__}: {error}", retryable=retryable
-    )
+    return ApiProblem(type="connection_error", message=error_words(error), retryable=retryable)
 
 
 def _type(error: anthropic.APIStatusError) -> str:
@@ -118,19 +126,23 @@ def _address(error: anthropic.APIError) -> str:
 
 
 def _connection_problem(cause: BaseException, address: str) -> ApiProblem:
+    if isinstance(cause, RedirectRefused):
+        message = f"the API at {address} {cause}"
+        return ApiProblem(type="connection_error", message=message, sent=False)
     if isinstance(cause, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol):
         redirects = isinstance(cause, httpx2.TooManyRedirects)
         what = f"redirects more than {MAX_REDIRECTS} times" if redirects else "is no HTTP address"
-        message = f"the API at {address} {what} ({cause}); correct ANTHROPIC_BASE_URL"
+        message = f"the API at {address} {what} ({error_words(cause)}); correct ANTHROPIC_BASE_URL"
         return ApiProblem(type="connection_error", message=message, sent=False)
     if isinstance(cause, aiohttp.ClientResponseError):
-        message = f"the API at {address} sent a response that is not HTTP: {excerpt(cause.message)}"
+        said = excerpt(error_words(ValueError(cause.message)).partition(": ")[2])
+        message = f"the API at {address} sent a response that is not HTTP: {said}"
         return ApiProblem(type="connection_error", message=message, retryable=True, unreadable=True)
     sent = _is_sent(cause)
     outcome = "gave no response" if sent else "cannot be reached"
     return ApiProblem(
         type="connection_error",
-        message=error_text(f"the API at {address} {outcome}: {type(cause).__name__}: {cause}"),
+        message=error_text(f"the API at {address} {outcome}: {error_words(cause)}"),
         retryable=True,
         sent=sent,
         timed_out=sent and isinstance(cause, httpx2.ReadTimeout),
@@ -164,6 +176,8 @@ def _credentials(settings: WorkerSettings) -> dict[str, Any]:
     options: dict[str, Any] = {"max_retries": 0}
     if settings.anthropic_api_key is not None:
         options["api_key"] = settings.anthropic_api_key.get_secret_value()
+    elif settings.anthropic_auth_token is not None:
+        options["auth_token"] = settings.anthropic_auth_token.get_secret_value()
     if settings.anthropic_base_url is not None:
         options["base_url"] = settings.anthropic_base_url
     return options

@@ -1,15 +1,22 @@
 """A worker's claim on one shard: its lease, the renewal of it, and the fence."""
 
 import contextlib
+import logging
 import threading
 from typing import Final, Self
 
 import redis
 
+from penstock import events, json_text
+from penstock.batches.notices import PauseReason
+from penstock.states import State
 from penstock.store import scripts, shard_scripts
-from penstock.store.scripts import ClaimRefused, Restarted
+from penstock.store.request_scripts import Invalid, UnclaimedEnd
+from penstock.store.scripts import IN_GRACE, ClaimRefused, InGrace
 from penstock.store.shard_scripts import ShardClaimed, ShardWritten
 from tasks.batches.job_reader import JobReader
+
+logger = logging.getLogger(__name__)
 
 #: Milliseconds by which a wake-up may be early: its sender's clock can be ahead of Redis's.
 EARLY_MS: Final = 1_000
@@ -19,11 +26,15 @@ class NotClaimed(Exception):
     """The shard is claimed by another worker or has no work due."""
 
 
-class RestartGrace(Exception):
-    """Redis was restarted: for a time, only the claims it may have lost can be restored."""
+class JobUnreadable(NotClaimed):
+    """No worker can read the record of the job, which has failed. The text says why."""
+
+
+class InGracePeriod(Exception):
+    """Redis was interrupted: for a time, workers can renew their claims, and no other may claim."""
 
     def __init__(self, wait_s: float) -> None:
-        super().__init__("Redis was restarted")
+        super().__init__(IN_GRACE)
         self.wait_s = wait_s  #: seconds until shards can be claimed again
 
 
@@ -53,7 +64,7 @@ class Lease:
     def acquire(cls, job: JobReader, number: int, *, worker: str) -> tuple[Self, ShardClaimed]:
         """Claim a shard; returns the lease and what the claim found.
 
-        Raises `NotClaimed`, `RestartGrace`.
+        Raises `NotClaimed`, `JobUnreadable`, `InGracePeriod`.
         """
         reply = shard_scripts.claim(
             job.keys,
@@ -63,8 +74,10 @@ class Lease:
             lease_ms=job.settings.lease_ms,
             early_ms=EARLY_MS,
         ).run(job.redis)
-        if isinstance(reply, Restarted):
-            raise RestartGrace(reply.wait_ms / 1000)
+        if isinstance(reply, InGrace):
+            raise InGracePeriod(reply.wait_ms / 1000)
+        if isinstance(reply, Invalid):
+            raise _failed(job, number, reply)
         if isinstance(reply, ClaimRefused):
             raise NotClaimed(reply.reason)
         return cls(job, number, worker=worker, epoch=reply.epoch, cancel=reply.cancel), reply
@@ -114,3 +127,22 @@ class Lease:
                     self.renew()
                 except Fenced:
                     return
+
+
+def _failed(job: JobReader, number: int, fault: Invalid) -> JobUnreadable:
+    """Fail a job whose record the claim script cannot read, so that it is not woken again.
+
+    Nothing says what its batches were, so they cannot be collected.
+    """
+    message = f"{fault.part} {fault.problem}; look its batches up in the Console"
+    logger.error("job %s has failed: %s", job.id, message)
+    error = {"type": str(PauseReason.RECORD_UNREADABLE), "message": message}
+    end = {"type": events.END, "state": State.FAILED, "error": error}
+    shard_scripts.fail_unreadable(
+        job.keys,
+        job.settings.keys,
+        number,
+        end=UnclaimedEnd(json_text.dumps(end), json_text.dumps(error)),
+        retention_s=job.settings.batch_retention_s,
+    ).run(job.redis)
+    return JobUnreadable(message)

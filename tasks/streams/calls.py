@@ -88,7 +88,8 @@ class ApiCalls:
                 raise
             if fault is not None and not request.message.complete:
                 self._check_resumable(request, body, fault)
-                reason = request.interruption = str(fault.error["type"])
+                reason = str(fault.error["type"])
+                request.note_interruption(reason)
                 await asyncio.sleep(self._pause_s(request, fault))
 
     def _startable_body(self, request: ClaimedRequest) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
@@ -15,10 +14,11 @@ from penstock.clock import now_ms
 from penstock.events import Cursor
 from penstock.follow.entries import decode_entry
 from penstock.simulator.mark import is_simulated
+from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.connection import AsyncConnection
-from penstock.store.request_scripts import Invalid
-from penstock.store.scripts import ClaimRefused, Restarted
+from penstock.store.request_scripts import Invalid, UnclaimedEnd
+from penstock.store.scripts import IN_GRACE, ClaimRefused, InGrace, is_state_of_redis
 from tasks.api.rate_limits import Lane, lane_of
 from tasks.retry import ControlSignal, Deferred
 from tasks.streams.continuation import OnInterrupt
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: Entries of the log to read at once.
 _PAGE: Final = 1_000
-#: Errors of a script that are Redis's own state, not that of the record.
-_REFUSED = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
 
 
 class NotClaimable(ControlSignal):
@@ -80,17 +78,14 @@ class ClaimedRequest:
                 keys, settings.keys, worker=worker, lease_ms=settings.lease_ms
             ).run_async(connection)
         except ResponseError as error:
-            if "user_script" not in str(error) or isinstance(error, _REFUSED):
+            if is_state_of_redis(error):
                 raise
-            await _fail(connection, settings, id, str(error))
-            raise NotClaimable(f"its record is not a request's: {error}") from error
+            claim = Invalid("the record", f"cannot be claimed: {error}")
         if isinstance(claim, Invalid):
-            problem = f"its field {claim.field!r} is not a number"
-            await _fail(connection, settings, id, problem)
-            raise NotClaimable(f"its record is not a request's: {problem}")
-        if isinstance(claim, Restarted):
-            reason = "Redis was restarted; workers have one lease to renew the claims they hold"
-            raise Deferred(reason, claim.wait_ms / 1000)
+            await _fail(connection, settings, id, claim)
+            raise NotClaimable(f"its record cannot be read: {claim.part} {claim.problem}")
+        if isinstance(claim, InGrace):
+            raise Deferred(IN_GRACE, claim.wait_ms / 1000)
         if isinstance(claim, ClaimRefused):
             raise NotClaimable(_WHY_NOT[claim.reason])
         async with connection.pipeline(transaction=False) as pipe:
@@ -210,8 +205,15 @@ class ClaimedRequest:
         if self.attempts or self.usage.estimated:
             self._note_attempts()
 
+    def note_interruption(self, reason: str) -> None:
+        """Record why the next call is made, for the worker that makes it."""
+        self.interruption = reason
+        self._note_attempts()
+
     def _note_attempts(self) -> None:
         budget: dict[str, Any] = {"stalled": self.budget.stalled, "kept": self.budget.kept}
+        if self.budget.last:
+            budget["last"] = self.budget.last
         if self.interruption:
             budget["reason"] = self.interruption
         self.outbox.note(
@@ -289,32 +291,18 @@ def _received(published: list[dict[str, Any]], received: int) -> int:
 
 
 async def _fail(
-    connection: AsyncConnection, settings: WorkerSettings, id: str, problem: str
+    connection: AsyncConnection, settings: WorkerSettings, id: str, fault: Invalid
 ) -> None:
-    """Fail a request whose record the claim script cannot read, so that it is not woken again.
-
-    Its numbers cannot be trusted, so its last event follows the last entry of the log. If even the
-    log cannot be read, only the record says that it failed.
-    """
-    logger.error("request %s cannot be claimed and has failed: %s", id, problem)
-    keys = settings.keys.request(id)
-    error = RecordFault("the request's record", f"cannot be claimed ({problem})").error
-    last = Cursor()
-    with suppress(ResponseError, ValueError):
-        for place, _ in await connection.xrevrange(keys.log, count=1):
-            last = Cursor.parse(place.decode())
-    end = {"type": events.END, "state": "failed", "stop_reason": None, "error": error}
-    line = events.encode(last.epoch, last.n + 1, end)
-    async with connection.pipeline(transaction=True) as pipe:
-        pipe.execute_command("ZREM", settings.keys.live, id)
-        pipe.execute_command("DEL", keys.lease)
-        failed = {"state": "failed", "epoch": last.epoch, "n": last.n + 1}
-        pipe.hset(keys.meta, mapping={**failed, "error": json_text.dumps(error)})
-        pipe.execute_command("XADD", keys.log, f"{last.epoch}-{last.n + 1}", "d", line)
-        pipe.execute_command("PUBLISH", keys.events, line)
-        for key in (keys.meta, keys.log, keys.text, keys.request):
-            pipe.expire(key, settings.retention_s)
-        await pipe.execute(raise_on_error=False)
+    """Fail a request whose record the claim script cannot read, so that it is not woken again."""
+    error = RecordFault(fault.part, fault.problem).error
+    logger.error("request %s has failed: %s", id, error["message"])
+    end = {"type": events.END, "state": State.FAILED, "stop_reason": None, "error": error}
+    await request_scripts.fail_unreadable(
+        settings.keys.request(id),
+        settings.keys,
+        end=UnclaimedEnd(json_text.dumps(end), json_text.dumps(error)),
+        retention_s=settings.retention_s,
+    ).run_async(connection)
 
 
 _WHY_NOT = {

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock import json_text
+from penstock.errors import InvalidRequest
+from penstock.validation import MODEL_CHARACTERS, recorded_headers
 from tasks.retry import ControlSignal
 from tasks.streams.continuation import OnInterrupt
 from tasks.streams.retry_budget import RetryBudget
@@ -63,6 +65,7 @@ class RequestRecord:
     simulated: bool  #: the simulator has answered it
     stalled: int  #: of the retry budget
     kept: int
+    last_fault: str  #: of the retry budget
     interruption: str  #: type of the error that ended the last call; empty: its worker was lost
 
     @classmethod
@@ -86,12 +89,13 @@ class RequestRecord:
             # A worker of an earlier version wrote no budget: none of its attempts has advanced.
             stalled=_part(budget, "stalled", attempts),
             kept=_part(budget, "kept", 0),
+            last_fault=_text(budget.get("last")),
             interruption=_text(budget.get("reason")),
         )
 
     def budget(self, max_attempts: int) -> RetryBudget:
         """Return the retry budget as it was left."""
-        return RetryBudget(max_attempts, stalled=self.stalled, kept=self.kept)
+        return RetryBudget(max_attempts, stalled=self.stalled, kept=self.kept, last=self.last_fault)
 
 
 def _number(values: dict[str, str], name: str) -> int | None:
@@ -133,10 +137,10 @@ def _text(value: Any) -> str:
 
 
 def _headers(values: dict[str, str]) -> dict[str, str]:
-    headers = _object(values, "headers")
-    if not all(isinstance(value, str) for value in headers.values()):
-        raise RecordFault(_field("headers"), "has a value that is not a string")
-    return headers
+    try:
+        return recorded_headers(_object(values, "headers"))
+    except InvalidRequest as error:
+        raise RecordFault(_field("headers"), f"cannot be sent: {error}"[:200]) from None
 
 
 def _on_interrupt(text: str) -> OnInterrupt:
@@ -156,6 +160,8 @@ def _body(raw: bytes) -> dict[str, Any]:
     for name, kind in (("model", str), ("max_tokens", int), ("messages", list)):
         if type(body.get(name)) is not kind:
             raise RecordFault("the request's body", f"has no valid {name!r}")
+    if len(body["model"]) > MODEL_CHARACTERS:  # it becomes part of keys, and is shown
+        raise RecordFault("the request's body", "has no valid 'model'")
     return body
 
 

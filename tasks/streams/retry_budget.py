@@ -5,6 +5,7 @@ one that does not is given up after a few calls, and after the second if the fau
 the same error after the same part of the answer.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,12 +57,14 @@ class Cost:
 class RetryBudget:
     """Counts the calls for one answer since it last advanced."""
 
-    def __init__(self, max_attempts: int, *, stalled: int = 0, kept: int = 0) -> None:
-        """``stalled`` and ``kept``: as another worker has left them."""
+    def __init__(
+        self, max_attempts: int, *, stalled: int = 0, kept: int = 0, last: str = ""
+    ) -> None:
+        """``stalled``, ``kept`` and ``last``: as another worker has left them."""
         self._max_attempts = max_attempts
         self.stalled = stalled  #: calls since the answer last advanced
         self.kept = kept  #: most characters that a resumed answer has continued
-        self._last: tuple[str, str, tuple[int, ...]] | None = None
+        self.last = last  #: digest of the last fault and its place; empty: none that may repeat
 
     def start(self) -> None:
         """Count a call."""
@@ -91,12 +94,16 @@ class RetryBudget:
 
     def _is_repeated(self, fault: Fault) -> bool:
         kind, name = str(fault.error.get("type")), fault.name or str(fault.error.get("message"))
-        last = self._last
+        last, self.last = self.last, ""
         if fault.place is None or kind in REFUSALS:  # they pass with time, whatever the request is
-            self._last = None
-        else:
-            self._last = (kind, name, fault.place)
-        return self._last is not None and self._last == last
+            return False
+        self.last = _digest(kind, name, fault.place)
+        return self.last == last
+
+
+def _digest(*parts: Any) -> str:
+    """Return a short form of a fault, whose name may be long, for the record."""
+    return hashlib.blake2s(repr(parts).encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _count(value: Any) -> int:

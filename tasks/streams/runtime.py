@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 from concurrent.futures import CancelledError, Future
-from typing import Any, Final
+from typing import Any
 
 from config.settings import WorkerSettings
 from penstock.store.availability import ANY_FAILURE
@@ -17,12 +17,9 @@ from tasks.streams.relay import Relay
 from tasks.streams.result import RunResult
 from workers.identity import process_name
 from workers.loop import BackgroundTasks, LoopThread
+from workers.pool import SHUTDOWN_LIMIT_S
 
 logger = logging.getLogger(__name__)
-
-#: Maximum seconds from SIGTERM until this worker stops waiting for its streams. Above the time in
-#: which the relay hands them over, and below the 30 s of grace in the compose file.
-SHUTDOWN_LIMIT_S: Final = 15.0
 
 
 class StreamRuntime:
@@ -62,18 +59,13 @@ class StreamRuntime:
     def hand_over(self) -> None:
         """Return all running streams to the queue, because the worker is shutting down.
 
-        The threads that wait for a stream are freed after `SHUTDOWN_LIMIT_S` at the latest, even if
-        the loop no longer runs.
+        May be called again, and from a signal handler.
         """
-        relay = self._relay
-        if relay is None:
-            return
-        self._loop.loop.call_soon_threadsafe(relay.hand_over)
-        limit = threading.Timer(SHUTDOWN_LIMIT_S, self._abandon)
-        limit.daemon = True
-        limit.start()
+        if self._relay is not None:
+            self._loop.loop.call_soon_threadsafe(self._relay.hand_over)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Free the threads that wait for a stream, even if the loop no longer runs."""
         for future in list(self._running):
             logger.error("a stream was not handed over within %.0f s", SHUTDOWN_LIMIT_S)
             future.cancel()

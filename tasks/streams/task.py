@@ -14,7 +14,7 @@ from tasks.streams.runtime import StreamRuntime
 from tasks.task_states import CANCELED, SKIPPED, end_as, shown
 from workers.app import app, settings
 from workers.loop import streams_loop
-from workers.pool import on_shutdown, on_terminate
+from workers.pool import on_shutdown
 
 logger = get_task_logger(__name__)
 
@@ -34,6 +34,7 @@ class NotARequest(Exception):
 
 
 runtime = StreamRuntime(settings, streams_loop)
+on_shutdown(runtime.hand_over, runtime.abandon)
 
 
 @app.task(  # type: ignore[arg-type]  # the stub allows no **named
@@ -46,9 +47,7 @@ def stream(task: "Task[Any, Any]", id: object = None, *more: object, **named: ob
     """
     if not isinstance(id, str) or not is_id(id) or more or named:
         raise NotARequest
-    with on_terminate(lambda: runtime.cancel(id, "terminate")):
-        result = runtime.run(id)
-    return _report(task, id, result)
+    return _report(task, id, runtime.run(id))
 
 
 def _report(task: "Task[Any, Any]", id: str, result: RunResult) -> dict[str, Any]:
@@ -71,14 +70,12 @@ def _ready(sender: Any, **_: Any) -> None:
     """Start the runtime before the first stream, if this worker runs streams."""
     if names.STREAMS_QUEUE in sender.app.amqp.queues.consume_from:
         runtime.start()
-        on_shutdown(runtime.hand_over)
 
 
 @task_revoked.connect
 def _revoked(request: Any, terminated: bool = False, **_: Any) -> None:
-    """Cancel a request that was revoked in the queue; Celery only drops the message.
-
-    Celery also calls this after it has terminated a running task.
+    """Cancel a request that was revoked: Celery only drops the message of a task that waits, and
+    cannot stop one that runs (``terminated``).
     """
     if getattr(request, "task", getattr(request, "name", "")) == names.STREAM:
         runtime.cancel(request.id, "terminate" if terminated else "revoke")

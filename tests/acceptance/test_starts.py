@@ -10,10 +10,10 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.stack import python_path, worker_command
 
 
-def start(env: Mapping[str, str], queue: str) -> subprocess.CompletedProcess[str]:
+def start(env: Mapping[str, str], queue: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a worker that is expected not to start."""
     return subprocess.run(
-        worker_command(queue),
+        worker_command(queue, *options),
         env={**os.environ, "C_FORCE_ROOT": "1", **python_path(), **env},
         capture_output=True,
         text=True,
@@ -22,9 +22,9 @@ def start(env: Mapping[str, str], queue: str) -> subprocess.CompletedProcess[str
     )
 
 
-def startup_error(env: Mapping[str, str], queue: str = "streams") -> str:
+def startup_error(env: Mapping[str, str], queue: str = "streams", *options: str) -> str:
     """Return the line in which a worker reports why it does not start."""
-    ended = start(env, queue)
+    ended = start(env, queue, *options)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     return ended.stderr.strip().splitlines()[-1]
@@ -46,7 +46,7 @@ def test_a_wrong_redis_password_is_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis:// or rediss://"),
+        ("PENSTOCK_REDIS_URL", "http://redis", "must start with redis://, rediss:// or unix://"),
         ("PENSTOCK_STREAMS_CONCURRENCY", "many", "valid integer"),
         ("PENSTOCK_POLL_INTERVAL_RATIO", "7", "less than or equal to 1"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com", "match pattern"),
@@ -73,3 +73,18 @@ def test_an_ipv6_network_in_no_proxy_does_not_keep_a_worker_from_starting(queue:
     env = {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "fd00::/8,[::1]"}
     line = startup_error(env, queue)
     assert line.startswith("penstock: no API key"), "the check after that of the proxy"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--autoscale", "10,2"], "--autoscale cannot be used: "),
+        (["-P", "threads"], "--pool: celery.concurrency.thread cannot be used: "),
+    ],
+)
+def test_an_option_without_meaning_is_reported_with_its_replacement(
+    options: list[str], message: str
+) -> None:
+    line = startup_error({"ANTHROPIC_API_KEY": "k"}, "streams", *options)
+    assert line.startswith("penstock: ")
+    assert message in line

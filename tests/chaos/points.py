@@ -27,10 +27,9 @@ from tasks.batches.create import gather, split
 #: Environment variables; this module is active if the first is set.
 TICKETS, POINTS = "CHAOS_TICKETS", "CHAOS_POINTS"
 
-_SCRIPTS = {
-    script(path.stem).sha: path.stem
-    for path in (Path(__file__).parents[2] / "penstock" / "store" / "lua").glob("*.lua")
-}
+_LUA = Path(__file__).parents[2] / "penstock" / "store" / "lua"
+_NAMES = [str(path.relative_to(_LUA).with_suffix("")) for path in _LUA.rglob("*.lua")]
+_SCRIPTS = {script(name).sha: name for name in _NAMES if not name.startswith("include/")}
 
 
 class _Step(threading.local):

@@ -10,13 +10,20 @@ from urllib.parse import urlsplit
 
 import click
 
+from penstock.access.credentials import header_problem, without_wrapping
+from penstock.access.redaction import shown_url
 from penstock.cli.text.output import print_line, quantity, styled
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.queue.consumers import find_consumers
 from penstock.queue.lengths import lengths_by_priority
 from penstock.settings import ClientSettings
-from penstock.store.connection import connect, redis_address, redis_errors_translated
+from penstock.store.connection import (
+    IN_CLUSTER_MODE,
+    connect,
+    redis_address,
+    redis_errors_translated,
+)
 from penstock.store.server_version import REQUIRED, version_running
 
 #: Share of ``maxmemory`` above which the memory finding is a warning.
@@ -88,12 +95,14 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
         Finding("ok", "redis", f"{version} at {address}")
         if version.has_waitaof
         else Finding(
-            "warn",
+            "error",
             "redis",
             f"{version} at {address}: too old for durable batches",
-            f"use {REQUIRED}; otherwise a power failure may cause a batch to be paid for twice",
+            f"use {REQUIRED}: on this one, batch workers refuse to start",
         )
     )
+    if info.get("cluster_enabled"):
+        yield Finding("error", "cluster", f"Redis {IN_CLUSTER_MODE}")
     policy = info.get("maxmemory_policy", "unknown")
     yield (
         Finding("ok", "eviction", policy)
@@ -129,7 +138,10 @@ def _memory(info: Mapping[str, Any]) -> Finding:
 def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
     """Check the API key and address that a worker started from this shell would use."""
     found = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if env.get(name)]
-    if found:
+    problems = [f"{name} {what}" for name in found if (what := _key_problem(env[name]))]
+    if problems:
+        yield Finding("error", "api key", "; ".join(problems), "set it again, to the key alone")
+    elif found:
         yield Finding("ok", "api key", " and ".join(found))
     else:
         yield Finding(
@@ -142,12 +154,17 @@ def credentials(env: Mapping[str, str], *, workers: bool) -> Iterator[Finding]:
         yield base_url(url)
 
 
+def _key_problem(key: str) -> str:
+    key = without_wrapping(key)
+    return header_problem(key) if key else "is blank"
+
+
 def base_url(url: str) -> Finding:
     """Check ANTHROPIC_BASE_URL, to which the SDK adds ``/v1/messages``."""
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = shown_url(without_wrapping(url))
+    parts = urlsplit(shown)
     detail = f"{shown} (ANTHROPIC_BASE_URL)"
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc == "…":
         problem, fix = "it is not an address", "set it to https:// or http:// with a host"
     elif end := _API_PATH.search(shown.rstrip("/")):
         problem = f"calls go to {shown.rstrip('/')}/v1/messages"

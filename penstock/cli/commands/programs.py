@@ -7,7 +7,7 @@ if ``celery -A workers.app`` had been started directly.
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import click
@@ -44,6 +44,7 @@ def worker(queue: str, options: tuple[str, ...]) -> None:
       penstock worker streams -- --hostname second@%h
     """
     require_module("anthropic", "the anthropic SDK", "worker")
+    refuse_greenlets(options)
     replace_process(worker_command(queue, "--hostname", f"{queue}@%h", *options))
 
 
@@ -99,6 +100,17 @@ def settings() -> None:
       PENSTOCK_LEASE_MS=3000 penstock settings
     """
     replace_process([sys.executable, "-m", "config"])
+
+
+def refuse_greenlets(options: Sequence[str]) -> None:
+    """Raise `CommandError` for a pool that Celery imports before the worker checks its options."""
+    for given, value in zip(options, (*options[1:], ""), strict=False):
+        pool = value if given in ("-P", "--pool") else given.removeprefix("--pool=")
+        if pool.removeprefix("-P") in ("gevent", "eventlet"):
+            raise CommandError(
+                f"--pool: {pool.removeprefix('-P')} cannot be used: only the default pool hands "
+                "streams over when it stops"
+            )
 
 
 def require_module(module: str, description: str, extra: str) -> None:

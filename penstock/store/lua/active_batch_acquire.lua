@@ -8,16 +8,18 @@
 -- on requests is counted once no other batch is active.
 
 -- include now_ms.lua
+-- include of_type.lua
 
 local batches_key = KEYS[1]
 local member, size, max_batches, max_requests, ttl_ms = unpack(ARGV)
 
+of_type(batches_key, 'hash')
 local now = now_ms()
 local held = redis.call('HGETALL', batches_key)
 local batches, requests = 0, 0
 for i = 1, #held, 2 do
   local its_size, ends = string.match(held[i + 1], '^(%d+) (%d+)$')
-  if not ends or tonumber(ends) < now then
+  if not ends or tonumber(ends) < now or tonumber(ends) > now + 2 * ttl_ms then
     redis.call('HDEL', batches_key, held[i])
   elseif held[i] ~= member then
     batches = batches + 1

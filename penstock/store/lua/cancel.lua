@@ -11,6 +11,8 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include next_epoch.lua
+-- include of_type.lua
 -- include end_unclaimed.lua
 
 local meta_key, log_key, events_channel, control_channel = unpack(KEYS, 1, 4)

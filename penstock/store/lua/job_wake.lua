@@ -8,6 +8,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 -- include job_event.lua
 
 local meta_key, shards_key, claims_key, live_key, log_key, events_channel = unpack(KEYS)
@@ -21,6 +22,7 @@ if state ~= 'queued' and state ~= 'running' then
   return {state, 0}
 end
 local changed = 0
+of_type(live_key, 'zset')
 if action == 'cancel' then
   changed = redis.call('HSETNX', meta_key, 'cancel', who)
 elseif paused then

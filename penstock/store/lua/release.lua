@@ -8,6 +8,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 -- include next_check.lua
 
 local meta_key, lease_key, live_key, log_key, text_key, body_key = unpack(KEYS)
@@ -28,6 +29,7 @@ if state == 'running' then
   for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
     redis.call('EXPIRE', key, ttl_s + math.ceil(due_in_ms / 1000))
   end
+  of_type(live_key, 'zset')
   redis.call('ZADD', live_key, next_check(meta_key, due_ms + wait_ms), record_id(meta_key))
 end
 return 1

@@ -8,6 +8,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 
 local meta_key, lease_key, events_channel, live_key, log_key, text_key, body_key = unpack(KEYS)
 local worker, epoch, lease_ms, ttl_s = unpack(ARGV)
@@ -22,8 +23,11 @@ if its_epoch ~= epoch or state ~= 'running' or its_worker ~= worker then
 end
 local now = now_ms()
 redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
+redis.call('HSET', meta_key, 'renewed_ms', now)
+of_type(live_key, 'zset')
 redis.call('ZADD', live_key, now + lease_ms, record_id(meta_key))
-if redis.call('PTTL', meta_key) < ttl_s * 500 then
+-- A write can have created the log again after it was deleted.
+if redis.call('PTTL', meta_key) < ttl_s * 500 or redis.call('TTL', log_key) == -1 then
   for _, key in ipairs({meta_key, log_key, text_key, body_key}) do
     redis.call('EXPIRE', key, ttl_s)
   end

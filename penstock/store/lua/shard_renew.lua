@@ -10,6 +10,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 -- include restorable.lua
 
 local meta_key, lease_key, claims_key, live_key, shards_key = unpack(KEYS)
@@ -34,5 +35,6 @@ if last_claim ~= mine then
 end
 local now = now_ms()
 redis.call('SET', lease_key, lease, 'PX', lease_ms)
+of_type(live_key, 'zset')
 redis.call('ZADD', live_key, now + lease_ms, record_id(meta_key) .. '/' .. number)
 return {'ok', cancel or ''}

@@ -21,6 +21,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 -- include job_event.lua
 -- include restorable.lua
 
@@ -54,6 +55,7 @@ for other, other_epoch in string.gmatch(others, '(%d+) (%d+)') do
   end
 end
 
+of_type(live_key, 'zset')
 local id = record_id(meta_key)
 local member = id .. '/' .. number
 local now = now_ms()

@@ -6,9 +6,12 @@
 --       value ('' = none)
 -- Returns '' (locked, now or before), or the field and the value of the call that holds the lock.
 
+-- include of_type.lua
+
 local lock_key = KEYS[1]
 local member, nonce, ttl_s, stale_field, stale_value = unpack(ARGV)
 
+of_type(lock_key, 'hash')
 if stale_field ~= '' and redis.call('HGET', lock_key, stale_field) == stale_value then
   redis.call('HDEL', lock_key, stale_field)
 end

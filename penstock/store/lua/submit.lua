@@ -7,12 +7,16 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include of_type.lua
 
 local meta_key, log_key, events_channel, body_key, live_key = unpack(KEYS)
 local ttl_s, event, body, wait_ms = unpack(ARGV, 1, 4)
 
 if redis.call('EXISTS', meta_key) == 1 then
   return 0
+end
+if live_key then
+  of_type(live_key, 'zset')
 end
 local fields = {}
 for i = 5, #ARGV do

@@ -11,6 +11,8 @@
 --         {'gap', n}: the log ends at n; send again from n + 1.
 --         {'gone'}: the record has expired or was deleted; stop.
 
+-- include of_type.lua
+
 local meta_key, log_key, lease_key, events_channel = unpack(KEYS, 1, 4)
 local text_key, body_key, live_key, typed_channel = unpack(KEYS, 5, 8)
 local worker, epoch, first, ttl_s, text, empty_text, final_state, keep, count = unpack(ARGV, 1, 9)
@@ -26,6 +28,14 @@ local ended = state == 'done' or state == 'failed' or state == 'canceled'
 if its_epoch > epoch or (its_epoch == epoch and its_worker ~= worker) then
   return {'fenced', its_epoch}
 end
+if its_epoch < epoch then
+  -- Redis has lost this claim. Another worker may have claimed the request since, with a lower epoch
+  -- if Redis's clock went back: then it holds the lease.
+  local holder = redis.call('GET', lease_key)
+  if holder and holder ~= worker .. ':' .. ARGV[2] then
+    return {'fenced', its_epoch}
+  end
+end
 if count > 0 and first + count - 1 <= n then
   return {'ok', n, cancel or ''}
 end
@@ -39,7 +49,7 @@ end
 -- The log comes first: it refuses an id that is not above its last one, so an error elsewhere can
 -- never publish what was not logged.
 for i = 1, count do
-  redis.call('XADD', log_key, epoch .. '-' .. (n + i), 'd', ARGV[9 + i])
+  redis.call('XADD', log_key, ARGV[2] .. '-' .. (n + i), 'd', ARGV[9 + i])
 end
 local top = n + count
 local fields = {'n', top}
@@ -69,6 +79,7 @@ if final_state ~= '' then
   fields[#fields + 1] = 'state'
   fields[#fields + 1] = final_state
   redis.call('DEL', lease_key)
+  of_type(live_key, 'zset')
   redis.call('ZREM', live_key, string.match(meta_key, '{(.-)}'))
 end
 redis.call('HSET', meta_key, unpack(fields))

@@ -21,7 +21,7 @@ from penstock.batches.wire import EMPTY_BODY_BYTES
 from penstock.clock import now_ms
 from penstock.jitter import spread
 from penstock.spool.chunks import ChunkMissing, ChunkStore
-from tasks.batches.claim import Fenced, NotClaimed, RestartGrace
+from tasks.batches.claim import Fenced, InGracePeriod, NotClaimed
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import split
 from tasks.batches.create.batch_creator import release_reservations
@@ -193,7 +193,7 @@ def _claimed(
 ) -> Iterator[ClaimedShard]:
     for partner in partners:
         work.redis.hdel(work.job.keys.claims, f"{partner.number}:due")  # it may be waiting too
-        with contextlib.suppress(NotClaimed, RestartGrace):  # it is sent alone, or taken later
+        with contextlib.suppress(NotClaimed, InGracePeriod):  # it is sent alone, or taken later
             yield claims.enter_context(
                 ClaimedShard.claim(
                     work.redis,

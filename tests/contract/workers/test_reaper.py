@@ -267,17 +267,18 @@ def test_a_malformed_message_does_not_stop_the_reaper(setup: Setup) -> None:
     assert setup.sent == [(id, "m", 3)]
 
 
-def test_an_odd_record_delays_no_other_and_is_checked_again_later(setup: Setup) -> None:
+def test_a_record_of_another_type_is_woken_to_fail_and_delays_no_other(
+    setup: Setup,
+) -> None:
     odd = setup.submit()
     key = setup.keys.request(odd).meta
     setup.connection.set(key, "not a hash", ex=60)
     setup.connection.zadd(setup.keys.live_shards, {"no-shard": 0})
     good, job = setup.submit(), shard_of(setup)
     setup.reap(lambda: setup.sent and setup.sent_shards)
-    assert setup.sent == [(good, "m", 3)]
+    assert setup.sent == [(odd, "", 0), (good, "m", 3)]
     assert setup.sent_shards == [(job, 0, "m", names.BATCH_CREATE)]
-    assert setup.checked(odd)
-    assert setup.connection.zscore(setup.keys.live_shards, "no-shard") > 0
+    assert setup.connection.zscore(setup.keys.live_shards, "no-shard") is None
 
 
 @pytest.mark.parametrize("stored", ["abc", "-1", "99", "", "\u00b2"])
@@ -317,12 +318,12 @@ class UncancellableDriver:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
 
-    async def set(self, *_: object, **__: object) -> bytes:
+    async def evalsha(self, *_: object, **__: object) -> list[int]:
         if not self.asked.is_set():
             self.asked.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        return b"another"
+        return [0]
 
 
 def test_a_reaper_ends_even_if_the_driver_swallows_its_cancellation(setup: Setup) -> None:

@@ -1,15 +1,23 @@
 -- Included by the scripts that end a request which no worker holds: log its last event, publish it,
--- and let its keys expire. `fields` are further fields of the record, as a list.
+-- and let its keys expire. `fields` are further fields of the record, as a list. Where the record's
+-- numbers cannot be read, the event follows the last one of the log.
 local function end_unclaimed(names, state, data, retention_s, fields)
   local epoch, n = unpack(redis.call('HMGET', names.meta, 'epoch', 'n'))
-  n = n + 1
+  if not (epoch and n and epoch:match('^%d+$') and n:match('^%d+$') and #epoch < 16 and #n < 16) then
+    local last = redis.call('XREVRANGE', names.log, '+', '-', 'COUNT', 1)[1]
+    epoch, n = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
+  end
+  n = string.format('%.0f', n + 1)
+  epoch = next_epoch(epoch, now_ms())
   local line = '{"e":' .. epoch .. ',"n":' .. n .. ',"data":' .. data .. '}'
   redis.call('XADD', names.log, epoch .. '-' .. n, 'd', line)
-  redis.call('HSET', names.meta, 'state', state, 'n', n, 'ended_ms', now_ms(), unpack(fields))
+  redis.call('HSET', names.meta, 'state', state, 'epoch', epoch, 'n', n, 'ended_ms', now_ms(),
+    unpack(fields))
   redis.call('HDEL', names.meta, 'waits_for', 'wait_until_ms')
   for _, key in ipairs({names.meta, names.log, names.text, names.body}) do
     redis.call('EXPIRE', key, retention_s)
   end
+  of_type(names.live, 'zset')
   redis.call('ZREM', names.live, record_id(names.meta))
   redis.call('PUBLISH', names.events, line)
 end

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from penstock.errors import (
 from penstock.ids import new_id
 from penstock.keys import JobKeys, Keys
 from penstock.local.embedded_redis import EmbeddedRedis
+from penstock.settings import ClientSettings
 from penstock.spool.chunks import ChunkMissing, ChunkStore
 from penstock.spool.stores import open_chunk_store, remove_orphans
 from penstock.store.connection import connect_async
@@ -75,6 +77,12 @@ def make_due(connection: Any) -> None:
         connection.zadd(SHARED.spools, {member: 1})
 
 
+def using(url: str | Path, *former: str) -> ClientSettings:
+    """The settings of a process with this spool."""
+    address = f"file://{url}" if isinstance(url, Path) else url
+    return ClientSettings.load(key_prefix="spool", spool_url=address, former_spool_urls=former)
+
+
 # -- every store ------------------------------------------------------------------------------
 
 
@@ -95,14 +103,14 @@ def test_a_missing_chunk_is_reported_after_those_before_it(store: ChunkStore) ->
     reading = store.read("requests-0", 3)
     with pytest.raises(ChunkMissing, match="requests-0: chunk 2 of 3 is missing"):
         list(reading)
-    with pytest.raises(ChunkMissing, match="nothing: chunk 0 of 1"):
-        list(store.read("nothing", 1))
+    with pytest.raises(ChunkMissing, match="requests-9: chunk 0 of 1"):
+        list(store.read("requests-9", 1))
 
 
 def test_removing_a_name_leaves_the_chunks_of_others(store: ChunkStore) -> None:
     for name in ("requests-0", "ids-0"):
         store.add(name, 0, b"x")
-    store.remove(["requests-0", "never-written"])
+    store.remove(["requests-0", "results-9-9"])
     with pytest.raises(ChunkMissing):
         list(store.read("requests-0", 1))
     assert list(store.read("ids-0", 1)) == [b"x"]
@@ -161,10 +169,10 @@ def test_files_of_a_producer_that_died_are_removed_after_their_deadline(
     open_chunk_store(f"file://{folder}", connection, keys, 100).add("requests-0", 0, b"x")
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 90_000 < deadline - now_ms() <= 100_000
-    remove_orphans(connection, SHARED)
+    remove_orphans(connection, using(folder))
     assert len(files(folder)) == 1
     make_due(connection)
-    remove_orphans(connection, SHARED)
+    remove_orphans(connection, using(folder))
     assert list(folder.iterdir()) == []
     assert connection.zcard(SHARED.spools) == 0
 
@@ -176,13 +184,13 @@ def test_files_of_a_job_are_not_removed_while_it_has_a_record(
     connection.hset(keys.meta, "state", "running")
     connection.expire(keys.meta, 5_000)
     make_due(connection)
-    remove_orphans(connection, SHARED)
+    remove_orphans(connection, using(folder))
     assert len(files(folder)) == 1
     (deadline,) = [score for _, score in connection.zrange(SHARED.spools, 0, -1, withscores=True)]
     assert 4_900_000 < deadline - now_ms() <= 5_000_000
     connection.delete(keys.meta)  # as if it had expired
     make_due(connection)
-    remove_orphans(connection, SHARED)
+    remove_orphans(connection, using(folder))
     assert files(folder) == []
 
 
@@ -202,7 +210,7 @@ def test_the_reaper_removes_orphaned_files(
     make_due(connection)
 
     async def reap() -> None:
-        tidy = partial(remove_orphans, connection, SHARED)
+        tidy = partial(remove_orphans, connection, using(folder))
         shared = connect_async(settings)
         reaper = Reaper(settings, shared, "w", print, print, tidy)
         task = asyncio.ensure_future(reaper.run())
@@ -217,10 +225,109 @@ def test_the_reaper_removes_orphaned_files(
 
 def test_removing_files_is_tried_again_after_a_failure(connection: Any, keys: JobKeys) -> None:
     connection.zadd(SHARED.spools, {f"{keys.id} nonsense://x": 1})
-    remove_orphans(connection, SHARED)
+    remove_orphans(connection, using("nonsense://x"))
     ((member, deadline),) = connection.zrange(SHARED.spools, 0, -1, withscores=True)
     assert member == f"{keys.id} nonsense://x".encode()
     assert deadline > now_ms()
+
+
+# -- values from Redis that become paths -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "{victim}",
+        "{id} file://{victim}",
+        "{id} file://{spool}/../victim",
+        "../victim file://{spool}",
+        "{id}/../../victim file://{spool}",
+        "{id}%2f..%2f..%2fvictim file://{spool}",
+        "{id}\\..\\victim file://{spool}",
+        "{id}\0 file://{spool}",
+        "/ file://{spool}",
+        ". file://{spool}",
+        "* file://{spool}",
+        " file://{spool}",
+        "{id} {spool}",
+        "{id} s3://bucket/x",
+        "{id} simplecache::file://{victim}",
+        "x" * 5_000,
+    ],
+)
+def test_the_index_of_spools_never_deletes_what_is_no_folder_of_a_job(
+    connection: Any, keys: JobKeys, folder: Path, tmp_path: Path, member: str
+) -> None:
+    victim = tmp_path / "victim"
+    for place in (victim / keys.id, folder / "another"):
+        place.mkdir(parents=True)
+        (place / "file").write_text("precious")
+    text = member.replace("{id}", keys.id).replace("{spool}", str(folder))
+    connection.zadd(SHARED.spools, {text.replace("{victim}", str(victim)): 1, b"\xff \xfe": 1})
+    remove_orphans(connection, using(folder))
+    assert files(tmp_path) == sorted([f"victim/{keys.id}/file", "a spool/another/file"])
+    assert connection.zrange(SHARED.spools, 0, now_ms(), byscore=True) == []
+
+
+def test_the_spool_of_a_record_is_used_only_if_the_settings_name_it(
+    penstock_redis: EmbeddedRedis, connection: Any, folder: Path
+) -> None:
+    url = f"file://{folder}"
+    with Client(penstock_redis.url, key_prefix="spool", spool_url=url) as client:
+        job = client.messages.batches.create(requests=requests(1))
+        meta = SHARED.job(job.id).meta
+    with Client(penstock_redis.url, key_prefix="spool", former_spool_urls=[url]) as later:
+        later.messages.batches.cancel(job.id)
+        connection.hset(meta, "state", "done")
+        assert list(later.messages.batches.results(job.id)) == []
+        connection.hset(meta, "spool", f"{url}/../elsewhere")
+        with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
+            later.messages.batches.delete(job.id)
+        with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
+            list(later.messages.batches.results(job.id))
+
+
+@pytest.mark.parametrize("linked", ["{id}", "{id}/requests-0", "{id}/requests-0/000000"])
+def test_a_link_below_the_spool_is_not_followed(
+    connection: Any, keys: JobKeys, folder: Path, tmp_path: Path, linked: str
+) -> None:
+    outside = tmp_path / "outside"
+    link = folder / linked.replace("{id}", keys.id)
+    target = outside / "/".join(
+        [keys.id, "requests-0", "000000"][len(link.relative_to(folder).parts) :]
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target != outside:
+        target.write_bytes(b"precious")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    before = files(outside)
+    store = open_chunk_store(f"file://{folder}", connection, keys, 100)
+    attempts = (
+        lambda: list(store.read("requests-0", 1)),
+        lambda: store.add("requests-0", 0, b"x"),
+        lambda: store.remove(["requests-0"]),
+        lambda: store.remove_all([]),
+    )
+    for attempt in attempts[: 3 if linked == "{id}" else 2]:
+        with pytest.raises(SpoolUnavailable, match="has a link at"):
+            attempt()
+    for attempt in attempts[2:]:
+        with suppress(SpoolUnavailable):
+            attempt()
+    assert files(outside) == before
+
+
+def test_the_root_of_a_spool_may_be_a_link(
+    connection: Any, keys: JobKeys, folder: Path, tmp_path: Path
+) -> None:
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    store = open_chunk_store(f"file://{tmp_path}/link", connection, keys, 100)
+    store.add("requests-0", 0, b"x")
+    assert list(store.read("requests-0", 1)) == [b"x"]
+    store.remove_all([])
+    assert files(folder) == []
 
 
 # -- spools that cannot be used ---------------------------------------------------------------

@@ -74,7 +74,9 @@ class Held:
         )
 
     def reap(self) -> Any:
-        call = shard_scripts.reap(self.keys, self.shared, 0, check_after_ms=WAIT_MS)
+        call = shard_scripts.reap(
+            self.keys, self.shared, 0, check_after_ms=WAIT_MS, lease_ms=60_000
+        )
         return reply(self.redis, call)
 
     def whole(self) -> list[Any]:

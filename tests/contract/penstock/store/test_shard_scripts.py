@@ -51,7 +51,7 @@ def test_a_wake_up_that_is_too_early_claims_nothing(held: Held) -> None:
     assert held.due() is None
 
 
-def test_no_shard_is_claimed_during_the_restart_grace(held: Held) -> None:
+def test_no_shard_is_claimed_during_the_grace_after_a_restart(held: Held) -> None:
     """Lost claims are renewed first; the time of one lease is enough for that."""
     run = held.desk.settings.keys.run
     assert held.claim()[0] == b"claimed"
@@ -59,11 +59,31 @@ def test_no_shard_is_claimed_during_the_restart_grace(held: Held) -> None:
     held.redis.hset(run, "id", "another")
     before = held.whole()
     kind, left = held.claim(lease_ms=60_000)
-    assert kind == b"restarted"
+    assert kind == b"grace"
     assert 0 < left <= 60_000
     assert held.whole() == before
     held.redis.hset(run, "since_ms", clock(held.redis) - 60_000)
     assert held.claim(lease_ms=60_000)[0] == b"claimed"
+
+
+def test_after_a_stall_no_shard_is_taken_from_a_worker_and_a_released_one_is_claimed(
+    held: Held,
+) -> None:
+    run = held.desk.settings.keys.run
+    epoch = held.claim()[1]
+    held.redis.delete(held.keys.shard_lease(0))
+    held.redis.hset(run, "beat_ms", clock(held.redis) - 60_000)
+    before = held.whole()
+    kind, left = held.claim("w2")
+    assert kind == b"grace"
+    assert 0 < left <= 60_000
+    assert held.whole() == before
+    assert held.reap() == [b"wait"]
+    assert 0 < (held.checked_in_ms() or 0) <= 60_000
+    assert held.renew(epoch) == [b"ok", b""]
+    assert held.claim("w2")[0] == b"leased"
+    held.write(epoch, becomes=0)
+    assert held.claim("w2")[0] == b"claimed"
 
 
 def test_a_missing_job_or_shard_is_gone_and_not_created(held: Held) -> None:

@@ -9,7 +9,7 @@ import pytest
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.store import request_scripts
-from penstock.store.request_scripts import DeadlineEnd, ReaperAction
+from penstock.store.request_scripts import ReaperAction, UnclaimedEnd
 from tests.contract.penstock.store.calls import (
     PREFIX,
     RETENTION_S,
@@ -41,8 +41,9 @@ def reap(connection: Any, keys: RequestKeys, *, may_be_queued: bool = True) -> R
         Keys(keys.prefix),
         check_after_ms=60_000,
         may_be_queued=may_be_queued,
-        deadline=DeadlineEnd(DEADLINE_END, b'{"type":"deadline_exceeded"}'),
-        deadline_after_loss=DeadlineEnd(END_AFTER_LOSS, b'{"type":"after_loss"}'),
+        deadline=UnclaimedEnd(DEADLINE_END, b'{"type":"deadline_exceeded"}'),
+        deadline_after_loss=UnclaimedEnd(END_AFTER_LOSS, b'{"type":"after_loss"}'),
+        lease_ms=60_000,
         retention_s=RETENTION_S,
     ).run(connection)
 
@@ -129,7 +130,8 @@ def test_the_reaper_ends_a_queued_request_whose_deadline_has_passed(
         release(connection, keys, due_ms=90_000, waits_for="the rate limit")
     set_deadline(connection, keys, -1)
     assert reap(connection, keys, may_be_queued=may_be_queued) is ReaperAction.GONE
-    epoch = int(deferred)
+    epoch = int(connection.hget(keys.meta, "epoch"))
+    assert epoch > int(deferred)
     event = b'{"e":%d,"n":2,"data":%s}' % (epoch, DEADLINE_END)
     assert listener.received() == [("events", event)]
     record = connection.hgetall(keys.meta)

@@ -237,6 +237,22 @@ def test_a_resumption_that_was_refused_first_still_has_the_reason_of_the_interru
     perform(test, cut, refusal, refusal, whole(" a pump."))
 
 
+def test_a_worker_recognises_the_fault_that_interrupted_the_call_of_another_worker(
+    perform: Perform,
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        await stage.run(id, stage.new_relay("w2"))
+        error = stage.events(id)[-1].data["error"]
+        assert "the same fault occurred at the same place" in error["message"]
+        assert stage.record(id)["attempts"] == "2"
+
+    malformed = answer(
+        *start(), *text("Once"), {"type": "content_block_delta", "index": 0, "delta": []}
+    )
+    perform(test, malformed, REFUSALS["by status"], malformed, whole("never asked for"))
+
+
 def test_the_reason_of_a_resumption_after_the_loss_of_a_worker_is_takeover(
     perform: Perform,
 ) -> None:

@@ -128,7 +128,10 @@ def test_an_expected_error_is_one_line_with_exit_code_1(args: list[str], message
 def test_an_invalid_setting_is_reported_in_one_line() -> None:
     result = invoke("batch", "list", env={"PENSTOCK_REDIS_URL": "http://redis"})
     assert result.exit_code == 1
-    assert result.stderr == "penstock: PENSTOCK_REDIS_URL: must start with redis:// or rediss://\n"
+    assert (
+        result.stderr
+        == "penstock: PENSTOCK_REDIS_URL: must start with redis://, rediss:// or unix://\n"
+    )
 
 
 @pytest.mark.parametrize("command", [["demo", "--live"], ["up"]])

@@ -3,10 +3,21 @@
 from typing import Any
 
 import orjson
+import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.spool.chunks import CHUNK_BYTES, Packer, compressor, lines_of, pack, unpack
+from penstock.errors import RecordUnreadable
+from penstock.spool.chunks import (
+    CHUNK_BYTES,
+    MAX_UNPACKED_BYTES,
+    Packer,
+    compressor,
+    lines_of,
+    pack,
+    unpack,
+)
 
 #: What Python or a careless splitter takes for the end of a line.
 AWKWARD = "\r \n \r\n \u2028 \u2029 \u0085 \x0b \x0c \x1c \x1d \x1e"
@@ -50,3 +61,17 @@ def test_without_lines_there_is_no_chunk() -> None:
 
 def test_a_block_of_lines_is_the_same_chunk_as_its_lines() -> None:
     assert unpack(compressor().compress(bytearray(b"a\nb\n"))) == unpack(next(pack([b"a", b"b"])))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_chunk_that_becomes_gigabytes_is_refused(known: bool) -> None:
+    size = MAX_UNPACKED_BYTES + 1
+    packer = zstandard.ZstdCompressor(write_content_size=known)
+    with pytest.raises(RecordUnreadable, match="a stored chunk"):
+        unpack(packer.compress(bytes(size)))
+
+
+@pytest.mark.parametrize("chunk", [b"", b"not a chunk", compressor().compress(b"abc\n")[:-2]])
+def test_what_is_no_chunk_is_refused(chunk: bytes) -> None:
+    with pytest.raises(RecordUnreadable, match="a stored chunk"):
+        lines_of(chunk)

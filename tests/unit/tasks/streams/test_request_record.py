@@ -120,3 +120,28 @@ def test_any_text_in_a_field_is_read_or_named(field: str, text: str) -> None:
         problem = error.error["message"]
     assert not problem or f"the record's field {field!r}" in problem
     assert not problem or problem.endswith("enqueue it again")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": "k"},
+        {"Authorization": "Bearer t"},
+        {"Host": "other"},
+        {"anthropic-beta": "a\r\nHost: other"},
+        {"anthropic-beta": 1},
+        {"anthropic-beta ": "a"},
+        {"Content-Length": "0"},
+        {"": ""},
+    ],
+)
+def test_a_record_cannot_make_a_worker_send_other_headers_than_a_producer_may(
+    headers: dict[str, object],
+) -> None:
+    assert "'headers' cannot be sent" in fault({"headers": json.dumps(headers)})
+
+
+def test_a_record_with_a_model_that_is_no_name_is_refused() -> None:
+    """It becomes a part of keys of the rate limiter, and is shown."""
+    body = {"model": "m" * 257, "max_tokens": 1, "messages": []}
+    assert "'model'" in fault(body=json.dumps(body).encode())

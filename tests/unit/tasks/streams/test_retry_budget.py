@@ -77,15 +77,16 @@ def test_only_lasting_progress_refills_the_budget(kept: list[int], max_attempts:
             return
 
 
-@given(st.lists(st.integers(0, 9), max_size=20), st.integers(0, 20))
-def test_it_does_not_matter_which_worker_makes_a_call(kept: list[int], taken_over: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 9), faults), max_size=20), st.integers(0, 20))
+def test_it_does_not_matter_which_worker_makes_a_call(
+    happened: list[tuple[int, Fault]], taken_over: int
+) -> None:
     one = other = RetryBudget(3)
-    for i, now in enumerate(kept):
+    for i, (now, fault) in enumerate(happened):
         if i == taken_over:
-            other = RetryBudget(3, stalled=one.stalled, kept=one.kept)
+            other = RetryBudget(3, stalled=one.stalled, kept=one.kept, last=one.last)
         reasons = {
-            interrupted(each, fault(place=(i,)), now)
-            for each in {id(one): one, id(other): other}.values()
+            interrupted(each, fault, now) for each in {id(one): one, id(other): other}.values()
         }
         assert len(reasons) == 1
 
