@@ -43,9 +43,12 @@ docs: setup      ## build the documentation into site/ (ARGS=serve: preview on 1
 
 chaos: setup     ## run streams and jobs under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
+	@$(BIN)/python -m tests.chaos.run --kinds refusals,stalls,lies $(STREAMS)
+	@$(BIN)/python -m tests.chaos.run --kinds all $(STREAMS)
 	@$(BIN)/python -m tests.chaos.malformed_run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
+	@$(BIN)/python -m tests.chaos.batch_run --trouble 200 --kinds all
 
 soak: setup      ## run streams and jobs for 15 minutes; fails if memory, descriptors or keys grow (ARGS="--minutes 2")
 	@$(BIN)/python -m tests.chaos.soak_run $(ARGS)
