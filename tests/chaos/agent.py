@@ -123,11 +123,13 @@ class Agent:
         """Redis refuses writes for a while, perhaps longer than the leases last."""
         seconds = self._rng.uniform(0.5, 3 * LEASE_S)
         await self._named("Redis refused", redis_troubles.refuse, self._rng, seconds)
+        await asyncio.sleep(2 * seconds)  # nothing ends under a Redis that refuses most of the time
 
     async def stall(self) -> None:
         """Redis answers nothing, or no write, for longer than the leases last."""
         seconds = LEASE_S + self._rng.uniform(0.2, 2.5)
         await self._named("Redis stalled", redis_troubles.stall, self._rng, seconds)
+        await asyncio.sleep(2 * seconds)
 
     async def pause_redis_beyond_the_lease(self) -> None:
         """Redis is stopped for longer than the leases last."""
