@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO, Self
+from urllib.parse import urlsplit
 
 #: The reply to a command, by its name in capitals; None: Redis's own.
 Fault = Callable[[str], str | None]
@@ -34,14 +35,14 @@ class RefusingRedis:
     ``fault`` may be set at any time. `hang` leaves all connections open and passes nothing on.
     """
 
-    def __init__(self, port: int) -> None:
-        """``port``: that of the Redis to which it passes commands on."""
+    def __init__(self, url: str) -> None:
+        """``url``: that of the Redis to which it passes commands on."""
         self.fault: Fault | None = None
-        self._upstream = port
+        self._upstream = urlsplit(url)
         self._flowing = threading.Event()
         self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.url = url.replace(f":{self._upstream.port}", f":{self._listener.getsockname()[1]}")
         self._sockets: list[socket.socket] = []
 
     def hang(self) -> None:
@@ -78,10 +79,17 @@ class RefusingRedis:
     def _accept(self) -> None:
         while True:
             client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._upstream))
+            server = self._connect()
             self._sockets += [client, server]
             self._thread(self._requests, client, server)
             self._thread(self._replies, server, client)
+
+    def _connect(self) -> socket.socket:
+        """Return a connection that may run scripts, whether or not the client has a password."""
+        server = socket.create_connection(("127.0.0.1", self._upstream.port or 6379))
+        server.sendall(_packed(b"AUTH", (self._upstream.password or "").encode()))
+        assert server.recv(64) == b"+OK\r\n"
+        return server
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         try:

@@ -169,7 +169,7 @@ def test_settings_are_listed_with_their_values() -> None:
 
 def test_up_runs_a_complete_deployment_until_it_is_interrupted(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
-        seen = read_until(up, "export ")
+        seen = read_until(up, "export REDISCLI_AUTH=")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
         assert len(pids) == 5
         url = seen.rpartition("export PENSTOCK_REDIS_URL=")[2].split()[0]
@@ -194,7 +194,7 @@ def test_up_runs_a_complete_deployment_until_it_is_interrupted(tmp_path: Path) -
 
 def test_up_reports_a_process_that_has_died_and_stops_the_others(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
-        seen = read_until(up, "export ")
+        seen = read_until(up, "export REDISCLI_AUTH=")
         pids = {name: int(pid) for name, pid in re.findall(r"^(\w+) +pid (\d+)", seen, re.M)}
         os.kill(pids["batches"], signal.SIGKILL)
         rest, _ = up.communicate(timeout=30)
@@ -275,7 +275,7 @@ def test_up_with_an_unreachable_redis_fails_in_one_line() -> None:
 
 def test_up_killed_by_sigkill_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     with running("up", "--simulate", env={"TMPDIR": str(tmp_path)}) as up:
-        seen = read_until(up, "export ")
+        seen = read_until(up, "export REDISCLI_AUTH=")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
         up.kill()
     wait_until(lambda: all(gone(pid) for pid in pids))

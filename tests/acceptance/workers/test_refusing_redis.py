@@ -67,12 +67,12 @@ def deployment() -> Iterator[Deployment]:
     with (
         EmbeddedRedis() as redis,
         SimulatorProcess("--batch-seconds", "1") as simulator,
-        RefusingRedis(redis.port) as proxy,
+        RefusingRedis(redis.url) as proxy,
         Client(redis.url) as client,
     ):
         env = {
             **SETTINGS,
-            "PENSTOCK_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            "PENSTOCK_REDIS_URL": proxy.url,
             "ANTHROPIC_BASE_URL": simulator.url,
             "ANTHROPIC_API_KEY": SIMULATOR_KEY,
             "C_FORCE_ROOT": "1",

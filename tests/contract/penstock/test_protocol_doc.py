@@ -51,6 +51,7 @@ class Worker:
             self._keys, client.settings.keys, worker="w", lease_ms=60_000
         ).run(self._redis)
         assert isinstance(claim, Claimed)
+        self.epoch = claim.epoch
         self._box = Outbox(
             client.settings.keys,
             self.id,
@@ -109,7 +110,7 @@ def test_the_keys_that_it_names_are_the_keys_that_there_are() -> None:
 
 def test_its_event_is_one() -> None:
     event = events.decode(block("json", "content_block_delta").strip())
-    assert (event.epoch, event.n, event.type) == (1, 58, "content_block_delta")
+    assert (event.epoch, event.n, event.type) == (1796082506951, 58, "content_block_delta")
 
 
 def test_its_events_of_a_job_are_all_that_there_are() -> None:
@@ -163,10 +164,10 @@ def test_its_reader_types_the_answer_whatever_messages_are_lost(
     assert done.stdout.decode() == "".join(pieces)
 
 
-def commands(id: str) -> list[list[str]]:
+def commands(id: str, epoch: int) -> list[list[str]]:
     """The session's commands for this request."""
     lines = [line for line in block("sh").splitlines() if line.startswith("redis-cli ")]
-    return [shlex.split(line.replace("$R", id))[1:] for line in lines]
+    return [shlex.split(line.replace("$R", id).replace("$E", str(epoch)))[1:] for line in lines]
 
 
 def test_its_session_works_when_it_is_pasted(
@@ -174,15 +175,15 @@ def test_its_session_works_when_it_is_pasted(
 ) -> None:
     for data in (START, BLOCK, delta("Hello")):
         worker.write(data)
-    *asked, (subscribe, channel) = commands(worker.id)
+    *asked, (subscribe, channel) = commands(worker.id, worker.epoch)
     with redis.Redis.from_url(penstock_redis.url, decode_responses=True) as connection:
         answers = [connection.execute_command(*command) for command in asked]
         record, text, first, last, rest, _, exists, _, _ = answers
         assert (record["state"], record["n"]) == ("running", "4")
         assert text == "Hello"
-        assert [id for id, _ in first] == ["0-1", "1-2", "1-3"]
-        assert [id for id, _ in last] == ["1-4"]
-        assert [id for id, _ in rest] == ["1-3", "1-4"]
+        assert [id for id, _ in first] == ["0-1", f"{worker.epoch}-2", f"{worker.epoch}-3"]
+        assert [id for id, _ in last] == [f"{worker.epoch}-4"]
+        assert [id for id, _ in rest] == [f"{worker.epoch}-3", f"{worker.epoch}-4"]
         assert exists == 1
         assert subscribe == "SUBSCRIBE"
         with connection.pubsub() as live:

@@ -158,10 +158,10 @@ def test_readers_of_a_record_that_cannot_be_claimed_raise_its_error(
         address = stage.settings.redis_url.get_secret_value()
         async with AsyncClient(address, key_prefix=stage.settings.key_prefix) as client:
             stream = await client.messages.attach(id, timeout=10)
-            with pytest.raises(RequestFailed, match="cannot be claimed"):
+            with pytest.raises(RequestFailed, match="was not run any further"):
                 await stream.get_final_message()
             stream = await client.messages.attach(id, timeout=10)
-            with pytest.raises(RequestFailed, match="cannot be claimed"):
+            with pytest.raises(RequestFailed, match="was not run any further"):
                 [piece async for piece in stream.text_stream]
 
     perform(test, HELLO)
@@ -179,7 +179,7 @@ def read_in_threads(stage: RelayStage, id: str) -> None:
             lambda: list(request.stream(timeout=10).text_stream),
             lambda: list(client.messages.attach(id, after="1-1", timeout=10)),
         ):
-            with pytest.raises(RequestFailed, match="cannot be claimed") as failed:
+            with pytest.raises(RequestFailed, match="was not run any further") as failed:
                 read()
             assert failed.value.error["type"] == "invalid_record"
 
