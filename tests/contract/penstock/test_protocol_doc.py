@@ -109,7 +109,7 @@ def test_the_keys_that_it_names_are_the_keys_that_there_are() -> None:
 
 def test_its_event_is_one() -> None:
     event = events.decode(block("json", "content_block_delta").strip())
-    assert (event.epoch, event.n, event.type) == (1, 58, "content_block_delta")
+    assert (event.epoch, event.n, event.type) == (1796077624983, 58, "content_block_delta")
 
 
 def test_its_events_of_a_job_are_all_that_there_are() -> None:
@@ -165,8 +165,24 @@ def test_its_reader_types_the_answer_whatever_messages_are_lost(
 
 def commands(id: str) -> list[list[str]]:
     """The session's commands for this request."""
-    lines = [line for line in block("sh").splitlines() if line.startswith("redis-cli ")]
+    session = block("sh", "HGETALL")
+    lines = [line for line in session.splitlines() if line.startswith("redis-cli ")]
     return [shlex.split(line.replace("$R", id))[1:] for line in lines]
+
+
+def test_its_read_only_script_reads_at_one_moment_from_a_full_redis(
+    penstock_redis: EmbeddedRedis, worker: Worker
+) -> None:
+    worker.write(START)
+    command = shlex.split(block("sh", "EVAL_RO").replace("$R", worker.id))[1:]
+    with redis.Redis.from_url(penstock_redis.url, decode_responses=True) as connection:
+        connection.config_set("maxmemory", 1)
+        try:
+            (state, n, _), entries = connection.execute_command(*command)
+        finally:
+            connection.config_set("maxmemory", 0)
+    assert (state, n) == ("running", "2")
+    assert [events.decode(fields[1]).n for _, fields in entries] == [1, 2]
 
 
 def test_its_session_works_when_it_is_pasted(
@@ -180,9 +196,10 @@ def test_its_session_works_when_it_is_pasted(
         record, text, first, last, rest, _, exists, _, _ = answers
         assert (record["state"], record["n"]) == ("running", "4")
         assert text == "Hello"
-        assert [id for id, _ in first] == ["0-1", "1-2", "1-3"]
-        assert [id for id, _ in last] == ["1-4"]
-        assert [id for id, _ in rest] == ["1-3", "1-4"]
+        epoch = record["epoch"]
+        assert [id for id, _ in first] == ["0-1", f"{epoch}-2", f"{epoch}-3"]
+        assert [id for id, _ in last] == [f"{epoch}-4"]
+        assert [id for id, _ in rest] == [f"{epoch}-2", f"{epoch}-3", f"{epoch}-4"]
         assert exists == 1
         assert subscribe == "SUBSCRIBE"
         with connection.pubsub() as live:
