@@ -2,8 +2,8 @@
 
 Every event changes the record, in the same script as the log and the text. So the record is read
 before and after the other keys: if both replies are equal, all are of one moment. ``MULTI`` would
-ensure that, too, but a full Redis refuses even to read in it; and a script that returns a page of
-the log costs Redis five to eight times the CPU of the commands themselves.
+ensure that, too, but many versions of Redis, when they are full, refuse even to read in it; and a
+script that returns a page of the log costs Redis five to eight times the CPU of the commands.
 """
 
 import asyncio

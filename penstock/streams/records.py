@@ -128,7 +128,7 @@ class RequestRecords:
     def text(self, id: str) -> str:
         """Read the visible text of a request. Raises `NotFound`."""
         keys = self._settings.keys.request(checked_id(id))
-        with self._redis.pipeline(transaction=False) as pipe:  # a full Redis refuses MULTI
+        with self._redis.pipeline(transaction=False) as pipe:  # a full Redis may refuse MULTI
             pipe.hgetall(keys.meta)
             pipe.get(keys.text)
             raw, text = pipe.execute()

@@ -51,7 +51,6 @@ class Worker:
             self._keys, client.settings.keys, worker="w", lease_ms=60_000
         ).run(self._redis)
         assert isinstance(claim, Claimed)
-        self.epoch = claim.epoch
         self._box = Outbox(
             client.settings.keys,
             self.id,
@@ -110,7 +109,7 @@ def test_the_keys_that_it_names_are_the_keys_that_there_are() -> None:
 
 def test_its_event_is_one() -> None:
     event = events.decode(block("json", "content_block_delta").strip())
-    assert (event.epoch, event.n, event.type) == (1796082506951, 58, "content_block_delta")
+    assert (event.epoch, event.n, event.type) == (1796077624983, 58, "content_block_delta")
 
 
 def test_its_events_of_a_job_are_all_that_there_are() -> None:
@@ -164,10 +163,26 @@ def test_its_reader_types_the_answer_whatever_messages_are_lost(
     assert done.stdout.decode() == "".join(pieces)
 
 
-def commands(id: str, epoch: int) -> list[list[str]]:
+def commands(id: str) -> list[list[str]]:
     """The session's commands for this request."""
-    lines = [line for line in block("sh").splitlines() if line.startswith("redis-cli ")]
-    return [shlex.split(line.replace("$R", id).replace("$E", str(epoch)))[1:] for line in lines]
+    session = block("sh", "HGETALL")
+    lines = [line for line in session.splitlines() if line.startswith("redis-cli ")]
+    return [shlex.split(line.replace("$R", id))[1:] for line in lines]
+
+
+def test_its_read_only_script_reads_at_one_moment_from_a_full_redis(
+    penstock_redis: EmbeddedRedis, worker: Worker
+) -> None:
+    worker.write(START)
+    command = shlex.split(block("sh", "EVAL_RO").replace("$R", worker.id))[1:]
+    with redis.Redis.from_url(penstock_redis.url, decode_responses=True) as connection:
+        connection.config_set("maxmemory", 1)
+        try:
+            (state, n, _), entries = connection.execute_command(*command)
+        finally:
+            connection.config_set("maxmemory", 0)
+    assert (state, n) == ("running", "2")
+    assert [events.decode(fields[1]).n for _, fields in entries] == [1, 2]
 
 
 def test_its_session_works_when_it_is_pasted(
@@ -175,15 +190,16 @@ def test_its_session_works_when_it_is_pasted(
 ) -> None:
     for data in (START, BLOCK, delta("Hello")):
         worker.write(data)
-    *asked, (subscribe, channel) = commands(worker.id, worker.epoch)
+    *asked, (subscribe, channel) = commands(worker.id)
     with redis.Redis.from_url(penstock_redis.url, decode_responses=True) as connection:
         answers = [connection.execute_command(*command) for command in asked]
         record, text, first, last, rest, _, exists, _, _ = answers
         assert (record["state"], record["n"]) == ("running", "4")
         assert text == "Hello"
-        assert [id for id, _ in first] == ["0-1", f"{worker.epoch}-2", f"{worker.epoch}-3"]
-        assert [id for id, _ in last] == [f"{worker.epoch}-4"]
-        assert [id for id, _ in rest] == [f"{worker.epoch}-3", f"{worker.epoch}-4"]
+        epoch = record["epoch"]
+        assert [id for id, _ in first] == ["0-1", f"{epoch}-2", f"{epoch}-3"]
+        assert [id for id, _ in last] == [f"{epoch}-4"]
+        assert [id for id, _ in rest] == [f"{epoch}-2", f"{epoch}-3", f"{epoch}-4"]
         assert exists == 1
         assert subscribe == "SUBSCRIBE"
         with connection.pubsub() as live:
