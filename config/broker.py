@@ -40,6 +40,8 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         # One process, one event loop, many streams; batch steps mostly wait for the network, too.
         "worker_pool": "workers.pool:TaskPool",
         "worker_concurrency": settings.streams_concurrency,
+        # A message that cannot be read must not end the worker.
+        "worker_consumer": "workers.consumer:TolerantConsumer",
         # Explicit, because Celery 6 will turn it on: running streams do not need the broker, so
         # a lost broker connection is no reason to end them.
         "worker_cancel_long_running_tasks_on_connection_loss": False,

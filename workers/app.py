@@ -6,7 +6,7 @@ from config.broker import celery_config
 from config.settings import WorkerSettings
 from penstock.access.redaction import redact_process
 from penstock.errors import ConfigurationError
-from workers import kombu_patch, startup
+from workers import consumer, kombu_patch, startup
 from workers.redacted_app import RedactedCelery
 
 redact_process(os.environ)
@@ -22,6 +22,7 @@ app = RedactedCelery(
 )
 app.config_from_object(celery_config(settings))
 kombu_patch.install()
+consumer.install()
 startup.install(settings)
 
 # Import the tasks now: the `celery` command has the current folder on the path only while it
