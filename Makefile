@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest docs chaos mutants bench lock clean
+.PHONY: help setup demo test lint types pytest docs chaos mutants bench lock sbom audit clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -60,6 +60,20 @@ lock:            ## update requirements*.txt (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --extra worker --extra spool --extra simulator --no-annotate \
 		--constraint requirements.txt -o requirements-worker.txt pyproject.toml
+
+sbom: build/tools/.sbom  ## write build/sbom.cdx.json: the packages of the image (CycloneDX)
+	@build/tools/bin/cyclonedx-py requirements requirements-worker.txt -o build/sbom.cdx.json
+
+audit: build/tools/.audit  ## compare the packages of the image with known vulnerabilities (needs PyPI)
+	@build/tools/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-worker.txt \
+		|| { echo "a package has an advisory, or the advisories of PyPI could not be read: see above"; exit 1; }
+
+# Tools that nothing else needs, in an environment of their own; needed once, from the registry.
+build/tools/.sbom build/tools/.audit:
+	@test -x build/tools/bin/python || $(PYTHON) -m venv build/tools
+	@build/tools/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(findstring sbom,$@),cyclonedx-bom,pip-audit)
+	@touch $@
 
 clean:           ## remove everything that setup, tests and builds have created
 	@rm -rf $(VENV) dist build site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ RUNS: Final[dict[str, tuple[str, str]]] = {
     "rate_storm": ("", "--requests 100"),
     "submit": ("", "--requests 5000"),
     "collect": ("", "--lines 10000 --rounds 1"),
+    "hostile_answers": ("", "--share 0.1"),
     "detection": ("", "--rounds 200"),
     "reconciliation": ("", "--submits 1000"),
 }

@@ -86,6 +86,8 @@ def connected(url: str, pattern: str) -> socket.socket:
     """Open a connection that subscribes to ``pattern``."""
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname, address.port or 6379))
+    if address.password:
+        connection.sendall(b"AUTH %b\r\n" % address.password.encode())
     connection.sendall(b"PSUBSCRIBE %b\r\n" % pattern.encode())
     return connection
 
@@ -103,7 +105,7 @@ def listen(connection: socket.socket, streams: int, timeout: float) -> list[Hear
         now = time.monotonic_ns()
         reader.feed(data)
         while (message := reader.gets()) is not False:
-            if message[0] != b"pmessage":
+            if message[:1] != [b"pmessage"]:  # the replies to AUTH and to PSUBSCRIBE
                 continue
             heard.append((now, message[2], message[3]))
             ended += LAST in message[3]

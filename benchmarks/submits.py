@@ -24,6 +24,9 @@ RULES: Final = Rules(
 )
 ACCOUNT: Final = "ours"
 _MINUTE: Final = 60_000
+_DAY: Final = 1440 * _MINUTE
+#: Days after the last create call until the other programs stop, whatever is still searched for.
+_MAX_DAYS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,9 @@ class World:
     twice: float = 0.1  #: share of steps that get a second wake-up
     foreign_per_hour: float = 60.0  #: batches of other programs, of the same sizes as ours
     sizes: int = 512  #: sizes that our create calls have in turn
+    endless: bool = False  #: the other programs continue until every shard is collected
+    api_ahead_ms: int = 0  #: the API's clock against ours
+    dated: bool = True  #: the responses of the API say what its clock is
     rules: Rules = RULES
     honest: Rules | None = None  #: how the API behaves, if not according to the rules
     resend: bool = False  #: the other strategy: repeat a call whose answer was lost
@@ -56,6 +62,7 @@ class Made:
     visible_ms: int
     nonce: str
     shard: int  #: -1: of another program
+    ends_ms: int
 
 
 @dataclass(slots=True)
@@ -73,6 +80,9 @@ class Play:
     settled_ms: dict[int, int] = field(default_factory=dict)  #: shard → when it got its batch
     waited_ms: list[int] = field(default_factory=list)
     mismatches: int = 0
+    searches: int = 0
+    read: int = 0  #: ended batches whose results were read to sort them out
+    _began: int = 0
     _by_id: dict[str, Made] = field(default_factory=dict)
     _busy: dict[int, int] = field(default_factory=dict)
     _events: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
@@ -83,13 +93,13 @@ class Play:
         """Run the simulation to its end; returns the figures."""
         world = self.world
         self._dice.seed(world.seed)
-        at = self.now
+        self._began = at = self.now
         for number in range(world.submits):
             at += round(self._dice.expovariate(1 / world.every_ms))
             size = 10_000 - number % world.sizes
             self.records[number] = Shard(number=number, requests=size)
             self._at(at, lambda number=number: self.step(number))  # type: ignore[misc]
-        self._foreigners(at)
+        self._foreign(at)
         while self._events:
             self.now, _, happen = heapq.heappop(self._events)
             happen()
@@ -108,6 +118,9 @@ class Play:
             + sum(number not in self.used for number in self.records),
             "wrongly_used": sum(made.shard != number for number, made in self.used.items()),
             "taken_and_given_back": self.mismatches,
+            "searches": self.searches,
+            "read": self.read,
+            "days": round((self.now - self._began) / _DAY, 2),
             "mean_s_to_bind": round(sum(waited) / max(1, len(waited)) / 1000, 1),
         }
 
@@ -133,7 +146,7 @@ class Play:
             if shard.abandoned_nonces and self._take(number, self._fitting(shard)):
                 return
         nonce = f"{number}.{next(self._order)}"  # new for every call, like the real ones
-        newest = self._listed(self.now - 10 * _MINUTE)[-20:]
+        newest = self._listed(self.now + self.world.api_ahead_ms - 10 * _MINUTE)[-20:]
         shard = reconcile.with_intent(shard, nonce, ACCOUNT, newest)
         self.records[number] = shard
         upload_ms = dice.randrange(500, 20_000)
@@ -199,11 +212,16 @@ class Play:
         batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
         fitting = reconcile.candidates(shard, batches)
         owners = {batch.id: self._owner(number, batch.id) for batch in fitting}
-        look = Observation(ACCOUNT, batches, owners, self.now)
+        api_now = self.now + self.world.api_ahead_ms if self.world.dated else 0
+        look = Observation(ACCOUNT, batches, owners, self.now, api_now)
+        self.searches += 1
         decision = reconcile.decide(shard, look, self.world.rules)
+        if isinstance(decision, Adopt):
+            found = self._sort_out(number, decision.batches)
+            if self._take(number, found):
+                return
+            decision = reconcile.decide(self.records[number], look, self.world.rules)
         match decision:
-            case Adopt(found):
-                self._take(number, found)
             case SearchLater(kept, seconds, _):
                 self.records[number] = kept
                 self._later(number, round(seconds * 1000))
@@ -212,9 +230,24 @@ class Play:
                 self.open_sizes.pop(shard.requests, None)
                 self._later(number, 0)
 
+    def _sort_out(self, number: int, found: tuple[ListedBatch, ...]) -> tuple[ListedBatch, ...]:
+        """Reject the ended batches of other calls, as the create step does."""
+        shard = self.records[number]
+        ours = (shard.nonce, *shard.abandoned_nonces)
+        ended = {
+            each.id: self._by_id[each.id].nonce in ours
+            for each in found
+            if self._by_id[each.id].ends_ms <= self.now
+        }
+        self.read += len(ended)
+        foreign = tuple(id for id, own in ended.items() if not own)
+        self.records[number] = shard.evolve(rejected=(*shard.rejected, *foreign))
+        own = tuple(each for each in found if ended.get(each.id))
+        return own or tuple(each for each in found if each.id not in ended)
+
     def _fitting(self, shard: Shard) -> tuple[ListedBatch, ...]:
         batches = self._listed(shard.watermark_ms - reconcile.CLOCK_SKEW_MS)
-        fitting = reconcile.candidates(shard, batches)
+        fitting = reconcile.candidates(shard, batches, shard.until_ms)
         owners = {batch.id: self._owner(shard.number, batch.id) for batch in fitting}
         return reconcile.adoptable(fitting, owners)
 
@@ -234,7 +267,7 @@ class Play:
         self.records[number] = shard
         self.open_sizes.pop(shard.requests, None)
         self.settled_ms[number] = self.now
-        ends = shard.created_ms + self._dice.randrange(2 * _MINUTE, 120 * _MINUTE)
+        ends = self._by_id[shard.batch_id].ends_ms
         self._at(max(ends, self.now + 1), lambda: self._end(number))
 
     def _end(self, number: int) -> None:
@@ -263,7 +296,9 @@ class Play:
     def _commit(self, shard: Shard, at: int, number: int) -> Made:
         id = f"msgbatch_{next(self._order)}"
         visible = at + self._dice.randrange(self.world.rules.list_consistency_ms)
-        made = Made(ListedBatch(id, at, shard.requests), visible, shard.nonce, number)
+        listed = ListedBatch(id, at + self.world.api_ahead_ms, shard.requests)
+        ends = at + self._dice.randrange(2 * _MINUTE, 120 * _MINUTE)
+        made = Made(listed, visible, shard.nonce, number, ends)
         self._by_id[id] = made
         insort(self.batches, made, key=lambda each: each.listed.created_ms)
         return made
@@ -272,14 +307,22 @@ class Play:
         first = bisect_left(self.batches, since, key=lambda each: each.listed.created_ms)
         return [each.listed for each in self.batches[first:] if each.visible_ms <= self.now]
 
-    def _foreigners(self, until: int) -> None:
-        world, at = self.world, self.now
-        while world.foreign_per_hour:
-            at += round(self._dice.expovariate(world.foreign_per_hour / (60 * _MINUTE)))
-            if at > until:
-                return
-            size = 10_000 - self._dice.randrange(world.sizes)
+    def _foreign(self, last_call: int) -> None:
+        """Let another program create a batch, and again after a while."""
+        world = self.world
+        if not world.foreign_per_hour:
+            return
+        at = self.now + round(self._dice.expovariate(world.foreign_per_hour / (60 * _MINUTE)))
+        until = last_call + (_MAX_DAYS * _DAY if world.endless else 0)
+        if at > until or (at > last_call and len(self.used) == len(self.records)):
+            return
+        size = 10_000 - self._dice.randrange(world.sizes)
+
+        def create() -> None:
             self._commit(Shard(number=-1, requests=size, nonce="foreign"), at, -1)
+            self._foreign(last_call)
+
+        self._at(at, create)
 
     def _later(self, number: int, wait_ms: int) -> None:
         self._busy[number] = self.now + max(1, wait_ms)

@@ -13,7 +13,9 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
     """Return the configuration of the workers' Celery app."""
     return {
         **broker_settings(settings),
-        # In many deployments workers start before Redis; Celery logs one line and waits.
+        # Waits, without limit, for a Redis that is unavailable or refuses commands.
+        "worker_consumer": "workers.consumer:Consumer",
+        # In many deployments workers start before Redis.
         "broker_connection_retry_on_startup": True,
         # Without limit instead of a hundred times: a worker must survive any outage.
         "broker_connection_max_retries": None,
@@ -30,8 +32,7 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         "task_routes": lambda name, *_args, **_kwargs: {"queue": names.queue_of(name)},
         "task_create_missing_queues": False,
         # A message is acknowledged when its task starts: from then on the record and its lease
-        # track the work. Late acks would only redeliver long streams, and Celery 5.7 exits if
-        # Redis restarts while a message is unacknowledged (workers/kombu_patch.py).
+        # track the work. Late acks would only redeliver long streams.
         "task_acks_late": False,
         # Fetch only what can start now: a message prefetched by a busy worker is one that an
         # idle worker does not get.
@@ -40,8 +41,6 @@ def celery_config(settings: WorkerSettings) -> dict[str, Any]:
         # One process, one event loop, many streams; batch steps mostly wait for the network, too.
         "worker_pool": "workers.pool:TaskPool",
         "worker_concurrency": settings.streams_concurrency,
-        # A message that cannot be read must not end the worker.
-        "worker_consumer": "workers.consumer:TolerantConsumer",
         # Explicit, because Celery 6 will turn it on: running streams do not need the broker, so
         # a lost broker connection is no reason to end them.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -63,7 +62,8 @@ def worker_transport_options(settings: WorkerSettings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         # kombu's 10 connections are too few when many tasks end at the same moment.
         "max_connections": 2 * max(settings.streams_concurrency, settings.batches_concurrency),
-        # Above the health check's interval, so that a dead link is dropped but not a quiet one.
-        "socket_timeout": 30,
+        # The main loop waits for each reply, also when the worker is to shut down. Only replies to
+        # commands are waited for: a consumer without messages is quiet for as long as it likes.
+        "socket_timeout": settings.redis_timeout_s,
         "health_check_interval": 25,
     }

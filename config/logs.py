@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from config.settings import WorkerSettings
@@ -58,9 +59,16 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + added
 
 
-def configure_logs(settings: WorkerSettings) -> None:
-    """Send all logs to standard error in the format of the settings."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure_logs(settings: WorkerSettings, logfile: str | None = None) -> None:
+    """Send all logs to a file, or to standard error, in the format of the settings.
+
+    ``logfile`` is Celery's ``--logfile``. A detached worker has no standard error.
+    """
+    handler = (
+        WatchedFileHandler(logfile, encoding="utf-8")
+        if logfile
+        else logging.StreamHandler(sys.stderr)
+    )
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

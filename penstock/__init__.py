@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.batches.view import Batch
     from penstock.client import Client
     from penstock.errors import (
+        ClientClosed,
         ConfigurationError,
         InvalidRequest,
         NotEnded,
@@ -34,6 +35,7 @@ _MODULES = {
     "AsyncStreamRequest": "streams.async_stream",
     "Batch": "batches.view",
     "Client": "client",
+    "ClientClosed": "errors",
     "ConfigurationError": "errors",
     "Cursor": "events",
     "Event": "events",
@@ -56,6 +58,7 @@ __all__ = [
     "AsyncStreamRequest",
     "Batch",
     "Client",
+    "ClientClosed",
     "ConfigurationError",
     "Cursor",
     "Event",

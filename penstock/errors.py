@@ -68,6 +68,14 @@ class RedisUnavailable(PenstockError):
     """Redis cannot be reached; nothing was enqueued, and enqueued work is not affected."""
 
 
+class ClientClosed(PenstockError):
+    """The client was closed while a stream was being read.
+
+    What was read is not the whole answer, and the request runs on: another client can attach to it
+    after the stream's cursor.
+    """
+
+
 class SpoolUnavailable(PenstockError):
     """The files of the spool cannot be read or written."""
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from penstock.access.credentials import without_wrapping
 from penstock.access.redaction import login_secrets, protect
 from penstock.access.redis_url import RedisUrl
+from penstock.access.tls_files import check_files
 from penstock.api_limits import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from penstock.errors import ConfigurationError
 from penstock.keys import Keys
@@ -115,6 +116,7 @@ class ClientSettings(BaseSettings):
     @classmethod
     def _readable(cls, value: SecretStr) -> SecretStr:
         url = RedisUrl.parse(value.get_secret_value())
+        check_files(url.tls)
         secrets = [*login_secrets(url.username, url.password), url.tls.get("ssl_password", "")]
         protect([*secrets, *([value.get_secret_value()] if url.password else [])])
         return value

@@ -1,7 +1,10 @@
-"""Starts a reaper in every worker; the one that holds the reaper's key works."""
+"""Starts what runs in every worker beside its tasks: the reaper, and the loading of scripts.
+
+The reaper that holds the reaper's key works.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from celery.signals import worker_ready
@@ -13,6 +16,7 @@ from penstock.store.connection import Connection, connect, connect_async
 from workers.app import app, settings
 from workers.identity import process_name
 from workers.loop import BackgroundTasks, streams_loop
+from workers.producer_scripts import keep_scripts_loaded
 from workers.reaper import Reaper
 
 _background = BackgroundTasks()
@@ -28,7 +32,8 @@ def _ready(**_: Any) -> None:
         functools.partial(send_shard, app),
         _clean_up(connect(settings)),
     )
-    streams_loop.submit(_keep(reaper))
+    scripts = functools.partial(keep_scripts_loaded, connect_async(settings))
+    streams_loop.submit(_keep(reaper, scripts))
 
 
 def _clean_up(connection: Connection) -> Callable[[], None]:
@@ -45,5 +50,6 @@ def _clean_up(connection: Connection) -> Callable[[], None]:
     return run
 
 
-async def _keep(reaper: Reaper) -> None:
+async def _keep(reaper: Reaper, scripts: Callable[[], Coroutine[Any, Any, None]]) -> None:
     _background.keep("the reaper", reaper.run)
+    _background.keep("the scripts of producers", scripts)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from celery import Task
+from celery.exceptions import Reject
 
 from tasks.api.retry import MAX_WAIT_S
 
@@ -48,9 +49,12 @@ def retry_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> E
         raise retry_later(task, reason="rate_limit_error (HTTP 429)", countdown_s=15)
     """
     deferred = Deferred(reason, countdown_s)
-    return task.retry(
-        throw=False, exc=deferred, countdown=deferred.countdown_s, **_kept_options(task)
-    )
+    try:
+        return task.retry(
+            throw=False, exc=deferred, countdown=deferred.countdown_s, **_kept_options(task)
+        )
+    except Reject as rejected:  # Redis refused the message, and the reaper sends another one
+        return Reject(rejected.args[0], requeue=False)  # without Celery's chain of tracebacks
 
 
 def repeat(task: "Task[Any, Any]", countdown_s: float) -> None:

@@ -60,5 +60,5 @@ def wait_later(task: "Task[Any, Any]", *, reason: str, countdown_s: float) -> Ex
     try:
         repeat(task, deferred.countdown_s)
     except Exception as error:
-        raise Reject(error, requeue=False) from error  # as Celery's retry; the reaper wakes it
+        return Reject(error, requeue=False)  # as Celery's retry; the reaper wakes it
     return end_as(task, WAITING, {"reason": str(deferred)})

@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,10 @@ settings.load_profile("without_deadline")
 for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "ANTHROPIC_"))]:
     if name != "PENSTOCK_REDIS_SERVER":
         del os.environ[name]
+
+# A `penstock up` of a test, or of the developer, must not be found by the commands of other tests.
+_runtime = tempfile.TemporaryDirectory(prefix="penstock-tests-")
+os.environ["XDG_RUNTIME_DIR"] = _runtime.name
 
 
 #: One call for the keys of all earlier tests, which are thousands by the end of a session.

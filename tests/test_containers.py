@@ -87,6 +87,15 @@ def test_no_service_starts_without_the_passwords(password: str) -> None:
             interpolated(compose(), env)
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_password_is_on_a_command_line(name: str) -> None:
+    """Every user of the host can read the command lines of containers."""
+    command = " ".join(services()[name]["command"])
+    assert not any(
+        USER_ENVIRONMENT[each] in command for each in ("REDIS_PASSWORD", "FLOWER_PASSWORD")
+    )
+
+
 def test_only_workers_get_the_api_key() -> None:
     """Flower, Redis and the simulator do not need it."""
     with_key = {name for name in SERVICES if "ANTHROPIC_API_KEY" in environment_of(name)}
@@ -98,7 +107,9 @@ def test_every_setting_reaches_the_workers(name: str) -> None:
     """A setting in the user's environment or in .env is passed to the containers."""
     passed = compose()["services"][name]["environment"]
     settings = {variable_of(WorkerSettings, field) for field in WorkerSettings.model_fields}
-    assert settings | {"ANTHROPIC_AUTH_TOKEN"} == set(passed)
+    proxies = {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    certificates = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
+    assert settings | {"ANTHROPIC_AUTH_TOKEN"} | proxies | certificates == set(passed)
     # An empty value would be invalid; without a value the default applies.
     assert {field for field, value in passed.items() if value is not None} == {"PENSTOCK_REDIS_URL"}
 

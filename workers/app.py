@@ -6,7 +6,7 @@ from config.broker import celery_config
 from config.settings import WorkerSettings
 from penstock.access.redaction import redact_process
 from penstock.errors import ConfigurationError
-from workers import consumer, kombu_patch, startup
+from workers import messages, shutdown, startup, transport
 from workers.redacted_app import RedactedCelery
 
 redact_process(os.environ)
@@ -21,8 +21,9 @@ app = RedactedCelery(
     include=["tasks.streams.task", "tasks.batches.task", "tasks.maintenance"],
 )
 app.config_from_object(celery_config(settings))
-kombu_patch.install()
-consumer.install()
+transport.install()
+messages.install()
+shutdown.install(settings)
 startup.install(settings)
 
 # Import the tasks now: the `celery` command has the current folder on the path only while it

@@ -1,74 +1,84 @@
-"""A consumer that drops a message it cannot read, instead of ending the worker.
+"""Celery's consumer, which waits for a Redis that is unavailable or refuses commands.
 
-Any program with access to the queue can send such a message. kombu and Celery expect some faults
-(an unknown task, a body that is not JSON); others, such as headers of another type, are errors of
-Python, at which the main process ends. The message then returns to the queue and ends the next
-worker. Nothing is lost with it: a message is only a wake-up, and the reaper sends another one.
+It asks every second, without limit. Tasks that run in this process are not affected.
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
+import time
+from contextlib import suppress
+from typing import Any, Final
 
-import redis
-from celery.worker.consumer import Consumer
-from kombu.exceptions import KombuError
-from kombu.transport import redis as transport
+from celery.utils import threads
+from celery.worker import consumer as celery_consumer
+from celery.worker import loops
+from celery.worker.state import maybe_shutdown
 
-logger = logging.getLogger(__name__)
+from penstock.store.availability import outage
 
-#: Errors that are not the fault of a message. kombu and Celery handle them.
-_OF_THE_BROKER = (redis.RedisError, OSError, KombuError)
+# The stubs of Celery lack most of what is used here.
+_consumer: Any = celery_consumer
+_threads: Any = threads
 
-
-class TolerantConsumer(Consumer):
-    """Acknowledges a message whose fault Celery does not expect. The setting `worker_consumer`."""
-
-    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
-        """Return what handles each message of the queues."""
-        handle = super().create_task_handler(*args, **options)
-
-        def on_task_received(message: Any) -> Any:
-            try:
-                return handle(message)
-            except _OF_THE_BROKER:
-                raise
-            except Exception as error:
-                _report(error)
-                message.ack_log_error(logger, _OF_THE_BROKER)
-
-        return on_task_received
+#: Seconds until Redis is asked again.
+RETRY_S: Final = 1.0
+#: Seconds without an error after which Redis counts as available again.
+STEADY_S: Final = 1.0
+#: Maximum seconds to wait for a reply while a lost connection is closed.
+CLOSE_S: Final = 1.0
+#: This part of the process in an `Outage`.
+BROKER: Final = "broker"
+#: Celery's loggers of each connection, which are quiet during an outage.
+_CHATTY: Final = tuple(f"celery.worker.consumer.{name}" for name in ("connection", "mingle"))
 
 
-def install() -> None:
-    """Let kombu drop what is not a message at all. Idempotent."""
-    kombu: Any = transport  # whose stubs do not have what is replaced here
-    deliver: Callable[..., Any] = kombu.Transport._deliver
-    if getattr(deliver, "tolerant", False):
-        return
-    loads: Callable[[str], Any] = kombu.loads
-
-    def tolerant_loads(text: str) -> Any:
-        try:
-            return loads(text)
-        except (ValueError, RecursionError):
-            return None  # which cannot be delivered either
-
-    def tolerant_deliver(self: Any, message: Any, queue: str) -> None:
-        try:
-            deliver(self, message, queue)
-        except redis.DataError as error:  # the message has no tag
-            _report(error)
-        except _OF_THE_BROKER:
-            raise
-        except Exception as error:
-            _report(error)
-
-    tolerant_deliver.tolerant = True  # type: ignore[attr-defined]
-    kombu.Transport._deliver = tolerant_deliver
-    kombu.loads = tolerant_loads
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not outage.affects(BROKER)
 
 
-def _report(error: Exception) -> None:
-    # Without the message's text, which may be anything.
-    logger.error("a message that cannot be read was dropped (%s)", type(error).__name__)
+for _name in _CHATTY:
+    logging.getLogger(_name).addFilter(_is_news)
+
+
+class Consumer(_consumer.Consumer):  # type: ignore[misc]  # a gap of the stubs
+    """The consumer of a worker."""
+
+    connection: Any
+
+    def loop(self, *args: Any) -> None:
+        """Run Celery's event loop until the worker stops or an error of Redis ends it."""
+        if self.hub is None:  # a pool of greenlets
+            outage.end(BROKER)
+            loops.synloop(*args)
+        else:
+            self.hub.call_later(STEADY_S, outage.end, BROKER)
+            loops.asynloop(*args)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes. SIGTERM ends the wait."""
+        connected = conn.ensure_connection(
+            lambda error, _: outage.note(BROKER, error),
+            max_retries=None,
+            interval_start=RETRY_S,
+            interval_step=0,
+            interval_max=RETRY_S,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        return connected
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Log the error; Celery then connects again."""
+        outage.note(BROKER, exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Log the error and close the connection; Celery then connects again."""
+        again = outage.affects(BROKER)
+        outage.note(BROKER, exc)
+        connection, self.connection = self.connection, None
+        # Closing reads from sockets on which no reply may arrive.
+        _threads.bound_open_broker_sockets(connection, CLOSE_S)
+        with suppress(Exception):
+            connection.collect(socket_timeout=CLOSE_S)
+        if again:  # Redis accepts connections and refuses what follows
+            maybe_shutdown()
+            time.sleep(RETRY_S)

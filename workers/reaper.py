@@ -21,7 +21,7 @@ from penstock import events
 from penstock.batches.shard import Shard
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
 from penstock.store import reaper_scripts, request_scripts, shard_scripts
-from penstock.store.availability import ANY_FAILURE, UNAVAILABLE
+from penstock.store.availability import ANY_FAILURE, is_unavailable, outage
 from penstock.store.connection import AsyncConnection
 from penstock.store.reaper_scripts import IndexPage
 from penstock.store.record import DEFAULT_PRIORITY
@@ -100,8 +100,9 @@ class Reaper:
             try:
                 if await self._tick():
                     await self._reap()
+                outage.end(self)
             except (*ANY_FAILURE, OperationalError) as error:
-                logger.warning("the reaper cannot reach Redis: %s", error)
+                outage.note(self, error)
             except Exception:
                 # A reaper that ends goes unnoticed until requests hang.
                 logger.exception("reaper tick failed; continuing")
@@ -144,9 +145,9 @@ class Reaper:
         """Make one check. If it fails, check this member later and continue with others."""
         try:
             await check
-        except (*UNAVAILABLE, OperationalError):
-            raise
-        except Exception:
+        except Exception as error:
+            if is_unavailable(error) or isinstance(error, OperationalError):
+                raise
             if member not in self._reported:
                 logger.exception("%s cannot be checked; it is checked again later", member)
             self._reported[member] = None

@@ -12,7 +12,9 @@ from config.logs import configure_logs
 from config.settings import WorkerSettings
 from penstock.access.redaction import redacted
 from penstock.errors import ConfigurationError
-from penstock.store.connection import connect, redis_address
+from penstock.queue.names import BATCHES_QUEUE
+from penstock.store.connection import IN_CLUSTER_MODE, connect, redis_address
+from penstock.store.durability import NotDurable, check_durable
 from penstock.store.tls_errors import tls_problem
 from workers import hangup, remote_control
 from workers.options import concurrency, why_refused
@@ -31,8 +33,8 @@ def install(settings: WorkerSettings) -> None:
     """Connect the checks and the logs to the signals of Celery's start."""
 
     @setup_logging.connect(weak=False)
-    def _logs(**_: Any) -> None:
-        configure_logs(settings)
+    def _logs(logfile: str | None = None, **_: Any) -> None:
+        configure_logs(settings, logfile)
 
     hangup.install()
 
@@ -47,6 +49,8 @@ def install(settings: WorkerSettings) -> None:
     @worker_init.connect(weak=False)
     def _size(sender: Any, **_: Any) -> None:
         queues = sender.app.amqp.queues.consume_from
+        if BATCHES_QUEUE in queues:
+            check_durability(settings)
         sender.concurrency = concurrency(sender.concurrency, settings, queues)
 
 
@@ -80,10 +84,25 @@ def check_credentials(settings: WorkerSettings) -> None:
         )
 
 
+def check_durability(settings: WorkerSettings) -> None:
+    """Refuse to start a batch worker on a Redis that cannot promise that a write is on disk."""
+    connection = connect(settings)
+    try:
+        check_durable(connection)
+    except NotDurable as error:
+        raise StartRefused(f"Redis at {redis_address(settings)}: {error}") from None
+    except redis.RedisError:
+        return  # unavailable: Celery waits for it, and each create step asks again
+    finally:
+        connection.close()
+
+
 def check_redis(settings: WorkerSettings) -> None:
     """Refuse to start if Redis rejects the credentials, but not if it is unavailable."""
     connection = connect(settings)
     try:
+        if connection.info().get("cluster_enabled"):
+            raise StartRefused(f"Redis at {redis_address(settings)} {IN_CLUSTER_MODE}")
         policy = connection.config_get("maxmemory-policy").get("maxmemory-policy")
     except redis.AuthenticationError as error:
         raise StartRefused(

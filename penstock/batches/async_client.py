@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock import events
 from penstock.batches.async_pages import AsyncBatchList
@@ -29,10 +29,13 @@ from penstock.batches.unreadable import parse_line
 from penstock.batches.view import Batch
 from penstock.events import Cursor, Event
 from penstock.follow.async_reader import AsyncReader
+from penstock.follow.waiting import read_waiting_async
 from penstock.settings import ClientSettings
 from penstock.store.connection import redis_errors_translated
 from penstock.store.record import checked_id
 from penstock.views import View
+
+T = TypeVar("T")
 
 #: Result lines that a thread reads at a time.
 _LINES_AT_ONCE = 1_000
@@ -130,18 +133,18 @@ class AsyncBatches:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         report = on_progress or (lambda _: None)
-        records = self._sync._records
+        records, keys = self._sync._records, self._settings.keys.job(checked_id(id))
         with redis_errors_translated(self._settings):
             job = await asyncio.to_thread(records.read, id)
             cursor = Cursor(0, job.record.n)
             report(batch := Batch.of(job))
             while not job.state.ended:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                source = self.events(id, after=cursor, timeout=left)
+                source = self._reader.follow(keys, after=cursor, timeout=left, answered=True)
                 async with aclosing(source) as found:
                     async for event in found:
                         cursor = event.cursor  # the record may be ahead of it
-                        job = await asyncio.to_thread(records.updated, job, event)
+                        job = await _waiting(left, records.updated, job, event)
                         report(batch := Batch.of(job))
                         if deadline is not None or job.state.ended:
                             break  # with a deadline, the time that is left has changed
@@ -193,13 +196,18 @@ class AsyncBatches:
                 async for event in found:
                     number = collection.shard_of(event)
                     if number is not None:
-                        shard = await asyncio.to_thread(records.shard, id, number)
+                        shard = await _waiting(timeout, records.shard, id, number)
                         yield results.lines(shard, after=offset.skip(shard))
                     if event.type == events.END:
                         break
-            job = await asyncio.to_thread(records.read, id)
+            job = await _waiting(timeout, records.read, id)
             for shard in collection.without_event(job.shards):
                 yield results.lines(shard, after=offset.skip(shard))
+
+
+async def _waiting(timeout: float | None, read: Callable[..., T], *args: object) -> T:
+    """Read in a thread, as `penstock.follow.waiting.read_waiting`."""
+    return await read_waiting_async(lambda: asyncio.to_thread(read, *args), timeout)
 
 
 def _next_lines(lines: Iterator[bytes]) -> list[bytes]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import redis
@@ -25,7 +26,9 @@ from penstock.errors import InvalidRequest, NotEnded, RedisUnavailable
 from penstock.events import Cursor, Event
 from penstock.follow.multiplexer import Multiplexer
 from penstock.follow.reader import follow
+from penstock.follow.waiting import read_waiting
 from penstock.ids import new_id
+from penstock.keys import JobKeys
 from penstock.queue.wakeups import WakeUps
 from penstock.settings import ClientSettings
 from penstock.store.connection import Connection, redis_errors_translated
@@ -241,8 +244,20 @@ class Batches:
         `ValueError` for a malformed cursor.
         """
         keys, cursor = self._settings.keys.job(checked_id(id)), Cursor.of(after)
+        return self._events(keys, cursor, timeout)
+
+    def _events(
+        self, keys: JobKeys, after: Cursor | None, timeout: float | None, *, answered: bool = False
+    ) -> Generator[Event, None, None]:
         with redis_errors_translated(self._settings):
-            yield from follow(self._redis, self._multiplexer, keys, after=cursor, timeout=timeout)
+            yield from follow(
+                self._redis,
+                self._multiplexer,
+                keys,
+                after=after,
+                timeout=timeout,
+                answered=answered,
+            )
 
     def wait(
         self,
@@ -261,15 +276,16 @@ class Batches:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         report = on_progress or (lambda _: None)
+        keys = self._settings.keys.job(checked_id(id))
         with redis_errors_translated(self._settings):
             job = self._records.read(id)
             cursor = Cursor(0, job.record.n)
             report(batch := Batch.of(job))
             while not job.state.ended:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                for event in self.events(id, after=cursor, timeout=left):
+                for event in self._events(keys, cursor, left, answered=True):
                     cursor = event.cursor  # the record may be ahead of it
-                    job = self._records.updated(job, event)
+                    job = read_waiting(partial(self._records.updated, job, event), left)
                     report(batch := Batch.of(job))
                     if deadline is not None or job.state.ended:
                         break  # with a deadline, the time that is left has changed
@@ -360,9 +376,10 @@ class Batches:
         for event in self.events(id, timeout=timeout):
             number = collection.shard_of(event)
             if number is not None:
-                shard = self._records.shard(id, number)
+                shard = read_waiting(partial(self._records.shard, id, number), timeout)
                 yield from results.lines(shard, after=offset.skip(shard))
             if event.type == events.END:
                 break
-        for shard in collection.without_event(self._records.read(id).shards):
+        job = read_waiting(partial(self._records.read, id), timeout)
+        for shard in collection.without_event(job.shards):
             yield from results.lines(shard, after=offset.skip(shard))

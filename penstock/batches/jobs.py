@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from penstock import events, json_text
 from penstock.batches.failed_requests import FailedRequests
@@ -11,6 +11,7 @@ from penstock.batches.results import Results
 from penstock.batches.shard import Counts, Shard, ShardState
 from penstock.errors import InvalidRequest, NotFound
 from penstock.events import Event
+from penstock.follow.waiting import read_waiting
 from penstock.ids import is_id
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
@@ -21,6 +22,8 @@ from penstock.states import State
 from penstock.store import job_index, job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import Record, checked_id, state_found
+from penstock.store.redis_protocol import QueuedCommands
+from penstock.store.snapshots import read_snapshot
 from penstock.validation import check_text
 
 #: Events after which any shard may have changed: the last one, and those of a log that lost events.
@@ -75,11 +78,13 @@ class JobRecords:
         Raises `NotFound`.
         """
         keys = self._settings.keys.job(checked_id(id))
-        with self._redis.pipeline(transaction=True) as pipe:
+
+        def queue(pipe: QueuedCommands) -> None:
             pipe.hgetall(keys.meta)
             pipe.hgetall(keys.money)
             pipe.hgetall(keys.shards)
-            raw, money, shards = pipe.execute()
+
+        _, raw, money, shards = read_snapshot(self._redis, keys.meta, queue)
         record = Record.parse(id, raw)
         parsed = [Shard.parse_or_placeholder(shard, int(each)) for each, shard in shards.items()]
         ordered = sorted(parsed, key=lambda shard: shard.number)
@@ -114,15 +119,18 @@ class JobRecords:
         if event.type in _FULL_READ or not isinstance(number, int | None):
             return self.read(job.id)
         keys = self._settings.keys.job(job.id)
-        with self._redis.pipeline(transaction=True) as pipe:
+        changed: list[int] = []
+        if number is not None:
+            following = number + int(job.record.fields.get("shards", 0))
+            changed = [number, following, *_new_shards(event)]
+
+        def queue(pipe: QueuedCommands) -> None:
             pipe.hgetall(keys.meta)
             pipe.hgetall(keys.money)
-            changed: list[int] = []
-            if number is not None:
-                following = number + int(job.record.fields.get("shards", 0))
-                changed = [number, following, *_new_shards(event)]
+            if changed:
                 pipe.hmget(keys.shards, *changed)
-            raw, money, *found = pipe.execute()
+
+        _, raw, money, *found = read_snapshot(self._redis, keys.meta, queue)
         record = Record.parse(job.id, raw)
         if record.state.ended:
             return self.read(job.id)
@@ -132,8 +140,13 @@ class JobRecords:
         return Job(record, tuple(shards[number] for number in sorted(shards)), _amounts(money))
 
     def results(self, record: Record) -> Results:
-        """Return the result lines of a job."""
-        return Results(record.id, self._store(record, self._settings.keys.job(record.id)))
+        """Return the result lines of a job. Reading them waits while Redis is unavailable."""
+        keys, url = (
+            self._settings.keys.job(record.id),
+            permitted_spool(record.fields.get("spool", ""), self._settings),
+        )
+        waiting = cast(Connection, _WaitingLists(self._redis))
+        return Results(record.id, open_chunk_store(url, waiting, keys, self._settings.batch_ttl_s))
 
     def failed_requests(self, job: Job) -> FailedRequests:
         """Return the requests of an ended job that did not succeed."""
@@ -205,6 +218,16 @@ class JobRecords:
             event=json_text.dumps(event) if event else b"",
         )
         return state_found(id, wake.run(self._redis))
+
+
+class _WaitingLists:
+    """The part of a connection that reads chunks: lists, as `read_waiting`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def lrange(self, name: str, start: int, end: int) -> list[bytes]:
+        return read_waiting(lambda: self._redis.lrange(name, start, end))
 
 
 def _new_shards(event: Event) -> list[int]:

@@ -116,6 +116,8 @@ class Shard:
     over_ms: int = 0  #: when the call was known to be over; 0: its worker did not report it
     lost: str = ""  #: what came in place of the response that names the batch
     missed_ms: int = 0  #: when the list first had no matching batch after all waiting
+    #: when the API created the batch of an abandoned call at the latest; 0: unknown
+    until_ms: int = 0
     rejected: tuple[str, ...] = ()  #: batches that matched and turned out to be others
     abandoned_nonces: tuple[str, ...] = ()  #: nonces of abandoned calls
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 import redis
+from redis.exceptions import NoPermissionError
 
 from penstock import events
 from penstock.batches.custom_ids import CustomIds
@@ -32,7 +33,7 @@ from penstock.store import job_scripts
 from penstock.store.connection import Connection
 from penstock.store.record import LOST_AFTER_MS
 from penstock.store.redis_protocol import Pipeline
-from penstock.store.scripts import Arg, ScriptCall
+from penstock.store.scripts import Arg, NotLoaded, ScriptCall
 from penstock.validation import check_line, encode_body
 
 logger = logging.getLogger(__name__)
@@ -179,6 +180,8 @@ class Submission:
         seconds, _ = self._redis.time()
         check_ms = seconds * 1000 + LOST_AFTER_MS
         retry_of = self._options.retry_of
+        submit = self._submit()
+        is_loaded = submit.script.is_loaded(self._redis)
 
         def queue(pipe: Pipeline) -> None:
             if retry_of:  # which is watched: if another job gets its requests, nothing is written
@@ -189,7 +192,7 @@ class Submission:
             if self._options.max_cost_usd is not None:
                 pipe.hset(keys.money, "cap", round(self._options.max_cost_usd * 1_000_000))
                 pipe.expire(keys.money, settings.batch_ttl_s)
-            self._submit().add_to(pipe)
+            submit.add_to(pipe, is_loaded=is_loaded)
             pipe.zadd(
                 settings.keys.live_shards, {f"{self.id}/{s.number}": check_ms for s in shards}
             )
@@ -197,7 +200,12 @@ class Submission:
             self._may_be_recorded = True
 
         watched = [settings.keys.job(retry_of).meta] if retry_of else []
-        self._redis.transaction(queue, *watched)
+        try:
+            self._redis.transaction(queue, *watched)
+        except NoPermissionError:
+            if is_loaded:
+                raise
+            raise NotLoaded from None  # what is denied is to send the text of the script
 
     def _submit(self) -> ScriptCall[bool]:
         count, requests = len(self._shards), sum(shard.requests for shard in self._shards)

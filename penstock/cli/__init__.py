@@ -59,6 +59,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 }
 
 
+#: The commands that use a Redis which other processes have started.
+_CLIENTS: Final = ("stream", "follow", "cancel", "batch", "queues", "doctor")
+
+
 @click.group(
     cls=RootGroup,
     commands_by_section=COMMANDS,
@@ -67,12 +71,18 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     'and `penstock stream "Why is the sky blue?"` in another.',
 )
 @click.version_option(__version__, message="penstock %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run Claude calls in Celery workers: live streams, and batches at half the price.
 
-    PENSTOCK_REDIS_URL selects the Redis server. Results are written to stdout, everything else
+    PENSTOCK_REDIS_URL selects the Redis server; without it, commands use the private Redis of your
+    own `penstock up`, if that runs. Results are written to stdout, everything else
     to stderr.
     """
+    if context.invoked_subcommand in _CLIENTS:
+        from penstock.cli.local_redis import use_private_redis
+
+        use_private_redis()
 
 
 def main() -> None:

@@ -3,8 +3,7 @@
 import ast
 import json
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,7 +64,7 @@ class DemoSteps:
     """The demo of a deployment that is already running."""
 
     client: Client
-    flower_url: str
+    flower_tasks: Callable[[], dict[str, Any]]  #: returns the tasks that Flower has seen
     live: bool
 
     def run(self) -> None:
@@ -147,7 +146,7 @@ class DemoSteps:
         """Return the tasks in Flower once it has recorded the end of every step."""
         deadline = time.monotonic() + FLOWER_TIMEOUT_S
         while True:
-            tasks = _get_json(f"{self.flower_url}/api/tasks")
+            tasks = self.flower_tasks()
             ended = {task["name"] for task in tasks.values() if task["state"] in FINAL_STATES}
             if ended >= {names.STREAM, *names.BATCH_STEPS}:
                 return list(tasks.values())
@@ -220,17 +219,6 @@ def _leaves(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value)
         elif name not in ("kind", "state"):
             yield name, value
-
-
-def _get_json(url: str) -> dict[str, Any]:
-    # Bypass any proxy: this is a loopback address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=5) as response:
-            tasks: dict[str, Any] = json.load(response)
-    except OSError as error:
-        raise LocalProcessError(f"Flower does not respond: {error}") from error
-    return tasks
 
 
 def _print_heading(number: int, text: str) -> None:

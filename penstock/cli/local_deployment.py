@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
+from urllib.parse import urlsplit
 
 from penstock.cli.command_error import CommandError
 from penstock.cli.commands.programs import require_module
@@ -135,14 +136,14 @@ class LocalDeployment:
         starts = [self._submit_start(process) for process in processes]
         for process, start in zip(processes, starts, strict=True):
             start.result()
-            self._report(process, f"log {process.log}" if process is not flower else _login(flower))
+            self._report(process, f"log {process.log}" if process is not flower else login(flower))
 
     def _start_redis(self) -> str:
         if not self.redis_url:
             server = EmbeddedRedis(port=self._redis_port)
             self._submit_start(server).result()
             self.redis_url = server.url
-            self._report(server, f"{server.url} (private, {server.server})")
+            self._report(server, f"{_without_password(server.url)} (private, {server.server})")
             for reason in server.server.skipped:
                 self._announce(f"{'':<24}skipped {reason}")
         return self.redis_url
@@ -168,7 +169,21 @@ class LocalDeployment:
         self._announce(f"{process.name:<10} pid {process.pid:<8} {address}")
 
 
-def _login(flower: FlowerProcess) -> str:
+def _without_password(url: str) -> str:
+    return url.partition("//")[0] + "//" + url.rpartition("@")[2]
+
+
+def connection_help(redis_url: str) -> list[str]:
+    """Return the commands with which another terminal, and redis-cli, use a private Redis."""
+    parts = urlsplit(redis_url)
+    return [
+        f"export PENSTOCK_REDIS_URL={redis_url}",
+        f"export REDISCLI_AUTH={parts.password}  # for redis-cli -p {parts.port}",
+    ]
+
+
+def login(flower: FlowerProcess) -> str:
+    """Return the address of Flower, with its generated user and password if it has them."""
     if not flower.has_login:
         return flower.url
     return f"{flower.url} (user {FLOWER_USER}, password {flower.password})"

@@ -5,12 +5,16 @@ after the other, with ``asyncio.run`` for each call, or at the same time, in thr
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from penstock.errors import ClientClosed
 from penstock.events import Cursor, Event
-from penstock.follow.multiplexer import AsyncMultiplexer, ClientClosed
+from penstock.follow import forks
+from penstock.follow.interrupt import Interrupt
+from penstock.follow.multiplexer import AsyncMultiplexer
 from penstock.follow.reader import follow_async
 from penstock.keys import RecordKeys
 from penstock.settings import ClientSettings
@@ -25,6 +29,12 @@ class AsyncReader:
         self._lock = threading.Lock()
         self._closed = False
         self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        forks.register(self)
+
+    def begin_in_child(self) -> None:
+        """Forget the loops of the parent process. The lock may be held by one of its threads."""
+        forks.keep(self._connections)
+        self._lock, self._connections = threading.Lock(), {}
 
     async def follow(
         self,
@@ -34,6 +44,8 @@ class AsyncReader:
         timeout: float | None = None,
         wait_for: float = 0.0,
         text_first: bool = False,
+        answered: bool = False,
+        interrupt: Interrupt | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Like `penstock.follow.reader.follow_async`; connection errors are `RedisUnavailable`."""
         connections = self._of_this_loop()
@@ -47,6 +59,8 @@ class AsyncReader:
                 timeout=timeout,
                 wait_for=wait_for,
                 text_first=text_first,
+                answered=answered,
+                interrupt=interrupt,
             )
             async with aclosing(source) as found:
                 async for event in found:
@@ -62,7 +76,10 @@ class AsyncReader:
                 await connections.close()
             elif loop.is_running():  # in another thread
                 closing = asyncio.run_coroutine_threadsafe(connections.close(), loop)
-                await asyncio.wrap_future(closing)
+                # A loop that ends, or is blocked by its own program, never closes them.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.redis_timeout_s):
+                        await asyncio.wrap_future(closing)
 
     def _of_this_loop(self) -> "_Connections":
         loop = asyncio.get_running_loop()

@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeAlias
 
+from redis.exceptions import RedisError
+
 from penstock import events
 from penstock.errors import NotFound, RedisUnavailable
 from penstock.events import Cursor, Event
+from penstock.follow import waiting
 from penstock.follow.subscription import Received
 from penstock.states import ENDED, State
-from penstock.store.availability import UNREACHABLE
 
 #: Seconds without a message after which the reader reads the log, in case it missed one. A live
 #: worker sends a heartbeat at least every two seconds.
 SILENCE_S = 3.0
-#: Maximum seconds that a reader without a timeout waits for an unavailable Redis.
-MAX_UNAVAILABLE_S = 60.0
-#: Seconds until an unavailable Redis is asked again, unless the multiplexer reconnects earlier.
-RETRY_S: Final = 1.0
 #: Entries of the log to read at once.
 PAGE: Final = 1_000
 
@@ -136,18 +134,21 @@ class Follower:
         timeout: float | None = None,
         wait_for: float = 0.0,
         text_first: bool = False,
+        answered: bool = False,
+        unavailable_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._id = id
-        self._sequence = Sequence(after)
+        self._sequence = Sequence(after if after is not None and after.n else None)
         self._timeout = timeout
+        self._unavailable_s = unavailable_s if unavailable_s is not None else timeout
         self._wait_for = wait_for
         self._text_first = text_first
         self._clock = clock
         self._record_seen = False
         self._from_snapshot = False  # the reader has a snapshot in place of the first events
         self._unavailable_since: float | None = None
-        self._redis_answered = False  # at least once
+        self._redis_answered = answered  # at least once
 
     def effects(self) -> Effects:
         """All effects, from the first read to the last event."""
@@ -246,9 +247,9 @@ class Follower:
         while True:
             try:
                 reading: Reading = yield effect
-            except UNREACHABLE as error:
-                self._raise_if_too_long(error)
-                yield Wait(RETRY_S)
+            except (RedisError, OSError) as error:
+                self._raise_unless_temporary(error)
+                yield Wait(waiting.RETRY_S)
                 continue
             self._redis_answered, self._unavailable_since = True, None
             if reading.state is not None:
@@ -261,15 +262,20 @@ class Follower:
                 raise NotFound(f"no record of {self._id}: it never existed, or it has expired")
             yield Wait(min(SILENCE_S, left))  # the first event is published
 
-    def _raise_if_too_long(self, error: Exception) -> None:
-        """Raise `RedisUnavailable` after a while, or ``error`` if Redis has never answered."""
-        if not self._redis_answered:
+    def _raise_unless_temporary(self, error: Exception) -> None:
+        """Raise `RedisUnavailable` after a while, or ``error`` at once if waiting cannot help.
+
+        A Redis that has never answered is not waited for: its address is probably wrong.
+        """
+        self._redis_answered = self._redis_answered or waiting.is_refusal(error)
+        if not self._redis_answered or not waiting.may_succeed_later(error):
             raise error
         now = self._clock()
         self._unavailable_since = (
             now if self._unavailable_since is None else self._unavailable_since
         )
-        limit = MAX_UNAVAILABLE_S if self._timeout is None else self._timeout
+        limit = self._unavailable_s
+        limit = waiting.MAX_UNAVAILABLE_S if limit is None else limit
         if now - self._unavailable_since >= limit:
             raise RedisUnavailable(
                 f"Redis has been unavailable for {limit:g} s ({error}); to resume reading "

@@ -144,8 +144,14 @@ class Dispatcher:
         self._acknowledged.clear()
         self._changed.update(self._subscriptions)
 
+    def refuse(self, channel: bytes, error: Exception) -> None:
+        """Fail the subscriptions of a channel that Redis has refused. A later one asks again."""
+        self._sent.discard(channel)
+        for subscription in self._subscriptions.get(channel, ()):
+            subscription.fail(error)
+
     def fail_pending(self, error: Exception) -> None:
-        """Fail the subscriptions that Redis has not acknowledged: it refused to subscribe."""
+        """Fail the subscriptions that Redis has not acknowledged: it refuses the connection."""
         for channel, subscriptions in self._subscriptions.items():
             if channel not in self._acknowledged:
                 for subscription in subscriptions:

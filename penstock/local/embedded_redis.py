@@ -3,6 +3,8 @@
 `penstock.local.server_choice` selects the program that runs.
 """
 
+import secrets
+from functools import cache
 from pathlib import Path
 
 import redis
@@ -20,8 +22,9 @@ class EmbeddedRedis(LocalProcess):
     """A Redis server on a loopback port, in a folder of its own; a context manager.
 
     It runs with ``appendonly yes``, so that a test can kill and restart it without losing data,
-    and with ``noeviction``, as in production. Raises `MissingDependency` if there is no server
-    that Penstock can use::
+    and with ``noeviction``, as in production. It has a random password, so that no other user of
+    the machine can use it; ``password`` sets another one. The password is in `url`, and on no
+    command line. Raises `MissingDependency` if there is no server that Penstock can use::
 
         with EmbeddedRedis() as server, Client(server.url) as client:
             client.messages.enqueue(**body)
@@ -33,10 +36,11 @@ class EmbeddedRedis(LocalProcess):
         self.server = find_server()  #: the program that runs, and those skipped
         self.port = port or free_port()
         self._fixed_port = port is not None
-        self._password = password
-        super().__init__("redis", self._command_line(), folder=folder)
+        self._password = password or _own_password()
+        super().__init__("redis", [self.server.binary, "-"], folder=folder)
 
-    def _command_line(self) -> list[str | Path]:
+    def _configuration(self) -> str:
+        """Return what the server reads from its standard input."""
         options: dict[str, str | int] = {
             "bind": "127.0.0.1",
             "port": self.port,
@@ -45,17 +49,14 @@ class EmbeddedRedis(LocalProcess):
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
+            "requirepass": self._password,
         }
-        if self._password:
-            options["requirepass"] = self._password
-        pairs = ([f"--{name}", str(value)] for name, value in options.items())
-        return [self.server.binary, *(part for pair in pairs for part in pair)]
+        return "".join(f'{name} "{value}"\n' for name, value in options.items())
 
     @property
     def url(self) -> str:
         """The URL of the server, for ``PENSTOCK_REDIS_URL``."""
-        user = f":{self._password}@" if self._password else ""
-        return f"redis://{user}127.0.0.1:{self.port}/0"
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> "EmbeddedRedis":
         """Start the server and wait until it responds."""
@@ -74,10 +75,16 @@ class EmbeddedRedis(LocalProcess):
         raise AssertionError("unreachable")
 
     def _launch(self) -> None:
-        self._command = [str(part) for part in self._command_line()]
+        self._input = self._configuration().encode()
         super().start()
         with redis.Redis.from_url(self.url) as connection:
             self.wait_until(lambda: _responds(connection))
+
+
+@cache
+def _own_password() -> str:
+    """Return the password of this process's servers: one that is started again keeps it."""
+    return secrets.token_hex(24)
 
 
 def _responds(connection: Connection) -> bool:

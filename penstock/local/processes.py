@@ -33,7 +33,7 @@ class LocalProcess:
     """A child process with its log and working directory in a private folder.
 
     ``env`` is added to the inherited environment. Without ``folder``, a temporary one is created
-    and removed when the child has stopped.
+    and removed when the child has stopped. Only this user can read what the child creates.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LocalProcess:
         self.name = name
         self._command = [str(part) for part in command]
         self._env = {**os.environ, **(env or {})}
+        self._input = b""  #: what the child reads from its standard input, such as a password
         self._given_folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -62,12 +63,15 @@ class LocalProcess:
         folder = self._given_folder or Path(tempfile.mkdtemp(prefix=f"penstock-{self.name}-"))
         self.folder = folder
         try:
-            with self.log.open("ab") as log:
+            with open(self.log, "ab", opener=_private) as log, tempfile.TemporaryFile() as given:
+                given.write(self._input)
+                given.seek(0)
                 self._process = subprocess.Popen(
                     self._command,
                     env=self._env,
                     cwd=folder,
-                    stdin=subprocess.DEVNULL,
+                    stdin=given,
+                    umask=0o077,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     # A process group of its own: Ctrl-C reaches only this process, which stops the
@@ -178,6 +182,11 @@ class LocalProcess:
     ) -> None:
         if self._process is not None:
             self.stop()
+
+
+def _private(path: str, flags: int) -> int:
+    # Not through a link, which another user may have made in a folder that was given.
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from typing import Any
 
+from penstock.errors import LocalProcessError
 from penstock.local.approot import app_root, package_root
 from penstock.local.flower_access import (
     FLOWER_USER,
@@ -121,12 +123,23 @@ class FlowerProcess(LocalProcess):
         return self.wait_until(lambda: self._workers() >= count)
 
     def _workers(self) -> int:
-        request = urllib.request.Request(f"{self.url}/workers?json=1")  # noqa: S310
+        return len(self._read("/workers?json=1")["data"])
+
+    def tasks(self) -> dict[str, Any]:
+        """Return the tasks that Flower has seen. Raises `LocalProcessError`."""
+        try:
+            return self._read("/api/tasks")
+        except OSError as error:
+            raise LocalProcessError(f"Flower does not respond: {error}") from error
+
+    def _read(self, path: str) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.url}{path}")  # noqa: S310
         if self.has_login:
             login = base64.b64encode(f"{FLOWER_USER}:{self.password}".encode()).decode()
             request.add_header("Authorization", f"Basic {login}")
         with _direct.open(request, timeout=5) as response:
-            return len(json.load(response)["data"])
+            found: dict[str, Any] = json.load(response)
+            return found
 
 
 def worker_command(queue: str, *options: str) -> list[str]:

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penstock.access.redaction import redact_exception
+from penstock.access.redis_url import RedisUrl
 from penstock.errors import RedisUnavailable
 from penstock.queue import names
 from penstock.settings import ClientSettings
 from penstock.store.record import DEFAULT_PRIORITY
-from penstock.store.tls_errors import tls_problem
+from penstock.store.tls_errors import tls_problem, tls_question
+
+#: Maximum characters of a model's name in Flower.
+_MODEL_SHOWN = 100
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,13 +43,23 @@ def broker_settings(settings: ClientSettings) -> dict[str, Any]:
 
 def transport_options(settings: ClientSettings) -> dict[str, Any]:
     """The options of kombu's Redis transport, for producers and workers."""
+    url = settings.redis
     return {
-        **({"client_name": settings.redis.client_name} if settings.redis.client_name else {}),
+        **({"client_name": url.client_name} if url.client_name else {}),
+        # Not an option: kombu shares connections between apps whose URLs and options are equal,
+        # whatever their TLS options are.
+        "tls": {name: value for name, value in url.tls.items() if name != "ssl_password"},
         "global_keyprefix": names.celery_prefix(settings.key_prefix),
         # By default kombu waits without limit on a dead connection, and so would a publish.
         "socket_connect_timeout": settings.redis_timeout_s,
+        # In effect before the TLS handshake as well, which has no other limit.
+        "socket_timeout": settings.redis_timeout_s,
         "socket_keepalive": True,
     }
+
+
+# ``declare=[]`` below: workers declare the queues. A producer would write to the keys of Celery's
+# bindings, which say to which lists every message goes.
 
 
 def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "Signature[Any]":
@@ -62,6 +76,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
                 options={
                     "queue": names.BATCHES_QUEUE,
                     "ignore_result": True,
+                    "declare": [],
                     **flower_reprs("batch", model, job, shard),
                 },
             )
@@ -72,7 +87,7 @@ def chain_from(app: "Celery", step: str, job: str, shard: int, model: str) -> "S
 
 def flower_reprs(kind: str, model: str, id: str, shard: int | None = None) -> dict[str, Any]:
     """The arguments of a message as Flower and the logs show them. Never a prompt."""
-    shown = {"kind": kind, "model": model}
+    shown = {"kind": kind, "model": model[:_MODEL_SHOWN]}
     args = f"({id!r},)" if shard is None else f"({id!r}, {shard})"
     return {"argsrepr": args, "kwargsrepr": repr(shown)}
 
@@ -86,6 +101,7 @@ def send_stream(app: "Celery", id: str, model: str, priority: int) -> None:
         queue=names.STREAMS_QUEUE,
         priority=priority,
         ignore_result=True,
+        declare=[],
         **flower_reprs("stream", model, id),
     )
 
@@ -102,6 +118,7 @@ class WakeUps:
         # Celery is slow to import; a process that only reads never needs it.
         from celery import Celery
 
+        self._redis = settings.redis
         self._app = Celery("penstock-producer", set_as_current=False)
         self._app.conf.update(
             **broker_settings(settings),
@@ -115,12 +132,12 @@ class WakeUps:
 
     def stream(self, id: str, model: str, priority: int = DEFAULT_PRIORITY) -> None:
         """Send the wake-up of a recorded request. Raises `RedisUnavailable`."""
-        with _errors_translated():
+        with _errors_translated(self._redis):
             send_stream(self._app, id, model, priority)
 
     def batch(self, job: str, shard: int, model: str, step: str = names.BATCH_CREATE) -> None:
         """Send the wake-up of a recorded shard. Raises `RedisUnavailable`."""
-        with _errors_translated():
+        with _errors_translated(self._redis):
             send_shard(self._app, job, shard, model, step)
 
     def close(self) -> None:
@@ -129,12 +146,12 @@ class WakeUps:
 
 
 @contextmanager
-def _errors_translated() -> Iterator[None]:
+def _errors_translated(url: RedisUrl) -> Iterator[None]:
     from kombu.exceptions import OperationalError
 
     try:
         yield
     except OperationalError as error:
         redact_exception(error)
-        problem = tls_problem(error) or str(error)
+        problem = tls_problem(error) or f"{error}.{tls_question(url, error)}"
         raise RedisUnavailable(f"the Celery queue cannot be reached: {problem}") from error

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from penstock.access.redaction import redacted
 from penstock.clock import now_ms
 from penstock.errors import ConfigurationError, MissingDependency, PenstockError, SpoolUnavailable
 from penstock.ids import is_id
@@ -146,7 +147,7 @@ class FileChunkStore:
         return path
 
     def _unavailable(self, error: OSError) -> SpoolUnavailable:
-        return SpoolUnavailable(f"the spool {self._url} cannot be used: {error}")
+        return SpoolUnavailable(redacted(f"the spool {self._url} cannot be used: {error}"))
 
 
 def remove_orphans(connection: Connection, settings: ClientSettings) -> None:

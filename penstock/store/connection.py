@@ -6,9 +6,10 @@ the worker decides when to call it again. And a producer that enqueues from a we
 within seconds that Redis is unavailable. So the driver never retries.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -22,7 +23,7 @@ from penstock.errors import RedisUnavailable
 from penstock.settings import ClientSettings
 from penstock.store.availability import UNREACHABLE
 from penstock.store.redis_protocol import AsyncConnection, Connection
-from penstock.store.tls_errors import tls_problem
+from penstock.store.tls_errors import tls_problem, tls_question
 
 __all__ = [
     "AsyncConnection",
@@ -34,6 +35,11 @@ __all__ = [
     "redis_errors_translated",
 ]
 
+logger = logging.getLogger(__name__)
+
+#: Addresses whose certificates are not verified, and for which that was logged.
+_UNVERIFIED: Final[set[str]] = set()
+
 #: Seconds of idle time after which a connection is checked with PING before it is used again, so
 #: that one closed by a firewall is noticed before a command is sent.
 HEALTH_CHECK_S = 25
@@ -41,6 +47,19 @@ HEALTH_CHECK_S = 25
 #: Maximum connections of an event loop; with hundreds of streams, commands wait for a free one.
 #: Each costs about 60 kB, and a few milliseconds of CPU to open.
 ASYNC_CONNECTIONS = 32
+
+#: Follows the address of a Redis in messages.
+IN_CLUSTER_MODE = (
+    "is in cluster mode, which Celery's Redis transport does not support: use one server without "
+    "cluster-enabled, or a primary with replicas"
+)
+
+#: What only a Redis in cluster mode answers.
+_OF_A_CLUSTER = (
+    redis.exceptions.AskError,
+    redis.exceptions.ClusterCrossSlotError,
+    redis.exceptions.ClusterDownError,
+)
 
 
 def _options(settings: ClientSettings) -> dict[str, Any]:
@@ -54,6 +73,7 @@ def _options(settings: ClientSettings) -> dict[str, Any]:
 
 def connect(settings: ClientSettings) -> Connection:
     """Create a synchronous client with its own pool. Replies are bytes."""
+    _warn_if_unverified(settings)
     client = redis.Redis.from_url(
         settings.redis.driver_url,
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -64,6 +84,7 @@ def connect(settings: ClientSettings) -> Connection:
 
 def connect_async(settings: ClientSettings) -> AsyncConnection:
     """Create an asyncio client with its own pool. Replies are bytes."""
+    _warn_if_unverified(settings)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis.driver_url,
         retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -90,6 +111,19 @@ def connect_listener(settings: ClientSettings) -> AsyncConnection:
         },
     )
     return cast(AsyncConnection, client)
+
+
+def _warn_if_unverified(settings: ClientSettings) -> None:
+    url = settings.redis
+    if url.scheme == "rediss" and not url.is_verified and url.address not in _UNVERIFIED:
+        _UNVERIFIED.add(url.address)
+        logger.warning(
+            "the certificate of Redis at %s is not verified (ssl_cert_reqs=%s, "
+            "ssl_check_hostname=%s in PENSTOCK_REDIS_URL): another server can read the password",
+            url.address,
+            url.tls["ssl_cert_reqs"],
+            url.tls["ssl_check_hostname"],
+        )
 
 
 def redis_address(settings: ClientSettings) -> str:
@@ -122,8 +156,8 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
         if problem := tls_problem(error):
             raise RedisUnavailable(f"Redis at {redis_address(settings)}: {problem}") from error
         raise RedisUnavailable(
-            f"Redis at {redis_address(settings)} cannot be reached ({error}). "
-            "Is it running, and is PENSTOCK_REDIS_URL correct?"
+            f"Redis at {redis_address(settings)} cannot be reached ({error}). Is it running, and "
+            f"is PENSTOCK_REDIS_URL correct?{tls_question(settings.redis, error)}"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
@@ -133,6 +167,8 @@ def redis_errors_translated(settings: ClientSettings) -> Iterator[None]:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} denies this user: {error}"
         ) from error
+    except _OF_A_CLUSTER as error:
+        raise RedisUnavailable(f"Redis at {redis_address(settings)} {IN_CLUSTER_MODE}") from error
     except redis.exceptions.RedisError as error:
         raise RedisUnavailable(
             f"Redis at {redis_address(settings)} returned an error: {error}"

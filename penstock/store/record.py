@@ -26,7 +26,7 @@ class Record:
 
     id: str
     state: State
-    epoch: int  #: number of times it has been claimed
+    epoch: int  #: of the last claim, as in cursors; 0 before the first
     n: int  #: number of the last event
     cancel: str  #: who asked for it to be canceled; empty if it is not
     fields: Mapping[str, str]  #: everything else, as stored

@@ -15,12 +15,17 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
+from penstock.store.availability import is_unavailable
 from penstock.store.redis_protocol import AsyncConnection, Connection, QueuedCommands
 
 _FOLDER = Path(__file__).parent / "lua"
 _INCLUDE = re.compile(r"^-- include (\w+\.lua)$", re.MULTILINE)
+
+#: The scripts that programs call which enqueue. Their Redis user may call scripts only by hash, so
+#: workers load them: one that could send the text of a script could block Redis with it.
+OF_PRODUCERS: Final = ("submit", "cancel", "job_wake", "job_withdraw", "retry_reserve")
 
 T = TypeVar("T")
 
@@ -29,6 +34,17 @@ IN_GRACE: Final = "Redis was interrupted; workers have one lease to renew the cl
 
 #: What Redis takes as an argument of a script.
 Arg: TypeAlias = str | bytes | int
+
+
+class NotLoaded(NoPermissionError):
+    """Redis does not have a script, and the user is not allowed to load it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Redis does not have the scripts of this version of Penstock, and this user cannot "
+            "load them: workers of the same version do, within seconds of their start or of a "
+            "restart of Redis"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +59,17 @@ class Script:
         try:
             return redis.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return redis.eval(self.text, len(keys), *keys, *args)
+            try:
+                return redis.eval(self.text, len(keys), *keys, *args)
+            except NoPermissionError:
+                raise NotLoaded from None
+
+    def is_loaded(self, redis: Connection) -> bool:
+        """Whether Redis has the script, so that it can be called by its hash."""
+        try:
+            return bool(redis.script_exists(self.sha)[0])
+        except NoPermissionError:
+            return False
 
     async def run(self, redis: AsyncConnection, keys: list[str], args: list[Any]) -> Any:
         """Run it on an asyncio client and return Redis's reply."""
@@ -69,12 +95,15 @@ class ScriptCall(NamedTuple, Generic[T]):
         """Make the call on an asyncio client. Raises `redis.RedisError`."""
         return self.parse(await self.script.run(redis, self.keys, self.args))
 
-    def add_to(self, pipe: QueuedCommands) -> None:
+    def add_to(self, pipe: QueuedCommands, *, is_loaded: bool = False) -> None:
         """Add the call to a pipeline, with the script's text; `parse` reads the pipeline's reply.
 
-        A pipeline cannot repeat a call of a script that Redis does not have, so it does not use the
-        hash.
+        A pipeline cannot repeat a call of a script that Redis does not have, so it uses the hash
+        only if the script is known to be loaded.
         """
+        if is_loaded:
+            pipe.evalsha(self.script.sha, len(self.keys), *self.keys, *self.args)
+            return
         pipe.eval(self.script.text, len(self.keys), *self.keys, *self.args)
 
 
@@ -100,9 +129,8 @@ def is_state_of_redis(error: ResponseError) -> bool:
 
     False: the script failed because a key or a field is not what it expects.
     """
-    code = re.match(r"[A-Z]{4,} ", str(error))
-    refused = code is not None and code[0] != "WRONGTYPE "
-    return refused or "user_script" not in str(error) or type(error) is not ResponseError
+    refused = is_unavailable(error) or type(error) is not ResponseError
+    return refused or "user_script" not in str(error)
 
 
 @cache

@@ -1,9 +1,10 @@
 """Recognizes connections to Redis that fail because of TLS, which no waiting repairs."""
 
+import re
 import ssl
 from typing import Final
 
-from penstock.access.redaction import redacted
+from penstock.access.redis_url import RedisUrl
 
 #: OpenSSL's numbers for what is wrong with a certificate (`X509_V_ERR_…`).
 _CERTIFICATE: Final = {
@@ -29,11 +30,18 @@ def tls_problem(error: BaseException) -> str:
             return _certificate_problem(each)
         if isinstance(each, ssl.SSLError):
             return _protocol_problem(each)
-        if isinstance(each, OSError) and each.filename and "load_verify" in str(each):
-            return redacted(str(each))
     text = str(error)
     if "Protocol" in text and any(byte in text for byte in _TLS_BYTES):
         return "the server speaks TLS: write rediss:// instead of redis://"
+    return ""
+
+
+def tls_question(url: RedisUrl, error: BaseException) -> str:
+    """Return the question of whether TLS is the cause of an error that does not say so."""
+    if url.scheme == "rediss" and re.search("timed? ?out", str(error), re.IGNORECASE):
+        return " Does it speak TLS on this port? If not, write redis://."
+    if url.scheme == "redis" and re.search("closed|reset", str(error), re.IGNORECASE):
+        return " Does it speak TLS on this port? Then write rediss://."
     return ""
 
 

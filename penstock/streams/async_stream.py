@@ -1,17 +1,21 @@
 """Like `penstock.streams.stream`, for event loops: a request's handle, and its live answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from penstock import events
 from penstock.errors import NotFound
 from penstock.events import Cursor, Event
 from penstock.follow.async_reader import AsyncReader
+from penstock.follow.interrupt import Interrupt
+from penstock.follow.waiting import read_waiting_async
 from penstock.settings import ClientSettings
 from penstock.states import State
+from penstock.store.connection import redis_errors_translated
 from penstock.store.record import Record
 from penstock.streams.message_builder import MessageBuilder
 from penstock.streams.stream import StreamRequest
@@ -20,6 +24,8 @@ from penstock.views import View, view
 
 if TYPE_CHECKING:
     from anthropic.types import Message
+
+T = TypeVar("T")
 
 
 class AsyncStreamRequest:
@@ -30,6 +36,7 @@ class AsyncStreamRequest:
     ) -> None:
         self.id = request.id
         self._sync = request
+        self._settings = settings
         self._keys = settings.keys.request(request.id)
         self._reader = reader
 
@@ -64,13 +71,32 @@ class AsyncStreamRequest:
     ) -> "AsyncMessageStream":
         """Follow the answer with the interface of the SDK's stream. Arguments as of `events`."""
         cursor = Cursor.of(after)
-        text = None
-        if cursor is None:
-            text = self._reader.follow(
-                self._keys, timeout=timeout, wait_for=wait_for, text_first=True
-            )
-        source = self.events(after=cursor, timeout=timeout, wait_for=wait_for)
-        return AsyncMessageStream(self, source, after=cursor, text_source=text)
+        follow = partial(
+            self._reader.follow,
+            self._keys,
+            timeout=timeout,
+            wait_for=wait_for,
+            interrupt=(interrupt := Interrupt()),
+        )
+        text = follow(text_first=True) if cursor is None else None
+        source = follow(after=cursor)
+        return AsyncMessageStream(self, source, after=cursor, text_source=text, interrupt=interrupt)
+
+    def events_waiting(self) -> AsyncGenerator[Event, None]:
+        """Yield the events from the first; as `StreamRequest.events_waiting`."""
+        return self._reader.follow(self._keys, answered=True)
+
+    async def record_waiting(self) -> Record:
+        """Read the record; as `StreamRequest.record_waiting`."""
+        return await self._waiting(self._sync._records.read)
+
+    async def text_waiting(self) -> str:
+        """Read the visible text; as `StreamRequest.text_waiting`."""
+        return await self._waiting(self._sync._records.text)
+
+    async def _waiting(self, read: Callable[[str], T]) -> T:
+        with redis_errors_translated(self._settings):
+            return await read_waiting_async(lambda: asyncio.to_thread(read, self.id))
 
     async def cancel(self, who: str = "client") -> State:
         """Cancel the request; as `StreamRequest.cancel`."""
@@ -99,10 +125,12 @@ class AsyncMessageStream:
         *,
         after: Cursor | None = None,
         text_source: AsyncIterator[Event] | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self.request = request
         self._source = source
         self._text_source = text_source
+        self._interrupt = interrupt or Interrupt()
         self._transcript = Transcript(after)
 
     @property
@@ -133,11 +161,13 @@ class AsyncMessageStream:
         await self.close()
 
     async def close(self) -> None:
-        """Stop reading. The request runs on; `cancel` ends it."""
+        """Stop reading; as `MessageStream.close`. A task that is reading then raises `NotEnded`."""
         self._transcript.stop("closed")
+        self._interrupt()
         close = getattr(self._source, "aclose", None)
         if close is not None:
-            await close()
+            with suppress(RuntimeError):  # another task is reading: the interrupt ends it
+                await close()
 
     async def cancel(self) -> State:
         """Cancel the request. Returns the state it had."""
@@ -207,7 +237,7 @@ class AsyncMessageStream:
         if event.type == events.QUEUED:
             return event.data.get("text_final")
         with suppress(NotFound):  # it expired while its last events were read
-            return (await self.request.record()).fields.get("text_final")
+            return (await self.request.record_waiting()).fields.get("text_final")
         return None
 
     async def _replace(self) -> None:
@@ -217,7 +247,7 @@ class AsyncMessageStream:
     async def _rebuilt(self, *, before: Event | None = None) -> MessageBuilder:
         """Build the message from all events of the log, or from those before ``before``."""
         builder = MessageBuilder()
-        async with aclosing(self.request.events()) as log:
+        async with aclosing(self.request.events_waiting()) as log:
             async for event in log:
                 if before is not None and event.n >= before.n:
                     break
@@ -227,9 +257,9 @@ class AsyncMessageStream:
     async def _raise_unless_done(self) -> None:
         transcript = self._transcript
         if transcript.end is None:
-            transcript.end_as(await self.request.record())
+            transcript.end_as(await self.request.record_waiting())
         if not transcript.ended_well:
             resumed = transcript.coverage is Coverage.TAIL
             transcript.raise_unless_done(
-                await self.request.text() if resumed else transcript.builder.text
+                await self.request.text_waiting() if resumed else transcript.builder.text
             )

@@ -125,14 +125,15 @@ class RequestRecords:
         keys = self._settings.keys.request(checked_id(id))
         return Record.parse(id, self._redis.hgetall(keys.meta))
 
-    def snapshot(self, id: str) -> tuple[Record, str]:
-        """Read a record and its visible text at one moment. Raises `NotFound`."""
+    def text(self, id: str) -> str:
+        """Read the visible text of a request. Raises `NotFound`."""
         keys = self._settings.keys.request(checked_id(id))
-        with self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=False) as pipe:  # a full Redis refuses MULTI
             pipe.hgetall(keys.meta)
             pipe.get(keys.text)
             raw, text = pipe.execute()
-        return Record.parse(id, raw), (text or b"").decode(errors="replace")
+        Record.parse(id, raw)
+        return (text or b"").decode(errors="replace")
 
     def cancel(self, id: str, who: str) -> State:
         """Cancel a request. Returns the state it had. Raises `NotFound`.

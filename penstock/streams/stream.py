@@ -1,6 +1,6 @@
 """One streamed request as a client sees it: its handle, and its answer as a live stream."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Self
 from penstock import events
 from penstock.errors import NotFound
 from penstock.events import Cursor, Event
+from penstock.follow.interrupt import Interrupt
 from penstock.follow.multiplexer import Multiplexer
 from penstock.follow.reader import follow
+from penstock.follow.waiting import MAX_UNAVAILABLE_S, read_waiting
 from penstock.settings import ClientSettings
 from penstock.states import State
 from penstock.store.connection import Connection, redis_errors_translated
@@ -65,7 +67,7 @@ class StreamRequest:
     def text(self) -> str:
         """Read the visible text so far, once. It is complete if the state is final."""
         with redis_errors_translated(self._settings):
-            return self._records.snapshot(self.id)[1]
+            return self._records.text(self.id)
 
     def events(
         self,
@@ -80,9 +82,9 @@ class StreamRequest:
         - ``timeout``: maximum seconds between two events.
         - ``wait_for``: seconds to wait for a request that has not been enqueued yet.
 
-        Raises `NotFound`, `TimeoutError`, `RedisUnavailable`, or `ValueError` if ``after`` is not a
-        cursor. A failed or canceled request raises nothing here: its last event says so. For
-        example::
+        Raises `NotFound`, `TimeoutError`, `RedisUnavailable`, `RecordUnreadable`, `ClientClosed`,
+        or `ValueError` if ``after`` is not a cursor. A failed or canceled request raises nothing
+        here: its last event says so. For example::
 
             for event in request.events(after="1-58", timeout=60):
                 print(event.n, event.data)
@@ -96,6 +98,9 @@ class StreamRequest:
         wait_for: float,
         *,
         text_first: bool = False,
+        answered: bool = False,
+        unavailable_s: float | None = None,
+        interrupt: Interrupt | None = None,
     ) -> Generator[Event, None, None]:
         with redis_errors_translated(self._settings):
             yield from follow(
@@ -106,6 +111,9 @@ class StreamRequest:
                 timeout=timeout,
                 wait_for=wait_for,
                 text_first=text_first,
+                answered=answered,
+                unavailable_s=unavailable_s,
+                interrupt=interrupt,
             )
 
     def stream(
@@ -117,9 +125,30 @@ class StreamRequest:
     ) -> "MessageStream":
         """Follow the answer with the interface of the SDK's stream. Arguments as of `events`."""
         cursor = Cursor.of(after)
-        text = self._follow(None, timeout, wait_for, text_first=True) if cursor is None else None
-        source = self._follow(cursor, timeout, wait_for)
-        return MessageStream(self, source, after=cursor, text_source=text)
+        interrupt, text = Interrupt(), None
+        if cursor is None:
+            text = self._follow(None, timeout, wait_for, text_first=True, interrupt=interrupt)
+        source = self._follow(cursor, timeout, wait_for, interrupt=interrupt)
+        return MessageStream(self, source, after=cursor, text_source=text, interrupt=interrupt)
+
+    def events_waiting(
+        self, *, after: Cursor | None = None, timeout: float | None = None
+    ) -> Generator[Event, None, None]:
+        """Yield the events, for a reader to whom Redis has answered before: it waits for Redis.
+
+        `MAX_UNAVAILABLE_S` is the limit also with a shorter ``timeout`` between two events.
+        """
+        return self._follow(after, timeout, 0.0, answered=True, unavailable_s=MAX_UNAVAILABLE_S)
+
+    def record_waiting(self) -> Record:
+        """Read the record; it waits for Redis, as `events_waiting`."""
+        with redis_errors_translated(self._settings):
+            return read_waiting(lambda: self._records.read(self.id))
+
+    def text_waiting(self) -> str:
+        """Read the visible text; as `record_waiting`."""
+        with redis_errors_translated(self._settings):
+            return read_waiting(lambda: self._records.text(self.id))
 
     def cancel(self, who: str = "client") -> State:
         """Cancel the request. Returns the state it had; what was received is kept.
@@ -162,12 +191,14 @@ class MessageStream:
         *,
         after: Cursor | None = None,
         text_source: Iterator[Event] | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         # `source` yields the events after `after`; `text_source`, if given, yields the same stream
         # beginning with the text so far, which is all that `text_stream` needs.
         self.request = request
         self._source = source
         self._text_source = text_source
+        self._interrupt = interrupt or Interrupt()
         self._transcript = Transcript(after)
 
     @property
@@ -192,11 +223,16 @@ class MessageStream:
         self.close()
 
     def close(self) -> None:
-        """Stop reading. The request runs on; `cancel` ends it."""
+        """Stop reading. The request runs on; `cancel` ends it.
+
+        A thread that is reading then raises `NotEnded`, unless it has the last event.
+        """
         self._transcript.stop("closed")
+        self._interrupt()
         close = getattr(self._source, "close", None)
         if close is not None:
-            close()
+            with suppress(ValueError):  # another thread is reading: the interrupt ends it
+                close()
 
     def cancel(self) -> State:
         """Cancel the request. Returns the state it had."""
@@ -290,7 +326,7 @@ class MessageStream:
         if event.type == events.QUEUED:
             return event.data.get("text_final")
         with suppress(NotFound):  # it expired while its last events were read
-            return (self.request.record()).fields.get("text_final")
+            return self.request.record_waiting().fields.get("text_final")
         return None
 
     def _replace(self) -> None:
@@ -300,7 +336,7 @@ class MessageStream:
     def _rebuilt(self, *, before: Event | None = None) -> MessageBuilder:
         """Build the message from all events of the log, or from those before ``before``."""
         builder = MessageBuilder()
-        with closing(self.request.events()) as log:
+        with closing(self.request.events_waiting()) as log:
             for event in log:
                 if before is not None and event.n >= before.n:
                     break
@@ -310,9 +346,9 @@ class MessageStream:
     def _raise_unless_done(self) -> None:
         transcript = self._transcript
         if transcript.end is None:
-            transcript.end_as(self.request.record())
+            transcript.end_as(self.request.record_waiting())
         if not transcript.ended_well:
             resumed = transcript.coverage is Coverage.TAIL
             transcript.raise_unless_done(
-                self.request.text() if resumed else transcript.builder.text
+                self.request.text_waiting() if resumed else transcript.builder.text
             )

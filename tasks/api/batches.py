@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 import anthropic
@@ -40,6 +41,9 @@ _TRIES: Final = 3
 #: Number of requests of a batch whose counts cannot be read.
 UNKNOWN_REQUESTS: Final = -1
 
+#: Milliseconds by which a time may be in the future: the worker's clock can be wrong too.
+_FUTURE_MS: Final = 3_600_000
+
 #: The id of a batch, which is a part of the addresses of its calls.
 _ID: Final = re.compile(r"[\w-]{1,200}", re.ASCII)
 
@@ -57,6 +61,7 @@ class ListedBatch:
     requests: int  #: `UNKNOWN_REQUESTS` if the list does not say
     status: str = "in_progress"
     simulated: bool = False  #: the simulator has created it
+    dated: bool = True  #: the API said when; otherwise ``created_ms`` is the time of reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Listing:
 
     workspace: str  #: organization and workspace that own the list
     batches: tuple[ListedBatch, ...]  #: newest first
+    api_now_ms: int = 0  #: the API's clock at the end of the list; 0: the response did not say
 
 
 class BatchesApi:
@@ -89,7 +95,7 @@ class BatchesApi:
         must not stop the shards of all jobs.
         """
         response = self._get({"limit": _NEWEST})
-        return Listing(self._workspace(response), _listed_in(_entries(_json(response)), response))
+        return self._listing(response, _listed_in(_entries(_json(response)), response))
 
     def since(self, time_ms: int) -> Listing:
         """List all batches created since ``time_ms``, and possibly some older ones.
@@ -203,7 +209,7 @@ class BatchesApi:
             # Not only the last of them: its time may be an odd one.
             older = page and all(batch.created_ms < time_ms for batch in page)
             if older or not (entries and fields.get("has_more")):
-                return Listing(self._workspace(response), tuple(found))
+                return self._listing(response, tuple(found))
             last = _id_of(entries[-1]) or found[-1].id
             if last in read:
                 raise UnexpectedResponse("the list of batches has no end")
@@ -216,6 +222,9 @@ class BatchesApi:
             cast_to=httpx2.Response,
             options={"params": params, "headers": self._headers},
         )
+
+    def _listing(self, response: httpx2.Response, batches: tuple[ListedBatch, ...]) -> Listing:
+        return Listing(self._workspace(response), batches, _clock_ms(response.headers))
 
     def _workspace(self, response: httpx2.Response) -> str:
         names = ("anthropic-organization-id", "anthropic-workspace-id")
@@ -292,21 +301,29 @@ def _listed(batch: Any, headers: Mapping[str, str]) -> ListedBatch:
     if not id:
         raise UnexpectedResponse(f"the response is not a batch: {excerpt_of_value(batch)}")
     status = batch.get("processing_status")
+    created_ms, latest = _time_ms(batch.get("created_at")), now_ms()
     return ListedBatch(
         id=id,
-        created_ms=_time_ms(batch.get("created_at")),
+        created_ms=latest if created_ms is None else min(created_ms, latest),
+        dated=created_ms is not None and created_ms <= latest + _FUTURE_MS,
         requests=_requests(batch.get("request_counts")),
         status=status if isinstance(status, str) else "in_progress",
         simulated=is_simulated(headers),
     )
 
 
-def _time_ms(text: Any) -> int:
-    latest = now_ms()
+def _time_ms(text: Any) -> int | None:
     try:
-        return max(0, min(int(datetime.fromisoformat(text).timestamp() * 1000), latest))
+        return max(0, int(datetime.fromisoformat(text).timestamp() * 1000))
     except (TypeError, ValueError, OverflowError):
-        return latest
+        return None
+
+
+def _clock_ms(headers: httpx2.Headers) -> int:
+    try:
+        return int(parsedate_to_datetime(headers["date"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _requests(counts: Any) -> int:

@@ -11,6 +11,7 @@ import redis
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
+from penstock.access.redaction import redacted
 from penstock.batches.notices import Alert
 from penstock.batches.shard import Shard
 from penstock.clock import now_ms
@@ -18,6 +19,7 @@ from penstock.errors import RecordUnreadable
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
+from penstock.store.durability import NotDurable, is_without_file, warn_without_file
 from penstock.store.scripts import ScriptCall
 from penstock.store.shard_scripts import Becomes, ShardWritten
 from tasks.batches.claim import Fenced, Lease
@@ -175,6 +177,7 @@ class ClaimedShard:
         [before] = self.job.fields("alert")
         if (_notice(before.encode()) or {}).get("type") == kind:
             return
+        message = redacted(message)
         alert = {"type": kind, "message": message, "at_ms": now_ms()}
         logger.warning("job %s shard %s: %s: %s", self.job.id, self.shard.number, kind, message)
         event = {"type": events.ALERT, "alert": alert}
@@ -238,8 +241,11 @@ class ClaimedShard:
             written, on_disk = pipe.execute(raise_on_error=False)
         if isinstance(written, Exception):
             raise written
+        if isinstance(on_disk, redis.ResponseError) and is_without_file(on_disk):
+            warn_without_file()
+            return call.parse(written)
         if isinstance(on_disk, redis.ResponseError):
-            return call.parse(written)  # no append-only file, or a server from before Redis 7.2
+            raise NotDurable(on_disk)
         if isinstance(on_disk, Exception):
             raise on_disk
         if not on_disk[0]:

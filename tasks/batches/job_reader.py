@@ -48,6 +48,20 @@ class JobReader:
                 shards.append(Shard.parse(raw))
         return sorted(shards, key=lambda shard: shard.number)
 
+    def some_shards(self, most: int) -> list[Shard]:
+        """Up to ``most`` shards of the job, at random: all of them if it has no more.
+
+        Its cost does not depend on the size of the job.
+        """
+        found = self.redis.hrandfield(self.keys.shards, most, True) or []
+        shards = list[Shard]()
+        # RESP3 has pairs, RESP2 names and values in turn.
+        pairs = found and isinstance(found[0], list)
+        for raw in [pair[1] for pair in found] if pairs else found[1::2]:
+            with contextlib.suppress(RecordUnreadable):
+                shards.append(Shard.parse(raw))
+        return shards
+
     def shard_count(self) -> int:
         """The number of records of shards, readable or not."""
         return self.redis.hlen(self.keys.shards)

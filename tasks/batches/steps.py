@@ -20,6 +20,7 @@ import redis
 from config.http_clients import settings_fault
 from config.settings import WorkerSettings
 from penstock import json_text
+from penstock.access.redaction import redacted_beginning
 from penstock.batches.notices import Alert, PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.clock import now_ms
@@ -137,7 +138,7 @@ class BatchSteps:
             wait = wait_s(count, None, self._settings.api_retry_max_wait_s, jitter())
             return RetryIn(wait, reason)
         message = f"{name} of shard {shard.number} failed {count} times in a row: {kind}: {error}"
-        message = message[:_MAX_TEXT]
+        message = redacted_beginning(message, _MAX_TEXT)
         if not work.cancel:
             work.write(shard.evolve(step_errors=0))
             why = {"type": PauseReason.STEP_FAILED, "message": f"{message}; {_kept(shard)}"}

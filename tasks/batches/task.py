@@ -9,6 +9,7 @@ from typing import Any, Final, assert_never
 
 from celery import Task
 from celery.utils.log import get_task_logger
+from redis.exceptions import RedisError
 
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
@@ -17,6 +18,7 @@ from penstock.ids import is_id
 from penstock.queue import names
 from penstock.queue.wakeups import send_shard
 from penstock.states import State
+from penstock.store.availability import is_unavailable, outage
 from penstock.store.connection import Connection, connect
 from tasks.api.client import sync_client
 from tasks.api.retry import MAX_WAIT_S
@@ -39,8 +41,10 @@ from workers.identity import process_name
 
 logger = get_task_logger(__name__)
 
-#: Seconds until a step is retried that could not use Redis or the spool.
+#: Seconds until a step is retried that could not use the spool.
 _UNAVAILABLE_RETRY_S: Final = 60.0
+#: The steps of this process in an `Outage`.
+_PART: Final = "steps"
 
 
 #: Why a claim was refused, as Flower shows it.
@@ -74,6 +78,7 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         with ClaimedShard.claim(
             _connection(), settings, job=job, shard=shard, worker=process_name()
         ) as work:
+            outage.end(_PART)
             return _execute(task, work, _step(task, work))
     except InGracePeriod as error:
         raise wait_later(task, reason=str(error), countdown_s=error.wait_s) from None
@@ -83,6 +88,12 @@ def _run(task: "Task[Any, Any]", job: str, shard: int) -> dict[str, Any]:
         # Another chain has the shard, or the job has ended: nothing is left to do for this one.
         reason = _WHY_NOT.get(str(error), "another worker has claimed it")
         raise end_as(task, SKIPPED, {"reason": reason}) from None
+    except RedisError as error:
+        if not is_unavailable(error):
+            raise
+        outage.note(_PART, error)
+        reason = "Redis is unavailable or refuses commands"
+        raise wait_later(task, reason=reason, countdown_s=settings.wakeup_retry_s) from None
 
 
 def _execute(task: "Task[Any, Any]", work: ClaimedShard, result: StepResult) -> dict[str, Any]:
@@ -138,7 +149,9 @@ def _step(task: "Task[Any, Any]", work: ClaimedShard) -> StepResult:
     except Fenced:
         raise
     except Exception as error:
-        # Redis or the spool is unavailable. The record is as before, and the step runs again.
+        if isinstance(error, RedisError) and is_unavailable(error):
+            raise
+        # The spool is unavailable. The record is as before, and the step runs again.
         logger.exception("job %s shard %s: %s failed", work.job.id, work.shard.number, task.name)
         reason = f"{task.name} failed: {type(error).__name__}"
         return RetryIn(_UNAVAILABLE_RETRY_S, reason, failed=True)

@@ -12,7 +12,12 @@ from typing import Final
 
 from penstock.keys import Keys
 from penstock.store import limit_scripts
-from penstock.store.availability import ANY_FAILURE, UNAVAILABLE, retry_until_available
+from penstock.store.availability import (
+    ANY_FAILURE,
+    is_unavailable,
+    outage,
+    retry_until_available,
+)
 from penstock.store.connection import AsyncConnection
 from tasks.api.rate_limits import Lane, closed_for_s, reported_limits
 from tasks.api.retry import MAX_WAIT_S
@@ -82,9 +87,11 @@ class RateLimiter:
                 limit=reported.requests,
             )
             await report.run_async(self._redis)
-        except UNAVAILABLE as error:
-            logger.warning("the rate limiter could not record a response: %s", error)
-        except Exception:
+            outage.end(self)
+        except Exception as error:
+            if is_unavailable(error):
+                outage.note(self, error)
+                return
             logger.exception("the rate limiter could not record a response of %s", lane)
 
     def release(self, lane: Lane, id: str) -> None:

@@ -61,7 +61,9 @@ class Relay:
     async def run(self, id: str) -> RunResult:
         """Run a request until it ends, is deferred or is lost to another worker."""
         try:
-            request = await ClaimedRequest.claim(self._redis, self._settings, id, self._worker)
+            request = await retry_until_available(
+                lambda: ClaimedRequest.claim(self._redis, self._settings, id, self._worker)
+            )
         except NotClaimable as signal:
             return RunResult("skipped", reason=str(signal))
         except Deferred as signal:
@@ -120,7 +122,7 @@ class Relay:
         return await self._finish(request, State.DONE)
 
     async def _answer(self, request: ClaimedRequest) -> None:
-        await request.load(self._redis)
+        await retry_until_available(lambda: request.load(self._redis))
         await self._calls.until_complete(request)
 
     async def _interruptible(

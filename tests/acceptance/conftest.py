@@ -1,6 +1,7 @@
 """What the acceptance tests share: bodies of requests."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,3 +23,17 @@ def body() -> Body:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def former_spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with chunks that the workers may use; theirs are in Redis."""
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="session")
+def penstock_environment(
+    penstock_environment: dict[str, str], former_spool: Path
+) -> dict[str, str]:
+    """The environment of Penstock's own fixture, and the setting for that folder."""
+    return {**penstock_environment, "PENSTOCK_FORMER_SPOOL_URLS": f'["file://{former_spool}"]'}

@@ -101,7 +101,7 @@ class Stage:
 
     def address(self, database: int) -> str:
         """The URL of a database of the Redis: each has queues and records of its own."""
-        return f"redis://127.0.0.1:{self._port}/{database}"
+        return f"{self.redis.url.removesuffix('/0')}/{database}"
 
     def written(self) -> int:
         """The bytes that Redis has on disk."""

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -170,10 +172,18 @@ def test_up_runs_a_complete_deployment_until_it_is_interrupted(tmp_path: Path) -
         seen = read_until(up, "export ")
         pids = [int(pid) for pid in re.findall(r"pid (\d+)", seen)]
         assert len(pids) == 5
-        url = seen.rpartition("export PENSTOCK_REDIS_URL=")[2].strip()
-        environment = {"PENSTOCK_REDIS_URL": url}
-        assert output("stream", '[[sim text="Up."]]', env=environment) == "[simulated] Up.\n"
-        assert "simulated-streams@" in output("doctor", env=environment)
+        url = seen.rpartition("export PENSTOCK_REDIS_URL=")[2].split()[0]
+        password = str(urlsplit(url).password)
+        assert len(password) > 30
+        # Every user can read the command lines of all processes.
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        assert not any(password.encode() in line for line in lines)
+        written = [
+            path for path in tmp_path.rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077
+        ]
+        assert written == []
+        assert output("stream", '[[sim text="Up."]]', env={}) == "[simulated] Up.\n"
+        assert "simulated-streams@" in output("doctor", env={"PENSTOCK_REDIS_URL": url})
         up.send_signal(signal.SIGINT)
         rest, _ = up.communicate(timeout=30)
     assert rest == "penstock: interrupted\n"

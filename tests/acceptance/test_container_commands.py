@@ -69,8 +69,8 @@ class Stack:
     def process(self, service: str, *options: str) -> LocalProcess:
         """Return the process of a service, not yet started."""
         first, *rest = [self.here(word) for word in services()[service]["command"]]
-        program = str(find_server().binary) if first == "redis-server" else first
-        command = [program, *rest, *options]
+        rest = [word.replace("redis-server", str(find_server().binary)) for word in rest]
+        command = [first, *rest, *options]
         return LocalProcess(service, command, env=self.environment(service))
 
     def health_check(self, service: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,7 @@ cannot be in both.
 import asyncio
 import contextlib
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import hiredis
 
@@ -19,8 +20,8 @@ Queue = asyncio.Queue[bytes]
 class Listener:
     """A connection that subscribes to many channels and reconnects when it is cut."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url)
         self._queues: dict[bytes, set[Queue]] = {}
         self._acknowledged: dict[bytes, asyncio.Event] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -74,7 +75,9 @@ class Listener:
             await asyncio.sleep(0.05)
 
     async def _receive(self) -> None:
-        source, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        host, port = self._address.hostname, self._address.port
+        source, self._writer = await asyncio.open_connection(host, port)
+        self._send(b"AUTH", (self._address.password or "").encode())
         try:
             for name, event in self._acknowledged.items():
                 event.clear()
@@ -88,6 +91,8 @@ class Listener:
             self._writer.close()
 
     def _apply(self, message: Any) -> None:
+        if message == b"OK":
+            return  # the reply to AUTH
         if not isinstance(message, list):
             raise ConnectionError("Redis is not ready")  # it is loading its data: retry
         kind, name, data = message

@@ -43,7 +43,7 @@ class MalformedRun(Run):
     async def go(self) -> Tally:
         """Run all streams."""
         options = self._options
-        self._listeners = [Listener(self._world.redis.port) for _ in range(2)]
+        self._listeners = [Listener(self._world.redis.url) for _ in range(2)]
         until = time.monotonic() + options.minutes * 60
         slots = asyncio.Semaphore(options.at_once)
         async with asyncio.TaskGroup() as group:

@@ -82,7 +82,7 @@ class Run:
         agent = Agent(
             self._world, Random(options.seed + 1), every_s=options.every_s, lose=options.lose
         )
-        self._listeners = [Listener(self._world.redis.port) for _ in range(4)]
+        self._listeners = [Listener(self._world.redis.url) for _ in range(4)]
         chaos = asyncio.create_task(agent.run())
         until = time.monotonic() + options.minutes * 60
         slots = asyncio.Semaphore(options.at_once)

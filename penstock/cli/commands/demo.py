@@ -4,15 +4,17 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from penstock.cli.commands.up import require_key
 from penstock.cli.demo_steps import QUESTION, DemoSteps
-from penstock.cli.local_deployment import LocalDeployment, exit_on_signals
+from penstock.cli.local_deployment import LocalDeployment, connection_help, exit_on_signals, login
 from penstock.cli.text.output import print_line
 from penstock.client import Client
 from penstock.errors import PenstockError
+from penstock.local.redis_url_file import published
 
 #: Upper bound for 3 batch requests and 2 streams of a few hundred tokens each on Claude Haiku 4.5.
 LIVE_COST = "less than one US cent"
@@ -48,10 +50,11 @@ def demo(keep: bool, live: bool) -> None:
             ) as deployment,
             Client(deployment.redis_url) as client,
         ):
-            _run_steps(deployment, DemoSteps(client, deployment.flower.url, live=live))
+            _run_steps(deployment, DemoSteps(client, deployment.flower.tasks, live=live))
             if keep:
-                print_line(_instructions(deployment))
-                deployment.run_forever()
+                with published(deployment.redis_url):
+                    print_line(_instructions(deployment))
+                    deployment.run_forever()
         print_line("\nStopped all processes and removed their files.")
         print_line(f"Next: {command_name()} demo --keep, {command_name()} --help")
 
@@ -81,8 +84,6 @@ def command_name() -> str:
 
 def _environment(live: bool) -> dict[str, str]:
     return {
-        # For step 4. This Flower listens on loopback only and stops with the demo.
-        "FLOWER_UNAUTHENTICATED_API": "true",
         "PENSTOCK_POLL_INTERVAL_MIN_S": "2" if live else "0.5",
     }
 
@@ -92,11 +93,11 @@ def _instructions(deployment: LocalDeployment) -> str:
     return "\n".join(
         (
             "\nEverything keeps running until Ctrl-C. In another terminal, run:",
-            f"  export PENSTOCK_REDIS_URL={deployment.redis_url}",
+            *(f"  {line}" for line in connection_help(deployment.redis_url)),
             f'  {penstock} stream "{QUESTION}"',
             f"  {penstock} batch list",
             f"  {penstock} doctor",
-            f"  redis-cli -u {deployment.redis_url} psubscribe 'penstock:*:events'",
-            f"In a browser: {deployment.flower.url}",
+            f"  redis-cli -p {urlsplit(deployment.redis_url).port} psubscribe 'penstock:*:events'",
+            f"In a browser: {login(deployment.flower)}",
         )
     )

@@ -18,7 +18,12 @@ from penstock.queue import names
 from penstock.queue.consumers import find_consumers
 from penstock.queue.lengths import lengths_by_priority
 from penstock.settings import ClientSettings
-from penstock.store.connection import connect, redis_address, redis_errors_translated
+from penstock.store.connection import (
+    IN_CLUSTER_MODE,
+    connect,
+    redis_address,
+    redis_errors_translated,
+)
 from penstock.store.server_version import REQUIRED, version_running
 
 #: Share of ``maxmemory`` above which the memory finding is a warning.
@@ -90,12 +95,14 @@ def redis_health(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
         Finding("ok", "redis", f"{version} at {address}")
         if version.has_waitaof
         else Finding(
-            "warn",
+            "error",
             "redis",
             f"{version} at {address}: too old for durable batches",
-            f"use {REQUIRED}; otherwise a power failure may cause a batch to be paid for twice",
+            f"use {REQUIRED}: on this one, batch workers refuse to start",
         )
     )
+    if info.get("cluster_enabled"):
+        yield Finding("error", "cluster", f"Redis {IN_CLUSTER_MODE}")
     policy = info.get("maxmemory_policy", "unknown")
     yield (
         Finding("ok", "eviction", policy)

@@ -104,7 +104,7 @@ def settings() -> None:
 
 def refuse_greenlets(options: Sequence[str]) -> None:
     """Raise `CommandError` for a pool that Celery imports before the worker checks its options."""
-    for given, value in zip(options, [*options[1:], ""], strict=True):
+    for given, value in zip(options, (*options[1:], ""), strict=False):
         pool = value if given in ("-P", "--pool") else given.removeprefix("--pool=")
         if pool.removeprefix("-P") in ("gevent", "eventlet"):
             raise CommandError(

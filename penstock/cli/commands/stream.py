@@ -167,12 +167,12 @@ def _events_with_note(request: StreamRequest, after: Cursor | None) -> Iterator[
     noted = ""
     while True:
         try:
-            for event in request.events(after=after, timeout=WORKER_CHECK_S):
+            for event in request.events_waiting(after=after, timeout=WORKER_CHECK_S):
                 after = event.cursor
                 yield event
             return
         except TimeoutError:
-            record = request.record()
+            record = request.record_waiting()
             reason = record.fields.get("waits_for") or "a worker"
             if record.state is State.QUEUED and reason != noted:
                 print_status(_waiting_note(record, reason))

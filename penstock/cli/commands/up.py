@@ -11,11 +11,13 @@ from penstock.cli.command_error import CommandError
 from penstock.cli.commands.programs import require_module
 from penstock.cli.local_deployment import (
     LocalDeployment,
+    connection_help,
     exit_on_signals,
     forget_other_redis,
     variables,
 )
 from penstock.cli.text.output import print_line, print_status
+from penstock.local.redis_url_file import published
 from penstock.queue.consumers import SIMULATED, find_consumers
 from penstock.settings import ClientSettings
 from penstock.store.connection import connect, redis_address, redis_errors_translated
@@ -61,10 +63,13 @@ def up(simulate: bool, redis_url: str | None) -> None:
         ) as deployment,
     ):
         print_status("\nReady. Press Ctrl-C to stop everything.")
-        if redis_url is None:
-            print_status("In other terminals, run:")
-            print_line(f"export PENSTOCK_REDIS_URL={deployment.redis_url}")
-        deployment.run_forever()
+        if redis_url is not None:
+            deployment.run_forever()
+        with published(deployment.redis_url):
+            print_status("`penstock` finds this Redis itself. For other programs, and redis-cli:")
+            for line in connection_help(deployment.redis_url):
+                print_line(line)
+            deployment.run_forever()
 
 
 def require_key(alternative: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol, Self
 
 import click
@@ -16,6 +16,7 @@ from penstock.cli.text.job_fields import notice_text, remaining_time
 from penstock.cli.text.output import error_counts, outcome_counts, quantity
 from penstock.cli.text.remedies import alert_remedy, pause_remedy
 from penstock.cli.text.shard_table import shard_line
+from penstock.errors import RedisUnavailable
 
 #: Minimum seconds between two estimates of the remaining time.
 _ESTIMATE_INTERVAL_S = 10.0
@@ -40,7 +41,8 @@ def watch_job(batches: Batches, id: str, *, timeout: float | None = None) -> Bat
         def show(job: Batch) -> None:
             nonlocal estimate, next_estimate_at
             if time.monotonic() >= next_estimate_at or job.state.ended or job.paused:
-                estimate = batches.estimate(job)
+                with suppress(RedisUnavailable):  # the last one is good enough
+                    estimate = batches.estimate(job)
                 next_estimate_at = time.monotonic() + _ESTIMATE_INTERVAL_S
             display.show(job, estimate)
 

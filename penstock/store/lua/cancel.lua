@@ -11,6 +11,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include next_epoch.lua
 -- include of_type.lua
 -- include end_unclaimed.lua
 

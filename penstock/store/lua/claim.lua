@@ -10,6 +10,7 @@
 
 -- include now_ms.lua
 -- include record_id.lua
+-- include next_epoch.lua
 -- include of_type.lua
 -- include grace.lua
 -- include lease_left.lua
@@ -57,11 +58,11 @@ worker_losses = tonumber(worker_losses or 0)
 if state == 'running' and (tonumber(renewed_ms) or now) > interrupted then
   worker_losses = redis.call('HINCRBY', meta_key, 'worker_losses', 1)
 end
-epoch = tonumber(epoch) + 1
+epoch = next_epoch(epoch, now)
 redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
 redis.call('HSET', meta_key, 'state', 'running', 'epoch', epoch, 'worker', worker)
 redis.call('HSETNX', meta_key, 'started_ms', now)
 redis.call('HSET', meta_key, 'renewed_ms', now)
 redis.call('HDEL', meta_key, 'waits_for', 'wait_until_ms', 'woken')
 redis.call('ZADD', live_key, now + lease_ms, id)
-return {'claimed', epoch, tonumber(n), cancel or '', worker_losses}
+return {'claimed', tonumber(epoch), tonumber(n), cancel or '', worker_losses}

@@ -28,6 +28,14 @@ local ended = state == 'done' or state == 'failed' or state == 'canceled'
 if its_epoch > epoch or (its_epoch == epoch and its_worker ~= worker) then
   return {'fenced', its_epoch}
 end
+if its_epoch < epoch then
+  -- Redis has lost this claim. Another worker may have claimed the request since, with a lower epoch
+  -- if Redis's clock went back: then it holds the lease.
+  local holder = redis.call('GET', lease_key)
+  if holder and holder ~= worker .. ':' .. ARGV[2] then
+    return {'fenced', its_epoch}
+  end
+end
 if count > 0 and first + count - 1 <= n then
   return {'ok', n, cancel or ''}
 end
@@ -41,7 +49,7 @@ end
 -- The log comes first: it refuses an id that is not above its last one, so an error elsewhere can
 -- never publish what was not logged.
 for i = 1, count do
-  redis.call('XADD', log_key, epoch .. '-' .. (n + i), 'd', ARGV[9 + i])
+  redis.call('XADD', log_key, ARGV[2] .. '-' .. (n + i), 'd', ARGV[9 + i])
 end
 local top = n + count
 local fields = {'n', top}

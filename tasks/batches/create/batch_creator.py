@@ -115,7 +115,7 @@ class BatchCreator:
         """Adopt the batch of an abandoned call, if it has appeared since."""
         if listing.workspace != work.shard.workspace:
             return False
-        possible = candidates(work.shard, listing.batches)
+        possible = candidates(work.shard, listing.batches, work.shard.until_ms)
         available = adoptable(possible, batch_owners.owners_of(work, possible))
         return any(assign_batch(work, batch, confirmed=False) for batch in available)
 

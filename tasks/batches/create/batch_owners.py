@@ -33,13 +33,24 @@ def release(work: ClaimedShard, batch_id: str) -> None:
 
 
 def owners_of(work: ClaimedShard, batches: Sequence[ListedBatch]) -> dict[str, Owner]:
-    """Return the owner of each batch, by the batch's id."""
-    return {batch.id: owner_of(work, batch.id) for batch in batches}
+    """Return the owner of each batch, as seen by this shard, by the batch's id."""
+    if not batches:
+        return {}
+    keys = work.settings.keys
+    members = work.redis.mget([keys.batch_owner(batch.id) for batch in batches])
+    return {
+        batch.id: _owner(work, batch.id, (member or b"").decode())
+        for batch, member in zip(batches, members, strict=True)
+    }
 
 
 def owner_of(work: ClaimedShard, batch_id: str) -> Owner:
     """Return the owner of a batch, as seen by this shard."""
-    member = (work.redis.get(work.settings.keys.batch_owner(batch_id)) or b"").decode()
+    member = work.redis.get(work.settings.keys.batch_owner(batch_id)) or b""
+    return _owner(work, batch_id, member.decode())
+
+
+def _owner(work: ClaimedShard, batch_id: str, member: str) -> Owner:
     if not member:
         return Owner.NONE
     if member == work.member:

@@ -36,12 +36,16 @@ def check(work: ClaimedShard, api: BatchesApi, listing: Listing) -> None:
         lock = locks[batch.requests]
         if owner or lock.open:
             continue
-        lost = [
-            m for m, since in lock.abandoned.items() if batch.created_ms >= since - CLOCK_SKEW_MS
-        ]
+        lost = {
+            member: find_shard(work.redis, keys, member)
+            for member, since in lock.abandoned.items()
+            if batch.created_ms >= since - CLOCK_SKEW_MS
+        }
+        # A batch that the shard has rejected is another program's.
+        lost = {m: s for m, s in lost.items() if s is None or batch.id not in s.rejected}
         if lost:
-            if all(_was_sent_again(work, member) for member in lost):
-                _report_duplicate(work, api, batch, lost)
+            if all(shard is None or shard.batch_id for shard in lost.values()):
+                _report_duplicate(work, api, batch, list(lost))
         elif work.settings.dedicated_workspace and batch.created_ms >= _created_ms(work):
             work.alert(
                 Alert.UNKNOWN_BATCH,
@@ -63,11 +67,6 @@ def _report_duplicate(
         f"{batch.id} {certainty} a duplicate: the late batch of an abandoned create call, "
         f"after which {', '.join(lost)} was sent again",
     )
-
-
-def _was_sent_again(work: ClaimedShard, member: str) -> bool:
-    shard = find_shard(work.redis, work.settings.keys, member)
-    return shard is None or bool(shard.batch_id)
 
 
 def _created_ms(work: ClaimedShard) -> int:

@@ -6,9 +6,11 @@ from config.settings import WorkerSettings
 from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard
 from tasks.api.batches import BatchesApi
+from tasks.api.client import idle_timeout
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.create import batch_owners, size_locks
 from tasks.batches.create.batch_creator import assign_batch
+from tasks.batches.create.ended_candidates import SortedOut, sort_out
 from tasks.batches.create.reconcile import (
     CLOCK_SKEW_MS,
     Abandon,
@@ -19,6 +21,7 @@ from tasks.batches.create.reconcile import (
     WrongWorkspace,
     candidates,
     decide,
+    latest_creation_ms,
 )
 from tasks.batches.limits import active_batches
 from tasks.batches.step_result import Parked, RetryIn, StepResult
@@ -27,21 +30,33 @@ from tasks.batches.step_result import Parked, RetryIn, StepResult
 #: cause is not lost responses, such as a gateway that passes no call on.
 _MAX_LOST_CALLS: Final = 3
 
+#: Seconds until the next search, if the last one has seen only a part of the batches that fit.
+_NEXT_S: Final = 1.0
+
 
 class LostCallResolver:
     """Searches the API's list and does what `tasks.batches.create.reconcile` decides."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
+        self._timeout = idle_timeout(settings)
 
     def run(self, work: ClaimedShard, api: BatchesApi) -> StepResult | None:
         """Search once. None: the call is resolved, and the shard's record has the outcome."""
-        decision = decide(work.shard, self._observe(work, api), self._rules())
+        observed = self._observe(work, api)
+        decision = decide(work.shard, observed, self._rules())
+        if isinstance(decision, Adopt):
+            found = sort_out(work.shard, decision.batches, api, timeout=self._timeout)
+            if found.foreign:
+                rejected = (*work.shard.rejected, *found.foreign)
+                work.write(work.shard.evolve(rejected=rejected))
+            if found.candidates:
+                return _adopt(work, found)
+            # Without the batches of other calls: there may be nothing left to wait for.
+            decision = decide(work.shard, observed, self._rules())
         match decision:
-            case Adopt(batches):
-                if any(assign_batch(work, batch, confirmed=False) for batch in batches):
-                    return None
-                return RetryIn(1.0, "another shard adopted the batch first; searching again")
+            case Adopt():
+                raise AssertionError("every batch that can be adopted is sorted out")
             case SearchLater(shard, seconds, reason):
                 work.write(shard)
                 return RetryIn(seconds, reason)
@@ -58,12 +73,14 @@ class LostCallResolver:
                 return wrong_workspace()
 
     def _observe(self, work: ClaimedShard, api: BatchesApi) -> Observation:
-        listing = api.since(work.shard.watermark_ms - CLOCK_SKEW_MS)
+        shard = work.shard
+        listing = api.since(shard.watermark_ms - CLOCK_SKEW_MS)
+        now_ms, api_now_ms = work.job.now_ms(), listing.api_now_ms
+        until_ms = latest_creation_ms(shard, now_ms, api_now_ms, self._rules())
         # The owners after the list: by then, every batch of this deployment that the list shows has
         # an owner, or its create call is still open.
-        possible = candidates(work.shard, listing.batches)
-        owners = batch_owners.owners_of(work, possible)
-        return Observation(listing.workspace, listing.batches, owners, work.job.now_ms())
+        owners = batch_owners.owners_of(work, candidates(shard, listing.batches, until_ms))
+        return Observation(listing.workspace, listing.batches, owners, now_ms, api_now_ms)
 
     def _rules(self) -> Rules:
         settings = self._settings
@@ -72,6 +89,14 @@ class LostCallResolver:
             lost_create_wait_ms=int(settings.lost_create_wait_s * 1000),
             list_consistency_ms=int(settings.list_consistency_s * 1000),
         )
+
+
+def _adopt(work: ClaimedShard, found: SortedOut) -> RetryIn | None:
+    if found.unread:
+        return RetryIn(_NEXT_S, "reading which of the ended batches is the shard's")
+    if any(assign_batch(work, batch, confirmed=False) for batch in found.candidates):
+        return None
+    return RetryIn(_NEXT_S, "another shard adopted the batch first; searching again")
 
 
 def restart_search(work: ClaimedShard, changed: Shard) -> None:

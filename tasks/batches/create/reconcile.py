@@ -6,6 +6,10 @@ searched for by its size, which no other open call of this deployment has, and b
 a batch is really the shard's shows only in its results, whose custom_ids begin with the nonce of
 the call.
 
+The time has two limits: a batch is not older than the newest one in the list before the call, and
+not newer than the end of all waiting after it. Without the second, another program that creates
+batches of the same size would keep the search going without end.
+
 To adopt a batch that is not the shard's costs nothing but time. To send the shard again can cost a
 second batch. So a batch that fits is adopted as soon as it is found, and a call is abandoned only
 after every wait is over and two searches, some time apart, have found nothing that fits.
@@ -22,6 +26,10 @@ from tasks.api.batches import UNKNOWN_REQUESTS, ListedBatch
 #: Milliseconds by which a batch may appear older than the watermark of its call: the clocks of the
 #: API's servers differ.
 CLOCK_SKEW_MS: Final = 60_000
+
+#: Maximum milliseconds by which the API's clock is believed to be ahead of Redis's: a gateway may
+#: send any ``Date``.
+_MAX_AHEAD_MS: Final = 3_600_000
 
 #: Seconds until the first search for the batch of a lost call; the interval grows from there.
 FIRST_SEARCH_S: Final = 5.0
@@ -50,6 +58,7 @@ class Observation:
     batches: Sequence[ListedBatch]  #: all batches since well before the watermark of the call
     owners: Mapping[str, Owner]  #: batch id → owner, for the candidates
     now_ms: int  #: by the clock of the times in the shard's record
+    api_now_ms: int = 0  #: the same by the API's clock; 0: it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +105,13 @@ def decide(shard: Shard, observed: Observation, rules: Rules) -> Decision:
     """Decide about a lost call from the shard's record and one search of the list."""
     if observed.workspace != shard.workspace:
         return WrongWorkspace()
-    possible = candidates(shard, observed.batches)
+    until_ms = latest_creation_ms(shard, observed.now_ms, observed.api_now_ms, rules)
+    possible = candidates(shard, observed.batches, until_ms)
     available = adoptable(possible, observed.owners)
     if available:
         return Adopt(available)
     now = observed.now_ms
-    over = shard.over_ms or shard.sent_ms + rules.upload_timeout_ms
+    over = _over_ms(shard, rules)
     left_ms = over + rules.lost_create_wait_ms - now
     elapsed_ms = now - shard.sent_ms
     interval_ms = max(1, min(FIRST_SEARCH_S * 1000 + elapsed_ms / 10, rules.list_consistency_ms))
@@ -117,19 +127,41 @@ def decide(shard: Shard, observed: Observation, rules: Rules) -> Decision:
     if left_ms > 0:
         reason = "found no batch of a lost create call; searching once more"
         return SearchLater(shard.evolve(missed_ms=missed), left_ms / 1000, reason)
-    return Abandon(with_abandoned_call(shard))
+    return Abandon(with_abandoned_call(shard, until_ms))
 
 
-def candidates(shard: Shard, batches: Sequence[ListedBatch]) -> tuple[ListedBatch, ...]:
-    """Return the batches that can come from the shard's last call, oldest first."""
-    since = shard.watermark_ms - CLOCK_SKEW_MS
+def latest_creation_ms(shard: Shard, now_ms: int, api_now_ms: int, rules: Rules) -> int:
+    """Return the time, by the API's clock, after which a batch cannot come from the shard's call.
+
+    ``now_ms`` is by Redis's clock, as the times in the record are; ``api_now_ms``: 0 if unknown. If
+    Redis's clock is ahead, the time is later than needed, which costs a longer search and no money.
+    """
+    ahead_ms = min(max(api_now_ms - now_ms, 0), _MAX_AHEAD_MS)
+    waited_ms = rules.lost_create_wait_ms + rules.list_consistency_ms
+    return _over_ms(shard, rules) + waited_ms + CLOCK_SKEW_MS + ahead_ms
+
+
+def _over_ms(shard: Shard, rules: Rules) -> int:
+    return shard.over_ms or shard.sent_ms + rules.upload_timeout_ms
+
+
+def candidates(
+    shard: Shard, batches: Sequence[ListedBatch], until_ms: int = 0
+) -> tuple[ListedBatch, ...]:
+    """Return the batches that can come from the shard's last call, oldest first.
+
+    ``until_ms``: of `latest_creation_ms`; 0: it is not known. A batch whose time the list does not
+    give can be from any time.
+    """
+    since, rejected = shard.watermark_ms - CLOCK_SKEW_MS, set(shard.rejected)
     found = [
         batch
         for batch in batches
         if batch.requests in (shard.requests, UNKNOWN_REQUESTS)
         and batch.created_ms >= since
+        and not (until_ms and batch.dated and batch.created_ms > until_ms)
         and batch.id != shard.watermark
-        and batch.id not in shard.rejected
+        and batch.id not in rejected
     ]
     return tuple(sorted(found, key=lambda batch: (batch.created_ms, batch.id)))
 
@@ -186,13 +218,14 @@ def without_call(shard: Shard) -> Shard:
     return shard.evolve(state=ShardState.PLANNED, sent_ms=0, over_ms=0, missed_ms=0)
 
 
-def with_abandoned_call(shard: Shard) -> Shard:
+def with_abandoned_call(shard: Shard, until_ms: int) -> Shard:
     """Return the record after a call was abandoned: the shard is planned again.
 
-    Nonce and watermark stay, so that the call's batch is adopted if it appears before the next
-    create call.
+    Nonce, watermark and the time of `latest_creation_ms` stay, so that the call's batch is adopted
+    if it appears in the list before the next create call.
     """
-    return without_call(shard).evolve(abandoned_nonces=(*shard.abandoned_nonces, shard.nonce))
+    nonces = (*shard.abandoned_nonces, shard.nonce)
+    return without_call(shard).evolve(abandoned_nonces=nonces, until_ms=until_ms)
 
 
 def with_batch(shard: Shard, batch: ListedBatch, *, confirmed: bool) -> Shard:

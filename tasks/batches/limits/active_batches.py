@@ -12,6 +12,11 @@ from tasks.batches.claimed_shard import ClaimedShard
 _SLOT_TTL_MS: Final = 25 * 3_600_000
 
 
+#: Shards of the job that are looked at for one to wake. In a larger job, a shard that is not among
+#: them asks again by itself after a while.
+_LOOKED_AT: Final = 200
+
+
 def acquire(work: ClaimedShard) -> bool:
     """Acquire a slot for the shard's batch. False: none is free, and the shard has to wait."""
     settings, shard = work.settings, work.shard
@@ -31,7 +36,7 @@ def release_and_wake(work: ClaimedShard) -> tuple[int, ...]:
     release(work)
     waiting = [
         shard.number
-        for shard in work.job.shards()
+        for shard in work.job.some_shards(_LOOKED_AT)
         if shard.state == ShardState.PLANNED and shard.number != work.shard.number
     ]
     # A random one, so that several batches that end together wake different shards.

@@ -14,9 +14,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from penstock.access.redaction import redacted
 from penstock.keys import Keys
 from penstock.store import request_scripts
-from penstock.store.availability import CONNECTION_LOST
+from penstock.store.availability import ANY_FAILURE, is_unavailable, outage
 from penstock.store.request_scripts import Renewed
 from penstock.store.scripts import Fenced, ScriptCall
 from tasks.streams.publish.outbox import Outbox, WriteCall
@@ -85,6 +86,7 @@ class Publisher:
         self._acknowledged.pop(outbox, None)
         self._dirty.pop(outbox, None)
         self._refused_since.pop(outbox, None)
+        outage.end(outbox, served=False)
         if timer := self._held.pop(outbox, None):
             timer.cancel()
         for group in self._groups:
@@ -178,6 +180,7 @@ class Publisher:
         elif isinstance(reply, Exception):
             raise reply
         else:
+            outage.end(outbox)
             self._refused_since.pop(outbox, None)
             outbox.apply_reply(reply)
         self._after_reply(outbox)
@@ -202,10 +205,13 @@ class Publisher:
             return  # its run ended while the call was outstanding
         now = time.monotonic()
         since = self._refused_since.setdefault(outbox, now)
-        if now == since:
+        if is_unavailable(error):
+            outage.note(outbox, error)
+        elif now == since:
             logger.warning("Redis refuses to write %s: %s", outbox.id, error)
         if now - since > MAX_REFUSAL_S:
-            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {error}"
+            words = redacted(str(error))
+            outbox.lost = f"Redis has refused to write for {MAX_REFUSAL_S:.0f} s: {words}"
             return
         self._hold(outbox)  # only this stream waits: the fault may be that of its keys
 
@@ -291,7 +297,9 @@ class Publisher:
         if not calls:
             return []
         try:
-            return await self._pipeline.run(calls)
-        except CONNECTION_LOST as error:
-            logger.warning("Redis is unavailable, retrying: %s", str(error) or "no reply")
+            replies = await self._pipeline.run(calls)
+        except ANY_FAILURE as error:
+            outage.note(self, error)
             return None
+        outage.end(self)
+        return replies

@@ -1,14 +1,17 @@
-"""Every signal that ends a worker hands its streams over; only the terminate button cancels."""
+"""Every signal that ends a worker hands its work over; only the terminate button cancels."""
 
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
-from penstock.local.stack import WorkerProcess
+from penstock.batches.shard import Counts
+from penstock.events import END
+from penstock.local.stack import SIMULATOR_KEY, WorkerProcess
 from penstock.streams.stream import StreamRequest
 from penstock.testing import wait_until
 from tests.acceptance.stage import Stage, content, events_of, request_body, resumes
@@ -60,6 +63,10 @@ def send(worker: WorkerProcess, signals: list[int]) -> None:
         os.kill(worker.pid, number)
 
 
+def has_said(worker: WorkerProcess, words: str) -> bool:
+    return words in worker.log.read_text()
+
+
 @pytest.mark.parametrize("how", STOPS)
 def test_a_signal_that_ends_a_worker_hands_its_streams_over(stopped: Stopped, how: str) -> None:
     assert stopped.ran[how]
@@ -76,3 +83,37 @@ def test_a_signal_that_ends_a_worker_hands_its_streams_over(stopped: Stopped, ho
     wait_until(lambda: worker.exit_code is not None, timeout=30, what="the worker to end")
     assert worker.exit_code in (0, 1)
     assert "Traceback" not in worker.log.read_text()
+
+
+def test_a_create_call_that_a_signal_interrupts_is_neither_canceled_nor_repeated(
+    stopped: Stopped,
+) -> None:
+    stage = stopped.stage
+    env = {
+        "PENSTOCK_REDIS_URL": stage.redis.url,
+        "ANTHROPIC_BASE_URL": stage.simulator.url,
+        "ANTHROPIC_API_KEY": SIMULATOR_KEY,
+        "PENSTOCK_LEASE_MS": "1500",
+        "PENSTOCK_WAKEUP_RETRY_S": "0.5",
+        "C_FORCE_ROOT": "1",
+    }
+    first, second = (WorkerProcess("batches", env=env, name=f"batches-{i}") for i in range(2))
+    stage.control.fault(path="/v1/messages/batches", method="POST", commit_after_s=2)
+    stage.control.configure(batch_seconds=0.1)
+    batches = stage.client.messages.batches
+    stage.workers.append(first.launch())
+    params = [request_body(f"Line {i}.") for i in range(3)]
+    requests = [{"custom_id": f"line-{i}", "params": each} for i, each in enumerate(params)]
+    job = batches.create(requests=requests)
+    wait_until(lambda: stage.control.requests(1)[0]["path"] == "/v1/messages/batches", timeout=60)
+    # Ctrl-C: shut down, at once, once more, whatever it costs.
+    for said in ("initiate cold shutdown", "terminate all running tasks", "to complete...", ""):
+        os.kill(first.pid, signal.SIGINT)
+        wait_until(partial(has_said, first, said), what=said)
+    stage.workers.append(second.launch())
+    wait_until(lambda: first.exit_code is not None, what="the worker to end")
+    assert [
+        event.data["state"] for event in batches.events(job.id, timeout=60) if event.type == END
+    ]
+    assert batches.retrieve(job.id).request_counts == Counts(succeeded=3)
+    assert stage.control.stats()["batches_created"] == 1

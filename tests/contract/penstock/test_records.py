@@ -63,7 +63,7 @@ def submitted(connection: Any, *custom_ids: str) -> str:
 def test_a_submitted_request_can_be_read(connection: Any, requests: RequestRecords) -> None:
     id = new_id()
     requests.submit(id, "claude-haiku-4-5", b'{"x":1}', RequestOptions(typed=True))
-    record, text = requests.snapshot(id)
+    record, text = requests.read(id), requests.text(id)
     assert record == requests.read(id)
     assert (record.id, record.state, record.epoch, record.n) == (id, State.QUEUED, 0, 1)
     assert (record.cancel, text) == ("", "")
@@ -116,7 +116,7 @@ def test_a_request_without_a_lease_is_canceled_once_and_at_once(
     assert all(0 < lifetime <= SETTINGS.retention_s for lifetime in lifetimes)
 
 
-@pytest.mark.parametrize("call", ["read", "snapshot", "cancel"])
+@pytest.mark.parametrize("call", ["read", "text", "cancel"])
 @pytest.mark.parametrize(
     "id", ["01a20000-0000-7000-8000-000000000000", "nonsense", "", "*", "{x}:meta", "a\nb"]
 )

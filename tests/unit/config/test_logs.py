@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -114,6 +115,18 @@ def test_logs_go_to_standard_error_in_the_configured_format(
         assert json.loads(captured.err)["message"] == "but this"
     else:
         assert "WARNING tasks.x: but this" in captured.err
+
+
+@pytest.mark.usefixtures("untouched_logging")
+def test_logs_go_to_the_log_file_of_a_detached_worker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(WorkerSettings.load(), str(tmp_path / "worker.log"))
+    logging.getLogger("x").warning("written")
+    [handler] = logging.getLogger().handlers
+    handler.close()
+    assert "WARNING x: written" in (tmp_path / "worker.log").read_text()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("untouched_logging")

@@ -8,6 +8,7 @@ local function end_unclaimed(names, state, data, retention_s, fields)
     epoch, n = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
   end
   n = string.format('%.0f', n + 1)
+  epoch = next_epoch(epoch, now_ms())
   local line = '{"e":' .. epoch .. ',"n":' .. n .. ',"data":' .. data .. '}'
   redis.call('XADD', names.log, epoch .. '-' .. n, 'd', line)
   redis.call('HSET', names.meta, 'state', state, 'epoch', epoch, 'n', n, 'ended_ms', now_ms(),

@@ -10,6 +10,7 @@
 -- include now_ms.lua
 -- include record_id.lua
 -- include of_type.lua
+-- include next_epoch.lua
 -- include end_unclaimed.lua
 
 local meta_key, lease_key, live_key, log_key, events_channel, text_key, body_key = unpack(KEYS)

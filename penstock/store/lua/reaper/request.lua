@@ -12,6 +12,7 @@
 -- include record_id.lua
 -- include of_type.lua
 -- include next_check.lua
+-- include next_epoch.lua
 -- include end_unclaimed.lua
 -- include grace.lua
 -- include lease_left.lua

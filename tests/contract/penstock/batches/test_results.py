@@ -125,7 +125,14 @@ def test_results_of_an_unknown_job_are_not_found(batches: Batches, wait: bool) -
         list(batches.results(new_id(), wait=wait))
 
 
-def test_a_job_whose_chunks_are_files_is_read_and_deleted_without_a_setting(
+@pytest.fixture
+def former_spool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Readers that know the spool of the job as a former one; theirs is Redis."""
+    monkeypatch.setenv("PENSTOCK_FORMER_SPOOL_URLS", f'["file://{tmp_path}/spool"]')
+
+
+@pytest.mark.usefixtures("former_spool")
+def test_a_job_whose_chunks_are_files_is_read_and_deleted_with_the_settings_of_another_spool(
     client: Client, batches: Batches, tmp_path: Path
 ) -> None:
     url = client.settings.redis_url.get_secret_value()

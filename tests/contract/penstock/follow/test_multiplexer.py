@@ -13,10 +13,9 @@ import pytest
 from penstock import events
 from penstock.async_client import AsyncClient
 from penstock.client import Client
-from penstock.errors import RedisUnavailable
+from penstock.errors import ClientClosed, RedisUnavailable
 from penstock.events import Event
-from penstock.follow import plan
-from penstock.follow.multiplexer import ClientClosed
+from penstock.follow import plan, waiting
 from penstock.follow.subscription import SUBSCRIPTION_LIMIT
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.local.processes import free_port
@@ -201,7 +200,7 @@ def test_a_redis_that_is_killed_and_restarted_costs_no_event(
 def test_a_redis_that_stays_unavailable_ends_the_reader_with_its_cursor(
     restartable: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "MAX_UNAVAILABLE_S", 0.0)
+    monkeypatch.setattr(waiting, "MAX_UNAVAILABLE_S", 0.0)
     monkeypatch.setattr(plan, "SILENCE_S", 0.1)
     server = restartable()
     with Client(server.url) as client:

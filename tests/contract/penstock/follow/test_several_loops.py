@@ -9,7 +9,7 @@ import pytest
 
 from penstock.async_client import AsyncClient
 from penstock.client import Client
-from penstock.follow.multiplexer import ClientClosed
+from penstock.errors import ClientClosed
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.testing import wait_until
 from tests.scripted import BLOCK, START, TIMEOUT_S, ScriptedWriter, delta

@@ -282,6 +282,8 @@ def test_the_spool_of_a_record_is_used_only_if_the_settings_name_it(
         assert list(later.messages.batches.results(job.id)) == []
         connection.hset(meta, "spool", f"{url}/../elsewhere")
         with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
+            later.messages.batches.delete(job.id)
+        with pytest.raises(ConfigurationError, match="PENSTOCK_FORMER_SPOOL_URLS"):
             list(later.messages.batches.results(job.id))
 
 

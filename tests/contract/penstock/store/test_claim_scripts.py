@@ -252,7 +252,7 @@ def test_a_fenced_worker_neither_renews_nor_releases_the_claim_of_another(
 def test_a_worker_with_the_epoch_of_another_neither_renews_nor_releases(
     connection: Any, keys: RequestKeys
 ) -> None:
-    """Redis lost the first claim, and the second claim got the same epoch."""
+    """Redis lost the first claim, and a claim of an earlier version got the same epoch."""
     claim(connection, keys, "w1")
     before = whole(connection, keys)
     assert renew(connection, keys, 1, "w2", ttl=3_000) == [b"fenced"]

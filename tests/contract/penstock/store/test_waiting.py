@@ -130,7 +130,8 @@ def test_the_reaper_ends_a_queued_request_whose_deadline_has_passed(
         release(connection, keys, due_ms=90_000, waits_for="the rate limit")
     set_deadline(connection, keys, -1)
     assert reap(connection, keys, may_be_queued=may_be_queued) is ReaperAction.GONE
-    epoch = int(deferred)
+    epoch = int(connection.hget(keys.meta, "epoch"))
+    assert epoch > int(deferred)
     event = b'{"e":%d,"n":2,"data":%s}' % (epoch, DEADLINE_END)
     assert listener.received() == [("events", event)]
     record = connection.hgetall(keys.meta)

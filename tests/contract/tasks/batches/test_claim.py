@@ -15,6 +15,7 @@ from penstock.states import State
 from penstock.testing import wait_until
 from tasks.batches.claim import Fenced, NotClaimed
 from tasks.batches.claimed_shard import ClaimedShard
+from tasks.batches.limits.active_batches import release_and_wake
 from tests.contract.jobs import Desk, params
 from tests.contract.penstock.store.calls import clock
 
@@ -213,3 +214,12 @@ def test_a_claim_can_end_its_job(desk: Desk, id: str) -> None:
     assert job.record.fields["cost"] == "1"
     with pytest.raises(NotClaimed, match="ended"), desk.claimed(id):
         pytest.fail("claimed an ended job")
+
+
+def test_a_slot_that_is_free_costs_no_more_in_a_job_of_many_shards(desk: Desk, id: str) -> None:
+    planned = {str(n): Shard(number=n, requests=1).encode() for n in range(1, 3_000)}
+    desk.connection.hset(desk.keys(id).shards, mapping=planned)
+    with desk.claimed(id) as work:
+        read = work.job.some_shards(200)
+        assert len({shard.number for shard in read}) == 200
+        assert len(release_and_wake(work)) == 1

@@ -247,7 +247,9 @@ def test_a_request_canceled_while_its_claim_was_lost_has_one_last_event(
     disk.restart()
     assert cancel(connection, keys) == b"queued"
     before = whole(connection, keys)
-    assert write(connection, box, "b") == [b"fenced", 0]
+    epoch = log(connection, keys)[-1].epoch
+    assert epoch > box.epoch
+    assert write(connection, box, "b") == [b"fenced", epoch]
     assert box.lost
     assert whole(connection, keys) == before
     assert [event.type for event in log(connection, keys)].count(events.END) == 1

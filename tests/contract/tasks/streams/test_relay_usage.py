@@ -200,8 +200,8 @@ def test_a_record_of_an_earlier_version_is_continued_without_an_estimate(perform
     async def test(stage: RelayStage) -> None:
         id = stage.submit()
         keys, shared = stage.settings.keys.request(id), stage.settings.keys
-        claim = request_scripts.claim(keys, shared, worker="old", lease_ms=1).run(stage.connection)
-        assert getattr(claim, "epoch", 0) == 1
+        request_scripts.claim(keys, shared, worker="old", lease_ms=1).run(stage.connection)
+        stage.connection.hset(keys.meta, "epoch", 1)  # the earlier version counted claims
         spent = orjson.dumps({"input_tokens": 20, "output_tokens": 1})
         stage.connection.hset(keys.meta, mapping={"attempts": 1, "spent": spent})
         stage.connection.delete(keys.lease)

@@ -30,6 +30,7 @@ class World:
     text: str = ""
     now: float = 0.0
     unavailable: bool = False
+    error: Exception = field(default_factory=lambda: redis.ConnectionError("unavailable"))
     received: list[Received] = field(default_factory=list)
     happenings: list[Callable[[], object]] = field(default_factory=list)  #: one each Wait
     reads: int = 0  #: of the log
@@ -58,7 +59,7 @@ class World:
             self.now += effect.seconds
             return Received([], missed=False)
         if self.unavailable:
-            return redis.ConnectionError("unavailable")
+            return self.error
         if isinstance(effect, ReadLog):
             self.reads += 1
             following = sorted(e for e in self.entries() if e[0] >= effect.start)

@@ -4,13 +4,11 @@ import pytest
 import redis
 
 from penstock import events
-from penstock.errors import NotFound, RedisUnavailable
+from penstock.errors import NotFound, RecordUnreadable, RedisUnavailable
 from penstock.events import Cursor, Event
-from penstock.follow.plan import (
-    MAX_UNAVAILABLE_S,
-    PAGE,
-)
+from penstock.follow.plan import PAGE
 from penstock.follow.subscription import Received
+from penstock.follow.waiting import MAX_UNAVAILABLE_S
 from penstock.states import State
 from tests.unit.penstock.follow.scripted_world import World
 
@@ -215,6 +213,55 @@ def test_a_redis_that_is_unavailable_at_the_start_is_reported_at_once(world: Wor
     world.unavailable = True
     with pytest.raises(redis.ConnectionError):
         world.follow()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"),
+        redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        redis.exceptions.MasterDownError("Link with MASTER is down"),
+        redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+        redis.ResponseError("BUSY Redis is busy running a script."),
+        redis.ResponseError("MISCONF Errors writing to the AOF file"),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+        redis.ResponseError("upstream failure"),  # of a proxy
+    ],
+    ids=lambda error: str(error).split()[0],
+)
+def test_a_refusal_is_waited_for_also_at_the_start(world: World, error: Exception) -> None:
+    def come_back() -> None:
+        world.unavailable = False
+        world.write(events.END)
+
+    world.unavailable, world.error = True, error
+    world.happenings = [*[lambda: None] * 3, come_back]
+    assert numbers(world.follow()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.exceptions.NoPermissionError("User reader has no permissions to access a key"),
+        redis.ResponseError("ACL failure in script: User reader has no permissions"),
+        redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+        redis.ResponseError("unknown command 'XRANGE', with args beginning with: "),
+        redis.exceptions.MovedError("1234 127.0.0.1:7001"),
+        RecordUnreadable("the record is damaged"),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda error: str(error).split()[0],
+)
+def test_an_error_that_waiting_cannot_change_ends_the_reader_at_once(
+    world: World, error: Exception
+) -> None:
+    def refuse() -> None:
+        world.unavailable, world.error = True, error
+
+    world.happenings = [refuse]
+    with pytest.raises(type(error)):
+        world.follow()
+    assert len(world.waits) == 1
 
 
 def test_a_redis_that_becomes_unavailable_is_waited_for(world: World) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from config.settings import WorkerSettings
-from tasks.streams import runtime as module
 from tasks.streams.result import RunResult
 from tasks.streams.runtime import StreamRuntime
 from workers.loop import LoopThread
@@ -30,9 +29,8 @@ class StuckRelay:
 
 @pytest.mark.parametrize("is_blocked", [False, True])
 def test_threads_that_wait_for_a_stream_are_freed_at_shutdown_even_if_the_loop_is_blocked(
-    monkeypatch: pytest.MonkeyPatch, is_blocked: bool
+    is_blocked: bool,
 ) -> None:
-    monkeypatch.setattr(module, "SHUTDOWN_LIMIT_S", 0.01)
     loop, relay, release = LoopThread(lambda _: None), StuckRelay(), threading.Event()
     runtime = StreamRuntime(WorkerSettings.load(), loop)
     stub: Any = relay
@@ -48,6 +46,7 @@ def test_threads_that_wait_for_a_stream_are_freed_at_shutdown_even_if_the_loop_i
     if is_blocked:
         loop.loop.call_soon_threadsafe(release.wait)
     runtime.hand_over()
+    runtime.abandon()
     for thread in threads:
         thread.join(20)
     release.set()

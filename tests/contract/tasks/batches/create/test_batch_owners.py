@@ -69,6 +69,7 @@ def test_a_call_waits_for_an_open_call_of_the_same_size(creating: Creating) -> N
 def test_a_call_that_stays_open_does_not_lock_its_size_for_ever(
     creating: Creating,
 ) -> None:
+    creating.restart(lost_create_wait_s=7_200)
     id, other = creating.submit([params("a")]), creating.submit([params("b")])
     creating.lose(commit_then_drop=True)
     creating.step(id)
@@ -115,10 +116,9 @@ def test_no_shard_is_sent_again_while_another_may_have_adopted_its_batch(
     creating.step(first)
     batch = creating.only_batch()
     assert creating.shard(first).batch_id == batch["id"]
-    creating.age(second, 10 * LOST_CREATE_WAIT_MS)
+    creating.age(second, LOST_CREATE_WAIT_MS)
     for _ in range(3):
         assert expect(RetryIn, creating.step(second)).seconds
-        creating.age(second, LOST_CREATE_WAIT_MS)
     with creating.desk.claimed(first) as work:
         batch_owners.release(work, batch["id"])
         work.write(reconcile.with_rejected_batch(work.shard))

@@ -13,7 +13,12 @@ from penstock.local.embedded_redis import EmbeddedRedis
 from tasks.batches.claim import Fenced
 from tasks.batches.step_result import Next, Parked, RetryIn
 from tests.contract.jobs import api_at, expect, params
-from tests.contract.tasks.batches.creating import LOST_CREATE_WAIT_MS, UPLOAD_TIMEOUT_MS, Creating
+from tests.contract.tasks.batches.creating import (
+    LIST_CONSISTENCY_MS,
+    LOST_CREATE_WAIT_MS,
+    UPLOAD_TIMEOUT_MS,
+    Creating,
+)
 
 
 @pytest.mark.parametrize(
@@ -230,11 +235,84 @@ def test_a_list_that_repeats_its_page_is_not_read_for_ever(creating: Creating) -
     assert creating.shard(id).state == "sending"
 
 
+def foreign_batches(creating: Creating, count: int, *, ended: bool) -> list[str]:
+    """Let another program create batches of one request."""
+    line: Any = {"custom_id": "theirs", "params": params("theirs")}
+    found = [creating.api.messages.batches.create(requests=[line]).id for _ in range(count)]
+    for id in found if ended else ():
+        creating.control.end_batch(id)
+    return found
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_ended_batches_of_another_program_are_each_read_once_before_one_is_adopted(
+    creating: Creating, created: bool
+) -> None:
+    id = creating.submit([params()])
+    creating.lose(**({"commit_then_drop": True} if created else {"drop_before_commit": True}))
+    creating.step(id)
+    own = [batch["id"] for batch in creating.control.batches()]
+    foreign = foreign_batches(creating, 7, ended=True)
+    read: list[str] = []
+
+    def count(request: httpx2.Request) -> None:
+        if request.url.path.endswith("/results"):
+            read.append(request.url.path.split("/")[-2])
+
+    client = httpx2.Client(event_hooks={"request": [count]}, timeout=30)
+    base_url = creating.control.base_url
+    with anthropic.Anthropic(
+        api_key="simulated-key", base_url=base_url, max_retries=0, http_client=client
+    ) as api:
+        for _ in range(3):
+            creating.step(id, api=api)
+    assert sorted(read) == sorted(foreign)
+    assert sorted(creating.shard(id).rejected) == sorted(foreign)
+    assert [creating.shard(id).batch_id] == (own or [""])
+    if own:
+        return
+    creating.abandon(id)
+    assert creating.shard(id).state == "sending"
+    assert isinstance(creating.step(id), Next)
+    assert creating.shard(id).confirmed
+
+
+def test_the_shards_own_batch_is_recognized_among_more_ended_ones_than_one_step_reads(
+    creating: Creating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.batches.create.ended_candidates.MAX_READ", 2)
+    id = creating.submit([params()])
+    foreign = foreign_batches(creating, 3, ended=True)  # within the difference of two clocks
+    creating.lose(commit_then_drop=True)
+    creating.step(id)
+    [own] = {batch["id"] for batch in creating.control.batches()} - set(foreign)
+    creating.control.end_batch(own)
+    creating.desk.change(id, watermark="")
+    assert "reading" in expect(RetryIn, creating.step(id)).reason
+    assert creating.shard(id).rejected == tuple(foreign[:2])
+    assert isinstance(creating.step(id), Next)
+    assert (creating.shard(id).batch_id, creating.shard(id).rejected) == (own, tuple(foreign))
+
+
+def test_a_batch_from_after_all_waiting_is_not_adopted(creating: Creating) -> None:
+    id = creating.submit([params()])
+    creating.lose(drop_before_commit=True)
+    creating.step(id)
+    creating.age(id, LOST_CREATE_WAIT_MS + 2 * LIST_CONSISTENCY_MS + 60_000)
+    foreign_batches(creating, 3, ended=False)
+    assert "searching once more" in expect(RetryIn, creating.step(id)).reason
+    foreign_batches(creating, 3, ended=True)
+    creating.age(id, LIST_CONSISTENCY_MS)
+    assert isinstance(creating.step(id), Next)
+    shard = creating.shard(id)
+    assert (shard.confirmed, shard.rejected, len(shard.abandoned_nonces)) == (True, (), 1)
+
+
 def test_the_list_of_another_workspace_pauses_the_job(creating: Creating) -> None:
     id = creating.submit([params()])
     creating.lose(commit_then_drop=True)
     creating.step(id)
-    creating.age(id, 10 * LOST_CREATE_WAIT_MS)
+    creating.age(id, LOST_CREATE_WAIT_MS)
     with api_at(creating.control, key="another") as api:
         assert isinstance(creating.step(id, api=api), Parked)
     assert orjson.loads(creating.meta(id, "paused"))["type"] == "other_workspace"

@@ -31,9 +31,9 @@ def test_the_version_is_that_of_the_server() -> None:
     assert finding_about("redis", **valkey).detail == "Valkey 9.1.2 at redis://here:6379/0"
 
 
-def test_a_redis_without_waitaof_is_a_warning() -> None:
+def test_a_redis_without_waitaof_is_an_error() -> None:
     finding = finding_about("redis", redis_version="7.0.15")
-    assert finding.level == "warn"
+    assert finding.level == "error"
     assert finding.detail == "Redis 7.0.15 at redis://here:6379/0: too old for durable batches"
     assert finding.remedy.startswith("use Redis 7.2 or later, or Valkey")
 
@@ -71,6 +71,14 @@ def test_a_missing_api_key_is_an_error_only_if_no_worker_runs() -> None:
     assert "ANTHROPIC_API_KEY" in alone.remedy
     (elsewhere,) = credentials({}, workers=True)
     assert elsewhere.level == "warn"
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nsk-secret", "sk-s\u00e9cret", "\n"])
+def test_a_key_that_no_header_can_carry_is_an_error_and_not_printed(key: str) -> None:
+    (finding,) = credentials({"ANTHROPIC_API_KEY": key}, workers=True)
+    assert finding.level == "error"
+    assert finding.detail.startswith("ANTHROPIC_API_KEY ")
+    assert "cret" not in finding.detail + finding.remedy
 
 
 @pytest.mark.parametrize("host", ["https://gateway.example", "http://127.0.0.1:8099/anthropic"])

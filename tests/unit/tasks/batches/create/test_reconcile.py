@@ -38,6 +38,8 @@ SHARD = Shard(
 OURS = ListedBatch("b", SENT + 100, 7)
 #: From this time on, the API creates no batch of the call, whose worker died.
 OVER = SENT + RULES.upload_timeout_ms + RULES.lost_create_wait_ms
+#: A batch from after this time is none of the call, whatever the clocks of the API's servers.
+LATEST = OVER + RULES.list_consistency_ms + CLOCK_SKEW_MS
 
 
 def observation(
@@ -70,7 +72,7 @@ def test_a_batch_that_cannot_come_from_the_call_is_not_adopted(other: ListedBatc
     assert isinstance(decision_for(shard, other, at=OVER), SearchLater)
     assert decision_for(
         shard.evolve(missed_ms=OVER), other, at=OVER + RULES.list_consistency_ms
-    ) == Abandon(reconcile.with_abandoned_call(shard.evolve(missed_ms=OVER)))
+    ) == Abandon(reconcile.with_abandoned_call(shard.evolve(missed_ms=OVER), LATEST))
 
 
 def test_clock_skew_within_the_api_does_not_hide_a_batch() -> None:
@@ -78,9 +80,40 @@ def test_clock_skew_within_the_api_does_not_hide_a_batch() -> None:
     assert decision_for(SHARD, early) == Adopt((early,))
 
 
-def test_a_batch_is_never_too_new_whatever_the_clock_of_redis_says() -> None:
-    late = replace(OURS, created_ms=SENT * 2)
-    assert decision_for(SHARD, late) == Adopt((late,))
+def test_a_batch_from_after_all_waiting_is_another_programs() -> None:
+    last = replace(OURS, created_ms=LATEST)
+    assert decision_for(SHARD, last, at=LATEST) == Adopt((last,))
+    late = replace(OURS, created_ms=LATEST + 1)
+    assert isinstance(decision_for(SHARD, late, at=LATEST + 1), SearchLater)
+    shard = SHARD.evolve(missed_ms=LATEST)
+    assert isinstance(decision_for(shard, late, at=LATEST + RULES.list_consistency_ms), Abandon)
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "believed_ms"),
+    [(0, 0), (-600_000, 0), (600_000, 600_000), (3_600_000, 3_600_000), (10**9, 3_600_000)],
+)
+def test_a_batch_is_not_too_new_by_a_clock_of_redis_that_is_behind(
+    ahead_ms: int, believed_ms: int
+) -> None:
+    last = replace(OURS, created_ms=LATEST + believed_ms)
+    later = replace(last, created_ms=last.created_ms + 1)
+    look = Observation("us", (last, later), {}, OVER, OVER + ahead_ms)
+    assert decide(SHARD, look, RULES) == Adopt((last,))
+
+
+def test_a_batch_is_not_too_new_if_the_list_does_not_say_when_it_was_created() -> None:
+    undated = replace(OURS, created_ms=LATEST * 2, dated=False)
+    assert decision_for(SHARD, undated, at=LATEST * 2) == Adopt((undated,))
+
+
+def test_a_late_batch_of_an_abandoned_call_is_adopted_within_the_same_limit() -> None:
+    shard = reconcile.with_abandoned_call(SHARD, LATEST)
+    again = reconcile.with_intent(shard, "m" * 12, "us", [])  # its worker dies before the call
+    assert again.until_ms == LATEST
+    late = replace(OURS, created_ms=LATEST + 1)
+    assert reconcile.candidates(shard, [OURS, late], shard.until_ms) == (OURS,)
+    assert reconcile.candidates(shard, [OURS, late]) == (OURS, late)  # of an older record
 
 
 def test_the_batch_that_the_shard_owns_comes_first_then_the_oldest() -> None:
@@ -102,7 +135,7 @@ def test_no_call_is_abandoned_while_another_shard_may_have_adopted_its_batch() -
     assert isinstance(decision, SearchLater)
     assert (decision.shard.missed_ms, decision.seconds) == (0, 60.0)
     assert decision_for(shard, OURS, at=OVER * 2, b=Owner.OTHER_SHARD) == Abandon(
-        reconcile.with_abandoned_call(shard)
+        reconcile.with_abandoned_call(shard, LATEST)
     )
 
 
@@ -155,7 +188,7 @@ def test_the_interval_of_searches_grows_and_ends_with_the_wait(at: int, seconds:
 
 def test_a_shard_with_an_abandoned_call_is_planned_again_and_keeps_its_watermark() -> None:
     shard = reconcile.with_abandoned_call(
-        SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",))
+        SHARD.evolve(over_ms=1, missed_ms=2, abandoned_nonces=("first",)), LATEST
     )
     assert (shard.state, shard.abandoned_nonces) == ("planned", ("first", SHARD.nonce))
     assert (shard.sent_ms, shard.over_ms, shard.missed_ms) == (0, 0, 0)
@@ -237,6 +270,31 @@ def test_a_call_that_created_no_batch_leaves_the_shard_planned() -> None:
 
 def flaws(figures: dict[str, Any]) -> list[int]:
     return [figures[name] for name in ("paid_twice", "never_collected", "wrongly_used")]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    ambiguous=st.floats(0.3, 0.6),
+    committed=st.floats(0, 1),
+    late=st.floats(0, 1),
+    died=st.floats(0, 1),
+    foreign_per_hour=st.sampled_from([60.0, 600.0]),
+    api_ahead_ms=st.sampled_from([-60_000, 0, 60_000, 600_000]),
+)
+def test_every_search_ends_while_another_program_creates_batches_of_the_same_size(
+    **world: Any,
+) -> None:
+    """The batches of a call's own time are each read once; later ones are none of its own."""
+    calls = 5
+    play = Play(World(submits=calls, sizes=1, endless=True, every_ms=60_000, torn=0.1, **world))
+    figures = play.run()
+    assert flaws(figures) == [0, 0, 0]
+    tries = sum(1 + len(shard.abandoned_nonces) for shard in play.records.values())
+    per_try = world["foreign_per_hour"] * (OVER - SENT + 300_000) / 3_600_000
+    # A batch that was adopted before it ended is read as well, and adopted ones are few.
+    assert figures["read"] + figures["taken_and_given_back"] < tries * (2 * per_try + 20)
+    assert figures["searches"] < tries * 60
 
 
 @settings(max_examples=30, deadline=None)

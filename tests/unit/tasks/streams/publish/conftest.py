@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from penstock.store.availability import Outage
+from tasks.streams.publish import publisher
 from tests.unit.tasks.streams.publish.publisher_stage import Stage, on_stage
 
 T = TypeVar("T")
@@ -12,7 +14,8 @@ T = TypeVar("T")
 
 @pytest.fixture
 def perform(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs a test with a publisher and its streams."""
+    """Runs a test with a publisher and its streams, in a process without an outage."""
+    monkeypatch.setattr(publisher, "outage", Outage())
 
     def run(test: Callable[[Stage], Awaitable[T]], streams: int = 1) -> T:
         return on_stage(monkeypatch, test, streams)
