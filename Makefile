@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types pytest docs chaos mutants bench lock sbom audit clean
+.PHONY: help setup demo test lint types pytest docs chaos soak mutants bench lock sbom audit clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -43,9 +43,15 @@ docs: setup      ## build the documentation into site/ (ARGS=serve: preview on 1
 
 chaos: setup     ## run streams and jobs under faults, kills and outages (STREAMS="--streams 200" JOBS="--times 2")
 	@$(BIN)/python -m tests.chaos.run $(STREAMS)
+	@$(BIN)/python -m tests.chaos.run --kinds refusals,stalls,lies $(STREAMS)
+	@$(BIN)/python -m tests.chaos.run --kinds all $(STREAMS)
 	@$(BIN)/python -m tests.chaos.malformed_run $(STREAMS)
 	@$(BIN)/python -m tests.chaos.batch_run $(JOBS)
 	@$(BIN)/python -m tests.chaos.batch_run --trouble 200
+	@$(BIN)/python -m tests.chaos.batch_run --trouble 200 --kinds all
+
+soak: setup      ## run streams and jobs for 15 minutes; fails if memory, descriptors or keys grow (ARGS="--minutes 2")
+	@$(BIN)/python -m tests.chaos.soak_run $(ARGS)
 
 mutants: setup   ## plant small faults and list those that no test notices (ARGS="--sample 100 --seed 1")
 	@$(BIN)/python -m tests.mutants.run $(ARGS)

@@ -64,6 +64,7 @@ class Options:
     workers: int = 3
     at_once: int = 12  #: jobs that run at the same time
     trouble: int = 0  #: number of jobs to run under random faults instead
+    kinds: str = "basic"  #: of trouble with ``--trouble``: see `tests.chaos.agent.KINDS`; or all
     only: str = ""  #: only points whose name contains one of these, separated by commas
     points: int = 0  #: maximum number of points, drawn at random; 0: all
     job_timeout_s: float = 120.0  #: a job that has not ended after this counts as hung
@@ -140,11 +141,14 @@ class Run:
         return self._rng.sample(names, count) if 0 < count < len(names) else names
 
     async def _random_faults(self) -> None:
-        agent = Agent(self._world, Random(self._options.seed + 1), every_s=1.5, lose=0)
+        options = self._options
+        agent = Agent(
+            self._world, Random(options.seed + 1), every_s=1.5, lose=0, kinds=options.kinds
+        )
         chaos = asyncio.create_task(agent.run())
-        left = self._options.trouble
+        left = options.trouble
         while left > 0 and time.monotonic() < self._until:
-            count = min(left, self._options.at_once)
+            count = min(left, options.at_once)
             await self._batch_of_jobs(count)
             left -= count
             say(f"{self.tally.counts['jobs']} jobs")

@@ -16,7 +16,16 @@ from penstock.keys import RequestKeys
 from tests.chaos.listener import REFILL, Listener, Queue
 
 #: Errors after which a call is retried: Redis may have been killed, or be loading.
-UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+UNAVAILABLE = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    OSError,
+    # It refuses for a while; in a transaction it then refuses reads, too.
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.ExecAbortError,
+)
 SILENCE_S = 3.0
 
 

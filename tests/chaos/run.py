@@ -42,6 +42,7 @@ class Options:
     timeout_s: float = 90.0  #: a stream that has not ended after this counts as hung
     lose: int = 0  #: maximum bytes that a killed Redis loses, as in a power failure
     keep: str = ""  #: folder for the workers' logs
+    kinds: str = "basic"  #: of trouble, separated by commas: see `tests.chaos.agent.KINDS`; or all
 
 
 @dataclass(slots=True)
@@ -80,7 +81,11 @@ class Run:
         """Run all streams while faults are injected."""
         options = self._options
         agent = Agent(
-            self._world, Random(options.seed + 1), every_s=options.every_s, lose=options.lose
+            self._world,
+            Random(options.seed + 1),
+            every_s=options.every_s,
+            lose=options.lose,
+            kinds=options.kinds,
         )
         self._listeners = [Listener(self._world.redis.url) for _ in range(4)]
         chaos = asyncio.create_task(agent.run())
@@ -107,6 +112,12 @@ class Run:
     async def _close(self, agent: Agent) -> None:
         self.tally.done = agent.done
         self.tally.faults += [f"in the agent: {line}" for line in agent.complaints]
+        taken = self.tally.counts["workers lost over a stream"]
+        if taken and agent.workers_lived:
+            self.tally.faults.append(f"{taken} streams were taken from living workers")
+        dead = [worker.name for worker in self._world.workers if not worker.alive]
+        if dead:
+            self.tally.faults.append(f"workers ended by themselves: {dead}")
         await self._close_connections()
 
     async def _close_connections(self) -> None:
