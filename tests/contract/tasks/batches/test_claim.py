@@ -213,7 +213,7 @@ def test_a_claim_can_end_its_job(desk: Desk, id: str) -> None:
     job = JobRecords(desk.connection, desk.settings).read(id)
     assert (job.state, job.shards[0].counts) == (State.DONE, Counts(succeeded=1))
     assert job.record.fields["cost"] == "1"
-    with pytest.raises(NotClaimed, match="ended|gone"), desk.claimed(id):
+    with pytest.raises(NotClaimed, match="ended"), desk.claimed(id):
         pytest.fail("claimed an ended job")
 
 
@@ -245,7 +245,7 @@ def test_a_job_with_a_key_of_another_type_fails_once_with_its_name(
         "state": "failed",
         "error": json.loads(error),
     }
-    with pytest.raises(NotClaimed, match="ended|gone"), desk.claimed(id):
+    with pytest.raises(NotClaimed, match=r"ended|gone"), desk.claimed(id):
         pytest.fail("claimed again")
 
 
