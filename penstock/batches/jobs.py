@@ -195,7 +195,11 @@ class JobRecords:
                 raise InvalidRequest(
                     "the job was submitted without a cost cap", field="max_cost_usd"
                 )
-            self._redis.hset(money, "cap", cap)
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(money, "cap", cap)
+                # The job can have ended in between, and its keys expired: not one without a TTL.
+                pipe.expire(money, self._settings.batch_ttl_s)
+                pipe.execute()
         return self._wake(id, "resume", who, {"type": events.RESUMED, "by": who})
 
     def _store(self, record: Record, keys: JobKeys) -> ChunkStore:

@@ -10,22 +10,32 @@
 -- Returns 0 if the request may be sent, else the ms to wait.
 
 -- include now_ms.lua
+-- include of_type.lua
 
 local limit_key, calls_key, turns_key = unpack(KEYS)
 local id, first_calls, lost_after_ms = unpack(ARGV, 1, 3)
 local max_wait_ms = tonumber(ARGV[4])
 
+of_type(limit_key, 'hash')
+of_type(calls_key, 'zset')
+of_type(turns_key, 'zset')
 local now = now_ms()
 local known, tokens, stamp_ms, interval, limit, closed = unpack(redis.call('HMGET', limit_key,
   'known', 'tokens', 'stamp_ms', 'interval_us', 'limit', 'closed_ms'))
-known, closed = known or 'no', tonumber(closed or 0)
+known, closed = known or 'no', tonumber(closed) or 0
 if closed > now + max_wait_ms then  -- written by an earlier version
   closed = now + max_wait_ms
   redis.call('HSET', limit_key, 'closed_ms', closed)
 end
+tokens, stamp_ms, interval, limit = tonumber(tokens), tonumber(stamp_ms), tonumber(interval),
+  tonumber(limit)
+if known == 'yes' and not (tokens and stamp_ms and interval and limit and interval > 0) then
+  redis.call('DEL', limit_key)  -- what another program wrote is no limit
+  known, closed = 'no', 0
+end
 if known == 'yes' then
-  interval, limit = math.min(tonumber(interval), max_wait_ms * 1000), tonumber(limit)
-  tokens = math.min(tonumber(tokens) + (now - tonumber(stamp_ms)) * 1000 / interval, limit)
+  interval = math.min(interval, max_wait_ms * 1000)
+  tokens = math.min(tokens + (now - stamp_ms) * 1000 / interval, limit)
 end
 redis.call('ZREMRANGEBYSCORE', calls_key, '-inf', now)
 -- A request that missed its turn by a minute will not use it.

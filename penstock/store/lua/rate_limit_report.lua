@@ -8,15 +8,19 @@
 -- Returns nothing.
 
 -- include now_ms.lua
+-- include of_type.lua
 
 local limit_key, calls_key, turns_key = unpack(KEYS)
 local id, refused, closed_for_ms, limit, remaining, full_in_ms = unpack(ARGV)
 
+of_type(limit_key, 'hash')
+of_type(calls_key, 'zset')
+of_type(turns_key, 'zset')
 local now = now_ms()
 redis.call('ZREM', calls_key, id)
 if limit ~= '' then
   limit, remaining, full_in_ms = tonumber(limit), tonumber(remaining), tonumber(full_in_ms)
-  local interval = tonumber(redis.call('HGET', limit_key, 'interval_us') or 0)
+  local interval = tonumber(redis.call('HGET', limit_key, 'interval_us')) or 0
   if interval == 0 then
     interval = math.floor(60000000 / limit)
   end
@@ -32,7 +36,7 @@ elseif refused ~= '1' then
   redis.call('HSETNX', limit_key, 'known', 'none')
 end
 if closed_for_ms ~= '' then
-  local closed = tonumber(redis.call('HGET', limit_key, 'closed_ms') or 0)
+  local closed = tonumber(redis.call('HGET', limit_key, 'closed_ms')) or 0
   redis.call('HSET', limit_key, 'closed_ms', math.max(closed, now + closed_for_ms))
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end

@@ -4,6 +4,7 @@ What identifies a batch in the API's list is only its size and its time. As long
 the same size is open, a new batch of that size belongs to this call.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -98,10 +99,14 @@ def locks_of(connection: Connection, keys: Keys, sizes: Iterable[int]) -> dict[i
 
 
 def _parse(fields: Mapping[bytes, bytes]) -> SizeLock:
-    split = [(name.decode().partition(":"), value) for name, value in fields.items()]
+    split = [
+        (name.decode(errors="replace").partition(":"), value) for name, value in fields.items()
+    ]
     # The hash lives as long as its size is in use, so each entry has an expiry of its own.
-    found = {
-        member: map(int, value.split()) for (kind, _, member), value in split if kind == "abandoned"
-    }
-    lost = {member: since for member, (since, until) in found.items() if until > now_ms()}
+    lost = {}
+    for (kind, _, member), value in split:
+        with contextlib.suppress(ValueError):  # another program wrote it
+            since, until = map(int, value.split())
+            if kind == "abandoned" and until > now_ms():
+                lost[member] = since
     return SizeLock(open=any(kind == "open" for (kind, _, _), _ in split), abandoned=lost)

@@ -18,7 +18,7 @@ from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.queue import names
 from penstock.queue.names import STREAMS_QUEUE, queue_keys
-from penstock.store import request_scripts, shard_scripts
+from penstock.store import job_index, request_scripts, shard_scripts
 from penstock.store.connection import connect, connect_async
 from penstock.store.request_scripts import Claimed
 from penstock.streams.records import RequestOptions, RequestRecords
@@ -279,6 +279,63 @@ def test_a_record_of_another_type_is_woken_to_fail_and_delays_no_other(
     assert setup.sent == [(odd, "", 0), (good, "m", 3)]
     assert setup.sent_shards == [(job, 0, "m", names.BATCH_CREATE)]
     assert setup.connection.zscore(setup.keys.live_shards, "no-shard") is None
+
+
+NO_IDS = ["", "x", "a}b", "{x}", "\u00b2", b"\xff\xfe", "x" * 1_000_000, "0" * 36]
+NO_SHARDS = ["x", "a/b/c", "job/-1", "job/1e9", "", b"\xff/0", "/", *NO_IDS]
+
+
+def test_members_that_name_no_record_are_removed_logged_once_and_delay_no_other(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys, connection = setup.keys, setup.connection
+    for number in range(250):  # more than a page
+        connection.zadd(keys.live, {f"{number}}}": "-inf"})
+    odd_numbers = [f"{new_id()}/{number}" for number in ("00", "-1", "1e9", "0/0", "9" * 30)]
+    connection.zadd(keys.live, dict.fromkeys(NO_IDS, -1))
+    connection.zadd(keys.live_shards, dict.fromkeys([*NO_SHARDS, *odd_numbers], "-inf"))
+    good, job = setup.submit(), shard_of(setup)
+    setup.reap(lambda: setup.sent and setup.sent_shards)
+    assert setup.sent == [(good, "m", 3)]
+    assert setup.sent_shards == [(job, 0, "m", names.BATCH_CREATE)]
+    assert connection.zrange(keys.live, 0, -1) == [good.encode()]
+    assert connection.zrange(keys.live_shards, 0, -1) == [f"{job}/0".encode()]
+    removals = [line for line in caplog.messages if "name no record" in line]
+    assert len(removals) == 2
+    assert all(len(line) < 300 for line in removals)
+
+
+def test_a_time_that_no_script_writes_hides_no_request(setup: Setup) -> None:
+    id = setup.submit()
+    setup.connection.zadd(setup.keys.live, {id: "+inf"})
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3)]
+
+
+@pytest.mark.parametrize(
+    "index", ["live", "live_shards", "jobs", "spools", "active_batches", "run"]
+)
+def test_a_shared_key_of_another_type_is_removed_and_the_reaper_continues(
+    setup: Setup, index: str
+) -> None:
+    key = getattr(setup.keys, index)
+    setup.connection.delete(key)
+    setup.connection.set(key, "x", ex=100)
+    setup.connection.set(setup.keys.reaper, "never expires")
+    setup.reap(lambda: setup.connection.type(key) != b"string")
+    id = setup.submit()
+    setup.reap(lambda: setup.sent)
+    assert setup.sent == [(id, "m", 3)]
+
+
+def test_jobs_without_a_record_are_pruned_part_by_part(setup: Setup) -> None:
+    job = shard_of(setup)
+    members: dict[str | bytes, int] = {new_id(): at for at in range(50)}
+    members |= {job: 9, "no id": 1, b"\xff": 2}
+    setup.connection.zadd(setup.keys.jobs, members)
+    assert job_index.prune(setup.connection, setup.keys, 0) == 1
+    assert setup.connection.zrange(setup.keys.jobs, 0, -1) == [job.encode()]
+    assert job_index.prune(setup.connection, setup.keys, 1) == 0
 
 
 @pytest.mark.parametrize("stored", ["abc", "-1", "99", "", "\u00b2"])

@@ -1,5 +1,6 @@
 """`ClaimedShard`: a shard claimed for one step, its lease renewed, its writes fenced."""
 
+import json
 import threading
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from penstock.batches.shard import Counts, Shard
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.states import State
 from penstock.testing import wait_until
-from tasks.batches.claim import Fenced, NotClaimed
+from tasks.batches.claim import Fenced, JobUnreadable, NotClaimed
 from tasks.batches.claimed_shard import ClaimedShard
 from tasks.batches.limits.active_batches import release_and_wake
 from tests.contract.jobs import Desk, params
@@ -223,3 +224,32 @@ def test_a_slot_that_is_free_costs_no_more_in_a_job_of_many_shards(desk: Desk, i
         read = work.job.some_shards(200)
         assert len({shard.number for shard in read}) == 200
         assert len(release_and_wake(work)) == 1
+
+
+@pytest.mark.parametrize("name", ["meta", "shards", "log", "money"])
+def test_a_job_with_a_key_of_another_type_fails_once_with_its_name(
+    desk: Desk, id: str, name: str
+) -> None:
+    keys = desk.keys(id)
+    key = getattr(keys, name)
+    desk.connection.delete(key)
+    desk.connection.sadd(key, "x")
+    with pytest.raises(JobUnreadable, match="is a set"), desk.claimed(id):
+        pytest.fail("claimed")
+    state, error = desk.connection.hmget(keys.meta, "state", "error")
+    assert state == b"failed"
+    assert f"{key} is a set" in json.loads(error)["message"]
+    last = desk.connection.xrevrange(keys.log, count=1)[0][1][b"d"]
+    assert json.loads(last)["data"] == {
+        "type": events.END,
+        "state": "failed",
+        "error": json.loads(error),
+    }
+    with pytest.raises(NotClaimed, match=r"ended|gone"), desk.claimed(id):
+        pytest.fail("claimed again")
+
+
+def test_claims_of_another_type_are_replaced(desk: Desk, id: str) -> None:
+    desk.connection.sadd(desk.keys(id).claims, "x")
+    with desk.claimed(id) as work:
+        assert work.release() == 0

@@ -44,6 +44,46 @@ def test_a_record_whose_number_is_damaged_fails_with_its_field(
     perform(test, whole("Hello"))
 
 
+@pytest.mark.parametrize("name", ["meta", "log", "text"])
+def test_a_record_with_a_key_of_another_type_fails_once_with_its_name(
+    perform: Perform, penstock_redis: EmbeddedRedis, name: str
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        keys = stage.settings.keys.request(id)
+        key = getattr(keys, name)
+        stage.connection.delete(key)
+        stage.connection.sadd(key, "x")
+        [result] = await stage.run(id)
+        assert result.state == "skipped"
+        state, error = stage.connection.hmget(keys.meta, "state", "error")
+        assert state == b"failed"
+        assert f"{key} is a set" in json.loads(error)["message"]
+        last = stage.connection.xrevrange(keys.log, count=1)[0][1][b"d"]
+        assert json.loads(last)["data"]["error"] == json.loads(error)
+        assert stage.connection.zscore(stage.settings.keys.live, id) is None
+        assert all(stage.connection.ttl(key) > 0 for key in stage.connection.keys(f"*{id}*"))
+        [again] = await stage.run(id)
+        assert again.state == "skipped"
+        assert stage.connection.hget(keys.meta, "error") == error
+        assert stage.api.calls == 0
+
+    perform(test, whole("Hello"))
+
+
+def test_a_record_in_a_state_of_a_newer_version_fails_once(perform: Perform) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        meta = stage.settings.keys.request(id).meta
+        stage.connection.hset(meta, "state", "napping")
+        await stage.run(id)
+        state, error = stage.connection.hmget(meta, "state", "error")
+        assert state == b"failed"
+        assert "'state' is unknown" in json.loads(error)["message"]
+
+    perform(test, whole("Hello"))
+
+
 @pytest.mark.parametrize("who", [b"\xff\xfe", "Zoë".encode("latin-1"), b"\xed\xa0\x80"])
 def test_a_request_can_be_canceled_by_a_name_that_is_not_utf_8(
     perform: Perform, who: bytes

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from penstock.keys import Keys
 from penstock.local.embedded_redis import EmbeddedRedis
 from penstock.settings import ClientSettings
 from penstock.store import limit_scripts
@@ -406,18 +407,28 @@ def test_a_worker_acquires_in_seconds_reports_a_refusal_and_releases_a_place(
     assert 200 < asyncio.run(use()) <= 300.5
 
 
-def test_a_rate_limiter_that_fails_holds_no_call_back(
-    penstock_redis: EmbeddedRedis, bucket: Bucket, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = ClientSettings.load(redis_url=penstock_redis.url, key_prefix="rate-limit")
+def test_a_limit_that_another_program_overwrote_is_replaced(bucket: Bucket) -> None:
     bucket.connection.set(bucket.limit, "not a hash", ex=60)
+    assert bucket.acquire("a") == 0
+    bucket.report("a", RequestLimit(2, 1, 60_000))
+    odd = {"tokens": "x", "interval_us": "", "closed_ms": "y"}
+    bucket.connection.hset(bucket.limit, mapping=odd)
+    assert bucket.acquire("b") == 0
+    assert not bucket.connection.hexists(bucket.limit, "tokens")
+
+
+def test_a_rate_limiter_that_fails_holds_no_call_back(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        async def evalsha(self, *_: object) -> object:
+            raise redis.ResponseError("a bug in the script")
 
     async def use() -> float:
-        connection = connect_async(settings)
-        limiter, lane = RateLimiter(connection, settings.keys), Lane(bucket.model)
+        failing: Any = Failing()
+        limiter, lane = RateLimiter(failing, Keys("rate-limit")), Lane(bucket.model)
         waits = await limiter.acquire(lane, "r")
         await limiter.report(lane, "r", {}, refused=True, retry_after_s=30)
-        await connection.aclose()
         return waits
 
     assert asyncio.run(use()) == 0
