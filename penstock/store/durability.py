@@ -8,6 +8,7 @@ from functools import cache
 
 import redis
 
+from penstock.store.availability import is_unavailable
 from penstock.store.redis_protocol import Connection
 from penstock.store.server_version import REQUIRED
 
@@ -31,15 +32,18 @@ def check_durable(connection: Connection) -> None:
         with connection.pipeline(transaction=False) as pipe:
             pipe.execute_command("WAITAOF", 0, 0, 1)
             pipe.execute()
-    except UNKNOWN_OR_DENIED as error:
-        if not str(error).startswith(("LOADING", "MASTERDOWN")):
+    except redis.ResponseError as error:
+        if is_not_durable(error):
             raise NotDurable(error) from None
         raise
 
 
-#: What Redis answers to a command that it does not have, or that the user may not call. Not the
-#: connection's errors, nor those of a Redis that is full or loading, which waiting repairs.
-UNKNOWN_OR_DENIED = (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError)
+def is_not_durable(error: redis.ResponseError) -> bool:
+    """Whether this reply to ``WAITAOF`` says that there is no such command, or that it is denied.
+
+    False for one of a Redis that is full, loading and so on, which waiting repairs.
+    """
+    return isinstance(error, redis.exceptions.NoPermissionError) or not is_unavailable(error)
 
 
 def is_without_file(error: redis.ResponseError) -> bool:

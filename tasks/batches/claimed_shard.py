@@ -19,7 +19,12 @@ from penstock.errors import RecordUnreadable
 from penstock.states import State
 from penstock.store import scripts, shard_scripts
 from penstock.store.connection import Connection
-from penstock.store.durability import NotDurable, is_without_file, warn_without_file
+from penstock.store.durability import (
+    NotDurable,
+    is_not_durable,
+    is_without_file,
+    warn_without_file,
+)
 from penstock.store.scripts import ScriptCall
 from penstock.store.shard_scripts import Becomes, ShardWritten
 from tasks.batches.claim import Fenced, Lease
@@ -244,7 +249,7 @@ class ClaimedShard:
         if isinstance(on_disk, redis.ResponseError) and is_without_file(on_disk):
             warn_without_file()
             return call.parse(written)
-        if isinstance(on_disk, redis.ResponseError):
+        if isinstance(on_disk, redis.ResponseError) and is_not_durable(on_disk):
             raise NotDurable(on_disk)
         if isinstance(on_disk, Exception):
             raise on_disk
