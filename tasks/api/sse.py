@@ -41,11 +41,13 @@ class SSEDecoder:
                     raise InvalidResponse(f"an event has more than {size} MB")
                 return []
             chunk = bytes(rest)
-        elif _BLANK not in chunk:
-            rest += chunk
-            return []
+        else:
+            chunk = chunk.lstrip(b"\n")  # blank lines before an event: a body may be full of them
+            if _BLANK not in chunk:
+                rest += chunk
+                return []
         *complete, last = chunk.split(_BLANK)
-        self._rest = bytearray(last)
+        self._rest = bytearray(last.lstrip(b"\n"))
         return [
             data for block in complete if b"data" in block and (data := _data(block)) is not None
         ]
