@@ -69,7 +69,8 @@ class Shard:
     betas: tuple[str, ...] = ()  #: beta headers of the batch
     live: bool = False  #: its requests are live calls, at the live price
     round: int = 0  #: how often its requests have been retried
-    #: model → [bytes of its requests, sum of their ``max_tokens``], for the cost cap
+    #: model → [most input tokens of its requests, sum of their ``max_tokens``, requests that can
+    #: fill the context window], for the cost cap; an earlier version had bytes, and two numbers
     size_by_model: dict[str, list[int]] = field(default_factory=dict)
 
     spool: str = ""  #: its chunks are ``requests-<spool>`` and ``ids-<spool>``

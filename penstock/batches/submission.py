@@ -24,6 +24,7 @@ from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
 from penstock.clock import now_ms
 from penstock.errors import InvalidRequest, RedisUnavailable, SpoolUnavailable
+from penstock.input_bound import input_bound
 from penstock.keys import JobKeys
 from penstock.settings import ClientSettings
 from penstock.spool.chunks import CHUNK_BYTES, ChunkMissing
@@ -285,9 +286,11 @@ class _OpenShard:
         self.last = position
         size_by_model = self.size_by_model.get(model)
         if size_by_model is None:
-            size_by_model = self.size_by_model[model] = [0, 0]
-        size_by_model[0] += len(line)
+            size_by_model = self.size_by_model[model] = [0, 0, 0]
+        tokens, full = input_bound(params, line)
+        size_by_model[0] += tokens
         size_by_model[1] += params["max_tokens"]
+        size_by_model[2] += full
         return len(line) + 1
 
     def as_record(self, chunks: Mapping[str, int]) -> Shard:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from penstock import json_text
 from penstock.batches.shard import Counts, Shard
 from penstock.batches.wire import EMPTY_BODY_BYTES, REQUEST_BYTES
+from penstock.input_bound import input_bound
 from penstock.spool.chunks import ChunkStore, ChunkWriter, lines_in
 
 
@@ -48,9 +49,11 @@ class ShardWriter:
         position = int(id_line.partition(b" ")[0])
         self._positions = [self._positions[0] if self._positions else position, position]
         params = json_text.loads(request)
-        sizes = self._size_by_model.setdefault(params["model"], [0, 0])
-        sizes[0] += len(request)
+        sizes = self._size_by_model.setdefault(params["model"], [0, 0, 0])
+        tokens, full = input_bound(params, request)
+        sizes[0] += tokens
         sizes[1] += params["max_tokens"]
+        sizes[2] += full
 
     def close(self) -> None:
         """Store the last lines."""

@@ -31,6 +31,7 @@ from penstock.batches.notices import PauseReason
 from penstock.batches.shard import Shard, ShardState
 from penstock.batches.unreadable import errored
 from penstock.batches.wire import INDEX, LINE_HEAD, LINE_TAIL, RESULT, wire_id
+from penstock.input_bound import input_bound
 from penstock.spool.chunks import lines_in, pack
 from tasks.api.batches import BatchesApi
 from tasks.api.client import ApiProblem, UnexpectedResponse, idle_timeout, problem_of
@@ -225,7 +226,8 @@ def _may_be_paid(error: Exception, problem: ApiProblem) -> bool:
 def _with_calls(shard: Shard, index: int, params: bytes, added: int) -> Shard:
     """Return the record after a call is about to be sent (1), or is answered or refused (-1)."""
     fields = json_text.loads(params)
-    most = most_usd(fields["model"], len(params), fields["max_tokens"]) or 0.0
+    tokens, full = input_bound(fields, params)
+    most = most_usd(fields["model"], tokens, fields["max_tokens"], full) or 0.0
     calls = {**shard.live_calls, str(index): shard.live_calls.get(str(index), 0) + added}
     return shard.evolve(
         live_calls={name: count for name, count in calls.items() if count > 0},

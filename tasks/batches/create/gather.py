@@ -12,6 +12,7 @@ every claim still holds: a request is always in exactly one shard that can be se
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Final
 
 import redis
@@ -120,9 +121,10 @@ def merged(shard: Shard, others: Sequence[Shard], *, spool: str) -> Shard:
     every = [shard, *others]
     size_by_model: dict[str, list[int]] = {}
     for each in every:
-        for model, (size, tokens) in each.size_by_model.items():
-            sizes = size_by_model.setdefault(model, [0, 0])
-            sizes[0], sizes[1] = sizes[0] + size, sizes[1] + tokens
+        for model, added in each.size_by_model.items():
+            sizes = size_by_model.get(model, [])
+            # An earlier version recorded two sizes.
+            size_by_model[model] = [a + b for a, b in zip_longest(sizes, added, fillvalue=0)]
     requests = sum(each.requests for each in every)
     return shard.evolve(
         requests=requests,

@@ -18,8 +18,8 @@ BATCH_DISCOUNT: Final = 0.5
 #: caching, Pricing).
 ONE_HOUR: Final = 2.0
 
-#: Minimum bytes of a token, for the upper bound of a cost.
-_BYTES_A_TOKEN: Final = 2
+#: Tokens of the context window of a model whose window the library does not know.
+_LARGEST_WINDOW: Final = 1_000_000
 
 #: Tokens of the sample request: few enough for the lowest price of every model.
 _SAMPLE: Final = 1_000
@@ -113,19 +113,21 @@ def actual_cost(usage: Usage, *, live: bool) -> int | Literal["all"]:
 def bound_usd(size_by_model: Mapping[str, Sequence[int]], *, live: bool) -> float | None:
     """Return the most that requests of this size can cost, in US dollars.
 
-    ``size_by_model``: model → bytes, sum of ``max_tokens``. What a request only refers to (a file,
-    a URL) is not in its bytes. None: the price of a model is unknown.
+    ``size_by_model``: as in a `Shard`. None: the price of a model is unknown.
     """
     prices = [most_usd(model, *sizes) for model, sizes in size_by_model.items()]
     known = [price for price in prices if price is not None]
     return None if len(known) < len(prices) else sum(known) * _share(live)
 
 
-def most_usd(model: str, bytes: int, max_tokens: int) -> float | None:
-    """Return the most that live calls of this size can cost, in US dollars; None if unknown."""
-    return live_price_usd(
-        model, {"input_tokens": bytes // _BYTES_A_TOKEN + 1, "output_tokens": max_tokens}
-    )
+def most_usd(model: str, tokens: int, max_tokens: int, full: int = 0) -> float | None:
+    """Return the most that live calls of this size can cost, in US dollars; None if unknown.
+
+    ``tokens``: the most input tokens that are known; ``full``: calls that can have as many as the
+    model's context window besides.
+    """
+    tokens += full * (_window(model) if full else 0)
+    return live_price_usd(model, {"input_tokens": tokens, "output_tokens": max_tokens})
 
 
 def _share(live: bool) -> float:
@@ -143,6 +145,18 @@ def _price(tokens: Mapping[str, int], units: Mapping[str, float]) -> float:
         + max(minutes, 0) * units["write"]
         + hours * units["input"] * ONE_HOUR
     )
+
+
+@lru_cache(maxsize=256)
+def _window(model: str) -> int:
+    """Return the tokens of the model's context window."""
+    from genai_prices import Usage, calc_price
+
+    try:
+        found = calc_price(Usage(input_tokens=1), model, provider_id="anthropic").model
+    except LookupError:
+        return _LARGEST_WINDOW
+    return found.context_window or _LARGEST_WINDOW
 
 
 @lru_cache(maxsize=256)

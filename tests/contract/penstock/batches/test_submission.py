@@ -75,8 +75,8 @@ def test_a_shard_has_the_size_of_its_body_and_its_size_by_model(
     ]
     assert (shard.first, shard.last, shard.requests) == (0, 2, 3)
     assert shard.size_by_model == {
-        "claude-haiku-4-5": [len(lines[0]) + len(lines[2]), 18],
-        "claude-other": [len(lines[1]), 5],
+        "claude-haiku-4-5": [len(lines[0]) + len(lines[2]), 18, 0],
+        "claude-other": [len(lines[1]), 5, 0],
     }
 
 

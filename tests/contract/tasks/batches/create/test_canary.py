@@ -255,7 +255,7 @@ def test_calls_without_an_answer_count_for_the_cost_cap_of_the_next_call(
     creating: Creating,
 ) -> None:
     id = submit(creating, "a")
-    creating.cap(id, 150)  # enough for one call of 20 tokens at most, and not for two
+    creating.cap(id, 230)  # enough for one call of 20 tokens at most, and not for two
     api = OddApi(timed_out)
     assert isinstance(api.run(creating, id), RetryIn)
     creating.cap(id, creating.shard(id).live_calls_cost + 1)

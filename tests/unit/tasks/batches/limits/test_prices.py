@@ -171,7 +171,7 @@ def test_the_actual_cost_of_a_shard_is_in_millionths_of_a_dollar_rounded_up() ->
 
 
 def test_the_bound_holds_for_all_models_of_a_shard() -> None:
-    size_by_model = {HAIKU: [2_000_000, 1000], SONNET: [4, 1000]}
+    size_by_model = {HAIKU: [MILLION, 1000], SONNET: [4, 1000, 0]}
     most = bound_usd(size_by_model, live=True)
     assert most is not None
     assert most == pytest.approx(1.0 + 0.005 + 0.015, rel=1e-3)
@@ -179,13 +179,16 @@ def test_the_bound_holds_for_all_models_of_a_shard() -> None:
     assert bound_usd({}, live=False) == 0
 
 
-@given(st.integers(0, 10**8), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_no_text_costs_more_than_its_bound(bytes: int, max_tokens: int, used: int) -> None:
-    """If a token has at least two bytes."""
-    most = most_usd(HAIKU, bytes, max_tokens)
-    cost = live_price_usd(
-        HAIKU, {"input_tokens": bytes // 2, "output_tokens": min(used, max_tokens)}
+def test_a_document_counts_as_the_context_window_of_the_model() -> None:
+    assert most_usd(HAIKU, 5, 7, 2) == live_price_usd(
+        HAIKU, {"input_tokens": 400_005, "output_tokens": 7}
     )
+
+
+@given(st.integers(0, 10**8), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_no_text_costs_more_than_its_bound(tokens: int, max_tokens: int, used: int) -> None:
+    most = most_usd(HAIKU, tokens, max_tokens)
+    cost = live_price_usd(HAIKU, {"input_tokens": tokens, "output_tokens": min(used, max_tokens)})
     assert most is not None
     assert cost is not None
     assert cost <= most
