@@ -214,7 +214,6 @@ class Submission:
         meta: dict[str, Arg] = {
             "kind": "batch",
             "model": self._shards[0].model,
-            "created_ms": now_ms(),
             "shards": count,
             "left": count,
             "requests": requests,

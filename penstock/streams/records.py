@@ -7,7 +7,6 @@ from typing import Final
 import orjson
 
 from penstock import events
-from penstock.clock import now_ms
 from penstock.errors import InvalidRequest
 from penstock.settings import ClientSettings
 from penstock.states import State
@@ -70,7 +69,7 @@ class RequestOptions:
         if self.headers:
             fields["headers"] = orjson.dumps(dict(self.headers)).decode()
         if self.deadline_s is not None:
-            fields["deadline_ms"] = now_ms() + int(self.deadline_s * 1000)
+            fields["deadline_ms"] = int(self.deadline_s * 1000)  # from when it is recorded
         return fields
 
 
@@ -97,7 +96,7 @@ class RequestRecords:
         keys = self._settings.keys.request(id)
         when = {} if final is TextFinal.AFTER_START else {"text_final": str(final)}
         queued = {"type": events.QUEUED, "id": id, "model": model, **when}
-        meta: dict[str, str | int] = {"kind": "stream", "model": model, "created_ms": now_ms()}
+        meta: dict[str, str | int] = {"kind": "stream", "model": model}
         meta |= options.fields() | when
         deadline_s = options.deadline_s or 0
         submit = request_scripts.submit(

@@ -15,7 +15,6 @@ import httpx2
 from config.settings import WorkerSettings
 from penstock import events, json_text
 from penstock.capabilities import takes_prefill
-from penstock.clock import now_ms
 from penstock.jitter import jitter
 from penstock.store.connection import AsyncConnection
 from penstock.streams.records import DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_AFTER_LOSS
@@ -98,7 +97,7 @@ class ApiCalls:
             raise RequestFailed(
                 {"type": "not_found_error", "message": "the request's body has expired"}
             )
-        if request.deadline_ms and now_ms() > request.deadline_ms and not request.attempts:
+        if request.deadline_ms and request.now_ms > request.deadline_ms and not request.attempts:
             lost = request.worker_losses
             raise RequestFailed(DEADLINE_EXCEEDED_AFTER_LOSS if lost else DEADLINE_EXCEEDED)
         if request.worker_losses >= self._settings.max_worker_losses:
@@ -203,7 +202,7 @@ class ApiCalls:
                 for line, data in attempt.feed(raw):
                     outbox.add(line, data)
             if message.has_delta and request.first_delta_ms is None:
-                request.first_delta_ms = now_ms() - request.started_ms
+                request.first_delta_ms = request.now_ms - request.started_ms
                 outbox.note(first_delta_ms=request.first_delta_ms)
             if attempt.usage_changed:
                 outbox.note(**request.usage.fields())

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,6 +52,8 @@ class ClaimedRequest:
     settings: WorkerSettings
     on_interrupt: OnInterrupt = OnInterrupt.CONTINUE
     deadline_ms: int | None = None  #: the first call is not made after this
+    claimed_ms: int = field(default_factory=now_ms)  #: Redis's time when `claimed_at` was read
+    claimed_at: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=now_ms)  #: time of the first claim
     body: dict[str, Any] | None = None  #: None: the body has expired
     headers: dict[str, str] = field(default_factory=dict)  #: the producer's headers for the API
@@ -116,7 +119,8 @@ class ClaimedRequest:
         record = RequestRecord.parse(self.stored, self.stored_body)
         self.stored_body = None
         self.on_interrupt, self.deadline_ms = record.on_interrupt, record.deadline_ms
-        self.started_ms, self.first_delta_ms = record.started_ms, record.first_delta_ms
+        self.started_ms, self.claimed_ms = record.started_ms, record.claimed_ms
+        self.first_delta_ms = record.first_delta_ms
         self.body, self.headers = record.body, record.headers
         self.attempts, self.usage = record.attempts, record.usage
         self.simulated, self.refusals = record.simulated, record.refusals
@@ -247,7 +251,12 @@ class ClaimedRequest:
         """
         if self.deadline_ms is None or self.attempts:
             return wait_s
-        return min(wait_s, max(self.deadline_ms - now_ms(), 0) / 1000 + 0.1)
+        return min(wait_s, max(self.deadline_ms - self.now_ms, 0) / 1000 + 0.1)
+
+    @property
+    def now_ms(self) -> int:
+        """Redis's time, with which all times in the record are compared, as of this worker."""
+        return self.claimed_ms + int((time.monotonic() - self.claimed_at) * 1000)
 
     @property
     def lane(self) -> Lane:
@@ -257,7 +266,7 @@ class ClaimedRequest:
     @property
     def age_s(self) -> float:
         """Seconds since the first claim."""
-        return (now_ms() - self.started_ms) / 1000
+        return (self.now_ms - self.started_ms) / 1000
 
 
 def _outbox(

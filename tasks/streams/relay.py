@@ -16,7 +16,6 @@ import orjson
 
 from config.settings import WorkerSettings
 from penstock import events, json_text
-from penstock.clock import now_ms
 from penstock.states import State
 from penstock.store import request_scripts
 from penstock.store.availability import retry_until_available
@@ -166,7 +165,7 @@ class Relay:
         self._publisher.unwatch(request.outbox)
         await retry_until_available(lambda: request.renew_outbox(self._redis))
         self._publisher.watch(request.outbox, request.interrupt.set)
-        error, ended_ms = _internal_error(bug), now_ms()
+        error, ended_ms = _internal_error(bug), request.now_ms
         end = minimal_end_event(request, ended_ms, error)
         request.outbox.end(end, ended_ms=ended_ms, error=json_text.dumps(error))
         await self._publisher.drain(request.outbox)
@@ -197,7 +196,7 @@ class Relay:
 
     async def _finish(self, request: ClaimedRequest, state: State, **more: Any) -> RunResult:
         """Write the last event and wait until Redis has acknowledged it."""
-        message, ended_ms = request.message, now_ms()
+        message, ended_ms = request.message, request.now_ms
         request.end_attempt()
         if state == State.DONE:
             for line, data in missing_end(message):

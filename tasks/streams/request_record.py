@@ -23,6 +23,7 @@ FIELDS: Final = (
     "on_interrupt",
     "deadline_ms",
     "started_ms",
+    "renewed_ms",
     "attempts",
     "api_retries",
     "retry_budget",
@@ -53,6 +54,7 @@ class RequestRecord:
     on_interrupt: OnInterrupt
     deadline_ms: int | None
     started_ms: int
+    claimed_ms: int
     attempts: int
     refusals: int
     usage: Usage
@@ -77,6 +79,7 @@ class RequestRecord:
             on_interrupt=_on_interrupt(values["on_interrupt"]),
             deadline_ms=_number(values, "deadline_ms"),
             started_ms=_required(values, "started_ms"),
+            claimed_ms=_required(values, "renewed_ms"),
             attempts=attempts,
             refusals=_number(values, "api_retries") or 0,
             usage=Usage(_object(values, "spent"), estimated=bool(values["usage_estimated"])),

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 meta  2 log  3 events channel  [4 body  5 live requests]
 -- ARGV  1 ttl in s  2 first event (JSON)  3 body  4 ms until the reaper checks it
---       5.. field, value of meta
+--       5.. field, value of meta; `deadline_ms` is given in ms from now. All times in the record are
+--       those of Redis: the clocks of producers and workers differ.
 -- Returns 1 if it is recorded, 0 if a record with this id exists (nothing is changed).
 
 -- include now_ms.lua
@@ -22,13 +23,17 @@ local fields = {}
 for i = 5, #ARGV do
   fields[#fields + 1] = ARGV[i]
 end
-redis.call('HSET', meta_key, 'state', 'queued', 'epoch', 0, 'n', 1, unpack(fields))
+local now = now_ms()
+redis.call('HSET', meta_key, 'state', 'queued', 'epoch', 0, 'n', 1, 'created_ms', now, unpack(fields))
+if redis.call('HEXISTS', meta_key, 'deadline_ms') == 1 then
+  redis.call('HINCRBY', meta_key, 'deadline_ms', now)
+end
 redis.call('XADD', log_key, '0-1', 'd', event)
 redis.call('EXPIRE', meta_key, ttl_s)
 redis.call('EXPIRE', log_key, ttl_s)
 if body_key then
   redis.call('SET', body_key, body, 'EX', ttl_s)
-  redis.call('ZADD', live_key, now_ms() + wait_ms, record_id(meta_key))
+  redis.call('ZADD', live_key, now + wait_ms, record_id(meta_key))
 end
 redis.call('PUBLISH', events_channel, event)
 return 1

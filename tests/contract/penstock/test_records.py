@@ -1,5 +1,6 @@
 """Records of requests and jobs in a real Redis."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_a_submitted_request_can_be_read(connection: Any, requests: RequestRecor
     keys = SETTINGS.keys.request(id)
     assert connection.get(keys.request) == b'{"x":1}'
     assert all(0 < connection.ttl(key) <= 100 for key in keys_of(connection, id))
+
+
+def test_the_times_of_a_record_are_those_of_redis_whatever_the_clock_of_the_producer_is(
+    connection: Any, requests: RequestRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + 3_600 * 10**9)
+    id = new_id()
+    requests.submit(id, "claude-haiku-4-5", b"{}", RequestOptions(deadline_s=30))
+    fields = requests.read(id).fields
+    seconds, _ = connection.time()
+    assert abs(int(fields["created_ms"]) // 1000 - seconds) <= 5
+    assert int(fields["deadline_ms"]) - int(fields["created_ms"]) == 30_000
 
 
 def test_an_id_that_is_in_use_is_refused(connection: Any, requests: RequestRecords) -> None:

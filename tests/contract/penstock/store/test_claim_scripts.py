@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
+from penstock.clock import now_ms
 from penstock.ids import new_id
 from penstock.keys import Keys, RequestKeys
 from penstock.local.embedded_redis import EmbeddedRedis
@@ -39,6 +40,7 @@ def test_a_submitted_request_is_complete_and_every_key_has_a_ttl(
     connection: Any, keys: RequestKeys
 ) -> None:
     meta, log, body, text, lease, _, ttls = whole(connection, keys)
+    assert abs(int(meta.pop(b"created_ms")) - now_ms()) < 60_000
     assert meta == {
         b"state": b"queued",
         b"epoch": b"0",

@@ -1,6 +1,7 @@
 """Relay: which requests are called at all, which are called again, and how they are continued."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_a_request_is_not_called_for_the_first_time_after_its_deadline(
         assert (end["state"], stage.api.calls) == (state, calls)
         if state == "failed":
             assert end["error"]["type"] == "deadline_exceeded"
+
+    perform(test, HELLO)
+
+
+@pytest.mark.parametrize(("left_ms", "state"), [(30_000, "done"), (-30_000, "failed")])
+@pytest.mark.parametrize("ahead_s", [-60, 60])
+def test_a_deadline_is_compared_with_the_clock_of_redis_whatever_that_of_the_worker_is(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch, left_ms: int, state: str, ahead_s: int
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        id = stage.submit()
+        set_fields(stage, id, deadline_ms=now_ms() + left_ms)
+        clock = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: clock() + ahead_s * 10**9)
+        end = await stage.end(id)
+        assert end["state"] == state
+        assert 0 <= end["total_ms"] < 60_000
 
     perform(test, HELLO)
 

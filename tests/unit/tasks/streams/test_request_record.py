@@ -15,7 +15,7 @@ BODY = b'{"model":"m","max_tokens":9,"messages":[]}'
 
 def parse(fields: dict[str, str] | None = None, body: bytes | None = BODY) -> RequestRecord:
     """Parse a record with these fields besides those that every record has."""
-    values = {**dict.fromkeys(FIELDS, ""), "started_ms": "5", **(fields or {})}
+    values = {**dict.fromkeys(FIELDS, ""), "started_ms": "5", "renewed_ms": "6", **(fields or {})}
     return RequestRecord.parse(values, body)
 
 
