@@ -45,6 +45,12 @@ for field, value in pairs({ epoch = epoch, n = n, worker_losses = worker_losses 
     return {'invalid', 'the field \'' .. field .. '\'', 'is not a number'}
   end
 end
+-- Any program may have added an entry to the log. The next one must have a higher id.
+local last = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
+local last_epoch, last_n = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
+if #last_epoch > 15 or #last_n > 15 then
+  return {'invalid', log_key, 'has an entry that no other can follow'}
+end
 if state ~= 'queued' and state ~= 'running' then
   return {'invalid', 'the field \'state\'', 'is unknown'}
 end
@@ -58,7 +64,7 @@ worker_losses = tonumber(worker_losses or 0)
 if state == 'running' and (tonumber(renewed_ms) or now) > interrupted then
   worker_losses = redis.call('HINCRBY', meta_key, 'worker_losses', 1)
 end
-epoch = next_epoch(epoch, now)
+epoch = next_epoch(math.max(epoch, last_epoch), now)
 redis.call('SET', lease_key, worker .. ':' .. epoch, 'PX', lease_ms)
 redis.call('HSET', meta_key, 'state', 'running', 'epoch', epoch, 'worker', worker)
 redis.call('HSETNX', meta_key, 'started_ms', now)

@@ -67,6 +67,26 @@ def test_a_field_of_the_record_that_cannot_be_parsed_fails_its_request_once(
     perform(test, HELLO)
 
 
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("entry", [f"{2**64 - 1}-1", f"{2**64 - 1}-{2**64 - 1}", "9999999999999-7"])
+def test_a_request_ends_although_its_log_has_an_entry_of_the_future(
+    perform: Perform, entry: str, readable: bool
+) -> None:
+    async def test(stage: RelayStage) -> None:
+        bad, good = stage.submit(), stage.submit()
+        keys = stage.settings.keys.request(bad)
+        stage.connection.xadd(keys.log, {"d": "x"}, entry)
+        if not readable:
+            stage.connection.hset(keys.meta, "n", "x")
+        _, end = await asyncio.gather(stage.run(bad), stage.end(good))
+        assert (end["state"], stage.text(good)) == ("done", "Hello")
+        can_follow = entry == "9999999999999-7" and readable
+        assert stage.record(bad)["state"] == ("done" if can_follow else "failed")
+        assert stage.connection.zscore(stage.settings.keys.live, bad) is None
+
+    perform(test, HELLO, HELLO)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
