@@ -75,9 +75,11 @@ def test_a_signal_that_ends_a_worker_hands_its_streams_over(stopped: Stopped, ho
         events = events_of(request)
         assert events[-1].data["state"] == "done"
         assert content(events) == stopped.stage.truth(body)
-        # A stream may have been handed to another worker that was then stopped as well.
         assert {reason for _, reason in resumes(events)} == {"takeover"}
-        assert events[-1].data["attempts"] == 1 + len(resumes(events))
+        # A stream may have been handed to another worker that was then stopped as well, perhaps
+        # before its call was answered: such a call counts, and readers do not see it.
+        attempts = events[-1].data["attempts"]
+        assert 1 + len(resumes(events)) <= attempts <= 1 + len(STOPS)
         assert not {"worker_losses", "woken"} & request.record().fields.keys()
     worker = stopped.workers[how]
     wait_until(lambda: worker.exit_code is not None, timeout=30, what="the worker to end")
